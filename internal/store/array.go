@@ -1,0 +1,61 @@
+package store
+
+import (
+	"strconv"
+	"strings"
+)
+
+// textArray writes a PostgreSQL array literal of text. Drivers disagree on how
+// a Go slice is passed (pgx takes it, lib/pq wants a wrapper), but all of them
+// pass a string. Every element is quoted, so that NULL, braces, commas and
+// leading blanks are what they say; inside quotes only the quote and the
+// backslash are special.
+func textArray(values []string) string {
+	var b strings.Builder
+
+	b.WriteByte('{')
+
+	for i, v := range values {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+
+		b.WriteByte('"')
+
+		for {
+			special := strings.IndexAny(v, `"\`)
+			if special < 0 {
+				b.WriteString(v)
+
+				break
+			}
+
+			b.WriteString(v[:special])
+			b.WriteByte('\\')
+			b.WriteByte(v[special])
+			v = v[special+1:]
+		}
+
+		b.WriteByte('"')
+	}
+
+	b.WriteByte('}')
+
+	return b.String()
+}
+
+// bigintArray writes a PostgreSQL array literal of bigint.
+func bigintArray(values []int64) string {
+	b := make([]byte, 0, 2+len(values)*8)
+	b = append(b, '{')
+
+	for i, v := range values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+
+		b = strconv.AppendInt(b, v, 10)
+	}
+
+	return string(append(b, '}'))
+}

@@ -1,0 +1,247 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// Verdict is the database's answer to a request, given that there was one.
+type Verdict int
+
+const (
+	// Granted: the row is as asked for, and that is durable.
+	Granted Verdict = iota
+	// Busy: the lock is held by another.
+	Busy
+	// WrongGeneration: the row has another generation than the request named.
+	WrongGeneration
+	// NotFound: there is no row.
+	NotFound
+)
+
+// Result is a verdict with what it rests on.
+type Result struct {
+	Verdict Verdict
+	// Row is the row after a grant; the row that stood in the way for Busy and
+	// WrongGeneration; nothing for NotFound.
+	Row Row
+	// Sent is the moment before the granting statement was sent. The lease
+	// can't have begun before it.
+	Sent time.Time
+}
+
+// maxContests bounds the rounds of one Acquire. A round ends without an answer
+// only if the lock changed hands between two statements.
+const maxContests = 16
+
+// Acquire grants the lock to owner for ttl if it is free, and creates it if it
+// isn't there. owner must be of this call alone: a grant whose reply is lost is
+// found again by it. A grant with margin or less remaining is not reported.
+//
+// An error that matches [ErrUnknownOutcome] means that the lock may have been
+// granted; any other error, that it was not.
+func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.Duration) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
+
+	var seen Result
+
+	for range maxContests {
+		res, granted, err := g.try(ctx, sh.statements.acquire, g.args(id, Microseconds(ttl)))
+		if err != nil {
+			return Result{}, err
+		}
+
+		if !granted {
+			if seen, err = s.get(ctx, sh, id); err != nil {
+				return Result{}, g.doubt(err)
+			}
+
+			switch {
+			case seen.Verdict == NotFound:
+				res, granted, err = g.try(ctx, sh.statements.insert, g.args(id, Microseconds(ttl)))
+				if err != nil {
+					return Result{}, err
+				}
+			case seen.Row.Held() && !g.mine(seen.Row):
+				if g.doubtful && !sh.full {
+					return Result{}, g.doubt(nil)
+				}
+
+				seen.Verdict = Busy
+
+				return seen, nil
+			}
+		}
+
+		// The lease was computed before the statement waited for the row; if
+		// whoever held the row rolled back, part of it may be gone by now.
+		for granted && res.Row.Remaining() <= margin {
+			res, granted, err = g.try(ctx, sh.statements.refresh, g.args(id, Microseconds(ttl), res.Row.Generation))
+			if err != nil {
+				return Result{}, err
+			}
+		}
+
+		if granted {
+			return res, nil
+		}
+	}
+
+	if g.doubtful {
+		return Result{}, g.doubt(nil)
+	}
+
+	// Every round found it free and lost it to another: contended, if not held
+	// at this very moment.
+	seen.Verdict = Busy
+
+	return seen, nil
+}
+
+// Refresh grants the lock to owner for ttl if its generation is the given one,
+// held or not. Errors are as for [Store.Acquire].
+func (s *Store) Refresh(ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
+
+	for {
+		res, granted, err := g.try(ctx, sh.statements.refresh, g.args(id, Microseconds(ttl), generation))
+		if err != nil {
+			return Result{}, err
+		}
+
+		if granted && res.Row.Remaining() > margin {
+			return res, nil
+		}
+
+		if granted { // computed before a wait, see Acquire
+			generation = res.Row.Generation
+
+			continue
+		}
+
+		seen, err := s.get(ctx, sh, id)
+		if err != nil {
+			return Result{}, g.doubt(err)
+		}
+
+		if g.doubtful && !sh.full {
+			return Result{}, g.doubt(nil)
+		}
+
+		if seen.Verdict == Granted {
+			seen.Verdict = WrongGeneration
+		}
+
+		return seen, nil
+	}
+}
+
+// grant is one request for a lock, through all its attempts.
+type grant struct {
+	store *Store
+	shape *shape
+	id    string
+	owner string
+	ttl   time.Duration
+
+	// doubtful: a reply was lost, so the row may already name this owner.
+	doubtful bool
+	cause    error
+	// firstSent is when the first of the doubtful attempts was sent: the lease
+	// can't have begun earlier, and may have begun then.
+	firstSent time.Time
+}
+
+// args are a granting statement's arguments; the owner goes last, where the
+// table has that column.
+func (g *grant) args(args ...any) []any {
+	if g.shape.full {
+		args = append(args, g.owner)
+	}
+
+	return args
+}
+
+// mine reports whether the row was left by an attempt whose reply was lost.
+func (g *grant) mine(row Row) bool { return g.doubtful && row.Owner == g.owner }
+
+// doubt is the error of a request that may have been granted.
+func (g *grant) doubt(err error) error {
+	switch {
+	case !g.doubtful:
+		return err
+	case err == nil:
+		err = g.cause
+	}
+
+	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+}
+
+// try sends a granting statement. Where the reply is lost it asks again, which
+// is safe because the row names the owner: either the repetition is granted, or
+// the first was and is confirmed by a write, or another holds the lock. On a
+// table without owners the outcome stays unknown.
+func (g *grant) try(ctx context.Context, text string, args []any) (Result, bool, error) {
+	for n := 1; ; n++ {
+		start := time.Now()
+		a := write(ctx, g.store, text, args, scanRow)
+
+		if a.err == nil && len(a.rows) == 1 {
+			return Result{Row: a.rows[0], Sent: a.sent}, true, nil
+		}
+
+		if a.err == nil && g.doubtful && g.shape.full {
+			a = write(ctx, g.store, g.shape.statements.confirm, []any{g.id, g.owner}, scanRow)
+			if a.err == nil && len(a.rows) == 1 {
+				return Result{Row: a.rows[0], Sent: g.firstSent}, true, nil
+			}
+		}
+
+		if a.err == nil {
+			return Result{}, false, nil
+		}
+
+		if a.outcome == unknown && !g.doubtful {
+			g.doubtful, g.cause, g.firstSent = true, a.err, start
+		}
+
+		if !g.doubtful {
+			return Result{}, false, a.err
+		}
+
+		if a.outcome == refused || !g.shape.full || n >= sendAttempts || !pause(ctx, n) {
+			return Result{}, false, g.doubt(a.err)
+		}
+	}
+}
+
+// GiveBack frees the lock if the grant to owner is what it shows. It reports
+// whether it did, and errors when it could not ask. On a table without owners
+// it does nothing.
+func (s *Store) GiveBack(ctx context.Context, id, owner string) (bool, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil || !sh.full {
+		return false, err
+	}
+
+	a := write(ctx, s, sh.statements.giveBack, []any{id, owner}, func(rows *sql.Rows) (int64, error) {
+		var generation int64
+		err := rows.Scan(&generation)
+
+		return generation, err
+	})
+
+	return len(a.rows) == 1, a.err
+}

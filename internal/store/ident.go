@@ -1,0 +1,56 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxIdentifierBytes is NAMEDATALEN - 1 of a server built with default
+// settings. The server would cut a longer name without an error, and two names
+// that share their first 63 bytes would then be the same table.
+const maxIdentifierBytes = 63
+
+// Table names the table that holds the locks. The zero value is not usable.
+type Table struct {
+	Schema string
+	Name   string
+}
+
+// Validate returns an error wrapping [ErrInvalidIdentifier] unless both names
+// can be used as they are written.
+func (t Table) Validate() error {
+	if err := validateIdentifier("schema", t.Schema); err != nil {
+		return err
+	}
+
+	return validateIdentifier("table", t.Name)
+}
+
+// String is the qualified name, quoted as SQL needs it.
+func (t Table) String() string {
+	return quoteIdentifier(t.Schema) + "." + quoteIdentifier(t.Name)
+}
+
+func validateIdentifier(kind, name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: %s name is empty", ErrInvalidIdentifier, kind)
+	case len(name) > maxIdentifierBytes:
+		return fmt.Errorf("%w: %s name %q has %d bytes, more than %d",
+			ErrInvalidIdentifier, kind, name, len(name), maxIdentifierBytes)
+	case strings.ContainsRune(name, 0):
+		return fmt.Errorf("%w: %s name %q contains a NUL byte", ErrInvalidIdentifier, kind, name)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w: %s name %q is not valid UTF-8", ErrInvalidIdentifier, kind, name)
+	}
+
+	return nil
+}
+
+// quoteIdentifier quotes a name as PostgreSQL does: only the double quote is
+// special inside, and it is doubled. (Go's %q would escape backslashes and
+// newlines, which PostgreSQL takes literally.)
+func quoteIdentifier(name string) string {
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}

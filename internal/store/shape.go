@@ -1,0 +1,189 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// shape is what the locker found out about its table and server on first use.
+type shape struct {
+	// full: the columns owner, acquired_at and contended_until are there.
+	full bool
+	// statements are written for this table, and this shape of it.
+	statements statements
+}
+
+// shapeCache looks the shape up once. A failed look-up is not remembered, so a
+// locker made before its table works as soon as the table is there.
+type shapeCache struct {
+	// mu guards found; it is not held during a look-up.
+	mu    sync.Mutex
+	found *shape
+}
+
+func (c *shapeCache) get() *shape {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	return c.found
+}
+
+func (c *shapeCache) set(found *shape) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	c.found = found
+}
+
+// shapeOf returns the table's shape, from memory after the first time. Several
+// first callers may each look it up; they find the same.
+func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
+	if found := s.shape.get(); found != nil {
+		return found, nil
+	}
+
+	columns, err := s.columns(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	for _, required := range []struct{ name, kind string }{
+		{"lock_id", ""},
+		{"generation", ""},
+		{"expires_at", "timestamp with time zone"},
+	} {
+		kind, there := columns[required.name]
+		if !there {
+			return nil, fmt.Errorf("%w: %s has no column %s", ErrInvalidTable, s.table, required.name)
+		}
+
+		if required.kind != "" && kind != required.kind {
+			return nil, fmt.Errorf("%w: column %s of %s is %s, it must be %s",
+				ErrInvalidTable, required.name, s.table, kind, required.kind)
+		}
+	}
+
+	floor, err := s.hasTimeline(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	full := true
+	for _, name := range []string{"owner", "acquired_at", "contended_until"} {
+		_, there := columns[name]
+		full = full && there
+	}
+
+	found := &shape{full: full, statements: render(s.table, full, floor)}
+	s.shape.set(found)
+
+	return found, nil
+}
+
+// columns reads the names and types of the table's columns.
+func (s *Store) columns(ctx context.Context) (map[string]string, error) {
+	type column struct{ name, kind string }
+
+	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(rows *sql.Rows) (column, error) {
+		var c column
+		err := rows.Scan(&c.name, &c.kind)
+
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
+	}
+
+	if len(found) == 0 {
+		return nil, s.tableNotFound(nil)
+	}
+
+	columns := make(map[string]string, len(found))
+	for _, c := range found {
+		columns[c.name] = c.kind
+	}
+
+	return columns, nil
+}
+
+// hasTimeline reports whether the server can tell its timeline inside a
+// statement. Relatives of PostgreSQL may lack the functions or refuse them; the
+// tokens then have no floor (docs/guarantees.md says what that loses).
+func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
+	_, err := read(ctx, s, "SELECT "+sqlFloor, nil, func(rows *sql.Rows) (int64, error) {
+		var floor int64
+		err := rows.Scan(&floor)
+
+		return floor, err
+	})
+
+	switch sqlState(err) {
+	case codeUndefinedFunction, codeInsufficientPriv, codeFeatureNotSupported:
+		return false, nil
+	case codeNotInState:
+		// A standby has the functions and refuses them until it is promoted.
+		return true, nil
+	}
+
+	return err == nil, err
+}
+
+// statements are the SQL texts for one table.
+type statements struct {
+	acquire, insert, refresh, confirm, giveBack string
+
+	create, get, release, renew, held string
+}
+
+// render fills the table's name into the texts, and takes out what the table or
+// the server doesn't have.
+func render(table Table, full, floor bool) statements {
+	fragments := []string{
+		"{table}", table.String(),
+		"{durable}", sqlDurable,
+	}
+
+	if floor {
+		fragments = append(fragments, "{next}", "greatest(l.generation + 1, "+sqlFloor+")",
+			"{first}", "greatest(2, "+sqlFloor+")")
+	} else {
+		fragments = append(fragments, "{next}", "l.generation + 1", "{first}", "2")
+	}
+
+	if full {
+		fragments = append(fragments, "{owner}", "l.owner", "{acquired_at}", "l.acquired_at")
+	} else {
+		fragments = append(fragments, "{owner}", "NULL::text", "{acquired_at}", "NULL::timestamptz")
+	}
+
+	replace := strings.NewReplacer(fragments...).Replace
+	optional := func(text, whenFull string) string {
+		if !full {
+			whenFull = ""
+		}
+
+		return replace(strings.ReplaceAll(text, "{optional}", whenFull))
+	}
+
+	st := statements{
+		acquire: optional(sqlAcquire, sqlAcquireOwner),
+		refresh: optional(sqlRefresh, sqlRefreshOwner),
+		release: optional(sqlRelease, sqlReleaseOwner),
+		create:  replace(sqlCreate),
+		get:     replace(sqlGet),
+		renew:   replace(sqlRenew),
+		held:    replace(sqlHeld),
+		insert:  replace(sqlInsert),
+	}
+
+	if full {
+		st.insert = replace(sqlInsertFull)
+		st.confirm = replace(sqlConfirm)
+		st.giveBack = replace(sqlGiveBack)
+	}
+
+	return st
+}

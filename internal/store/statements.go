@@ -1,0 +1,159 @@
+package store
+
+// The texts of all statements. Braces mark what [render] fills in: {table} is
+// the quoted table, {next} the generation after a grant or a release, {first}
+// that of a lock granted as it is created, {durable} is sqlDurable, {optional}
+// whatever touches the columns that a three-column table lacks.
+//
+// Every grant and renewal returns clock_timestamp() beside the expiry: how much
+// of a lease is left is told by the database's clock alone.
+
+// sqlFloor keeps generations unique across failovers: the server's timeline,
+// which every promotion increases, in the bits above 40. A standby promoted
+// without the last commits so starts above every token the old primary could
+// have issued. pg_control_checkpoint() would still show the old timeline right
+// after a promotion; the name of the WAL file being written does not.
+const sqlFloor = `((('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint - 1) << 40) + 1`
+
+// sqlDurable makes the commit of its own statement a synchronous one where the
+// role's or the database's default is weaker; remote_apply is stronger and
+// stays.
+const sqlDurable = `CASE WHEN current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
+            THEN set_config('synchronous_commit', 'on', true) END`
+
+// sqlColumns lists the columns of the table $1, none if it isn't there.
+const sqlColumns = `
+SELECT a.attname::text, pg_catalog.format_type(a.atttypid, NULL)
+  FROM pg_catalog.pg_attribute AS a
+ WHERE a.attrelid = pg_catalog.to_regclass($1::text)
+   AND a.attnum > 0
+   AND NOT a.attisdropped`
+
+// sqlAcquire: free or expired -> held by $3 for $2 microseconds. A lock that is
+// held matches nothing and costs no write. It locks one row, and waits for it
+// only where the row was free in this statement's snapshot: for another grant,
+// which then decides, or for a stranger's row lock.
+const sqlAcquire = `
+UPDATE {table} AS l
+   SET generation = {next},
+       expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
+ WHERE l.lock_id = $1
+   AND l.expires_at <= clock_timestamp()
+RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+
+const sqlAcquireOwner = `,
+       owner = $3,
+       acquired_at = clock_timestamp()`
+
+// sqlInsert: unknown -> held for $2 microseconds. It locks nothing that exists;
+// where another session creates the lock at the same moment, it waits for that
+// one's end and then does nothing.
+const sqlInsert = `
+INSERT INTO {table} AS l (lock_id, generation, expires_at)
+VALUES ($1, {first}, clock_timestamp() + $2::bigint * interval '1 microsecond')
+ON CONFLICT DO NOTHING
+RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+
+// sqlInsertFull is sqlInsert for the six-column table; $3 is the owner.
+const sqlInsertFull = `
+INSERT INTO {table} AS l (lock_id, generation, expires_at, owner, acquired_at)
+VALUES ($1, {first}, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, clock_timestamp())
+ON CONFLICT DO NOTHING
+RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+
+// sqlRefresh: generation $3, held or not -> held by $4 for $2 microseconds, with
+// the next generation. A compare-and-swap. It locks one row, and waits for it.
+const sqlRefresh = `
+UPDATE {table} AS l
+   SET generation = {next},
+       expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
+ WHERE l.lock_id = $1
+   AND l.generation = $3::bigint
+RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+
+const sqlRefreshOwner = `,
+       owner = $4,
+       acquired_at = CASE WHEN l.expires_at > clock_timestamp() AND l.acquired_at IS NOT NULL
+                          THEN l.acquired_at ELSE clock_timestamp() END`
+
+// sqlConfirm settles a grant whose reply was lost: it writes the row that the
+// grant to $2 left, unchanged, so that its own commit, awaited, covers that of
+// the grant. A SELECT could show a grant that is not yet durable. Six columns
+// only.
+const sqlConfirm = `
+UPDATE {table} AS l
+   SET expires_at = l.expires_at
+ WHERE l.lock_id = $1
+   AND l.owner = $2
+   AND l.expires_at > clock_timestamp()
+RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+
+// sqlGiveBack: held by the grant $2 -> free. Six columns only.
+const sqlGiveBack = `
+UPDATE {table} AS l
+   SET generation = {next},
+       expires_at = clock_timestamp(),
+       owner = NULL,
+       acquired_at = NULL
+ WHERE l.lock_id = $1
+   AND l.owner = $2
+RETURNING l.generation`
+
+// sqlCreate: unknown -> free, generation 1.
+const sqlCreate = `
+INSERT INTO {table} AS l (lock_id, generation, expires_at)
+VALUES ($1, 1, clock_timestamp())
+ON CONFLICT DO NOTHING
+RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+
+// sqlGet reads one lock and locks nothing.
+const sqlGet = `
+SELECT l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), NULL::text
+  FROM {table} AS l
+ WHERE l.lock_id = $1`
+
+// sqlRelease: generation $2 -> free, with the next generation. It locks one row,
+// and waits for it.
+const sqlRelease = `
+UPDATE {table} AS l
+   SET generation = {next},
+       expires_at = clock_timestamp(){optional}
+ WHERE l.lock_id = $1
+   AND l.generation = $2::bigint
+RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+
+const sqlReleaseOwner = `,
+       owner = NULL,
+       acquired_at = NULL`
+
+// sqlRenew: held by generation -> held for longer, for all of the arrays $1
+// (ids), $2 (generations) and $3 (microseconds). Only the expiry moves, and a
+// lease that ended is never revived. Rows are locked in the order of their ids,
+// so that two of these never wait for each other in a circle, and a row that
+// somebody else has locked is passed over: a guard's share lock lasts as long
+// as its transaction.
+const sqlRenew = `
+WITH due AS MATERIALIZED (
+    SELECT l.lock_id, r.ttl
+      FROM unnest($1::text::text[], $2::text::bigint[], $3::text::bigint[]) AS r (lock_id, generation, ttl)
+      JOIN {table} AS l ON l.lock_id = r.lock_id
+     WHERE l.generation = r.generation
+       AND l.expires_at > clock_timestamp()
+     ORDER BY l.lock_id COLLATE "C"
+       FOR UPDATE OF l SKIP LOCKED
+)
+UPDATE {table} AS l
+   SET expires_at = clock_timestamp() + due.ttl * interval '1 microsecond'
+  FROM due
+ WHERE l.lock_id = due.lock_id
+RETURNING l.lock_id, l.expires_at, {durable}`
+
+// sqlHeld lists those of the arrays $1 (ids) and $2 (generations) that are still
+// held by that generation: what sqlRenew passed over and is in this list was
+// busy, and what is not in it is gone.
+const sqlHeld = `
+SELECT l.lock_id
+  FROM unnest($1::text::text[], $2::text::bigint[]) AS r (lock_id, generation)
+  JOIN {table} AS l ON l.lock_id = r.lock_id
+ WHERE l.generation = r.generation
+   AND l.expires_at > clock_timestamp()`

@@ -1,0 +1,237 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// Store runs the statements of one table over one database handle.
+type Store struct {
+	db    *sql.DB
+	table Table
+	shape *shapeCache
+
+	// pgx: the driver is pgx itself. It returns driver.ErrBadConn only for what
+	// was not sent, and returns at once when a context ends; lib/pq does
+	// neither, and of others nothing is known.
+	pgx bool
+
+	// detached counts statements that were left behind by callers whose context
+	// ended, and whose driver still waits for the answer.
+	detached *sync.WaitGroup
+}
+
+// New returns a Store that uses db, which stays the caller's. It sends nothing.
+func New(db *sql.DB, table Table) *Store {
+	_, isPgx := db.Driver().(*stdlib.Driver)
+
+	return &Store{
+		db:       db,
+		table:    table,
+		shape:    new(shapeCache),
+		pgx:      isPgx,
+		detached: new(sync.WaitGroup),
+	}
+}
+
+// On returns the same Store over another handle to the same database.
+func (s *Store) On(db *sql.DB) *Store {
+	on := *s
+	on.db = db
+
+	return &on
+}
+
+// Wait returns when no statement that was left behind is still under way.
+func (s *Store) Wait() { s.detached.Wait() }
+
+// Full reports whether grants carry the name of their owner: false also while
+// the table has not been looked at.
+func (s *Store) Full() bool {
+	found := s.shape.get()
+
+	return found != nil && found.full
+}
+
+// answer is what one statement returned.
+type answer[T any] struct {
+	rows []T
+	// sent is the moment just before the statement went out.
+	sent time.Time
+	// outcome tells how an error is meant.
+	outcome outcome
+	err     error
+}
+
+// ask runs one statement once and drains its rows before anything is believed.
+// It returns when ctx ends, with outcome unknown if the statement was sent,
+// even on drivers that go on waiting.
+func ask[T any](ctx context.Context, s *Store, text string, args []any, scan func(*sql.Rows) (T, error)) answer[T] {
+	if err := ctx.Err(); err != nil {
+		return answer[T]{err: ended(ctx)}
+	}
+
+	// dispatched is set by whoever is first: the statement on its way out, or a
+	// caller that leaves before it. What the caller is told is then exact.
+	var dispatched atomic.Bool
+
+	if s.pgx {
+		return askDriver(ctx, s, &dispatched, text, args, scan)
+	}
+
+	done := make(chan answer[T], 1)
+
+	s.detached.Add(1)
+
+	go func() {
+		defer s.detached.Done()
+		done <- askDriver(ctx, s, &dispatched, text, args, scan)
+	}()
+
+	select {
+	case a := <-done:
+		return a
+	case <-ctx.Done():
+		if dispatched.CompareAndSwap(false, true) {
+			return answer[T]{err: ended(ctx)}
+		}
+
+		return answer[T]{outcome: unknown, err: ctxError(ctx)}
+	}
+}
+
+func askDriver[T any](
+	ctx context.Context, s *Store, dispatched *atomic.Bool, text string, args []any, scan func(*sql.Rows) (T, error),
+) (a answer[T]) {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return answer[T]{err: err}
+	}
+
+	defer func() { _ = conn.Close() }() // back to the pool; a broken one is dropped there
+
+	if !dispatched.CompareAndSwap(false, true) {
+		return answer[T]{err: ended(ctx)}
+	}
+
+	a.sent = time.Now()
+
+	rows, err := conn.QueryContext(ctx, text, args...)
+	if err != nil {
+		a.err, a.outcome = err, judge(err, s.pgx)
+
+		return a
+	}
+
+	for rows.Next() {
+		row, err := scan(rows)
+		if err != nil {
+			_ = rows.Close() // the scan's error says more
+
+			a.err, a.outcome = err, unknown
+
+			return a
+		}
+
+		a.rows = append(a.rows, row)
+	}
+
+	err = rows.Err()
+	if closeErr := rows.Close(); err == nil {
+		err = closeErr
+	}
+
+	if err != nil {
+		a.err, a.outcome = err, judge(err, s.pgx)
+	}
+
+	return a
+}
+
+// Delays between attempts of one call, with jitter. They spread out callers that
+// failed together; nothing depends on their size.
+const (
+	retryDelayMin = 2 * time.Millisecond
+	retryDelayMax = 250 * time.Millisecond
+	// sendAttempts bounds how often a statement that did not get out is sent
+	// again: the connections of a pool may all have died with a server.
+	sendAttempts = 4
+)
+
+// pause waits before attempt number n (1 is the first repetition), or returns
+// false when ctx ends.
+func pause(ctx context.Context, n int) bool {
+	limit := min(retryDelayMin<<min(n, 10), retryDelayMax)
+	timer := time.NewTimer(limit/2 + rand.N(limit/2))
+
+	defer timer.Stop()
+
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// write runs one statement until it has an outcome: it is repeated where the
+// server rolled it back for the sake of others (until ctx ends) and where it
+// was not sent (a few times).
+func write[T any](ctx context.Context, s *Store, text string, args []any, scan func(*sql.Rows) (T, error)) answer[T] {
+	for n, unsent := 1, 0; ; n++ {
+		a := ask(ctx, s, text, args, scan)
+
+		switch {
+		case a.err == nil:
+			return a
+		case a.outcome == nothingSent && ctx.Err() == nil:
+			unsent++
+			if unsent >= sendAttempts || sqlState(a.err) != "" {
+				a.err = s.explain(a.err)
+
+				return a
+			}
+		case a.outcome == refused && retriable(a.err):
+		case a.outcome == unknown:
+			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
+
+			return a
+		default:
+			if sqlState(a.err) == codeUndefinedColumn {
+				s.shape.set(nil) // the table was changed since it was looked at
+			}
+
+			a.err = s.explain(a.err)
+
+			return a
+		}
+
+		if !pause(ctx, n) {
+			return answer[T]{outcome: a.outcome, err: fmt.Errorf("%w: %w", ended(ctx), a.err)}
+		}
+	}
+}
+
+// read runs a statement that changes nothing, so that not knowing how it ended
+// only means to ask again.
+func read[T any](ctx context.Context, s *Store, text string, args []any, scan func(*sql.Rows) (T, error)) ([]T, error) {
+	for n := 1; ; n++ {
+		a := ask(ctx, s, text, args, scan)
+
+		again := a.outcome != refused || retriable(a.err)
+		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
+			if a.err != nil {
+				a.err = s.explain(a.err)
+			}
+
+			return a.rows, a.err
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+// Create makes the lock, free and with generation 1, unless it is there, and
+// returns its row. Errors leave open whether it was created, which harms nobody.
+func (s *Store) Create(ctx context.Context, id string) (Row, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Row{}, err
+	}
+
+	for range maxContests {
+		seen, err := s.get(ctx, sh, id)
+		if err != nil || seen.Verdict != NotFound {
+			return seen.Row, err
+		}
+
+		if a := write(ctx, s, sh.statements.create, []any{id}, scanRow); a.err != nil || len(a.rows) == 1 {
+			return append(a.rows, Row{})[0], a.err
+		}
+	}
+
+	return Row{}, fmt.Errorf("pglocker: lock %q appears and vanishes: rows of %s are being deleted", id, s.table)
+}
+
+// Get reads the lock's row; the verdict is Granted or NotFound.
+func (s *Store) Get(ctx context.Context, id string) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	return s.get(ctx, sh, id)
+}
+
+func (s *Store) get(ctx context.Context, sh *shape, id string) (Result, error) {
+	rows, err := read(ctx, s, sh.statements.get, []any{id}, scanRow)
+	if err != nil {
+		return Result{}, err
+	}
+
+	if len(rows) == 0 {
+		return Result{Verdict: NotFound}, nil
+	}
+
+	return Result{Row: rows[0]}, nil
+}
+
+// Release frees the lock if its generation is the given one; the verdict is
+// Granted, WrongGeneration or NotFound. A lost reply is answered by asking
+// again; if the generation is then another, nobody can tell who moved it, and
+// the error matches [ErrUnknownOutcome].
+func (s *Store) Release(ctx context.Context, id string, generation int64) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	var doubt error
+
+	for n := 1; ; n++ {
+		a := write(ctx, s, sh.statements.release, []any{id, generation}, scanRow)
+		if a.err == nil && len(a.rows) == 1 {
+			return Result{Row: a.rows[0], Sent: a.sent}, nil
+		}
+
+		if a.outcome == unknown {
+			doubt = a.err
+			if n < sendAttempts && pause(ctx, n) {
+				continue
+			}
+		}
+
+		if doubt != nil {
+			return Result{}, doubt
+		}
+
+		if a.err != nil {
+			return Result{}, a.err
+		}
+
+		seen, err := s.get(ctx, sh, id)
+		if err == nil && seen.Verdict == Granted {
+			seen.Verdict = WrongGeneration
+		}
+
+		return seen, err
+	}
+}
