@@ -1,0 +1,44 @@
+package pgtesting
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+)
+
+// parseURL accepts the addresses of which the database can be exchanged.
+func parseURL(connURL string) (*url.URL, error) {
+	u, err := url.Parse(connURL)
+	if err != nil {
+		// url.Parse's own error would print the password.
+		if e := new(url.Error); errors.As(err, &e) {
+			err = e.Err
+		}
+		return nil, fmt.Errorf("pgtesting: the database's address is no URL: %w", err)
+	}
+	switch {
+	case u.Scheme != "postgres" && u.Scheme != "postgresql":
+		return nil, errors.New("pgtesting: the database's address must be a URL, postgres://user:password@host:port/database; " +
+			"key=value pairs and other schemes are not supported")
+	case u.Opaque != "" || u.Host == "":
+		return nil, errors.New("pgtesting: the database's address has no host; " +
+			"for a Unix socket write postgres://localhost/database?host=/folder/of/the/socket")
+	}
+	return u, nil
+}
+
+// withDatabase returns u for another database. Path is the bare name; String
+// puts the slash between host and path.
+func withDatabase(u *url.URL, name string) *url.URL {
+	other := *u
+	other.Path = name
+	other.RawPath = ""
+	// pgx lets these win over the path.
+	query := other.Query()
+	if query.Has("dbname") || query.Has("database") {
+		query.Del("dbname")
+		query.Del("database")
+		other.RawQuery = query.Encode()
+	}
+	return &other
+}
