@@ -93,6 +93,12 @@ func judge(err error, trustBadConn bool) outcome {
 	return refused
 }
 
+// Transient reports whether the same request may be answered soon: the server
+// could not be reached, went away or had no room, rather than refused it.
+func Transient(err error) bool {
+	return judge(err, false) != refused || retriable(err) || strings.HasPrefix(sqlState(err), "53")
+}
+
 // retriable reports whether the server rolled the statement back only because
 // of what ran beside it. A role or a database may default to SERIALIZABLE or
 // REPEATABLE READ, where this is normal.

@@ -31,36 +31,41 @@ type RenewResult struct {
 	ExpiresAt time.Time
 }
 
-// Renew renews leases in one statement; no lock id may be twice in it. The
-// results stand in the order of the renewals; sent is the moment before the
-// statement went out. After an error nothing is known, and since a renewal can
-// be repeated that is all there is to say.
+// lease is what a renewal is found again by.
+type lease struct {
+	lockID     string
+	generation int64
+}
+
+// Renew renews leases in one statement. The results stand in the order of the
+// renewals; sent is the moment before the statement went out. After an error
+// nothing is known, and since a renewal can be repeated that is all there is to
+// say.
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 
-	ids := make([]string, len(renewals))
-	generations := make([]int64, len(renewals))
+	leases := make([]lease, len(renewals))
 	ttls := make([]int64, len(renewals))
-	index := make(map[string]int, len(renewals))
 
 	for i, r := range renewals {
-		ids[i], generations[i], ttls[i] = r.LockID, r.Generation, Microseconds(r.TTL)
-		index[r.LockID] = i
+		leases[i] = lease{r.LockID, r.Generation}
+		ttls[i] = Microseconds(r.TTL)
 	}
 
 	type renewed struct {
-		id        string
+		lease
 		expiresAt time.Time
 	}
 
-	a := write(ctx, s, sh.statements.renew,
-		[]any{textArray(ids), bigintArray(generations), bigintArray(ttls)},
+	ids, generations := arrays(leases)
+
+	a := write(ctx, s, sh.statements.renew, []any{ids, generations, bigintArray(ttls)},
 		func(rows *sql.Rows) (r renewed, err error) {
 			var durable sql.NullString
-			err = rows.Scan(&r.id, &r.expiresAt, &durable)
+			err = rows.Scan(&r.lockID, &r.generation, &r.expiresAt, &durable)
 
 			return r, err
 		})
@@ -68,44 +73,60 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		return nil, time.Time{}, a.err
 	}
 
-	results = make([]RenewResult, len(renewals))
+	states := make(map[lease]RenewResult, len(renewals))
 	for _, r := range a.rows {
-		results[index[r.id]] = RenewResult{State: Renewed, ExpiresAt: r.expiresAt.UTC()}
-	}
-
-	if len(a.rows) == len(renewals) {
-		return results, a.sent, nil
+		states[r.lease] = RenewResult{State: Renewed, ExpiresAt: r.expiresAt.UTC()}
 	}
 
 	// Busy or gone? What was passed over is asked for once more.
-	var (
-		missing            []string
-		missingGenerations []int64
-	)
+	var missing []lease
 
-	for i, r := range results {
-		if r.State != Renewed {
-			missing = append(missing, ids[i])
-			missingGenerations = append(missingGenerations, generations[i])
+	for _, l := range leases {
+		if states[l].State != Renewed {
+			missing = append(missing, l)
 		}
 	}
 
-	held, err := read(ctx, s, sh.statements.held,
-		[]any{textArray(missing), bigintArray(missingGenerations)},
-		func(rows *sql.Rows) (id string, err error) {
-			err = rows.Scan(&id)
-
-			return id, err
-		})
-	if err != nil {
-		// The renewals that succeeded are worth more than the error: the rest is
-		// asked again, as if busy.
-		held = missing
+	if len(missing) > 0 {
+		for _, l := range s.stillHeld(ctx, sh, missing) {
+			states[l] = RenewResult{State: RenewBusy}
+		}
 	}
 
-	for _, id := range held {
-		results[index[id]] = RenewResult{State: RenewBusy}
+	results = make([]RenewResult, len(renewals))
+	for i, l := range leases {
+		results[i] = states[l]
 	}
 
 	return results, a.sent, nil
+}
+
+// stillHeld returns those of the leases that still run. If it can't ask, that is
+// all of them: the renewals of the others are worth more than the error, and
+// these will be asked for again, as if busy.
+func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
+	ids, generations := arrays(leases)
+
+	held, err := read(ctx, s, sh.statements.held, []any{ids, generations}, func(rows *sql.Rows) (l lease, err error) {
+		err = rows.Scan(&l.lockID, &l.generation)
+
+		return l, err
+	})
+	if err != nil {
+		return leases
+	}
+
+	return held
+}
+
+// arrays splits leases into two array literals.
+func arrays(leases []lease) (ids, generations string) {
+	lockIDs := make([]string, len(leases))
+	numbers := make([]int64, len(leases))
+
+	for i, l := range leases {
+		lockIDs[i], numbers[i] = l.lockID, l.generation
+	}
+
+	return textArray(lockIDs), bigintArray(numbers)
 }

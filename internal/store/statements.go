@@ -134,7 +134,7 @@ const sqlReleaseOwner = `,
 // as its transaction.
 const sqlRenew = `
 WITH due AS MATERIALIZED (
-    SELECT l.lock_id, r.ttl
+    SELECT l.lock_id, l.generation, r.ttl
       FROM unnest($1::text::text[], $2::text::bigint[], $3::text::bigint[]) AS r (lock_id, generation, ttl)
       JOIN {table} AS l ON l.lock_id = r.lock_id
      WHERE l.generation = r.generation
@@ -146,13 +146,14 @@ UPDATE {table} AS l
    SET expires_at = clock_timestamp() + due.ttl * interval '1 microsecond'
   FROM due
  WHERE l.lock_id = due.lock_id
-RETURNING l.lock_id, l.expires_at, {durable}`
+   AND l.generation = due.generation
+RETURNING l.lock_id, l.generation, l.expires_at, {durable}`
 
 // sqlHeld lists those of the arrays $1 (ids) and $2 (generations) that are still
 // held by that generation: what sqlRenew passed over and is in this list was
 // busy, and what is not in it is gone.
 const sqlHeld = `
-SELECT l.lock_id
+SELECT l.lock_id, l.generation
   FROM unnest($1::text::text[], $2::text::bigint[]) AS r (lock_id, generation)
   JOIN {table} AS l ON l.lock_id = r.lock_id
  WHERE l.generation = r.generation

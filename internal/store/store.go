@@ -168,7 +168,13 @@ const (
 // pause waits before attempt number n (1 is the first repetition), or returns
 // false when ctx ends.
 func pause(ctx context.Context, n int) bool {
-	limit := min(retryDelayMin<<min(n, 10), retryDelayMax)
+	return Pause(ctx, min(retryDelayMin<<min(n, 10), retryDelayMax))
+}
+
+// Pause waits for half of limit to all of it, at random, or returns false when
+// ctx ends. No pause is shorter than a millisecond.
+func Pause(ctx context.Context, limit time.Duration) bool {
+	limit = max(limit, 2*time.Millisecond)
 	timer := time.NewTimer(limit/2 + rand.N(limit/2))
 
 	defer timer.Stop()

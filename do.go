@@ -1,0 +1,151 @@
+package pglocker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/keepalive"
+)
+
+// Do takes the lock, runs fn while it keeps the lock alive, and releases it when
+// fn has returned or panicked. If another holds the lock, Do fails at once.
+//
+// The lease runs for lockTTL, and is renewed every relockInterval, or earlier
+// where that leaves too little time for a renewal to be repeated. Renewals go
+// over a connection of their own and survive whatever ends within the lease:
+// dropped connections, a server that restarts, a pool in which nothing is free.
+//
+// fn's context ends when ctx ends, when the Locker is closed (cause [ErrClosed]),
+// and the moment the lock can't be trusted any more (cause matching
+// [ErrLockLost]): the database says that it is gone, or no renewal was
+// acknowledged until [Config.SafetyMargin] before the end of the lease. The
+// database can't grant the lock to another before that moment, even if it hangs
+// or can't be reached. fn should return soon after; Do waits for it. Until then
+// fn is the only one, unless its process is paused, the database's clock jumps
+// by more than the margin, or the database loses commits; a fencing token
+// ([FromContext], [Lock.Token]) covers those cases too.
+//
+// Do returns fn's error as it is. It joins to it: an error matching ErrLockLost,
+// if the lock was lost while fn ran; [ErrNotReleased], if the lock was held to
+// the end but the database couldn't be told, so that it stays held until its TTL
+// is over. A panic of fn goes on after the release. The release has a context of
+// its own, bounded by what is left of the lease, and is made even if ctx has
+// ended.
+//
+// Other errors mean that fn was not called: those of [Locker.AcquireLock];
+// [ErrInvalidRelockInterval], if relockInterval is not above zero and below
+// lockTTL; [ErrFuncIsNil].
+func (l *Locker) Do(
+	ctx context.Context, lockID string, lockTTL, relockInterval time.Duration,
+	fn func(ctx context.Context) error, opts ...LockOption,
+) (err error) {
+	options := lockOptions{relockInterval: relockInterval}
+	for _, opt := range opts {
+		opt(&options)
+	}
+
+	if fn == nil {
+		return ErrFuncIsNil
+	}
+
+	if err := l.validateTTL(lockTTL); err != nil {
+		return err
+	}
+
+	if err := validateRelockInterval(options.relockInterval, lockTTL); err != nil {
+		return err
+	}
+
+	end, err := l.beginVerb(lockID)
+	if err != nil {
+		return err
+	}
+	defer end()
+
+	lock, err := l.take(ctx, lockID, lockTTL, options)
+	if err != nil {
+		return failed("do", lockID, err)
+	}
+
+	stop := context.AfterFunc(l.ctx, func() { lock.cancel(ErrClosed) })
+	defer stop()
+
+	defer func() {
+		switch releaseErr := lock.release(); {
+		case releaseErr == nil:
+		case errors.Is(err, ErrLockLost) && errors.Is(releaseErr, ErrLockLost):
+			// fn has returned the cause of its context: that says it all.
+		default:
+			err = errors.Join(err, releaseErr)
+		}
+	}()
+
+	return fn(lock.Context())
+}
+
+// take acquires the lock and starts to keep it alive.
+func (l *Locker) take(ctx context.Context, lockID string, ttl time.Duration, options lockOptions) (*Lock, error) {
+	res, err := l.acquire(ctx, lockID, ttl)
+	if err != nil {
+		return nil, err
+	}
+
+	term := keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}
+	lock := l.hold(ctx, newStatus(lockID, res.Row), term, options.relockInterval, false)
+
+	if term.Left(time.Now()) <= 0 {
+		err := lock.release()
+
+		return nil, fmt.Errorf("the grant took as long as its lease: %w", err)
+	}
+
+	return lock, nil
+}
+
+// StartRelocker keeps the lock of the given status alive until ctx ends, and then
+// releases it; it blocks until that is done. It renews the lease at once to run
+// for ttl, and then every relockInterval as [Locker.Do] does. Renewals don't
+// change the generation, so the status stays the caller's token. A lock whose
+// lease has ended is not revived: refresh it first.
+//
+// It returns nil after the release; an error matching [ErrLockLost] as soon as
+// the lock can't be trusted any more, which is at the latest a TTL after the last
+// acknowledged renewal, or after the call if there was none; [ErrNotReleased] as
+// Do does; [ErrClosed], after the release, if the Locker is closed;
+// [ErrStatusIsNil], [ErrInvalidLockID], [ErrInvalidTTL],
+// [ErrInvalidRelockInterval].
+func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, relockInterval time.Duration) error {
+	if err := l.validateTTL(ttl); err != nil {
+		return err
+	}
+
+	if err := validateRelockInterval(relockInterval, ttl); err != nil {
+		return err
+	}
+
+	end, err := l.beginStatusVerb(status)
+	if err != nil {
+		return err
+	}
+	defer end()
+
+	term := keepalive.Term{Sent: time.Now(), TTL: ttl, Margin: l.cfg.margin(ttl)}
+	lock := l.hold(context.WithoutCancel(ctx), status, term, relockInterval, true)
+
+	var closed error
+
+	select {
+	case <-ctx.Done():
+	case <-lock.ctx.Done():
+	case <-l.ctx.Done():
+		closed = ErrClosed
+	}
+
+	if err := errors.Join(closed, lock.release()); err != nil {
+		return failed("relock", status.LockID, err)
+	}
+
+	return nil
+}

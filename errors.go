@@ -1,0 +1,131 @@
+package pglocker
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// Answers of the database about a lock. Match them with [errors.Is].
+var (
+	// ErrAlreadyLocked: the lock is held by another. The error is also a
+	// [*HeldError].
+	ErrAlreadyLocked = errors.New("pglocker: already locked")
+
+	// ErrWrongGeneration: the lock was granted, refreshed or released since the
+	// [LockStatus] was read. Whoever held it by that status holds it no more.
+	ErrWrongGeneration = errors.New("pglocker: wrong generation")
+
+	// ErrLockNotFound: there is no lock of that id.
+	ErrLockNotFound = errors.New("pglocker: lock not found")
+
+	// ErrLockLost: a lock that was held can't be trusted any more. Either the
+	// database said so, or no renewal was acknowledged in time, in which case
+	// another may be granted the lock once its TTL is over. It is the cause of
+	// the cancelled context of a lock ([context.Cause]).
+	ErrLockLost = errors.New("pglocker: lock lost")
+
+	// ErrUnknownOutcome: a statement was sent and its reply was lost, or the
+	// caller's context ended before it came. The lock may have been granted,
+	// refreshed or released, or this may still happen: it is to be taken neither
+	// as held nor as free. The error of the connection or of the context is
+	// wrapped too.
+	ErrUnknownOutcome = store.ErrUnknownOutcome
+
+	// ErrNotReleased: [Locker.Do] or [Locker.StartRelocker] could not release the
+	// lock it held. It held it to the end, and the lock frees itself at the end
+	// of its TTL.
+	ErrNotReleased = errors.New("pglocker: lock not released")
+)
+
+// Mistakes of the caller, found before anything is sent.
+var (
+	// ErrConfigIsNil: a function that needs a [Config] got none.
+	ErrConfigIsNil = errors.New("pglocker: config is nil")
+
+	// ErrDBIsNil: a function that needs a database handle got none.
+	ErrDBIsNil = errors.New("pglocker: db is nil")
+
+	// ErrStatusIsNil: a method that needs a [LockStatus] got none.
+	ErrStatusIsNil = errors.New("pglocker: lock status is nil")
+
+	// ErrFuncIsNil: [Locker.Do] got no function to run.
+	ErrFuncIsNil = errors.New("pglocker: func is nil")
+
+	// ErrInvalidLockID: a lock id is 1 to [MaxLockIDBytes] bytes of valid UTF-8
+	// without NUL.
+	ErrInvalidLockID = errors.New("pglocker: invalid lock id")
+
+	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than
+	// twice [Config.SafetyMargin] where that is set.
+	ErrInvalidTTL = store.ErrInvalidTTL
+
+	// ErrInvalidRelockInterval: an interval between renewals is above zero and
+	// below the TTL.
+	ErrInvalidRelockInterval = errors.New("pglocker: invalid relock interval")
+
+	// ErrInvalidIdentifier: a schema or table name is 1 to 63 bytes of valid UTF-8
+	// without NUL. Everything else is quoted.
+	ErrInvalidIdentifier = store.ErrInvalidIdentifier
+
+	// ErrInvalidOwner: [Config.Owner] is at most 255 bytes of valid UTF-8 without
+	// NUL.
+	ErrInvalidOwner = errors.New("pglocker: invalid owner")
+
+	// ErrInvalidSafetyMargin: [Config.SafetyMargin] is negative.
+	ErrInvalidSafetyMargin = errors.New("pglocker: invalid safety margin")
+
+	// ErrClosed: the Locker was closed.
+	ErrClosed = errors.New("pglocker: locker is closed")
+)
+
+// States of the database in which locks don't work. Nothing was changed, and the
+// Locker works as soon as the state has.
+var (
+	// ErrTableNotFound: the table isn't there. [MigrateDB] makes it, and so does
+	// the SQL in the folder migrations.
+	ErrTableNotFound = store.ErrTableNotFound
+
+	// ErrInvalidTable: the table lacks a column that every lock table needs, or
+	// has it with a type that can't serve.
+	ErrInvalidTable = store.ErrInvalidTable
+
+	// ErrPermissionDenied: the role lacks a privilege. Locks need USAGE on the
+	// schema and SELECT, INSERT, UPDATE on the table; only making the table needs
+	// more.
+	ErrPermissionDenied = store.ErrPermissionDenied
+
+	// ErrReadOnly: the server is a standby, or transactions are read-only by
+	// default.
+	ErrReadOnly = store.ErrReadOnly
+)
+
+// HeldError is the error of an attempt to take a lock that another holds. It
+// matches [ErrAlreadyLocked].
+type HeldError struct {
+	LockID string
+	// Owner is who holds it, in the form of [LockStatus.Owner]; "" where that isn't
+	// known.
+	Owner string
+	// Generation is the holder's.
+	Generation int64
+	// Remaining is how long the lease still ran when the database was asked, by its
+	// clock, unless it is renewed or released. Zero: it had just changed hands.
+	Remaining time.Duration
+}
+
+// Error names the lock, the holder and what remains of the lease.
+func (e *HeldError) Error() string {
+	by := ""
+	if e.Owner != "" {
+		by = " by " + e.Owner
+	}
+
+	return fmt.Sprintf("%s: %q is held%s, generation %d, for another %s",
+		ErrAlreadyLocked.Error(), e.LockID, by, e.Generation, e.Remaining.Round(time.Millisecond))
+}
+
+// Is reports whether target is [ErrAlreadyLocked].
+func (e *HeldError) Is(target error) bool { return target == ErrAlreadyLocked }

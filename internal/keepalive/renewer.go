@@ -1,0 +1,407 @@
+// Package keepalive renews the leases of one Locker: one goroutine while
+// anything is held, one statement for all leases that are due, over a
+// connection of its own.
+//
+// A lease is lost when the database says that it is gone, or when its local
+// [Term] passes without an acknowledged renewal, whatever the connection does
+// meanwhile: the clock is watched by the goroutine that never talks to the
+// database. A failed attempt is repeated until then. An attempt that stays
+// unanswered is not given up, since its answer may still come, but after some
+// time another is sent beside it over a fresh connection.
+package keepalive
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// Session renews leases over one connection. It is used by one attempt at a
+// time. After an error it is closed and not used again.
+type Session interface {
+	// Renew answers for every renewal, in order. sent is the moment before the
+	// statement went out.
+	Renew(ctx context.Context, renewals []store.Renewal) (results []store.RenewResult, sent time.Time, err error)
+	Close()
+}
+
+const (
+	// batchLimit bounds the leases in one statement, and so how long its row
+	// locks last.
+	batchLimit = 1000
+	// attemptLimit bounds the attempts under way at once.
+	attemptLimit = 4
+	// clockCheck is how often the wall clock is looked at while anything is held.
+	// Only a machine that slept notices the difference.
+	clockCheck = 500 * time.Millisecond
+)
+
+// Renewer keeps leases alive. The zero value is not usable.
+type Renewer struct {
+	open func() Session
+
+	// mu guards what follows and the leases' own state. It is never held while
+	// the database is asked or a callback runs.
+	mu     sync.Mutex
+	leases map[*Lease]struct{}
+	// stop ends the running loop and its attempts; nil while nothing is held.
+	stop context.CancelFunc
+	// idle is the session that no attempt is using, if there is one.
+	idle Session
+	// attempts are those under way.
+	attempts map[*attempt]struct{}
+
+	// wake makes the loop look again; one token is enough.
+	wake chan struct{}
+	// goroutines counts the loop and the attempts.
+	goroutines sync.WaitGroup
+}
+
+// attempt is one statement on its way.
+type attempt struct {
+	leases []*Lease
+	// overdue is when patience ends.
+	overdue time.Time
+	// doubled: patience has ended, and its leases may be part of another.
+	doubled bool
+	cancel  context.CancelFunc
+}
+
+// New returns a Renewer that owns nothing yet. open is called from a goroutine
+// of the renewer when it needs a session.
+func New(open func() Session) *Renewer {
+	return &Renewer{
+		open:     open,
+		leases:   make(map[*Lease]struct{}),
+		attempts: make(map[*attempt]struct{}),
+		wake:     make(chan struct{}, 1),
+	}
+}
+
+// Add starts to keep a lease alive whose present term is known.
+func (r *Renewer) Add(l *Lease, term Term) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	l.term = term
+	l.next = term.Sent
+	if !l.RenewNow {
+		l.next = term.Sent.Add(l.interval())
+	}
+
+	r.leases[l] = struct{}{}
+
+	if r.stop == nil {
+		ctx, stop := context.WithCancel(context.Background())
+		r.stop = stop
+
+		r.goroutines.Add(1)
+
+		go r.run(ctx)
+	}
+
+	r.poke()
+}
+
+// Remove stops keeping a lease alive and returns its last term. A renewal under
+// way may still reach the database, where the generation decides, and a callback
+// that was on its way may still come.
+func (r *Renewer) Remove(l *Lease) Term {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	delete(r.leases, l)
+
+	if len(r.leases) == 0 {
+		r.poke()
+	}
+
+	return l.term
+}
+
+// Wait returns when nothing is held and every goroutine has ended.
+func (r *Renewer) Wait() { r.goroutines.Wait() }
+
+func (r *Renewer) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the loop. It ends when nothing is held.
+func (r *Renewer) run(ctx context.Context) {
+	defer r.goroutines.Done()
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+
+	for {
+		select {
+		case <-timer.C:
+		case <-r.wake:
+		}
+
+		todo := r.step(ctx, time.Now())
+		for _, report := range todo.lost {
+			report()
+		}
+
+		if todo.unused != nil {
+			todo.unused.Close()
+		}
+
+		if todo.ended {
+			return
+		}
+
+		timer.Reset(todo.next)
+	}
+}
+
+// todo is what is left to do after a step, without the mutex.
+type todo struct {
+	lost   []func()
+	unused Session // to be closed, if not nil
+	next   time.Duration
+	ended  bool
+}
+
+// step does what is due at now: it takes out the leases whose term has passed,
+// starts at most one attempt, and says when to look again.
+func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	next := clockCheck
+
+	for a := range r.attempts {
+		if a.doubled {
+			continue
+		}
+
+		if left := a.overdue.Sub(now); left > 0 {
+			next = min(next, left)
+
+			continue
+		}
+
+		a.doubled = true
+		for _, l := range a.leases {
+			if l.attempt == a {
+				l.attempt, l.next = nil, now
+			}
+		}
+	}
+
+	var due []*Lease
+
+	for l := range r.leases {
+		left := l.term.Left(now)
+		if left <= 0 {
+			delete(r.leases, l)
+
+			loss := Loss{Err: l.lastErr}
+			do.lost = append(do.lost, func() { l.OnLost(loss) })
+
+			continue
+		}
+
+		next = min(next, left)
+
+		if l.attempt == nil {
+			if ahead := l.next.Sub(now); ahead <= 0 {
+				due = append(due, l)
+			} else {
+				next = min(next, ahead)
+			}
+		}
+	}
+
+	if len(r.leases) == 0 {
+		do.ended = true
+		do.unused = r.rest()
+
+		return do
+	}
+
+	if len(due) > 0 && r.mayStart() {
+		a := r.start(ctx, now, r.fill(due, now))
+		next = min(next, a.overdue.Sub(now))
+	}
+
+	do.next = max(next, time.Microsecond)
+
+	return do
+}
+
+// rest lets go of everything that a locker at rest doesn't own, and returns the
+// session to close, if any.
+func (r *Renewer) rest() Session {
+	r.stop()
+	r.stop = nil
+	clear(r.attempts) // they are cancelled, and nobody waits for their answers
+
+	session := r.idle
+	r.idle = nil
+
+	return session
+}
+
+// mayStart: one attempt at a time, others only beside those that are overdue.
+// Where there are too many of those, the oldest is cancelled: its connection has
+// been silent for longest.
+func (r *Renewer) mayStart() bool {
+	var oldest *attempt
+
+	for a := range r.attempts {
+		if !a.doubled {
+			return false
+		}
+
+		if oldest == nil || a.overdue.Before(oldest.overdue) {
+			oldest = a
+		}
+	}
+
+	if len(r.attempts) < attemptLimit {
+		return true
+	}
+
+	oldest.cancel() // its end wakes the loop
+
+	return false
+}
+
+// fill adds to what is due the leases that will be soon: a tenth of their
+// interval early, so that many leases make few statements.
+func (r *Renewer) fill(due []*Lease, now time.Time) []*Lease {
+	for l := range r.leases {
+		if len(due) >= batchLimit {
+			return due[:batchLimit]
+		}
+
+		ahead := l.next.Sub(now)
+		if l.attempt == nil && ahead > 0 && ahead <= min(l.Interval, l.term.TTL)/10 {
+			due = append(due, l)
+		}
+	}
+
+	return due
+}
+
+// start sends one attempt. Its context ends with the last term among its leases;
+// the loop watches each of them meanwhile.
+func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *attempt {
+	var (
+		left     time.Duration
+		patience = leases[0].patience(now)
+		renewals = make([]store.Renewal, len(leases))
+	)
+
+	for i, l := range leases {
+		left = max(left, l.term.Left(now))
+		patience = min(patience, l.patience(now))
+		renewals[i] = store.Renewal{LockID: l.LockID, Generation: l.Generation, TTL: l.term.TTL}
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, left)
+	a := &attempt{leases: leases, overdue: now.Add(patience), cancel: cancel}
+
+	for _, l := range leases {
+		l.attempt = a
+	}
+
+	session := r.idle
+	r.idle = nil
+	r.attempts[a] = struct{}{}
+
+	r.goroutines.Add(1)
+
+	go func() {
+		defer r.goroutines.Done()
+		defer cancel()
+
+		if session == nil {
+			session = r.open()
+		}
+
+		results, sent, err := session.Renew(ctx, renewals)
+		r.finish(a, session, results, sent, err)
+	}()
+
+	return a
+}
+
+// finish takes an attempt's answer.
+func (r *Renewer) finish(a *attempt, session Session, results []store.RenewResult, sent time.Time, err error) {
+	r.mu.Lock()
+
+	_, wanted := r.attempts[a]
+	delete(r.attempts, a)
+
+	if wanted && err == nil && r.idle == nil {
+		r.idle, session = session, nil
+	}
+
+	var reports []func()
+
+	now := time.Now()
+
+	for i, l := range a.leases {
+		if _, held := r.leases[l]; !held {
+			continue
+		}
+
+		current := l.attempt == a
+		if current {
+			l.attempt = nil
+		}
+
+		switch {
+		case err != nil:
+			l.failures++
+			l.lastErr = err
+
+			if current {
+				l.next = now.Add(l.retryDelay())
+			}
+		case results[i].State == store.Renewed:
+			// Answers of attempts that ran side by side come in any order.
+			if sent.After(l.term.Sent) {
+				l.term.Sent = sent
+				l.failures, l.lastErr = 0, nil
+				expiresAt := results[i].ExpiresAt
+
+				reports = append(reports, func() { l.OnRenewed(expiresAt) })
+			}
+
+			if l.attempt == nil {
+				l.next = l.term.Sent.Add(l.interval())
+			}
+		case results[i].State == store.RenewBusy:
+			if current {
+				l.failures++
+				l.next = now.Add(l.retryDelay())
+			}
+		default:
+			delete(r.leases, l)
+
+			loss := Loss{Gone: true, Err: l.lastErr}
+			reports = append(reports, func() { l.OnLost(loss) })
+		}
+	}
+
+	r.poke()
+	r.mu.Unlock()
+
+	for _, report := range reports {
+		report()
+	}
+
+	if session != nil {
+		session.Close()
+	}
+}

@@ -1,0 +1,224 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+)
+
+// migrationLock serialises migrations of all pglocker tables of a database:
+// "pglocker" in ASCII, as a bigint.
+const migrationLock = 0x70676c6f636b6572
+
+// The parts of the schema, each with the statement that makes it.
+// migrations/0001_lock_statuses.sql is the same for the default names; a test
+// holds them together.
+const (
+	ddlSchema = `CREATE SCHEMA IF NOT EXISTS {schema}`
+
+	ddlTable = `CREATE TABLE IF NOT EXISTS {table} (
+    lock_id         TEXT COLLATE "C" PRIMARY KEY,
+    generation      BIGINT NOT NULL,
+    expires_at      TIMESTAMPTZ NOT NULL,
+    owner           TEXT,
+    acquired_at     TIMESTAMPTZ,
+    contended_until TIMESTAMPTZ
+)`
+
+	ddlAddColumn = `ALTER TABLE {table} ADD COLUMN IF NOT EXISTS `
+)
+
+var (
+	requiredColumns = []string{"lock_id", "generation", "expires_at"}
+
+	addedColumns = []struct{ name, kind string }{
+		{"owner", "TEXT"},
+		{"acquired_at", "TIMESTAMPTZ"},
+		{"contended_until", "TIMESTAMPTZ"},
+	}
+
+	// storage keeps updates HOT and the table small: half of each page stays free
+	// for new versions of its rows, and autovacuum comes after a fixed number of
+	// dead rows rather than a share of the table, and doesn't dawdle.
+	storage = []struct{ name, value string }{
+		{"fillfactor", "50"},
+		{"autovacuum_vacuum_scale_factor", "0"},
+		{"autovacuum_vacuum_threshold", "1000"},
+		{"autovacuum_analyze_scale_factor", "0"},
+		{"autovacuum_analyze_threshold", "10000"},
+		{"autovacuum_vacuum_cost_delay", "0"},
+	}
+)
+
+// sqlPresent lists what there is of the schema $1 and its table $2: 'schema',
+// 'table', 'column NAME', 'storage NAME', 'partitioned'. It reads the catalogs alone, which
+// needs no privilege on what they describe.
+const sqlPresent = `
+SELECT 'schema' FROM pg_catalog.pg_namespace WHERE nspname = $1
+UNION ALL
+SELECT part
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL (
+        SELECT 'table'
+        UNION ALL
+        SELECT 'column ' || a.attname
+          FROM pg_catalog.pg_attribute AS a
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT 'storage ' || o.option_name
+          FROM pg_catalog.pg_options_to_table(c.reloptions) AS o
+        UNION ALL
+        SELECT 'partitioned' WHERE c.relkind = 'p'
+       ) AS p (part)
+ WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
+
+// Migrate makes the table, or adds what an older one lacks. Where nothing is
+// missing it only reads the catalogs.
+func Migrate(ctx context.Context, db *sql.DB, table Table) error {
+	s := New(db, table)
+
+	missing, err := s.missing(ctx, readPresent(db))
+	if err == nil && len(missing) > 0 {
+		err = s.migrate(ctx)
+	}
+
+	if err != nil {
+		return fmt.Errorf("pglocker: migrating %s: %w", table, s.explain(err))
+	}
+
+	return nil
+}
+
+// migrate tries until it has an answer. Where somebody uses the table and
+// doesn't let go of it, trying again rather than waiting keeps those who come
+// after from queueing behind.
+func (s *Store) migrate(ctx context.Context) error {
+	for n := 1; ; n++ {
+		err := s.migrateOnce(ctx)
+
+		again := retriable(err) || sqlState(err) == codeLockNotAvailable
+		if !again || !pause(ctx, n) {
+			return err
+		}
+	}
+}
+
+func (s *Store) migrateOnce(ctx context.Context) (err error) {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return err
+	}
+
+	defer func() {
+		if err != nil {
+			_ = tx.Rollback() // the first error says more
+		}
+	}()
+
+	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", int64(migrationLock)); err != nil {
+		return err
+	}
+
+	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'"); err != nil {
+		return err
+	}
+
+	missing, err := s.missing(ctx, readPresent(tx))
+	if err != nil {
+		return err
+	}
+
+	for _, ddl := range missing {
+		if _, err = tx.ExecContext(ctx, ddl); err != nil {
+			return err
+		}
+	}
+
+	return tx.Commit()
+}
+
+// missing returns the statements that complete the schema, in order.
+func (s *Store) missing(ctx context.Context, present func(context.Context, Table) (map[string]bool, error)) ([]string, error) {
+	there, err := present(ctx, s.table)
+	if err != nil {
+		return nil, err
+	}
+
+	replace := strings.NewReplacer("{schema}", quoteIdentifier(s.table.Schema), "{table}", s.table.String()).Replace
+
+	var missing []string
+
+	if !there["schema"] {
+		missing = append(missing, replace(ddlSchema))
+	}
+
+	if !there["table"] {
+		return append(missing, replace(ddlTable), replace(ddlSetStorage(nil))), nil
+	}
+
+	for _, name := range requiredColumns {
+		if !there["column "+name] {
+			return nil, fmt.Errorf("%w: %s exists and has no column %s", ErrInvalidTable, s.table, name)
+		}
+	}
+
+	for _, c := range addedColumns {
+		if !there["column "+c.name] {
+			missing = append(missing, replace(ddlAddColumn)+c.name+" "+c.kind)
+		}
+	}
+
+	if ddl := ddlSetStorage(there); ddl != "" && !there["partitioned"] {
+		missing = append(missing, replace(ddl))
+	}
+
+	return missing, nil
+}
+
+// ddlSetStorage sets the storage parameters that nobody has set; those that
+// somebody has stay as they are.
+func ddlSetStorage(there map[string]bool) string {
+	var set []string
+
+	for _, p := range storage {
+		if !there["storage "+p.name] {
+			set = append(set, p.name+" = "+p.value)
+		}
+	}
+
+	if len(set) == 0 {
+		return ""
+	}
+
+	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
+}
+
+// readPresent reads what there is over a handle or inside a transaction.
+func readPresent(db interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+},
+) func(context.Context, Table) (map[string]bool, error) {
+	return func(ctx context.Context, table Table) (map[string]bool, error) {
+		rows, err := db.QueryContext(ctx, sqlPresent, table.Schema, table.Name)
+		if err != nil {
+			return nil, err
+		}
+
+		defer func() { _ = rows.Close() }() // closed by the last Next, unless Scan fails
+
+		present := make(map[string]bool)
+
+		for rows.Next() {
+			var part string
+			if err := rows.Scan(&part); err != nil {
+				return nil, err
+			}
+
+			present[part] = true
+		}
+
+		return present, rows.Err()
+	}
+}

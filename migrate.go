@@ -1,0 +1,32 @@
+package pglocker
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// MigrateDB makes the schema and the table that cfg names, or adds to an older
+// table what it lacks: the columns owner, acquired_at and contended_until, and
+// those storage parameters that nobody has set. Rows stay as they are.
+//
+// Where everything is in place it reads the catalogs and does nothing else, so
+// that every process may call it at its start, with a role that has no right to
+// create anything. Any number of processes may call it at once.
+//
+// Altering a table that is in use needs it for a moment without other users; if
+// somebody keeps it locked, MigrateDB tries again until ctx ends.
+//
+// Errors: [ErrDBIsNil], [ErrConfigIsNil], [ErrInvalidIdentifier],
+// [ErrPermissionDenied], [ErrReadOnly], [ErrInvalidTable] where a table of that
+// name is something else, and what the driver reports. If ctx ends, either all
+// of it was done or nothing.
+func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
+	completed, err := complete(db, cfg)
+	if err != nil {
+		return err
+	}
+
+	return store.Migrate(ctx, db, completed.table())
+}

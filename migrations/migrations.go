@@ -1,0 +1,14 @@
+// Package migrations holds the schema of pglocker's table as plain SQL, for
+// projects whose tables are made by a migration tool of their own. The files
+// use the default names; a project that wants others copies and edits them.
+//
+// [github.com/ismurov/pglocker.MigrateDB] makes the same schema without them.
+package migrations
+
+import "embed"
+
+// FS holds the files, in the order of their names. Each can be run again
+// without harm.
+//
+//go:embed *.sql
+var FS embed.FS

@@ -1,0 +1,241 @@
+package pglocker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// LockStatus is a lock as the database showed it at one moment. Two statuses of
+// an unchanged lock are equal by ==.
+type LockStatus struct {
+	LockID string
+	// Generation is the fencing token. Every grant, refresh and release increases
+	// it.
+	Generation int64
+	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC.
+	ExpiresAt time.Time
+	// Owner is who holds the lock, or held it if the lease has ended:
+	// [Config.Owner], "#", and what tells this grant from all others. "" after a
+	// release, and on a table without that column.
+	Owner string
+	// AcquiredAt is since when, by the database's clock, in UTC. Zero where Owner
+	// is "".
+	AcquiredAt time.Time
+}
+
+func newStatus(lockID string, row store.Row) *LockStatus {
+	return &LockStatus{
+		LockID:     lockID,
+		Generation: row.Generation,
+		ExpiresAt:  row.ExpiresAt,
+		Owner:      row.Owner,
+		AcquiredAt: row.AcquiredAt,
+	}
+}
+
+// CreateLock makes a free lock of generation 1, or returns the lock as it is if
+// it is there. Other methods don't need it: the first grant creates a lock.
+//
+// Errors: [ErrInvalidLockID], [ErrClosed], those of the database's state, and
+// what the driver reports. If ctx ends, the lock may have been created or not.
+func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, error) {
+	end, err := l.beginVerb(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	row, err := l.store.Create(ctx, lockID)
+	if err != nil {
+		return nil, failed("create", lockID, err)
+	}
+
+	return newStatus(lockID, row), nil
+}
+
+// GetLockStatus reads a lock. What it shows may have changed by the time that it
+// returns, and may be undone by a crash where it isn't yet durable: decide
+// nothing by it that needs the lock.
+//
+// Errors: [ErrLockNotFound], [ErrInvalidLockID], [ErrClosed], those of the
+// database's state, and what the driver reports.
+func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus, error) {
+	end, err := l.beginVerb(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	res, err := l.store.Get(ctx, lockID)
+	if err == nil && res.Verdict == store.NotFound {
+		err = ErrLockNotFound
+	}
+
+	if err != nil {
+		return nil, failed("get", lockID, err)
+	}
+
+	return newStatus(lockID, res.Row), nil
+}
+
+// AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't
+// wait. The caller renews the lease by [Locker.RefreshLock] or
+// [Locker.StartRelocker], and must stop to believe in it before it ends: count
+// from before the call, by the local clock.
+//
+// Errors: [ErrAlreadyLocked] if another holds the lock, as a [*HeldError];
+// [ErrUnknownOutcome] if the reply was lost or ctx ended while it was under way,
+// in which case the Locker gives back what it may have been granted, or lets it
+// expire where the table has no column for the owner; [ErrInvalidLockID];
+// [ErrInvalidTTL]; [ErrClosed]; those of the database's state; and what the
+// driver reports. After any other error than ErrUnknownOutcome the lock was not
+// granted.
+func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Duration) (*LockStatus, error) {
+	end, err := l.beginVerb(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	if err := l.validateTTL(ttl); err != nil {
+		return nil, err
+	}
+
+	res, err := l.acquire(ctx, lockID, ttl)
+	if err != nil {
+		return nil, failed("acquire", lockID, err)
+	}
+
+	return newStatus(lockID, res.Row), nil
+}
+
+// RefreshLock takes the lock of the given status for another ttl, if nobody took,
+// refreshed or released it since: a compare-and-swap by generation. It works on
+// a lock whose lease has ended and on one that was only created. The status that
+// it returns replaces the old one, whose generation is no longer valid.
+//
+// Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
+// reply was lost or ctx ended while it was under way: the lease of the old status
+// then runs to its end at least, and may have been extended, in which case the
+// old status neither refreshes nor releases it any more; [ErrStatusIsNil];
+// [ErrInvalidLockID]; [ErrInvalidTTL]; [ErrClosed]; those of the database's
+// state; and what the driver reports.
+func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.Duration) (*LockStatus, error) {
+	end, err := l.beginStatusVerb(status)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	if err := l.validateTTL(ttl); err != nil {
+		return nil, err
+	}
+
+	// Unlike a first grant, one whose outcome is unknown is not given back: the
+	// caller may still be working under the lease that it extends.
+	res, err := l.store.Refresh(ctx, status.LockID, status.Generation, l.grantName(), ttl, l.cfg.margin(ttl))
+	if err == nil {
+		err = verdictError(res.Verdict)
+	}
+
+	if err != nil {
+		return nil, failed("refresh", status.LockID, err)
+	}
+
+	return newStatus(status.LockID, res.Row), nil
+}
+
+// ReleaseLock frees the lock of the given status, also if its lease has ended and
+// nobody took it since.
+//
+// Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
+// reply was lost or ctx ended while it was under way; [ErrStatusIsNil];
+// [ErrInvalidLockID]; [ErrClosed]; those of the database's state; and what the
+// driver reports. A lock that was not released frees itself when its lease ends.
+func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
+	end, err := l.beginStatusVerb(status)
+	if err != nil {
+		return err
+	}
+	defer end()
+
+	if err := l.release(ctx, status.LockID, status.Generation); err != nil {
+		return failed("release", status.LockID, err)
+	}
+
+	return nil
+}
+
+// acquire asks for the lock. A grant that may have been made and whose reply was
+// lost is given back in the background.
+func (l *Locker) acquire(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
+	name := l.grantName()
+
+	res, err := l.store.Acquire(ctx, lockID, name, ttl, l.cfg.margin(ttl))
+	if errors.Is(err, ErrUnknownOutcome) {
+		l.giveBack(lockID, name, ttl)
+	}
+
+	if err == nil && res.Verdict == store.Busy {
+		err = &HeldError{
+			LockID:     lockID,
+			Owner:      res.Row.Owner,
+			Generation: res.Row.Generation,
+			Remaining:  max(res.Row.Remaining(), 0),
+		}
+	}
+
+	return res, err
+}
+
+func (l *Locker) release(ctx context.Context, lockID string, generation int64) error {
+	res, err := l.store.Release(ctx, lockID, generation)
+	if err != nil {
+		return err
+	}
+
+	return verdictError(res.Verdict)
+}
+
+// verdictError is the answer to a request that names a generation.
+func verdictError(v store.Verdict) error {
+	switch v {
+	case store.WrongGeneration:
+		return ErrWrongGeneration
+	case store.NotFound:
+		return ErrLockNotFound
+	}
+
+	return nil
+}
+
+// beginVerb checks what every method on one lock checks. The caller calls end.
+func (l *Locker) beginVerb(lockID string) (end func(), err error) {
+	if err := validateLockID(lockID); err != nil {
+		return nil, err
+	}
+
+	return l.begin()
+}
+
+func (l *Locker) beginStatusVerb(status *LockStatus) (end func(), err error) {
+	if status == nil {
+		return nil, ErrStatusIsNil
+	}
+
+	return l.beginVerb(status.LockID)
+}
+
+// failed adds to an error what was asked of which lock.
+func failed(verb, lockID string, err error) error {
+	var held *HeldError
+	if errors.As(err, &held) {
+		return err // it says so itself
+	}
+
+	return fmt.Errorf("%w (%s %q)", err, verb, lockID)
+}
