@@ -35,8 +35,8 @@ func (a admin) create(ctx context.Context, name, template string) error {
 	if template != "" {
 		statement += ` TEMPLATE "` + template + `"`
 	}
-	return retry(ctx, func() error {
-		_, err := a.db.ExecContext(ctx, statement)
+	return a.session(ctx, func(conn *sql.Conn) error {
+		_, err := conn.ExecContext(ctx, statement)
 		return err
 	})
 }
@@ -44,36 +44,20 @@ func (a admin) create(ctx context.Context, name, template string) error {
 // seal makes a database a template to which nobody can connect: copying fails as
 // long as anybody is connected.
 func (a admin) seal(ctx context.Context, name string) error {
-	_, err := a.db.ExecContext(ctx, `ALTER DATABASE "`+name+`" WITH ALLOW_CONNECTIONS false IS_TEMPLATE true`)
-	if err != nil {
-		return err
-	}
-	return a.disconnect(ctx, name)
-}
-
-// disconnect ends the sessions in a database and waits until they are gone. A
-// closed pool's may take a moment, and a migration may have forgotten some.
-func (a admin) disconnect(ctx context.Context, name string) error {
-	for {
-		var sessions int
-		err := a.db.QueryRowContext(ctx, `
-			SELECT count(pg_terminate_backend(pid))
-			  FROM pg_stat_activity
-			 WHERE datname = $1 AND backend_type = 'client backend'`, name).Scan(&sessions)
-		if err != nil || sessions == 0 {
+	return a.session(ctx, func(conn *sql.Conn) error {
+		_, err := conn.ExecContext(ctx, `ALTER DATABASE "`+name+`" WITH ALLOW_CONNECTIONS false IS_TEMPLATE true`)
+		if err != nil {
 			return err
 		}
-		if err := pause(ctx); err != nil {
-			return fmt.Errorf("%d sessions do not end: %w", sessions, err)
-		}
-	}
+		return disconnect(ctx, conn, name)
+	})
 }
 
 // drop removes a database, if there is one, with whatever is connected to it.
 func (a admin) drop(ctx context.Context, name string) error {
-	return retry(ctx, func() error {
+	return a.session(ctx, func(conn *sql.Conn) error {
 		var isTemplate bool
-		err := a.db.QueryRowContext(ctx, `SELECT datistemplate FROM pg_database WHERE datname = $1`, name).Scan(&isTemplate)
+		err := conn.QueryRowContext(ctx, `SELECT datistemplate FROM pg_database WHERE datname = $1`, name).Scan(&isTemplate)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil
 		}
@@ -81,43 +65,71 @@ func (a admin) drop(ctx context.Context, name string) error {
 			return err
 		}
 		if isTemplate {
-			if _, err := a.db.ExecContext(ctx, `ALTER DATABASE "`+name+`" WITH IS_TEMPLATE false`); err != nil {
+			if _, err := conn.ExecContext(ctx, `ALTER DATABASE "`+name+`" WITH IS_TEMPLATE false`); err != nil {
 				return err
 			}
 		}
 		if a.versionNum >= 130000 {
-			_, err := a.db.ExecContext(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`)
+			_, err := conn.ExecContext(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`)
 			return err
 		}
-		if _, err := a.db.ExecContext(ctx, `ALTER DATABASE "`+name+`" WITH ALLOW_CONNECTIONS false`); err != nil {
+		if _, err := conn.ExecContext(ctx, `ALTER DATABASE "`+name+`" WITH ALLOW_CONNECTIONS false`); err != nil {
 			return err
 		}
-		if err := a.disconnect(ctx, name); err != nil {
+		if err := disconnect(ctx, conn, name); err != nil {
 			return err
 		}
-		_, err = a.db.ExecContext(ctx, `DROP DATABASE IF EXISTS "`+name+`"`)
+		_, err = conn.ExecContext(ctx, `DROP DATABASE IF EXISTS "`+name+`"`)
 		return err
 	})
 }
 
-// retry repeats what another session stood in the way of until ctx ends, for
-// half a minute at most.
-func retry(ctx context.Context, do func() error) error {
+// disconnect ends the sessions in a database and waits until they are gone. A
+// closed pool's may take a moment, and a migration may have forgotten some.
+// Autovacuum workers, which have no user, make way by themselves.
+func disconnect(ctx context.Context, conn *sql.Conn, name string) error {
+	for {
+		var sessions int
+		err := conn.QueryRowContext(ctx, `
+			SELECT count(pg_terminate_backend(pid))
+			  FROM pg_stat_activity
+			 WHERE datname = $1 AND usename IS NOT NULL`, name).Scan(&sessions)
+		if err != nil || sessions == 0 {
+			return err
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("%d sessions do not end: %w", sessions, err)
+		}
+	}
+}
+
+// session runs do on one connection. What others stand in the way of is repeated
+// until ctx ends, for half a minute at most.
+func (a admin) session(ctx context.Context, do func(*sql.Conn) error) error {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		err := do()
+		err := a.once(ctx, do)
 		if err == nil || !transient(err) || time.Now().After(deadline) {
 			return err
 		}
-		if pauseErr := pause(ctx); pauseErr != nil {
+		if pauseErr := pause(ctx, 50*time.Millisecond); pauseErr != nil {
 			return errors.Join(err, pauseErr)
 		}
 	}
 }
 
-// pause waits a tenth of a second, more or less, or until ctx ends.
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(50*time.Millisecond + rand.N(100*time.Millisecond))
+func (a admin) once(ctx context.Context, do func(*sql.Conn) error) error {
+	conn, err := a.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return do(conn)
+}
+
+// pause waits for d and up to as much again, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d + rand.N(d))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -132,6 +144,8 @@ func pause(ctx context.Context) error {
 //	55006  the template, or the database to drop, is in use (an autovacuum worker,
 //	       a session that is just ending)
 //	40P01  a deadlock with another CREATE or DROP DATABASE
+//	57P03  the server is starting
+//	53300  the tests have taken all connections
 //	XX000  "tuple concurrently updated", of two ALTER DATABASE at a time
 func transient(err error) bool {
 	var state interface{ SQLState() string } // of pgx and of lib/pq
@@ -139,7 +153,7 @@ func transient(err error) bool {
 		return false
 	}
 	switch state.SQLState() {
-	case "55006", "40P01":
+	case "55006", "40P01", "57P03", "53300":
 		return true
 	case "XX000":
 		return strings.Contains(err.Error(), "tuple concurrently")

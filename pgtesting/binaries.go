@@ -16,17 +16,17 @@ type binaries struct {
 	version version
 }
 
-// installFolders are where packages and installers put PostgreSQL without
-// putting it on PATH.
-var installFolders = []string{
-	"/usr/lib/postgresql/*/bin",         // Debian
-	"/usr/lib/postgresql*/bin",          // SUSE, Gentoo
-	"/usr/libexec/postgresql*",          // Alpine
-	"/usr/pgsql-*/bin",                  // Red Hat, the project's own packages
-	"/usr/local/pgsql*/bin",             // from source
-	"/usr/local/lib/postgresql*/bin",    // FreeBSD
-	"/opt/postgresql*/bin",              //
-	"/opt/postgresql/*/bin",             //
+// usualFolders are where packages and installers put PostgreSQL without putting
+// it on PATH.
+var usualFolders = []string{
+	"/usr/lib/postgresql/*/bin",      // Debian
+	"/usr/lib/postgresql*/bin",       // SUSE, Gentoo
+	"/usr/libexec/postgresql*",       // Alpine
+	"/usr/pgsql-*/bin",               // Red Hat, the project's own packages
+	"/usr/local/pgsql*/bin",          // from source
+	"/usr/local/lib/postgresql*/bin", // FreeBSD
+	"/opt/postgresql*/bin",
+	"/opt/postgresql/*/bin",
 	"/opt/homebrew/opt/postgresql*/bin", // Homebrew
 	"/usr/local/opt/postgresql*/bin",    // Homebrew on Intel
 	"/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
@@ -35,18 +35,24 @@ var installFolders = []string{
 	"/Library/PostgreSQL/*/bin", // EnterpriseDB
 }
 
+// installFolders returns the folders of PATH, and after them the usual ones that
+// exist.
+func installFolders() []string {
+	folders := filepath.SplitList(os.Getenv("PATH"))
+	for _, pattern := range usualFolders {
+		matches, _ := filepath.Glob(pattern)
+		folders = append(folders, matches...)
+	}
+	return folders
+}
+
 // chooseBinaries returns those that the caller named, else the newest installed,
 // else downloaded ones.
 func chooseBinaries(ctx context.Context, o *serverOptions, account *account) (binaries, error) {
 	if o.binDir != "" {
 		return inspectBinaries(ctx, o.binDir, account)
 	}
-	folders := filepath.SplitList(os.Getenv("PATH"))
-	for _, pattern := range installFolders {
-		matches, _ := filepath.Glob(pattern)
-		folders = append(folders, matches...)
-	}
-	if found, ok := newestBinaries(ctx, folders, account); ok {
+	if found, ok := newestBinaries(ctx, o.folders, account); ok {
 		return found, nil
 	}
 	if err := ctx.Err(); err != nil {

@@ -36,6 +36,10 @@ func downloadBinaries(ctx context.Context, o *serverOptions, account *account) (
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return binaries{}, err
 	}
+	// The umask may have closed it to the account.
+	if err := os.Chmod(cache, 0o755); err != nil {
+		return binaries{}, err
+	}
 	staging := filepath.Join(cache, randomName(directoryPrefix))
 	guard, err := startWatchdog(staging)
 	if err != nil {

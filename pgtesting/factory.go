@@ -63,7 +63,8 @@ func NewTestDatabaseFactory(ctx context.Context, driverName, connURL string, mig
 	// Copying is work for the server: more at a time would not be faster, and would
 	// take connections from the tests.
 	db.SetMaxOpenConns(4)
-	db.SetMaxIdleConns(1)
+	// Tests may restart the server, or look at who is connected.
+	db.SetMaxIdleConns(-1)
 
 	f := &TestDatabaseFactory{
 		driverName: driverName,

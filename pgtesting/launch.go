@@ -42,6 +42,8 @@ func (s *Server) create(ctx context.Context, o *serverOptions) error {
 	initdb := s.command(ctx, "initdb",
 		"-D", s.DataDir(), "--username=postgres", "--pwfile="+passwords,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")
+	// Its children would go on writing for a while.
+	initdb.Cancel = func() error { return killGroup(initdb.Process.Pid) }
 	if err := initdb.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

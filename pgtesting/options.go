@@ -21,9 +21,11 @@ type serverOptions struct {
 	progress   io.Writer
 	repository string
 
+	users    []string   // to run the server where we are root, best first
+	parents  []string   // folders that may hold the server's directory, best first
+	folders  []string   // folders to look for PostgreSQL in
 	cacheDir string     // empty: chosen by defaultCacheDir
 	pickPort func() int // a port to try next
-	parents  []string   // folders that may hold the server's directory, best first
 }
 
 type setting struct{ name, value string }
@@ -69,8 +71,10 @@ func WithBinaryRepository(url string) ServerOption {
 func newServerOptions(opts []ServerOption) (*serverOptions, error) {
 	o := &serverOptions{
 		progress: io.Discard,
-		pickPort: randomPort,
+		users:    []string{"postgres", "nobody"},
 		parents:  temporaryFolders(),
+		folders:  installFolders(),
+		pickPort: randomPort,
 		settings: []setting{
 			{"listen_addresses", "127.0.0.1"},
 			// No socket file: its path would have to stay under 108 bytes.

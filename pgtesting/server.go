@@ -73,7 +73,7 @@ func StartServer(ctx context.Context, opts ...ServerOption) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	account, err := serverAccount()
+	account, err := serverAccount(o.users)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ const (
 
 type account struct{}
 
-func serverAccount() (*account, error) {
+func serverAccount([]string) (*account, error) {
 	return nil, fmt.Errorf("pgtesting: no throwaway servers on this system, give a DatabaseURL: %w", errors.ErrUnsupported)
 }
 
@@ -41,6 +41,8 @@ type process struct {
 func (process) signal(syscall.Signal) {}
 
 func findProcesses(func(string) bool) ([]process, error) { return nil, nil }
+
+func killGroup(int) error { return errors.ErrUnsupported }
 
 func removeSharedMemory(string) {}
 

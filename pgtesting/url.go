@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 )
 
 // parseURL accepts the addresses of which the database can be exchanged.
@@ -33,12 +35,14 @@ func withDatabase(u *url.URL, name string) *url.URL {
 	other := *u
 	other.Path = name
 	other.RawPath = ""
-	// pgx lets these win over the path.
-	query := other.Query()
-	if query.Has("dbname") || query.Has("database") {
-		query.Del("dbname")
-		query.Del("database")
-		other.RawQuery = query.Encode()
+	// pgx lets these win over the path. The rest stays as it is written: drivers
+	// don't agree on what a plus sign means, which Query and Encode would put in.
+	if u.RawQuery != "" {
+		pairs := slices.DeleteFunc(strings.Split(u.RawQuery, "&"), func(pair string) bool {
+			key, _, _ := strings.Cut(pair, "=")
+			return key == "dbname" || key == "database"
+		})
+		other.RawQuery = strings.Join(pairs, "&")
 	}
 	return &other
 }

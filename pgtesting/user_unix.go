@@ -20,13 +20,13 @@ type account struct {
 }
 
 // serverAccount returns this process's own account, or, since PostgreSQL refuses
-// to run as root, another one for root.
-func serverAccount() (*account, error) {
+// to run as root, the first of the users that exists for root.
+func serverAccount(users []string) (*account, error) {
 	if os.Geteuid() != 0 {
 		return &account{name: "uid " + strconv.Itoa(os.Geteuid())}, nil
 	}
 	var errs []error
-	for _, name := range []string{"postgres", "nobody"} {
+	for _, name := range users {
 		u, err := user.Lookup(name)
 		if err != nil {
 			errs = append(errs, err)

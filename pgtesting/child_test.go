@@ -1,0 +1,279 @@
+//go:build unix
+
+package pgtesting
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+)
+
+// The test binary runs itself again where a test needs a process to kill, or one
+// of another user. The variable says what the child does.
+const childVariable = "PGTESTING_TEST_CHILD"
+
+const (
+	childServes  = "serves"  // starts a server, reports, and waits for the end of its input
+	childFreezes = "freezes" // freezes it before
+	childKills   = "kills"   // kills it before
+	childCreates = "creates" // reports after initdb and waits there
+	childExits   = "exits"   // starts a server and calls os.Exit
+	childSkips   = "skips"   // makes a TestInstance before flags are parsed
+	childTests   = "tests"   // runs tests, as the arguments say
+)
+
+// report is what a child writes on its standard output.
+type report struct {
+	DataDir  string
+	Watchdog int
+	Text     string
+}
+
+func runChild(mode string, m *testing.M) int {
+	switch mode {
+	case childTests:
+		if err := os.Unsetenv(childVariable); err != nil {
+			panic(err)
+		}
+		return runTests(m)
+	case childSkips:
+		t, err := NewTestInstance(context.Background(), &TestInstanceConfig{DriverName: "pgx"})
+		if err != nil {
+			panic(err)
+		}
+		tell(report{Text: t.skipReason})
+		return 0
+	}
+
+	reported := false
+	var opts []ServerOption
+	if mode == childCreates {
+		opts = append(opts, func(o *serverOptions) {
+			o.pickPort = func() int {
+				entries, _ := filepath.Glob(filepath.Join(o.parents[0], directoryPrefix+"*", "data"))
+				tell(report{DataDir: entries[0]})
+				reported = true
+				waitForEnd()
+				return 0
+			}
+		})
+	}
+	s, err := StartServer(context.Background(), opts...)
+	if err != nil {
+		panic(err)
+	}
+	switch mode {
+	case childFreezes:
+		err = s.Freeze()
+	case childKills:
+		err = s.Kill()
+	}
+	if err != nil {
+		panic(err)
+	}
+	if !reported {
+		tell(report{DataDir: s.DataDir(), Watchdog: s.guard.cmd.Process.Pid})
+	}
+	if mode != childExits {
+		waitForEnd()
+	}
+	return 0
+}
+
+func tell(r report) {
+	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+		panic(err)
+	}
+}
+
+func waitForEnd() { _, _ = io.Copy(io.Discard, os.Stdin) }
+
+// child is a running copy of the test binary.
+type child struct {
+	cmd    *exec.Cmd
+	input  io.WriteCloser
+	output *bufio.Reader
+}
+
+// startChild starts one whose temporary files go to tmp.
+func startChild(t *testing.T, mode, tmp string, args ...string) *child {
+	t.Helper()
+	skipShort(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env = append(os.Environ(), childVariable+"="+mode, "TMPDIR="+tmp)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c := &child{cmd: cmd}
+	if c.input, err = cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.output = bufio.NewReader(output)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c *child) report(t *testing.T) report {
+	t.Helper()
+	var r report
+	line, err := c.output.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &r)
+	}
+	if err != nil {
+		t.Fatalf("the child's report: %v", err)
+	}
+	return r
+}
+
+// isGone tells whether there is no process of that id, or only a zombie that
+// waits for init.
+func isGone(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return true
+	}
+	out, _ := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	return len(out) == 0 || out[0] == 'Z'
+}
+
+func TestNothingOutlivesTheProcess(t *testing.T) {
+	for _, c := range []struct {
+		name, mode string
+		end        func(*child) error
+	}{
+		{"killed with its group", childServes, func(c *child) error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) }},
+		{"interrupted with its group", childServes, func(c *child) error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGINT) }},
+		{"killed while the server is frozen", childFreezes, func(c *child) error { return c.cmd.Process.Kill() }},
+		{"killed while the server is down", childKills, func(c *child) error { return c.cmd.Process.Kill() }},
+		{"killed before the server starts", childCreates, func(c *child) error { return c.cmd.Process.Kill() }},
+		{"main returns without Stop", childServes, func(c *child) error { return c.input.Close() }},
+		{"exits without Stop", childExits, func(*child) error { return nil }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tmp := openTempDir(t)
+			running := startChild(t, c.mode, tmp)
+			r := running.report(t)
+			if filepath.Dir(filepath.Dir(r.DataDir)) != tmp {
+				t.Fatalf("the server is in %s, not in %s", r.DataDir, tmp)
+			}
+			segments := sharedMemoryOf(r.DataDir)
+			if err := c.end(running); err != nil {
+				t.Fatal(err)
+			}
+			_ = running.cmd.Wait()
+
+			eventually(t, "the directory is removed", func() bool { return !exists(filepath.Dir(r.DataDir)) })
+			wantNothingLeft(t, r.DataDir)
+			wantEmpty(t, tmp)
+			for _, id := range segments {
+				if sharedMemoryExists(id) {
+					t.Errorf("the shared memory segment %s is left", id)
+				}
+			}
+			if r.Watchdog != 0 {
+				eventually(t, "the watchdog ends", func() bool { return isGone(r.Watchdog) })
+			}
+		})
+	}
+}
+
+func TestNothingOutlivesAProcessKilledInInitdb(t *testing.T) {
+	tmp := openTempDir(t)
+	running := startChild(t, childServes, tmp)
+	var dataDir string
+	eventually(t, "initdb has begun", func() bool {
+		found, _ := filepath.Glob(filepath.Join(tmp, directoryPrefix+"*", "data", "global"))
+		if len(found) == 0 {
+			return false
+		}
+		dataDir = filepath.Dir(found[0])
+		return true
+	})
+	if err := running.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = running.cmd.Wait()
+	eventually(t, "the directory is removed", func() bool { return !exists(filepath.Dir(dataDir)) })
+	eventually(t, "no process is left", func() bool { return len(processesOf(t, dataDir)) == 0 })
+	wantEmpty(t, tmp)
+}
+
+// TestAsAnotherUser runs the tests of servers again without root's rights.
+func TestAsAnotherUser(t *testing.T) {
+	skipShort(t)
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	nobody, err := serverAccount([]string{"nobody"})
+	if err != nil {
+		t.Skip(err)
+	}
+	dir := openTempDir(t)
+	binary := filepath.Join(dir, "pgtesting.test")
+	copyFile(t, "/proc/self/exe", binary)
+	home, tmp := filepath.Join(dir, "home"), filepath.Join(dir, "tmp")
+	for _, path := range []string{home, tmp} {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := nobody.own(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), binary, "-test.v", "-test.run", "^(TestServerIsAsDocumented|TestServerStopLeavesNothing|TestServerPassesBy|TestFreezeAndThaw|TestKillKeepsCommits|TestDownload|TestNothingOutlives.*/while_the_server_is_frozen)")
+	cmd.Dir = tmp
+	cmd.Env = append(os.Environ(), childVariable+"="+childTests, "HOME="+home, "XDG_CACHE_HOME=", "TMPDIR="+tmp)
+	cmd.SysProcAttr = nobody.attributes()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, out)
+	}
+	t.Logf("%s", out)
+	wantEmpty(t, tmp)
+}
+
+// sharedMemoryOf returns the System V segments that the server's lock file names.
+func sharedMemoryOf(dataDir string) []string {
+	if id := (&Server{dir: filepath.Dir(dataDir)}).lockFile().shmID; id != "" {
+		return []string{id}
+	}
+	return nil
+}
+
+func sharedMemoryExists(id string) bool {
+	return exec.Command("ipcs", "-m", "-i", id).Run() == nil && listsSegment(id)
+}
+
+func listsSegment(id string) bool {
+	file, err := os.Open("/proc/sysvipc/shm")
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		var key int64
+		var shmid string
+		if _, err := fmt.Sscan(lines.Text(), &key, &shmid); err == nil && shmid == id {
+			return true
+		}
+	}
+	return false
+}
