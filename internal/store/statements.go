@@ -128,13 +128,14 @@ const sqlReleaseOwner = `,
 
 // sqlRenew: held by generation -> held for longer, for all of the arrays $1
 // (ids), $2 (generations) and $3 (microseconds). Only the expiry moves, and a
-// lease that ended is never revived. Rows are locked in the order of their ids,
+// lease that ended is never revived. The ids are returned as they were asked
+// for: under a collation of the user's, the row may have another spelling. Rows are locked in the order of their ids,
 // so that two of these never wait for each other in a circle, and a row that
 // somebody else has locked is passed over: a guard's share lock lasts as long
 // as its transaction.
 const sqlRenew = `
 WITH due AS MATERIALIZED (
-    SELECT l.lock_id, l.generation, r.ttl
+    SELECT l.lock_id, l.generation, r.ttl, r.lock_id AS asked
       FROM unnest($1::text::text[], $2::text::bigint[], $3::text::bigint[]) AS r (lock_id, generation, ttl)
       JOIN {table} AS l ON l.lock_id = r.lock_id
      WHERE l.generation = r.generation
@@ -147,13 +148,13 @@ UPDATE {table} AS l
   FROM due
  WHERE l.lock_id = due.lock_id
    AND l.generation = due.generation
-RETURNING l.lock_id, l.generation, l.expires_at, {durable}`
+RETURNING due.asked, l.generation, l.expires_at, {durable}`
 
 // sqlHeld lists those of the arrays $1 (ids) and $2 (generations) that are still
 // held by that generation: what sqlRenew passed over and is in this list was
 // busy, and what is not in it is gone.
 const sqlHeld = `
-SELECT l.lock_id, l.generation
+SELECT r.lock_id, l.generation
   FROM unnest($1::text::text[], $2::text::bigint[]) AS r (lock_id, generation)
   JOIN {table} AS l ON l.lock_id = r.lock_id
  WHERE l.generation = r.generation
