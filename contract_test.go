@@ -1,0 +1,47 @@
+package pglocker_test
+
+import (
+	"testing"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// oddName is a name that is right only when it is quoted as PostgreSQL does.
+const oddName = "we\"ird.sch\\ema 🔒'%s\n\"\""
+
+// TestContract runs what users rely on with each driver, on each shape of table.
+func TestContract(t *testing.T) {
+	t.Parallel()
+
+	for _, driver := range drivers {
+		for _, setup := range []contract.Setup{
+			{Name: "migrated"},
+			{Name: "migrated, odd names", Scheme: oddName, Table: oddName},
+			{Name: "migrated, pool of one", MaxOpenConns: 1},
+			{Name: "own table in public", Scheme: pglocker.PublicScheme, Columns: contract.ThreeColumns},
+			{
+				Name: "own table elsewhere, pool of one", Scheme: "Own Schema", Table: "Own.Table",
+				Columns: contract.ThreeColumns, MaxOpenConns: 1,
+			},
+			{
+				Name: "own table, the database's collation", Scheme: pglocker.PublicScheme,
+				Columns: `expires_at TIMESTAMPTZ NOT NULL DEFAULT now(), note TEXT, generation BIGINT NOT NULL,
+					lock_id VARCHAR(1024) PRIMARY KEY`,
+			},
+			{
+				Name: "own table, a nondeterministic collation", Scheme: pglocker.PublicScheme,
+				Requires: `SELECT EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i')`,
+				Before:   `CREATE COLLATION IF NOT EXISTS odd (provider = icu, locale = 'tr-TR', deterministic = false)`,
+				Columns: `lock_id TEXT COLLATE odd PRIMARY KEY, generation BIGINT NOT NULL,
+					expires_at TIMESTAMPTZ NOT NULL`,
+				Spellings: []string{"e\u0301mile", "\u00e9mile"},
+			},
+		} {
+			setup.Name = driver + ", " + setup.Name
+			setup.Driver = driver
+
+			contract.Run(t, setup, newDatabase)
+		}
+	}
+}

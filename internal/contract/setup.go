@@ -1,0 +1,259 @@
+// Package contract is the behaviour of pglocker that its users rely on, as one
+// test suite that every driver, every shape of table and every way to reach the
+// server runs.
+package contract
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+)
+
+// Setup is one combination to run the suite on.
+type Setup struct {
+	// Name is that of the subtest.
+	Name string
+	// Driver is the name in database/sql: "pgx", or "postgres" for lib/pq.
+	Driver string
+	// Scheme and Table are those of the configuration; "" means the default.
+	Scheme, Table string
+	// Columns is the list of column definitions of a table of the user's own; ""
+	// means that MigrateDB makes the table.
+	Columns string
+	// Requires is a query that says whether the server can do what the setup needs.
+	// "" means that every server can.
+	Requires string
+	// Before is run before a table of the user's own is made.
+	Before string
+	// Spellings are lock ids that the table's collation takes for one another, if it
+	// does that. Which ids are the same lock is then the user's choice.
+	Spellings []string
+	// MaxOpenConns bounds the pool that the locker is given; 0 means no bound.
+	MaxOpenConns int
+	// Via is what stands between the locker and the server, a pooler for example:
+	// it turns the URL of a database into the one that the locker uses. nil: nothing.
+	Via func(tb testing.TB, databaseURL string) string
+}
+
+// ThreeColumns are the columns that a table of the user's own needs, as the
+// README shows them.
+const ThreeColumns = `lock_id TEXT COLLATE "C" PRIMARY KEY, generation BIGINT NOT NULL, expires_at TIMESTAMPTZ NOT NULL`
+
+// hasOwners reports whether the table shows who holds a lock.
+func (s Setup) hasOwners() bool { return s.Columns == "" }
+
+func (s Setup) config() *pglocker.Config {
+	cfg := &pglocker.Config{Scheme: s.Scheme, Table: s.Table, Owner: "contract"}
+	cfg.SetDefault()
+
+	return cfg
+}
+
+// table is the quoted name of the table.
+func (s Setup) table() string {
+	cfg := s.config()
+
+	return quote(cfg.Scheme) + "." + quote(cfg.Table)
+}
+
+// Run runs the suite. newDatabase makes an empty database and returns its URL.
+func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
+	t.Run(setup.Name, func(t *testing.T) {
+		t.Parallel()
+
+		e := newEnv(t, setup, newDatabase(t))
+
+		for _, test := range []struct {
+			name string
+			run  func(*testing.T, *env)
+		}{
+			{"Generations", testGenerations},
+			{"CreateAndGet", testCreateAndGet},
+			{"AcquireHeld", testAcquireHeld},
+			{"AcquireExpired", testAcquireExpired},
+			{"AcquireContended", testAcquireContended},
+			{"Lease", testLease},
+			{"Refresh", testRefresh},
+			{"Release", testRelease},
+			{"LockIDs", testLockIDs},
+			{"Spellings", testSpellings},
+			{"BadInput", testBadInput},
+			{"MissingTable", testMissingTable},
+			{"Closed", testClosed},
+			{"DoHolds", testDoHolds},
+			{"DoRenews", testDoRenews},
+			{"DoHeld", testDoHeld},
+			{"DoErrors", testDoErrors},
+			{"DoLeavesByPanic", testDoLeavesByPanic},
+			{"DoCancelled", testDoCancelled},
+			{"DoLost", testDoLost},
+			{"DoClosed", testDoClosed},
+			{"Relocker", testRelocker},
+			{"RelockerLost", testRelockerLost},
+			{"RelockerClosed", testRelockerClosed},
+		} {
+			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
+		}
+
+		t.Run("NothingIsLeft", func(t *testing.T) { testNothingIsLeft(t, e) })
+	})
+}
+
+// env is a prepared database with a locker on it.
+type env struct {
+	Setup
+
+	// url is what the locker reaches the database by.
+	url string
+	// db is the application's pool, which the locker is given.
+	db *sql.DB
+	// direct goes to the server past whatever the setup puts between: it prepares
+	// and looks.
+	direct *sql.DB
+	locker *pglocker.Locker
+	// floor is the least generation that the server's timeline allows.
+	floor int64
+}
+
+func newEnv(t *testing.T, setup Setup, databaseURL string) *env {
+	t.Helper()
+
+	e := &env{Setup: setup, url: withApplicationName(t, databaseURL)}
+	e.direct = Open(t, setup.Driver, databaseURL)
+
+	if setup.Requires != "" && !Query[bool](t, e.direct, setup.Requires) {
+		t.Skip("not on this server: " + setup.Requires)
+	}
+
+	if setup.Via != nil {
+		e.url = setup.Via(t, e.url)
+	}
+
+	e.db = Open(t, setup.Driver, e.url)
+	e.db.SetMaxOpenConns(setup.MaxOpenConns)
+
+	e.makeTable(t, setup.config())
+	e.locker = e.newLocker(t)
+	e.floor = Floor(t, e.direct)
+
+	return e
+}
+
+// makeTable makes the table that cfg names, in the way of the setup.
+func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
+	t.Helper()
+
+	if e.Columns == "" {
+		if err := pglocker.MigrateDB(t.Context(), e.direct, cfg); err != nil {
+			t.Fatal(err)
+		}
+
+		return
+	}
+
+	Exec(t, e.direct, e.Before)
+	Exec(t, e.direct, fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s", quote(cfg.Scheme)))
+	Exec(t, e.direct, fmt.Sprintf("CREATE TABLE %s.%s (%s)", quote(cfg.Scheme), quote(cfg.Table), e.Columns))
+}
+
+// newLocker returns another locker of the setup.
+func (e *env) newLocker(t *testing.T) *pglocker.Locker {
+	t.Helper()
+
+	locker, err := pglocker.New(e.db, e.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return locker
+}
+
+// next is the generation that follows on the given one.
+func (e *env) next(generation int64) int64 { return max(generation+1, e.floor) }
+
+// take takes the lock past the locker, as a stranger would who got it.
+func (e *env) take(t *testing.T, id string) {
+	t.Helper()
+	Exec(t, e.direct, "UPDATE "+e.table()+` SET generation = generation + 1,
+		expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = $1`, id)
+}
+
+// acquire takes a free lock.
+func (e *env) acquire(t *testing.T, id string, ttl time.Duration) *pglocker.LockStatus {
+	t.Helper()
+
+	status, err := e.locker.AcquireLock(t.Context(), id, ttl)
+	if err != nil {
+		t.Fatalf("AcquireLock: %v", err)
+	}
+
+	return status
+}
+
+// get reads the lock.
+func (e *env) get(t *testing.T, id string) *pglocker.LockStatus {
+	t.Helper()
+
+	status, err := e.locker.GetLockStatus(t.Context(), id)
+	if err != nil {
+		t.Fatalf("GetLockStatus: %v", err)
+	}
+
+	return status
+}
+
+// isFree fails unless the lock's lease is over.
+func (e *env) isFree(t *testing.T, id string) {
+	t.Helper()
+
+	if status, now := e.get(t, id), Now(t, e.direct); status.ExpiresAt.After(now) {
+		t.Errorf("lock %q is held until %s, %s from now", id, status.ExpiresAt, status.ExpiresAt.Sub(now))
+	}
+}
+
+// lastID makes lock ids unique.
+var lastID atomic.Int64
+
+// newID is a lock id that nobody has used.
+func newID() string { return fmt.Sprintf("lock-%d", lastID.Add(1)) }
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// withApplicationName marks the connections of a test, so that it can count them.
+func withApplicationName(t *testing.T, databaseURL string) string {
+	t.Helper()
+
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	q := u.Query()
+	q.Set("application_name", fmt.Sprintf("contract-%d", lastID.Add(1)))
+	u.RawQuery = q.Encode()
+
+	return u.String()
+}
+
+// minute is a TTL that no test outlives.
+const minute = time.Minute
+
+// within bounds the wait for what must happen, however slow the machine is.
+const within = 30 * time.Second
+
+// withinContext is t's context with that bound.
+func withinContext(t *testing.T) context.Context {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	t.Cleanup(cancel)
+
+	return ctx
+}
