@@ -148,11 +148,12 @@ func (d *director) pauseHolder(ctx context.Context, sleeper *tenure) ([]observat
 		return nil, err
 	}
 
+	continued := time.Now()
+
 	if err := p.signal(syscall.SIGCONT); err != nil {
 		return nil, fmt.Errorf("continuing worker %s: %w", p.name, err)
 	}
 
-	continued := time.Now()
 	d.say(p.name, "CONTINUED by SIGCONT; it doesn't know yet that token %d has followed its %d", heir.token, sleeper.token)
 
 	// In which order these two come is up to the worker's goroutines.
@@ -193,7 +194,7 @@ func (d *director) pauseHolder(ctx context.Context, sleeper *tenure) ([]observat
 		observation{
 			ok: lost.IsLost && lost.Token == sleeper.token,
 			what: fmt.Sprintf("its context was cancelled with ErrLockLost, %s after it was continued",
-				milliseconds(lost.At.Sub(continued))),
+				short(lost.At.Sub(continued))),
 		},
 		observation{
 			ok:   again.token > heir.token,
@@ -212,7 +213,7 @@ func (d *director) succession(
 		return nil, nil, err
 	}
 
-	d.say("", "the database keeps the lock for %s, another %s", last.worker, milliseconds(left))
+	d.say("", "the database keeps the lock for %s, another %s", last.worker, short(left))
 
 	heir, err := d.awaitGrant(ctx)
 	if err != nil {
@@ -225,7 +226,7 @@ func (d *director) succession(
 		{
 			ok: heir.worker != last.worker && took <= ttl+pollMax,
 			what: fmt.Sprintf("%s took over %s after %s; the TTL is %s, a poll at most %s",
-				heir.worker, milliseconds(took), after, ttl, pollMax),
+				heir.worker, short(took), after, ttl, pollMax),
 		},
 		{
 			ok:   heir.granted.Sub(asked) >= left,

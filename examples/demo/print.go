@@ -90,4 +90,10 @@ func (p *printer) paint(colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-func milliseconds(d time.Duration) string { return d.Round(time.Millisecond).String() }
+func short(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return d.Round(10 * time.Microsecond).String()
+	}
+
+	return d.Round(time.Millisecond).String()
+}

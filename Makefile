@@ -1,0 +1,47 @@
+# `make` lists the verbs. Databases: $CI_DATABASE_URL if that is set, else throwaway
+# servers that end with the command.
+
+GO ?= go
+TOOL = $(GO) tool -modfile=tools/go.mod
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-acc test-short cover lint fmt clean postgres
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: postgres ## See it at work: three processes, one lock, a kill and a pause
+	@$(GO) build -o bin/demo ./examples/demo
+	@exec bin/demo
+
+test: postgres ## Run every test
+	$(GO) test -count=1 ./...
+
+test-acc: postgres ## The same with the race detector, shuffled, with a coverage profile
+	$(GO) test -count=1 -race -shuffle=on -covermode=atomic -coverpkg=./... -coverprofile=coverage.out ./...
+
+test-short: ## Run the tests that need no database
+	$(GO) test -short ./...
+
+cover: coverage.out ## Show what the last test-acc covered
+	@$(GO) tool cover -func=coverage.out
+	@$(GO) tool cover -html=coverage.out -o coverage.html
+	@echo "Line by line: coverage.html"
+
+coverage.out:
+	@$(MAKE) test-acc
+
+lint: ## Check formatting (gofmt, gofumpt), go vet, staticcheck
+	@files=$$(gofmt -l . && $(TOOL) gofumpt -l .) && if [ -n "$$files" ]; then \
+		printf 'not formatted, run make fmt:\n%s\n' "$$files"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+fmt: ## Format the code
+	$(TOOL) gofumpt -w .
+
+clean: ## Remove what the other verbs made here
+	rm -rf bin coverage.out coverage.html
+
+postgres:
+	@.ci/postgres
