@@ -2,6 +2,7 @@ package pglocker
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -42,9 +43,17 @@ type Config struct {
 	// the holder's within one TTL, must stay below it for a lock to be exclusive.
 	// Default: a tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
+
+	// Observer is told of operations and of losses. Default: nobody is.
+	Observer Observer
+
+	// Logger is told what nobody else reports: renewals that failed and are
+	// repeated, and what becomes of the connection that listens for released
+	// locks. Default: silence.
+	Logger *slog.Logger
 }
 
-// SetDefault fills Scheme, Table and Owner where they are empty.
+// SetDefault fills Scheme, Table, Owner and Logger where they are empty.
 func (c *Config) SetDefault() {
 	if c.Scheme == "" {
 		c.Scheme = DefaultScheme
@@ -56,6 +65,10 @@ func (c *Config) SetDefault() {
 
 	if c.Owner == "" {
 		c.Owner = defaultOwner()
+	}
+
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 

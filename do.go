@@ -3,14 +3,14 @@ package pglocker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
 )
 
 // Do takes the lock, runs fn while it keeps the lock alive, and releases it when
-// fn has returned or panicked. If another holds the lock, Do fails at once.
+// fn has returned or panicked. If another holds the lock, Do fails at once, or
+// waits as [WithWait] says.
 //
 // The lease runs for lockTTL, and is renewed every relockInterval, or earlier
 // where that leaves too little time for a renewal to be repeated. Renewals go
@@ -24,8 +24,9 @@ import (
 // database can't grant the lock to another before that moment, even if it hangs
 // or can't be reached. fn should return soon after; Do waits for it. Until then
 // fn is the only one, unless its process is paused, the database's clock jumps
-// by more than the margin, or the database loses commits; a fencing token
-// ([FromContext], [Lock.Token]) covers those cases too.
+// by more than the margin, or the database loses commits; the guard ([Lock.Guard])
+// and the fencing token ([Lock.Token]) of the lock that [FromContext] finds cover
+// those cases too.
 //
 // Do returns fn's error as it is. It joins to it: an error matching ErrLockLost,
 // if the lock was lost while fn ran; [ErrNotReleased], if the lock was held to
@@ -41,11 +42,6 @@ func (l *Locker) Do(
 	ctx context.Context, lockID string, lockTTL, relockInterval time.Duration,
 	fn func(ctx context.Context) error, opts ...LockOption,
 ) (err error) {
-	options := lockOptions{relockInterval: relockInterval}
-	for _, opt := range opts {
-		opt(&options)
-	}
-
 	if fn == nil {
 		return ErrFuncIsNil
 	}
@@ -54,7 +50,8 @@ func (l *Locker) Do(
 		return err
 	}
 
-	if err := validateRelockInterval(options.relockInterval, lockTTL); err != nil {
+	options, err := newLockOptions(lockTTL, relockInterval, opts)
+	if err != nil {
 		return err
 	}
 
@@ -64,7 +61,7 @@ func (l *Locker) Do(
 	}
 	defer end()
 
-	lock, err := l.take(ctx, lockID, lockTTL, options)
+	lock, err := l.take(ctx, ctx, lockID, lockTTL, tryLock, options)
 	if err != nil {
 		return failed("do", lockID, err)
 	}
@@ -73,35 +70,18 @@ func (l *Locker) Do(
 	defer stop()
 
 	defer func() {
-		switch releaseErr := lock.release(); {
-		case releaseErr == nil:
-		case errors.Is(err, ErrLockLost) && errors.Is(releaseErr, ErrLockLost):
+		switch unlockErr := lock.Unlock(context.WithoutCancel(ctx)); {
+		case unlockErr == nil:
+		case errors.Is(unlockErr, ErrAlreadyUnlocked):
+			// fn did it, and was told how it went.
+		case errors.Is(err, ErrLockLost) && errors.Is(unlockErr, ErrLockLost):
 			// fn has returned the cause of its context: that says it all.
 		default:
-			err = errors.Join(err, releaseErr)
+			err = errors.Join(err, unlockErr)
 		}
 	}()
 
 	return fn(lock.Context())
-}
-
-// take acquires the lock and starts to keep it alive.
-func (l *Locker) take(ctx context.Context, lockID string, ttl time.Duration, options lockOptions) (*Lock, error) {
-	res, err := l.acquire(ctx, lockID, ttl)
-	if err != nil {
-		return nil, err
-	}
-
-	term := keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}
-	lock := l.hold(ctx, newStatus(lockID, res.Row), term, options.relockInterval, false)
-
-	if term.Left(time.Now()) <= 0 {
-		err := lock.release()
-
-		return nil, fmt.Errorf("the grant took as long as its lease: %w", err)
-	}
-
-	return lock, nil
 }
 
 // StartRelocker keeps the lock of the given status alive until ctx ends, and then
@@ -121,7 +101,8 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 		return err
 	}
 
-	if err := validateRelockInterval(relockInterval, ttl); err != nil {
+	options, err := newLockOptions(ttl, relockInterval, nil)
+	if err != nil {
 		return err
 	}
 
@@ -131,8 +112,9 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 	}
 	defer end()
 
+	detached := context.WithoutCancel(ctx)
 	term := keepalive.Term{Sent: time.Now(), TTL: ttl, Margin: l.cfg.margin(ttl)}
-	lock := l.hold(context.WithoutCancel(ctx), status, term, relockInterval, true)
+	lock := l.hold(detached, status, term, options, true)
 
 	var closed error
 
@@ -143,7 +125,7 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 		closed = ErrClosed
 	}
 
-	if err := errors.Join(closed, lock.release()); err != nil {
+	if err := errors.Join(closed, lock.Unlock(detached)); err != nil {
 		return failed("relock", status.LockID, err)
 	}
 

@@ -27,6 +27,10 @@ var (
 	// the cancelled context of a lock ([context.Cause]).
 	ErrLockLost = errors.New("pglocker: lock lost")
 
+	// ErrAlreadyUnlocked: the lock was unlocked before, by [Lock.Unlock],
+	// [Locker.Do] or [Locker.Close].
+	ErrAlreadyUnlocked = errors.New("pglocker: lock already unlocked")
+
 	// ErrUnknownOutcome: a statement was sent and its reply was lost, or the
 	// caller's context ended before it came. The lock may have been granted,
 	// refreshed or released, or this may still happen: it is to be taken neither
@@ -34,9 +38,9 @@ var (
 	// wrapped too.
 	ErrUnknownOutcome = store.ErrUnknownOutcome
 
-	// ErrNotReleased: [Locker.Do] or [Locker.StartRelocker] could not release the
-	// lock it held. It held it to the end, and the lock frees itself at the end
-	// of its TTL.
+	// ErrNotReleased: [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] could not
+	// release the lock, which was held to the end. It frees itself when its lease
+	// ends, if it isn't free already.
 	ErrNotReleased = errors.New("pglocker: lock not released")
 )
 
@@ -65,6 +69,12 @@ var (
 	// ErrInvalidRelockInterval: an interval between renewals is above zero and
 	// below the TTL.
 	ErrInvalidRelockInterval = errors.New("pglocker: invalid relock interval")
+
+	// ErrInvalidWait: the time of [WithWait] is negative.
+	ErrInvalidWait = errors.New("pglocker: invalid wait")
+
+	// ErrInvalidMinHold: the time of [WithMinHold] is negative or above [MaxTTL].
+	ErrInvalidMinHold = errors.New("pglocker: invalid minimum hold")
 
 	// ErrInvalidIdentifier: a schema or table name is 1 to 63 bytes of valid UTF-8
 	// without NUL. Everything else is quoted.

@@ -47,6 +47,8 @@ func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 
 			freed, err := l.store.GiveBack(ctx, lockID, grant)
 			if freed {
+				l.queue.Wake(lockID)
+
 				return
 			}
 

@@ -2,29 +2,20 @@ package pglocker
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
-	"github.com/ismurov/pglocker/internal/store"
 )
-
-// LockOption changes how a lock is taken and held.
-type LockOption func(*lockOptions)
-
-// lockOptions are what the options of one call add up to.
-type lockOptions struct {
-	relockInterval time.Duration
-}
 
 // Lock is a lock that is held and kept alive. It is safe for concurrent use.
 type Lock struct {
-	locker *Locker
-	lease  *keepalive.Lease
-	ttl    time.Duration
+	locker  *Locker
+	lease   *keepalive.Lease
+	minHold time.Duration
+	// granted is when the grant was acknowledged, by the local clock.
+	granted time.Time
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -32,26 +23,126 @@ type Lock struct {
 	// mu guards what follows. It is not held while the database is asked.
 	mu     sync.Mutex
 	status LockStatus
-	// lost is why the lock was lost, nil as long as it wasn't. Once it is released
+	// lost is why the lock was lost, nil as long as it wasn't. Once it is unlocked
 	// it can't be lost any more.
 	lost     error
-	released bool
+	unlocked bool
 }
 
 type lockKey struct{}
 
 // FromContext returns the lock under which the function runs that [Locker.Do]
-// called with ctx, or with a context that ctx was made from.
+// called with ctx, or with a context that ctx was made from. It also finds the
+// lock of a [Lock.Context].
 func FromContext(ctx context.Context) (*Lock, bool) {
 	lock, ok := ctx.Value(lockKey{}).(*Lock)
 
 	return lock, ok
 }
 
+// TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or
+// [Locker.Close]. The lease runs for ttl, and is renewed as [Locker.Do] describes,
+// by default after a third of it. The lock does not end with ctx, whose values
+// its context has.
+//
+// Errors: [ErrAlreadyLocked], as a [*HeldError], if another holds the lock (and
+// still does when the time of [WithWait] is over); the other errors of
+// [Locker.AcquireLock]; those of the options.
+func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
+	return l.lock(ctx, lockID, ttl, tryLock, opts)
+}
+
+// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends.
+// Those who wait in one Locker are served in the order in which they came. If ctx
+// ends first, the error matches ctx's, and is a [*HeldError] too if another held
+// the lock when it was last asked for; a grant that arrives after that is passed
+// on to the next or given back. While it waits, Lock bears with a database that
+// doesn't answer; if the first request fails, it returns that error.
+func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
+	return l.lock(ctx, lockID, ttl, waitForLock, opts)
+}
+
+// Whether a call waits where no option says how long.
+const (
+	tryLock     = false
+	waitForLock = true
+)
+
+func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wait bool, opts []LockOption) (*Lock, error) {
+	end, err := l.beginVerb(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	if err := l.validateTTL(ttl); err != nil {
+		return nil, err
+	}
+
+	options, err := newLockOptions(ttl, max(ttl/3, 1), opts)
+	if err != nil {
+		return nil, err
+	}
+
+	lock, err := l.take(ctx, context.WithoutCancel(ctx), lockID, ttl, wait, options)
+	if err != nil {
+		return nil, failed("lock", lockID, err)
+	}
+
+	if !l.held.add(lock) { // closed meanwhile
+		_ = lock.Unlock(ctx)
+
+		return nil, ErrClosed
+	}
+
+	return lock, nil
+}
+
+// take takes the lock within ctx, and starts to keep it alive. The lock's context
+// is made from parent.
+func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Duration, wait bool, o lockOptions) (*Lock, error) {
+	res, err := l.acquireWaiting(ctx, lockID, ttl, wait, o.wait)
+	if err != nil {
+		return nil, err
+	}
+
+	term := keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}
+	lock := l.hold(parent, newStatus(lockID, res.Row), term, o, false)
+
+	if term.Left(time.Now()) <= 0 {
+		err := lock.Unlock(ctx)
+
+		return nil, fmt.Errorf("the grant took as long as its lease: %w", err)
+	}
+
+	return lock, nil
+}
+
+// hold starts to keep alive a lease whose present term is known.
+func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive.Term, o lockOptions, renewNow bool) *Lock {
+	lk := &Lock{locker: l, status: *status, minHold: o.minHold, granted: time.Now()}
+
+	ctx, cancel := context.WithCancelCause(parent)
+	lk.cancel = cancel
+	lk.ctx = context.WithValue(ctx, lockKey{}, lk)
+	lk.lease = &keepalive.Lease{
+		LockID:     status.LockID,
+		Generation: status.Generation,
+		Interval:   o.relockInterval,
+		RenewNow:   renewNow,
+		OnRenewed:  lk.renewed,
+		OnLost:     lk.lose,
+	}
+	l.renewer.Add(lk.lease, term)
+
+	return lk
+}
+
 // Context is cancelled with a cause that matches [ErrLockLost] the moment the
-// lock can't be trusted any more, and when the lock is released. It is made from
-// the context that the lock was taken with, and ends with that one too; a lock
-// whose context has ended for another reason is still held and kept alive.
+// lock can't be trusted any more. It is also cancelled when the lock is unlocked,
+// and with cause [ErrClosed] when the Locker is closed. Inside [Locker.Do] it
+// ends with the context given to Do as well; the lock is held even then, until
+// Do's function returns.
 func (lk *Lock) Context() context.Context { return lk.ctx }
 
 // Token is the fencing token: larger than those of all earlier holders of this
@@ -68,28 +159,6 @@ func (lk *Lock) Status() LockStatus {
 	return lk.status
 }
 
-// hold starts to keep alive a lease whose present term is known. Its context is
-// made from ctx.
-func (l *Locker) hold(
-	ctx context.Context, status *LockStatus, term keepalive.Term, interval time.Duration, renewNow bool,
-) *Lock {
-	lk := &Lock{locker: l, status: *status}
-
-	ctx, lk.cancel = context.WithCancelCause(ctx)
-	lk.ctx = context.WithValue(ctx, lockKey{}, lk)
-	lk.lease = &keepalive.Lease{
-		LockID:     status.LockID,
-		Generation: status.Generation,
-		Interval:   interval,
-		RenewNow:   renewNow,
-		OnRenewed:  lk.renewed,
-		OnLost:     lk.lose,
-	}
-	l.renewer.Add(lk.lease, term)
-
-	return lk
-}
-
 func (lk *Lock) renewed(expiresAt time.Time) {
 	lk.mu.Lock()
 	defer lk.mu.Unlock()
@@ -97,12 +166,13 @@ func (lk *Lock) renewed(expiresAt time.Time) {
 	lk.status.ExpiresAt = expiresAt
 }
 
-// lose marks the lock as lost and cancels its context, unless it was released.
+// lose marks the lock as lost and cancels its context, unless it was unlocked.
 func (lk *Lock) lose(loss keepalive.Loss) {
 	lk.mu.Lock()
-	defer lk.mu.Unlock()
 
-	if lk.released || lk.lost != nil {
+	if lk.unlocked || lk.lost != nil {
+		lk.mu.Unlock()
+
 		return
 	}
 
@@ -116,99 +186,10 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time", ErrLockLost, lk.status.LockID)
 	}
 
-	lk.cancel(lk.lost)
-}
-
-// release ends the tenure: it returns nil if the lock was held to this moment and
-// is free now, ErrLockLost if it was lost before, and ErrNotReleased if it was
-// held and the database could not be told. The database is asked for no longer
-// than it may still show the lease.
-func (lk *Lock) release() error {
-	term := lk.locker.renewer.Remove(lk.lease)
-	now := time.Now()
-
-	if term.Left(now) <= 0 {
-		// The renewer would have found it at its next look.
-		lk.lose(keepalive.Loss{})
-	}
-
-	lk.mu.Lock()
-	lk.released = true
-	lost := lk.lost
+	err := lk.lost
+	lk.cancel(err)
 	lk.mu.Unlock()
 
-	defer lk.cancel(context.Canceled)
-
-	err := lk.free(term.LeaseLeft(now))
-
-	switch {
-	case lost != nil:
-		return lost // freeing it early was a courtesy to those who wait
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
-		return fmt.Errorf("%w: found on release: %w", ErrLockLost, err)
-	default:
-		return fmt.Errorf("%w: %w", ErrNotReleased, err)
-	}
-}
-
-// free asks the database to free the lock, for as long as it may show the lease.
-// It asks over the pool, and from the second time on, or where the application
-// has the whole pool in use, over a connection of its own.
-func (lk *Lock) free(left time.Duration) error {
-	l := lk.locker
-
-	ctx, cancel := context.WithTimeout(context.Background(), left)
-	defer cancel()
-
-	var (
-		own   *session
-		doubt error
-	)
-
-	defer func() {
-		if own != nil {
-			own.Close()
-		}
-	}()
-
-	for n := 0; ; n++ {
-		st := l.store
-
-		if n > 0 || exhausted(l.db.Stats()) {
-			if own == nil {
-				own = newSession(l.store, l.db)
-			}
-
-			st = own.store
-		}
-
-		attempt, cancel := context.WithTimeout(ctx, left/4)
-		res, err := st.Release(attempt, lk.lease.LockID, lk.lease.Generation)
-
-		cancel()
-
-		switch {
-		case err == nil && doubt != nil && res.Verdict == store.WrongGeneration:
-			// The lock was this one's when the request went out whose reply was
-			// lost, so that request was the one that moved the generation.
-			return nil
-		case err == nil:
-			return verdictError(res.Verdict)
-		case errors.Is(err, ErrUnknownOutcome):
-			doubt = err
-		case !store.Transient(err):
-			return err
-		}
-
-		if !store.Pause(ctx, min(left/20, time.Second)) {
-			return err
-		}
-	}
-}
-
-// exhausted reports whether a request for a connection of this pool would wait.
-func exhausted(stats sql.DBStats) bool {
-	return stats.MaxOpenConnections > 0 && stats.InUse >= stats.MaxOpenConnections
+	lk.locker.held.remove(lk)
+	lk.locker.watch.lost(lk, loss, err)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,7 +14,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/listen"
 	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
 )
 
 const (
@@ -36,6 +39,15 @@ type Locker struct {
 	db      *sql.DB
 	store   *store.Store
 	renewer *keepalive.Renewer
+
+	queue    *waitqueue.Queue
+	listener *listen.Listener
+	held     heldLocks
+	// localRun is maxLocalRun, but for benchmarks of what goes between processes.
+	localRun int
+
+	watch watch
+	log   *slog.Logger
 
 	// name is Config.Owner and the Locker's random id; grants counts the names
 	// made from it.
@@ -66,14 +78,31 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		return nil, err
 	}
 
+	random := strings.ToLower(rand.Text()[:8])
+
 	l := &Locker{
 		cfg:   completed,
 		db:    db,
 		store: store.New(db, completed.table()),
-		name:  completed.Owner + "#" + strings.ToLower(rand.Text()[:8]),
+		queue: waitqueue.New(),
+
+		localRun: maxLocalRun,
+
+		watch: watch{completed.Observer},
+		log:   completed.Logger,
+		name:  completed.Owner + "#" + random,
 	}
 	l.ctx, l.close = context.WithCancelCause(context.Background())
-	l.renewer = keepalive.New(func() keepalive.Session { return newSession(l.store, db) })
+	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() })
+	l.listener = listen.New(listen.Config{
+		Open:    l.store.OpenListening,
+		Notify:  l.store.Notify,
+		Channel: completed.table().Channel(),
+		Probe:   "pglocker_probe_" + random,
+		Wake:    l.queue.Wake,
+		WakeAll: l.queue.WakeAll,
+		Logger:  l.log,
+	})
 
 	return l, nil
 }
@@ -98,11 +127,13 @@ func complete(db *sql.DB, cfg *Config) (Config, error) {
 	return completed, err
 }
 
-// Close ends the Locker: contexts of functions that [Locker.Do] runs are
-// cancelled with cause [ErrClosed], and Close waits until they have returned,
-// their locks are released, and every goroutine of the Locker has ended. From
-// its start on, every other method returns ErrClosed. Locks taken by
-// [Locker.AcquireLock] are their callers'; they are left as they are.
+// Close ends the Locker. Contexts of functions that [Locker.Do] runs are
+// cancelled with cause [ErrClosed]; so are those of locks taken by [Locker.Lock]
+// and [Locker.TryLock], which are then unlocked, whatever their holders do; who
+// waits gets ErrClosed. Close waits until Do's functions have returned, their
+// locks are released, and every goroutine of the Locker has ended. From its start
+// on, every other method returns ErrClosed. Locks taken by [Locker.AcquireLock]
+// are their callers'; they are left as they are.
 //
 // If ctx ends first, Close returns its error, and the rest goes on by itself.
 // Closing again waits again. Do's function must not call it.
@@ -118,7 +149,9 @@ func (l *Locker) Close(ctx context.Context) error {
 	go func() {
 		defer close(done)
 
+		l.held.close(context.WithoutCancel(ctx))
 		l.jobs.Wait()
+		l.listener.Wait()
 		l.renewer.Wait()
 		l.store.Wait()
 	}()
@@ -176,17 +209,6 @@ func (l *Locker) validateTTL(ttl time.Duration) error {
 		return fmt.Errorf("%w: %s is above %s", ErrInvalidTTL, ttl, MaxTTL)
 	case ttl <= 2*l.cfg.SafetyMargin:
 		return fmt.Errorf("%w: %s is not above twice the safety margin of %s", ErrInvalidTTL, ttl, l.cfg.SafetyMargin)
-	}
-
-	return nil
-}
-
-func validateRelockInterval(interval, ttl time.Duration) error {
-	switch {
-	case interval <= 0:
-		return fmt.Errorf("%w: %s is not above zero", ErrInvalidRelockInterval, interval)
-	case interval >= ttl:
-		return fmt.Errorf("%w: %s is not below the TTL of %s", ErrInvalidRelockInterval, interval, ttl)
 	}
 
 	return nil

@@ -12,21 +12,30 @@ import (
 // that has its whole pool in use doesn't lose its locks. Where the driver can't
 // be asked for one, it takes connections from the pool.
 type session struct {
-	store *store.Store
-	own   *sql.DB // nil where there is none
+	locker *Locker
+	store  *store.Store
+	own    *sql.DB // nil where there is none
 }
 
-func newSession(st *store.Store, db *sql.DB) *session {
-	own, ok := store.OpenOwn(db)
+func (l *Locker) newSession() *session {
+	own, ok := store.OpenOwn(l.db)
 	if !ok {
-		return &session{store: st}
+		return &session{locker: l, store: l.store}
 	}
 
-	return &session{store: st.On(own), own: own}
+	return &session{locker: l, store: l.store.On(own), own: own}
 }
 
 func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.RenewResult, time.Time, error) {
-	return s.store.Renew(ctx, renewals)
+	span := s.locker.watch.start(ctx, OperationRenew, "", len(renewals))
+	results, sent, err := s.store.Renew(span.ctx, renewals)
+	span.end(err)
+
+	if err != nil && ctx.Err() == nil {
+		s.locker.log.Warn("pglocker: a renewal failed, and is repeated", "locks", len(renewals), "error", err)
+	}
+
+	return results, sent, err
 }
 
 func (s *session) Close() {

@@ -163,7 +163,11 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 	}
 	defer end()
 
-	if err := l.release(ctx, status.LockID, status.Generation); err != nil {
+	span := l.watch.start(ctx, OperationRelease, status.LockID, 1)
+	err = l.pass(span.ctx, l.store, &tenure{lockID: status.LockID, generation: status.Generation})
+	span.end(err)
+
+	if err != nil {
 		return failed("release", status.LockID, err)
 	}
 
@@ -173,32 +177,30 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 // acquire asks for the lock. A grant that may have been made and whose reply was
 // lost is given back in the background.
 func (l *Locker) acquire(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
+	span := l.watch.start(ctx, OperationAcquire, lockID, 1)
 	name := l.grantName()
 
-	res, err := l.store.Acquire(ctx, lockID, name, ttl, l.cfg.margin(ttl))
+	res, err := l.store.Acquire(span.ctx, lockID, name, ttl, l.cfg.margin(ttl))
 	if errors.Is(err, ErrUnknownOutcome) {
 		l.giveBack(lockID, name, ttl)
 	}
 
 	if err == nil && res.Verdict == store.Busy {
-		err = &HeldError{
-			LockID:     lockID,
-			Owner:      res.Row.Owner,
-			Generation: res.Row.Generation,
-			Remaining:  max(res.Row.Remaining(), 0),
-		}
+		err = heldError(lockID, res.Row)
 	}
+
+	span.end(err)
 
 	return res, err
 }
 
-func (l *Locker) release(ctx context.Context, lockID string, generation int64) error {
-	res, err := l.store.Release(ctx, lockID, generation)
-	if err != nil {
-		return err
+func heldError(lockID string, row store.Row) *HeldError {
+	return &HeldError{
+		LockID:     lockID,
+		Owner:      row.Owner,
+		Generation: row.Generation,
+		Remaining:  max(row.Remaining(), 0),
 	}
-
-	return verdictError(res.Verdict)
 }
 
 // verdictError is the answer to a request that names a generation.

@@ -12,7 +12,7 @@ type Verdict int
 
 const (
 	// Granted: the row is as asked for, and that is durable.
-	Granted Verdict = iota
+	Granted Verdict = iota + 1
 	// Busy: the lock is held by another.
 	Busy
 	// WrongGeneration: the row has another generation than the request named.
@@ -27,6 +27,11 @@ type Result struct {
 	// Row is the row after a grant; the row that stood in the way for Busy and
 	// WrongGeneration; nothing for NotFound.
 	Row Row
+	// Mark is, for a Claim that was not granted, the mark that stood on the row
+	// before it.
+	Mark time.Time
+	// Notified: those who wait were told of a release.
+	Notified bool
 	// Sent is the moment before the granting statement was sent. The lease
 	// can't have begun before it.
 	Sent time.Time
@@ -50,22 +55,30 @@ func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.
 
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
-	var seen Result
+	return g.acquire(ctx, margin)
+}
+
+func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, error) {
+	var (
+		s, sh = g.store, g.shape
+		args  = g.args(g.id, Microseconds(g.ttl))
+		seen  Result
+	)
 
 	for range maxContests {
-		res, granted, err := g.try(ctx, sh.statements.acquire, g.args(id, Microseconds(ttl)))
+		res, granted, err := g.try(ctx, sh.statements.acquire, args)
 		if err != nil {
 			return Result{}, err
 		}
 
 		if !granted {
-			if seen, err = s.get(ctx, sh, id); err != nil {
+			if seen, err = s.get(ctx, sh, g.id); err != nil {
 				return Result{}, g.doubt(err)
 			}
 
 			switch {
 			case seen.Verdict == NotFound:
-				res, granted, err = g.try(ctx, sh.statements.insert, g.args(id, Microseconds(ttl)))
+				res, granted, err = g.try(ctx, sh.statements.insert, args)
 				if err != nil {
 					return Result{}, err
 				}
@@ -83,7 +96,8 @@ func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.
 		// The lease was computed before the statement waited for the row; if
 		// whoever held the row rolled back, part of it may be gone by now.
 		for granted && res.Row.Remaining() <= margin {
-			res, granted, err = g.try(ctx, sh.statements.refresh, g.args(id, Microseconds(ttl), res.Row.Generation))
+			res, granted, err = g.try(ctx, sh.statements.refresh,
+				g.args(g.id, Microseconds(g.ttl), res.Row.Generation))
 			if err != nil {
 				return Result{}, err
 			}
@@ -113,10 +127,28 @@ func (s *Store) Refresh(ctx context.Context, id string, generation int64, owner 
 		return Result{}, err
 	}
 
+	return s.swap(ctx, sh, sh.statements.refresh, id, generation, owner, ttl, margin)
+}
+
+// HandOver is [Store.Refresh] for another owner than the one that holds the lock:
+// a release and the grant to the next in one statement.
+func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	return s.swap(ctx, sh, sh.statements.handOver, id, generation, owner, ttl, margin)
+}
+
+// swap runs a granting statement that goes by generation.
+func (s *Store) swap(
+	ctx context.Context, sh *shape, text, id string, generation int64, owner string, ttl, margin time.Duration,
+) (Result, error) {
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
 	for {
-		res, granted, err := g.try(ctx, sh.statements.refresh, g.args(id, Microseconds(ttl), generation))
+		res, granted, err := g.try(ctx, text, g.args(id, Microseconds(ttl), generation))
 		if err != nil {
 			return Result{}, err
 		}
@@ -199,13 +231,13 @@ func (g *grant) try(ctx context.Context, text string, args []any) (Result, bool,
 		a := write(ctx, g.store, text, args, scanRow)
 
 		if a.err == nil && len(a.rows) == 1 {
-			return Result{Row: a.rows[0], Sent: a.sent}, true, nil
+			return Result{Verdict: Granted, Row: a.rows[0], Sent: a.sent}, true, nil
 		}
 
 		if a.err == nil && g.doubtful && g.shape.full {
 			a = write(ctx, g.store, g.shape.statements.confirm, []any{g.id, g.owner}, scanRow)
 			if a.err == nil && len(a.rows) == 1 {
-				return Result{Row: a.rows[0], Sent: g.firstSent}, true, nil
+				return Result{Verdict: Granted, Row: a.rows[0], Sent: g.firstSent}, true, nil
 			}
 		}
 
@@ -237,8 +269,12 @@ func (s *Store) GiveBack(ctx context.Context, id, owner string) (bool, error) {
 	}
 
 	a := write(ctx, s, sh.statements.giveBack, []any{id, owner}, func(rows *sql.Rows) (int64, error) {
-		var generation int64
-		err := rows.Scan(&generation)
+		var (
+			generation int64
+			notified   sql.NullString
+		)
+
+		err := rows.Scan(&generation, &notified)
 
 		return generation, err
 	})

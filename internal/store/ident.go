@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"hash/fnv"
 	"strings"
 	"unicode/utf8"
 )
@@ -30,6 +31,16 @@ func (t Table) Validate() error {
 // String is the qualified name, quoted as SQL needs it.
 func (t Table) String() string {
 	return quoteIdentifier(t.Schema) + "." + quoteIdentifier(t.Name)
+}
+
+// Channel is the name under which releases of this table's locks are notified.
+// Channels belong to a database, and their names are as short as identifiers, so
+// it is made of a hash. 64 bits that collide only wake somebody for nothing.
+func (t Table) Channel() string {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(t.String())) // never fails
+
+	return fmt.Sprintf("pglocker_%016x", h.Sum64())
 }
 
 func validateIdentifier(kind, name string) error {

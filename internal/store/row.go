@@ -12,6 +12,9 @@ type Row struct {
 	Owner      string    // "" where there is none
 	AcquiredAt time.Time // zero where it isn't known
 
+	// ContendedUntil is the mark of who waits: zero where there never was one.
+	ContendedUntil time.Time
+
 	// Now is the database's clock when the statement looked.
 	Now time.Time
 }
@@ -23,25 +26,41 @@ func (r Row) Held() bool { return r.ExpiresAt.After(r.Now) }
 // if it was over.
 func (r Row) Remaining() time.Duration { return r.ExpiresAt.Sub(r.Now) }
 
+// scanRow reads {row} and one more column, of which only the side effect was
+// wanted.
 func scanRow(rows *sql.Rows) (Row, error) {
+	var effect sql.NullString
+
+	return scanRowAnd(rows, &effect)
+}
+
+// scanRowAnd reads {row} and what stands behind it.
+func scanRowAnd(rows *sql.Rows, more ...any) (Row, error) {
 	var (
-		row        Row
-		owner      sql.NullString
-		acquiredAt sql.NullTime
-		durable    sql.NullString // set_config's result, of no interest
+		row                        Row
+		owner                      sql.NullString
+		acquiredAt, contendedUntil sql.NullTime
 	)
 
-	err := rows.Scan(&row.Generation, &row.ExpiresAt, &owner, &acquiredAt, &row.Now, &durable)
+	dest := []any{&row.Generation, &row.ExpiresAt, &owner, &acquiredAt, &contendedUntil, &row.Now}
+
+	err := rows.Scan(append(dest, more...)...)
 	// Drivers differ in the location they give a time: in UTC equal rows are
 	// equal by ==.
 	row.ExpiresAt, row.Now = row.ExpiresAt.UTC(), row.Now.UTC()
 	row.Owner = owner.String
-
-	if acquiredAt.Valid {
-		row.AcquiredAt = acquiredAt.Time.UTC()
-	}
+	row.AcquiredAt = utc(acquiredAt)
+	row.ContendedUntil = utc(contendedUntil)
 
 	return row, err
+}
+
+func utc(t sql.NullTime) time.Time {
+	if !t.Valid {
+		return time.Time{}
+	}
+
+	return t.Time.UTC()
 }
 
 // Microseconds is how a TTL travels: whole microseconds, rounded up, so that

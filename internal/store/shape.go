@@ -133,7 +133,10 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 
 // statements are the SQL texts for one table.
 type statements struct {
-	acquire, insert, refresh, confirm, giveBack string
+	// grants
+	acquire, insert, refresh, handOver, try, claim string
+	// settling of unknown grants
+	confirm, giveBack string
 
 	create, get, release, renew, held string
 }
@@ -141,9 +144,26 @@ type statements struct {
 // render fills the table's name into the texts, and takes out what the table or
 // the server doesn't have.
 func render(table Table, full, floor bool) statements {
+	const rowColumns = "l.generation, l.expires_at, {owner}, {acquired_at}, {contended_until}, clock_timestamp()"
+
+	row := strings.NewReplacer(
+		"{owner}", "NULL::text",
+		"{acquired_at}", "NULL::timestamptz",
+		"{contended_until}", "NULL::timestamptz",
+	)
+	notify := "NULL::text"
+
+	if full {
+		row = strings.NewReplacer("{", "l.", "}", "")
+		notify = "(CASE WHEN l.contended_until > clock_timestamp()" +
+			" THEN pg_notify('" + table.Channel() + "', l.lock_id) END IS NOT NULL)::text"
+	}
+
 	fragments := []string{
 		"{table}", table.String(),
+		"{row}", row.Replace(rowColumns),
 		"{durable}", sqlDurable,
+		"{notify}", notify,
 	}
 
 	if floor {
@@ -151,12 +171,6 @@ func render(table Table, full, floor bool) statements {
 			"{first}", "greatest(2, "+sqlFloor+")")
 	} else {
 		fragments = append(fragments, "{next}", "l.generation + 1", "{first}", "2")
-	}
-
-	if full {
-		fragments = append(fragments, "{owner}", "l.owner", "{acquired_at}", "l.acquired_at")
-	} else {
-		fragments = append(fragments, "{owner}", "NULL::text", "{acquired_at}", "NULL::timestamptz")
 	}
 
 	replace := strings.NewReplacer(fragments...).Replace
@@ -169,20 +183,23 @@ func render(table Table, full, floor bool) statements {
 	}
 
 	st := statements{
-		acquire: optional(sqlAcquire, sqlAcquireOwner),
-		refresh: optional(sqlRefresh, sqlRefreshOwner),
-		release: optional(sqlRelease, sqlReleaseOwner),
-		create:  replace(sqlCreate),
-		get:     replace(sqlGet),
-		renew:   replace(sqlRenew),
-		held:    replace(sqlHeld),
-		insert:  replace(sqlInsert),
+		acquire:  optional(sqlAcquire, sqlAcquireOwner),
+		refresh:  optional(sqlRefresh, sqlRefreshOwner),
+		handOver: optional(sqlHandOver, sqlHandOverOwner),
+		try:      optional(sqlTry, sqlAcquireOwner),
+		release:  optional(sqlRelease, sqlReleaseOwner),
+		create:   replace(sqlCreate),
+		get:      replace(sqlGet),
+		renew:    replace(sqlRenew),
+		held:     replace(sqlHeld),
+		insert:   replace(sqlInsert),
 	}
 
 	if full {
 		st.insert = replace(sqlInsertFull)
 		st.confirm = replace(sqlConfirm)
 		st.giveBack = replace(sqlGiveBack)
+		st.claim = replace(sqlClaim)
 	}
 
 	return st

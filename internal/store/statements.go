@@ -6,7 +6,8 @@ package store
 // whatever touches the columns that a three-column table lacks.
 //
 // Every grant and renewal returns clock_timestamp() beside the expiry: how much
-// of a lease is left is told by the database's clock alone.
+// of a lease is left is told by the database's clock alone. {row} are the columns
+// of a [Row], that clock among them.
 
 // sqlFloor keeps generations unique across failovers: the server's timeline,
 // which every promotion increases, in the bits above 40. A standby promoted
@@ -39,7 +40,7 @@ UPDATE {table} AS l
        expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
  WHERE l.lock_id = $1
    AND l.expires_at <= clock_timestamp()
-RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+RETURNING {row}, {durable}`
 
 const sqlAcquireOwner = `,
        owner = $3,
@@ -52,14 +53,14 @@ const sqlInsert = `
 INSERT INTO {table} AS l (lock_id, generation, expires_at)
 VALUES ($1, {first}, clock_timestamp() + $2::bigint * interval '1 microsecond')
 ON CONFLICT DO NOTHING
-RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+RETURNING {row}, {durable}`
 
 // sqlInsertFull is sqlInsert for the six-column table; $3 is the owner.
 const sqlInsertFull = `
 INSERT INTO {table} AS l (lock_id, generation, expires_at, owner, acquired_at)
 VALUES ($1, {first}, clock_timestamp() + $2::bigint * interval '1 microsecond', $3, clock_timestamp())
 ON CONFLICT DO NOTHING
-RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+RETURNING {row}, {durable}`
 
 // sqlRefresh: generation $3, held or not -> held by $4 for $2 microseconds, with
 // the next generation. A compare-and-swap. It locks one row, and waits for it.
@@ -69,7 +70,7 @@ UPDATE {table} AS l
        expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
  WHERE l.lock_id = $1
    AND l.generation = $3::bigint
-RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+RETURNING {row}, {durable}`
 
 const sqlRefreshOwner = `,
        owner = $4,
@@ -86,7 +87,7 @@ UPDATE {table} AS l
  WHERE l.lock_id = $1
    AND l.owner = $2
    AND l.expires_at > clock_timestamp()
-RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+RETURNING {row}, {durable}`
 
 // sqlGiveBack: held by the grant $2 -> free. Six columns only.
 const sqlGiveBack = `
@@ -97,34 +98,94 @@ UPDATE {table} AS l
        acquired_at = NULL
  WHERE l.lock_id = $1
    AND l.owner = $2
-RETURNING l.generation`
+RETURNING l.generation, {notify}`
 
 // sqlCreate: unknown -> free, generation 1.
 const sqlCreate = `
 INSERT INTO {table} AS l (lock_id, generation, expires_at)
 VALUES ($1, 1, clock_timestamp())
 ON CONFLICT DO NOTHING
-RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+RETURNING {row}, {durable}`
 
 // sqlGet reads one lock and locks nothing.
 const sqlGet = `
-SELECT l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), NULL::text
+SELECT {row}, NULL::text
   FROM {table} AS l
  WHERE l.lock_id = $1`
 
-// sqlRelease: generation $2 -> free, with the next generation. It locks one row,
-// and waits for it.
+// sqlRelease: generation $2 -> free in $3 microseconds, with the next generation.
+// Zero is at once; more honours a minimum hold. It locks one row, and waits for
+// it. Who waits is notified, and nobody is where nobody does.
 const sqlRelease = `
 UPDATE {table} AS l
    SET generation = {next},
-       expires_at = clock_timestamp(){optional}
+       expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond'{optional}
  WHERE l.lock_id = $1
    AND l.generation = $2::bigint
-RETURNING l.generation, l.expires_at, {owner}, {acquired_at}, clock_timestamp(), {durable}`
+RETURNING {row}, {notify}`
 
 const sqlReleaseOwner = `,
        owner = NULL,
        acquired_at = NULL`
+
+// sqlHandOver: generation $3 -> held by $4 for $2 microseconds. A release and the
+// grant to the next, in one. It locks one row, and waits for it.
+const sqlHandOver = `
+UPDATE {table} AS l
+   SET generation = {next},
+       expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
+ WHERE l.lock_id = $1
+   AND l.generation = $3::bigint
+RETURNING {row}, {durable}`
+
+const sqlHandOverOwner = `,
+       owner = $4,
+       acquired_at = clock_timestamp()`
+
+// sqlTry is sqlAcquire that tells what stands in the way: it returns one row, the
+// granted one, or else the row as this statement's snapshot shows it, or none if
+// there is no such lock. A failed attempt costs no write.
+const sqlTry = `
+WITH got AS (
+    UPDATE {table} AS l
+       SET generation = {next},
+           expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
+     WHERE l.lock_id = $1
+       AND l.expires_at <= clock_timestamp()
+    RETURNING l.*, {durable} AS pglocker_durable
+)
+SELECT {row}, l.pglocker_durable, true FROM got AS l
+ UNION ALL
+SELECT {row}, NULL::text, false FROM {table} AS l
+ WHERE l.lock_id = $1
+   AND NOT EXISTS (SELECT FROM got)`
+
+// sqlClaim is for who waits: free -> held by $3 for $2 microseconds, or else held
+// -> held, with the mark that somebody waits for $4 microseconds from now. The
+// row's lock makes the choice atomic against a release, which so either comes
+// first and leaves the lock free, or sees the mark and notifies. The mark alone
+// needs no flush: a crash that loses it costs a poll. It locks one row, and waits
+// for it; the clock is read before the wait, which can make a lock look held that
+// has just become free, never the other way round. The last column is the mark
+// that stood there before. Six columns only.
+const sqlClaim = `
+UPDATE {table} AS l
+   SET generation = CASE WHEN l.expires_at <= c.now THEN {next} ELSE l.generation END,
+       expires_at = CASE WHEN l.expires_at <= c.now
+                         THEN c.now + $2::bigint * interval '1 microsecond' ELSE l.expires_at END,
+       owner = CASE WHEN l.expires_at <= c.now THEN $3 ELSE l.owner END,
+       acquired_at = CASE WHEN l.expires_at <= c.now THEN c.now ELSE l.acquired_at END,
+       contended_until = CASE WHEN l.expires_at <= c.now THEN l.contended_until
+                              ELSE c.now + $4::bigint * interval '1 microsecond' END
+  FROM (SELECT clock_timestamp() AS now,
+               (SELECT s.contended_until FROM {table} AS s WHERE s.lock_id = $1) AS mark
+        OFFSET 0) AS c
+ WHERE l.lock_id = $1
+RETURNING {row},
+          CASE WHEN l.owner = $3 THEN {durable}
+               ELSE set_config('synchronous_commit', 'off', true) END,
+          l.owner IS NOT DISTINCT FROM $3,
+          c.mark`
 
 // sqlRenew: held by generation -> held for longer, for all of the arrays $1
 // (ids), $2 (generations) and $3 (microseconds). Only the expiry moves, and a
@@ -159,3 +220,16 @@ SELECT r.lock_id, l.generation
   JOIN {table} AS l ON l.lock_id = r.lock_id
  WHERE l.generation = r.generation
    AND l.expires_at > clock_timestamp()`
+
+// sqlGuard proves, inside its caller's transaction, that generation $2 still
+// holds the lock, and keeps it so until that transaction ends: the share lock
+// conflicts with every transition. (FOR KEY SHARE would not: transitions leave
+// the key alone, so it neither waits for them nor keeps them off, and reads the
+// row as it was before one that is under way.)
+const sqlGuard = `
+SELECT l.generation
+  FROM {table} AS l
+ WHERE l.lock_id = $1
+   AND l.generation = $2
+   AND l.expires_at > clock_timestamp()
+   FOR SHARE`

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,10 @@ func (s *Store) On(db *sql.DB) *Store {
 
 	return &on
 }
+
+// GuardSQL is the query that proves, in a transaction of somebody else's, that
+// generation $2 holds the lock $1.
+func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
 
 // Wait returns when no statement that was left behind is still under way.
 func (s *Store) Wait() { s.detached.Wait() }

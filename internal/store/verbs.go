@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"time"
 )
 
 // Create makes the lock, free and with generation 1, unless it is there, and
@@ -47,14 +49,14 @@ func (s *Store) get(ctx context.Context, sh *shape, id string) (Result, error) {
 		return Result{Verdict: NotFound}, nil
 	}
 
-	return Result{Row: rows[0]}, nil
+	return Result{Verdict: Granted, Row: rows[0]}, nil
 }
 
-// Release frees the lock if its generation is the given one; the verdict is
-// Granted, WrongGeneration or NotFound. A lost reply is answered by asking
+// Release frees the lock if its generation is the given one, at once or, to honour
+// a minimum hold, that much later; who waits is notified. The verdict is Granted, WrongGeneration or NotFound. A lost reply is answered by asking
 // again; if the generation is then another, nobody can tell who moved it, and
 // the error matches [ErrUnknownOutcome].
-func (s *Store) Release(ctx context.Context, id string, generation int64) (Result, error) {
+func (s *Store) Release(ctx context.Context, id string, generation int64, hold time.Duration) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return Result{}, err
@@ -63,9 +65,16 @@ func (s *Store) Release(ctx context.Context, id string, generation int64) (Resul
 	var doubt error
 
 	for n := 1; ; n++ {
-		a := write(ctx, s, sh.statements.release, []any{id, generation}, scanRow)
+		a := write(ctx, s, sh.statements.release, []any{id, generation, Microseconds(hold)},
+			func(rows *sql.Rows) (Result, error) {
+				var notified sql.NullString
+
+				row, err := scanRowAnd(rows, &notified)
+
+				return Result{Verdict: Granted, Row: row, Notified: notified.String == "true"}, err
+			})
 		if a.err == nil && len(a.rows) == 1 {
-			return Result{Row: a.rows[0], Sent: a.sent}, nil
+			return a.rows[0], nil
 		}
 
 		if a.outcome == unknown {

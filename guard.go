@@ -1,0 +1,71 @@
+package pglocker
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// Guard proves, inside the caller's transaction, that this lock is still held
+// under this token, and keeps it so until the transaction ends: nobody can be
+// granted the lock before. If the transaction commits, its writes were made under
+// the lock, whatever pauses, crashes or clocks did meanwhile. The lock's table
+// must be in the database of the transaction.
+//
+// A guarded transaction should end well within the TTL: as long as it lasts, the
+// lock can't be renewed or released either.
+//
+// In READ COMMITTED the guard can stand anywhere in the transaction. In
+// REPEATABLE READ and SERIALIZABLE it goes first: after the transaction's first
+// statement, any renewal makes it fail with a serialization failure (SQLSTATE
+// 40001), on which the transaction is retried as usual.
+//
+// Errors: [ErrLockLost] if the token is no longer the current one, or its lease
+// has ended, or the lock was unlocked: roll back. Other errors are the driver's,
+// and prove nothing; the transaction can't commit after them. If ctx ends,
+// database/sql rolls the transaction back.
+func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
+	if err := lk.over(); err != nil {
+		return err
+	}
+
+	query, args := lk.GuardSQL()
+
+	var generation int64
+
+	err := tx.QueryRowContext(ctx, query, args...).Scan(&generation)
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: found by the guard of %q", ErrLockLost, lk.lease.LockID)
+	}
+
+	if err != nil {
+		return fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err)
+	}
+
+	return nil
+}
+
+// GuardSQL is [Lock.Guard] for those who don't use database/sql: a query, with
+// PostgreSQL's numbered parameters, and its arguments. Run in a transaction it
+// returns one row if the lock is held, and none if it is lost, after which the
+// transaction must be rolled back. What Guard says of isolation levels holds.
+func (lk *Lock) GuardSQL() (query string, args []any) {
+	return lk.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
+}
+
+// over is why the lock is no longer held as far as this process knows, nil if it
+// is.
+func (lk *Lock) over() error {
+	lk.mu.Lock()
+	defer lk.mu.Unlock()
+
+	switch {
+	case lk.lost != nil:
+		return lk.lost
+	case lk.unlocked:
+		return fmt.Errorf("%w: %q was unlocked", ErrLockLost, lk.lease.LockID)
+	}
+
+	return nil
+}

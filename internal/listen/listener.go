@@ -1,0 +1,268 @@
+// Package listen receives the notifications of released locks, over one
+// connection that exists only while somebody waits.
+//
+// A connection that listens may still hear nothing: behind a pooler in
+// transaction mode LISTEN succeeds, and the notifications go to whoever has that
+// server connection at the moment. So a listener is believed only once it has
+// heard a notification that was sent to it over another connection. Until then,
+// and whenever the connection is lost, those who wait poll; a listener saves
+// time and nothing else depends on it.
+package listen
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrUnsupported is the error of a driver that can't listen.
+var ErrUnsupported = errors.New("pglocker: the driver can't listen")
+
+// Conn is a connection of the listener's own.
+type Conn interface {
+	// Listen starts to listen on a channel.
+	Listen(ctx context.Context, channel string) error
+	// Wait returns the next notification.
+	Wait(ctx context.Context) (channel, payload string, err error)
+	Close()
+}
+
+// Config says how the listener does its work.
+type Config struct {
+	// Open opens a connection; ErrUnsupported is final.
+	Open func(ctx context.Context) (Conn, error)
+	// Notify sends a notification over another connection.
+	Notify func(ctx context.Context, channel string) error
+	// Channel is what is listened on, and Probe a channel of this listener alone.
+	Channel, Probe string
+	// Wake is called with the payload of each notification, and WakeAll when some
+	// may have been missed, or when waiting need no longer be polling. Both return
+	// at once.
+	Wake    func(payload string)
+	WakeAll func()
+	Logger  *slog.Logger
+}
+
+const (
+	// probeTimeout is how long the first notification may take.
+	probeTimeout = time.Second
+	// deafFor is how long a listener that heard nothing is not tried again.
+	deafFor = time.Minute
+	// linger is how long the connection outlives the last who waited, so that
+	// locks that are waited for often, and never for long, don't cost a connection
+	// each time.
+	linger = 250 * time.Millisecond
+
+	reconnectMin = 20 * time.Millisecond
+	reconnectMax = 5 * time.Second
+)
+
+// Listener serves all who wait in one Locker.
+type Listener struct {
+	cfg Config
+
+	// proven: the connection has heard its probe.
+	proven atomic.Bool
+
+	// mu guards what follows.
+	mu    sync.Mutex
+	users int
+	// stop ends the running goroutine, nil if there is none; idle does so some time
+	// after the last user has gone.
+	stop context.CancelFunc
+	idle *time.Timer
+	// notBefore is when a listener that couldn't hear may be tried again; never is
+	// set if the driver can't listen.
+	notBefore time.Time
+	never     bool
+
+	goroutines sync.WaitGroup
+}
+
+// New returns a Listener that owns nothing yet.
+func New(cfg Config) *Listener { return &Listener{cfg: cfg} }
+
+// Proven reports whether a release is now heard for certain, as long as the
+// connection lasts. A waiter asks before it looks at the lock.
+func (l *Listener) Proven() bool { return l.proven.Load() }
+
+// Use says that somebody waits, until Done.
+func (l *Listener) Use() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	l.users++
+
+	if l.idle != nil {
+		l.idle.Stop()
+		l.idle = nil
+	}
+
+	if l.stop != nil || l.never || time.Now().Before(l.notBefore) {
+		return
+	}
+
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop = stop
+
+	l.goroutines.Add(1)
+
+	go func() {
+		defer l.goroutines.Done()
+
+		l.run(ctx)
+	}()
+}
+
+// Done ends what Use began.
+func (l *Listener) Done() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	l.users--
+
+	if l.users == 0 && l.stop != nil {
+		l.idle = time.AfterFunc(linger, l.endIfUnused)
+	}
+}
+
+// Wait ends the linger and returns when the connection is closed. Nobody may wait
+// any more.
+func (l *Listener) Wait() {
+	l.endIfUnused()
+	l.goroutines.Wait()
+}
+
+func (l *Listener) endIfUnused() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if l.users == 0 && l.stop != nil {
+		l.end()
+	}
+}
+
+// end stops the goroutine. The mutex is held.
+func (l *Listener) end() {
+	if l.idle != nil {
+		l.idle.Stop()
+		l.idle = nil
+	}
+
+	l.stop()
+	l.stop = nil
+	l.proven.Store(false)
+}
+
+// run listens until ctx ends, or until it is clear that nothing will be heard.
+func (l *Listener) run(ctx context.Context) {
+	delay := reconnectMin
+
+	for {
+		began := time.Now()
+		err := l.listen(ctx)
+
+		if ctx.Err() != nil {
+			return
+		}
+
+		l.proven.Store(false)
+
+		if errors.Is(err, ErrUnsupported) || errors.Is(err, errDeaf) {
+			l.giveUp(ctx, err)
+
+			return
+		}
+
+		l.cfg.Logger.Warn("pglocker: listener lost its connection; waiting by polling until it is back", "error", err)
+
+		if time.Since(began) > reconnectMax {
+			delay = reconnectMin
+		}
+
+		select {
+		case <-time.After(delay/2 + rand.N(delay/2)):
+		case <-ctx.Done():
+			return
+		}
+
+		delay = min(2*delay, reconnectMax)
+	}
+}
+
+var errDeaf = errors.New("pglocker: a notification sent to the listener didn't arrive (a pooler in transaction mode?)")
+
+func (l *Listener) giveUp(ctx context.Context, err error) {
+	l.cfg.Logger.Info("pglocker: waiting by polling, without notifications", "reason", err)
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if ctx.Err() != nil {
+		return // another goroutine's turn
+	}
+
+	if errors.Is(err, ErrUnsupported) {
+		l.never = true
+	}
+
+	l.notBefore = time.Now().Add(deafFor)
+	l.end()
+}
+
+// listen is one connection's life.
+func (l *Listener) listen(ctx context.Context) error {
+	setup, cancel := context.WithTimeout(ctx, reconnectMax)
+	defer cancel()
+
+	conn, err := l.cfg.Open(setup)
+	if err != nil {
+		return err
+	}
+
+	defer conn.Close()
+
+	for _, channel := range []string{l.cfg.Probe, l.cfg.Channel} {
+		if err := conn.Listen(setup, channel); err != nil {
+			return err
+		}
+	}
+
+	probe, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+
+	if err := l.cfg.Notify(probe, l.cfg.Probe); err != nil {
+		return err
+	}
+
+	for wait := probe; ; {
+		channel, payload, err := conn.Wait(wait)
+
+		switch {
+		case err != nil && wait == probe && probe.Err() != nil && ctx.Err() == nil:
+			return errDeaf
+		case err != nil:
+			return err
+		case channel == l.cfg.Channel:
+			l.cfg.Wake(payload)
+		case channel == l.cfg.Probe:
+			wait = ctx
+
+			l.prove(ctx)
+			l.cfg.WakeAll()
+		}
+	}
+}
+
+func (l *Listener) prove(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if ctx.Err() == nil { // else end has run, and this connection counts no more
+		l.proven.Store(true)
+	}
+}

@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Claim is one attempt of somebody who waits for the lock. Like [Store.Acquire]
+// it grants the lock if it is free; if not, it leaves the mark that somebody
+// waits, for the time of mark, so that the release notifies. A mark of zero, and
+// a table without that column, leave none, and a failed attempt then costs no
+// write.
+//
+// The result of a failed attempt may show a row that is free: the lock was taken
+// by another at the same moment, or freed a moment after. owner must be of this
+// call alone, as for Acquire.
+func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin, mark time.Duration) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
+
+	text, args := sh.statements.try, g.args(id, Microseconds(ttl))
+	scan := scanTry
+
+	if mark > 0 && sh.full {
+		text, args = sh.statements.claim, append(args, Microseconds(mark))
+		scan = scanClaim
+	}
+
+	start := time.Now()
+	a := write(ctx, s, text, args, scan)
+
+	switch {
+	case a.err != nil && a.outcome == unknown && sh.full && ctx.Err() == nil:
+		// Ask again in the way that settles the doubt.
+		g.doubtful, g.cause, g.firstSent = true, a.err, start
+
+		return g.acquire(ctx, margin)
+	case a.err != nil:
+		return Result{}, a.err
+	case len(a.rows) == 0: // not there yet
+		return g.acquire(ctx, margin)
+	case a.rows[0].granted && a.rows[0].row.Remaining() <= margin: // most of it went by in a wait for the row
+		return s.swap(ctx, sh, sh.statements.refresh, id, a.rows[0].row.Generation, owner, ttl, margin)
+	case a.rows[0].granted:
+		return Result{Verdict: Granted, Row: a.rows[0].row, Mark: a.rows[0].mark, Sent: a.sent}, nil
+	}
+
+	return Result{Verdict: Busy, Row: a.rows[0].row, Mark: a.rows[0].mark}, nil
+}
+
+type attempted struct {
+	row     Row
+	granted bool
+	mark    time.Time
+}
+
+func scanTry(rows *sql.Rows) (a attempted, err error) {
+	var durable sql.NullString
+
+	a.row, err = scanRowAnd(rows, &durable, &a.granted)
+	a.mark = a.row.ContendedUntil
+
+	return a, err
+}
+
+func scanClaim(rows *sql.Rows) (a attempted, err error) {
+	var (
+		durable sql.NullString
+		mark    sql.NullTime
+	)
+
+	a.row, err = scanRowAnd(rows, &durable, &a.granted, &mark)
+	a.mark = utc(mark)
+
+	return a, err
+}

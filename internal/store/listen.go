@@ -1,0 +1,70 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ismurov/pglocker/internal/listen"
+)
+
+// OpenListening opens a connection that can listen. listen.ErrUnsupported: the
+// driver can't, or the pool is so small that another connection can't be meant.
+func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
+	connector, ok := connectorOf(s.db)
+	if !ok || !s.pgx {
+		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, s.db.Driver())
+	}
+
+	if s.db.Stats().MaxOpenConnections == 1 {
+		return nil, fmt.Errorf("%w: the pool is of one connection", listen.ErrUnsupported)
+	}
+
+	raw, err := connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	conn, ok := raw.(interface {
+		driver.Conn
+		Conn() *pgx.Conn
+	})
+	if !ok {
+		_ = raw.Close()
+
+		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, raw)
+	}
+
+	return &listening{driver: conn, pgx: conn.Conn()}, nil
+}
+
+type listening struct {
+	driver driver.Conn
+	pgx    *pgx.Conn
+}
+
+func (l *listening) Listen(ctx context.Context, channel string) error {
+	_, err := l.pgx.Exec(ctx, "LISTEN "+quoteIdentifier(channel))
+
+	return err
+}
+
+func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {
+	n, err := l.pgx.WaitForNotification(ctx)
+	if err != nil {
+		return "", "", err
+	}
+
+	return n.Channel, n.Payload, nil
+}
+
+func (l *listening) Close() { _ = l.driver.Close() } // nothing was left to be said on it
+
+// Notify sends an empty notification.
+func (s *Store) Notify(ctx context.Context, channel string) error {
+	_, err := s.db.ExecContext(ctx, "SELECT pg_notify($1, '')", channel)
+
+	return err
+}

@@ -1,0 +1,247 @@
+// Package waitqueue keeps, for each lock, the line of those in this process who
+// wait for it, in the order in which they came. Only the head of a line asks the
+// database; who leaves makes the next one head, which asks at once, so a wake-up
+// that the leaver may have swallowed is made good.
+//
+// A grant can be delivered to a waiter from outside. If it comes after the waiter
+// has left, delivery fails and the grant stays the deliverer's.
+package waitqueue
+
+import (
+	"container/list"
+	"sync"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// Queue holds the lines of all locks.
+type Queue struct {
+	// mu guards lines, and every line and waiter in it.
+	mu    sync.Mutex
+	lines map[string]*line
+}
+
+type line struct {
+	waiters list.List // of *Waiter, the head in front
+	// run counts grants delivered in a row, without one that the database decided
+	// between processes.
+	run int
+	// mark is the value of contended_until that this process wrote last, by the
+	// database's clock; othersUntil is until when, by the local clock, another
+	// process is known to wait, since it wrote another value.
+	mark        time.Time
+	othersUntil time.Time
+	// marked is when mark was written, by the local clock.
+	marked time.Time
+}
+
+// Waiter is one place in a line. It belongs to the goroutine that joined.
+type Waiter struct {
+	// TTL is the lease that a grant to this waiter must have.
+	TTL time.Duration
+
+	queue *Queue
+	id    string
+	place *list.Element // nil after leaving
+
+	wake     chan struct{}
+	promoted chan struct{}
+	grant    chan store.Result
+}
+
+// New returns an empty Queue.
+func New() *Queue {
+	return &Queue{lines: make(map[string]*line)}
+}
+
+// Join takes the last place in the line of a lock.
+func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+	if l == nil {
+		l = new(line)
+		q.lines[id] = l
+	}
+
+	w := &Waiter{
+		TTL:      ttl,
+		queue:    q,
+		id:       id,
+		wake:     make(chan struct{}, 1),
+		promoted: make(chan struct{}, 1),
+		grant:    make(chan store.Result, 1),
+	}
+	w.place = l.waiters.PushBack(w)
+
+	if l.waiters.Len() == 1 {
+		poke(w.wake)
+	}
+
+	return w
+}
+
+// Waiting reports whether anybody in this process waits for the lock.
+func (q *Queue) Waiting(id string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	return q.lines[id] != nil
+}
+
+// Head is the waiter that is next for the lock, nil if nobody waits; the number of
+// grants that were delivered in a row; and whether another process is known to
+// wait.
+func (q *Queue) Head(id string) (head *Waiter, run int, others bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+	if l == nil {
+		return nil, 0, false
+	}
+
+	return l.head(), l.run, time.Now().Before(l.othersUntil)
+}
+
+// MarkDue reports whether this process last marked the lock before the given
+// moment, or never.
+func (q *Queue) MarkDue(id string, before time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+
+	return l != nil && l.marked.Before(before)
+}
+
+// Marked notes that this process wrote a mark.
+func (q *Queue) Marked(id string, mark time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if l := q.lines[id]; l != nil {
+		l.mark, l.marked = mark, time.Now()
+	}
+}
+
+// Saw notes a mark that was found on the row when the database's clock was now.
+func (q *Queue) Saw(id string, mark, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+	if l != nil && !mark.Equal(l.mark) && mark.After(now) {
+		l.othersUntil = time.Now().Add(mark.Sub(now))
+	}
+}
+
+// EndRun is called when the database has decided between processes.
+func (q *Queue) EndRun(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if l := q.lines[id]; l != nil {
+		l.run = 0
+	}
+}
+
+// Wake makes the head of a line look again. It does nothing where nobody waits.
+func (q *Queue) Wake(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if l := q.lines[id]; l != nil {
+		l.head().look()
+	}
+}
+
+// WakeAll makes every head look again.
+func (q *Queue) WakeAll() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	for _, l := range q.lines {
+		l.head().look()
+	}
+}
+
+// Deliver gives the waiter a grant, and takes it out of the line; the next becomes
+// head and is told that the lock is held here. It is false if the waiter has left.
+func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := w.leave((*Waiter).promote)
+	if l == nil {
+		return false
+	}
+
+	l.run++
+	w.grant <- grant // there is room: a waiter is given one grant at most
+
+	return true
+}
+
+// Woken yields when this waiter, as the head, should look at the lock.
+func (w *Waiter) Woken() <-chan struct{} { return w.wake }
+
+// Promoted yields when this waiter has become the head because the one before it
+// was delivered the lock. There is nothing to look at until that lease ends.
+func (w *Waiter) Promoted() <-chan struct{} { return w.promoted }
+
+// Granted yields the grant that was delivered, if one is.
+func (w *Waiter) Granted() <-chan store.Result { return w.grant }
+
+// Leave gives up the place; the next in line becomes head. If a grant was
+// delivered before, it is returned, and the caller's to use or to pass on.
+func (w *Waiter) Leave() (grant store.Result, ok bool) {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+
+	w.leave((*Waiter).look)
+
+	select {
+	case grant = <-w.grant:
+		return grant, true
+	default:
+		return grant, false
+	}
+}
+
+// leave takes the waiter out of its line, which it returns, nil if it was out. A
+// new head is told by tell. The queue's mutex is held.
+func (w *Waiter) leave(tell func(head *Waiter)) *line {
+	if w.place == nil {
+		return nil
+	}
+
+	l := w.queue.lines[w.id]
+	wasHead := l.waiters.Front() == w.place
+
+	l.waiters.Remove(w.place)
+	w.place = nil
+
+	if l.waiters.Len() == 0 {
+		delete(w.queue.lines, w.id)
+	} else if wasHead {
+		tell(l.head())
+	}
+
+	return l
+}
+
+func (l *line) head() *Waiter { return l.waiters.Front().Value.(*Waiter) }
+
+func (w *Waiter) look()    { poke(w.wake) }
+func (w *Waiter) promote() { poke(w.promoted) }
+
+// poke leaves a token, unless one is there.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,65 @@
+package pglocker
+
+import (
+	"fmt"
+	"time"
+)
+
+// LockOption changes how [Locker.Do], [Locker.Lock] and [Locker.TryLock] take and
+// hold a lock.
+type LockOption func(*lockOptions)
+
+// lockOptions are what the options of one call add up to.
+type lockOptions struct {
+	relockInterval time.Duration
+	wait           time.Duration
+	minHold        time.Duration
+}
+
+// WithRelockInterval sets the time between renewals, which must be above zero and
+// below the TTL ([ErrInvalidRelockInterval]). Without it, [Locker.Lock] and
+// [Locker.TryLock] renew after a third of the TTL, and [Locker.Do] as its
+// argument says.
+func WithRelockInterval(d time.Duration) LockOption {
+	return func(o *lockOptions) { o.relockInterval = d }
+}
+
+// WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another
+// holds, for at most d, instead of failing at once; then they fail with
+// [ErrAlreadyLocked] all the same. [Locker.Lock], which waits as long as its
+// context allows, so gets a second limit. d must not be negative
+// ([ErrInvalidWait]).
+func WithWait(d time.Duration) LockOption {
+	return func(o *lockOptions) { o.wait = d }
+}
+
+// WithMinHold keeps the lock held until d has passed since it was granted, even
+// if it is unlocked before; the caller doesn't wait for that. It is for jobs that
+// must run once per time slot on machines whose clocks differ: a machine that is
+// late finds the lock still held. The hold is written when the lock is unlocked,
+// so that of a holder that crashes ends with its lease. d must be within 0 and
+// [MaxTTL] ([ErrInvalidMinHold]); it may be longer than the TTL.
+func WithMinHold(d time.Duration) LockOption {
+	return func(o *lockOptions) { o.minHold = d }
+}
+
+// newLockOptions adds the options up and checks them.
+func newLockOptions(ttl, relockInterval time.Duration, opts []LockOption) (lockOptions, error) {
+	o := lockOptions{relockInterval: relockInterval}
+	for _, opt := range opts {
+		opt(&o)
+	}
+
+	switch {
+	case o.relockInterval <= 0:
+		return o, fmt.Errorf("%w: %s is not above zero", ErrInvalidRelockInterval, o.relockInterval)
+	case o.relockInterval >= ttl:
+		return o, fmt.Errorf("%w: %s is not below the TTL of %s", ErrInvalidRelockInterval, o.relockInterval, ttl)
+	case o.wait < 0:
+		return o, fmt.Errorf("%w: %s is negative", ErrInvalidWait, o.wait)
+	case o.minHold < 0 || o.minHold > MaxTTL:
+		return o, fmt.Errorf("%w: %s is not within 0 and %s", ErrInvalidMinHold, o.minHold, MaxTTL)
+	}
+
+	return o, nil
+}

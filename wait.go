@@ -1,0 +1,295 @@
+package pglocker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
+)
+
+const (
+	// markFor is how long the mark of a waiting process stands on the row, and
+	// markEvery how often it is renewed.
+	markFor   = 10 * time.Second
+	markEvery = 4 * time.Second
+
+	// Without a listener that is known to hear, the head of a line polls, at first
+	// soon and then less often. With one it looks again at the end of the lease
+	// that it knows, and when it renews its mark.
+	pollMin = 5 * time.Millisecond
+	pollMax = 400 * time.Millisecond
+
+	// pollLate is how long after the known end of a lease it is looked at: that
+	// end was computed from an answer that was under way for a while.
+	pollLate = 2 * time.Millisecond
+
+	// giveUpGrace is how long a request goes on whose waiter has left. Its answer
+	// tells whether there is a grant to give back.
+	giveUpGrace = time.Second
+)
+
+// acquireWaiting takes the lock; if another holds it, and wait or limit say so, it
+// waits.
+func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Duration, wait bool, limit time.Duration) (store.Result, error) {
+	var held error
+
+	// Who comes while others wait in this process takes its place behind them.
+	if queueing := (wait || limit > 0) && l.queue.Waiting(lockID); !queueing {
+		res, err := l.acquire(ctx, lockID, ttl)
+		if !errors.Is(err, ErrAlreadyLocked) || !wait && limit == 0 {
+			return res, err
+		}
+
+		held = err
+	}
+
+	waiting := ctx
+
+	if limit > 0 {
+		var cancel context.CancelFunc
+
+		waiting, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+
+	w := waiter{locker: l, lockID: lockID, ttl: ttl, held: held}
+	span := l.watch.start(waiting, OperationWait, lockID, 1)
+
+	res, err := w.wait(span.ctx)
+	span.end(err)
+
+	if err != nil && limit > 0 && ctx.Err() == nil && waiting.Err() != nil && w.held != nil {
+		return res, w.held // the limit passed, not the caller's context
+	}
+
+	return res, err
+}
+
+// waiter is one caller that waits for a lock.
+type waiter struct {
+	locker *Locker
+	lockID string
+	ttl    time.Duration
+
+	place *waitqueue.Waiter
+	// held is the last answer of the database, an error with [*HeldError].
+	held error
+	// failures counts attempts without a listener, or without an answer, in a row.
+	failures int
+}
+
+// wait returns with a grant, delivered by who unlocked or won by asking, or with
+// an error when ctx ends.
+func (w *waiter) wait(ctx context.Context) (store.Result, error) {
+	l := w.locker
+
+	w.place = l.queue.Join(w.lockID, w.ttl)
+
+	l.listener.Use()
+	defer l.listener.Done()
+
+	look := time.NewTimer(time.Hour)
+	look.Stop()
+
+	defer look.Stop()
+
+	for {
+		select {
+		case res := <-w.place.Granted():
+			return res, nil
+		case <-ctx.Done():
+			return store.Result{}, w.leave(ctx.Err())
+		case <-l.ctx.Done():
+			return store.Result{}, w.leave(ErrClosed)
+		case <-w.place.Promoted():
+			// Held in this process, which hands it over. Only if it can't, the end of
+			// that lease matters.
+			look.Reset(jitter(min(w.ttl, markEvery)))
+
+			continue
+		case <-w.place.Woken():
+		case <-look.C:
+		}
+
+		// Whether a release will be heard is asked before the look: what is released
+		// after that look is then heard.
+		heard := l.listener.Proven()
+
+		res, answered, err := w.ask(ctx, heard)
+
+		switch {
+		case !answered:
+			continue // ctx or the Locker has ended
+		case err == nil && res.Verdict == store.Granted:
+			return res, nil
+		case err != nil && !store.Transient(err):
+			return store.Result{}, w.leave(err)
+		}
+
+		look.Reset(w.next(res, err, heard))
+	}
+}
+
+// ask asks the database once. The request is the Locker's, not the caller's: if
+// ctx ends while it is under way, it goes on for a moment so that a grant that
+// still arrives can be given back, whatever the table. answered is false if the
+// waiter need not know the answer any more.
+func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answered bool, err error) {
+	l := w.locker
+
+	var mark time.Duration
+	if heard && l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery)) {
+		mark = markFor
+	}
+
+	type reply struct {
+		res store.Result
+		err error
+	}
+
+	var (
+		name    = l.grantName()
+		replies = make(chan reply, 1)
+	)
+
+	requestCtx, cancel := context.WithTimeout(l.ctx, w.ttl)
+
+	end, err := l.begin()
+	if err != nil {
+		cancel()
+
+		return store.Result{}, false, err
+	}
+
+	go func() {
+		defer end()
+		defer cancel()
+
+		res, err := l.store.Claim(requestCtx, w.lockID, name, w.ttl, l.cfg.margin(w.ttl), mark)
+		if errors.Is(err, ErrUnknownOutcome) {
+			l.giveBack(w.lockID, name, w.ttl)
+		}
+
+		replies <- reply{res, err}
+	}()
+
+	select {
+	case r := <-replies:
+		if r.err == nil {
+			w.note(r.res, mark > 0)
+		}
+
+		if r.err == nil && r.res.Verdict == store.Granted {
+			// A grant that was delivered meanwhile is older, and over.
+			_, _ = w.place.Leave()
+			l.queue.EndRun(w.lockID)
+		}
+
+		return r.res, true, r.err
+	case <-ctx.Done():
+	case <-l.ctx.Done():
+	}
+
+	// Nobody waits for this request any more. If it still brings a grant, that is
+	// passed on.
+	abandoned := time.AfterFunc(giveUpGrace, cancel)
+
+	endPass, err := l.begin()
+	if err != nil {
+		return store.Result{}, false, nil // Close cancels the request; what it brings expires
+	}
+
+	go func() {
+		defer endPass()
+		defer abandoned.Stop()
+
+		if r := <-replies; r.err == nil && r.res.Verdict == store.Granted {
+			l.passOn(w.lockID, r.res, w.ttl)
+		}
+	}()
+
+	return store.Result{}, false, nil
+}
+
+// note keeps what an answer tells about the lock and about those who wait for it.
+func (w *waiter) note(res store.Result, marked bool) {
+	l := w.locker
+
+	l.queue.Saw(w.lockID, res.Mark, res.Row.Now)
+
+	if res.Verdict == store.Granted {
+		return
+	}
+
+	if marked {
+		l.queue.Marked(w.lockID, res.Row.ContendedUntil)
+	}
+
+	w.held = heldError(w.lockID, res.Row)
+}
+
+// next is how long the head of the line sleeps unless it is woken.
+func (w *waiter) next(res store.Result, err error, heard bool) time.Duration {
+	w.failures++
+
+	poll := min(pollMin<<min(w.failures, 10), pollMax)
+	if heard && err == nil {
+		w.failures = 0
+		poll = markEvery
+	}
+
+	if err != nil || !res.Row.Held() {
+		poll = min(poll, pollMax) // lost to another, whose lease isn't known yet
+	}
+
+	poll = jitter(poll)
+
+	if res.Row.Held() {
+		poll = min(poll, res.Row.Remaining()+pollLate)
+	}
+
+	return poll
+}
+
+// jitter is between half of d and all of it, so that those who wait don't ask in
+// step.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
+
+// leave gives up the place in the line, and passes on a grant that came too late.
+func (w *waiter) leave(err error) error {
+	if res, ok := w.place.Leave(); ok {
+		end, beginErr := w.locker.begin()
+		if beginErr == nil {
+			go func() {
+				defer end()
+				w.locker.passOn(w.lockID, res, w.ttl)
+			}()
+		}
+	}
+
+	if w.held != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		return fmt.Errorf("%w: %w", err, w.held)
+	}
+
+	return err
+}
+
+// passOn gives up a grant that nobody wants any more, for as long as its lease
+// may run.
+func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
+	ctx, cancel := context.WithTimeout(l.ctx, ttl)
+	defer cancel()
+
+	given := tenure{lockID: lockID, generation: res.Row.Generation}
+
+	for {
+		err := l.pass(ctx, l.store, &given)
+		if err == nil || !store.Transient(err) || !store.Pause(ctx, pollMax) {
+			return
+		}
+	}
+}
