@@ -30,11 +30,12 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 
-	query, args := lk.GuardSQL()
-
 	var generation int64
 
-	err := tx.QueryRowContext(ctx, query, args...).Scan(&generation)
+	st := lk.locker.store
+	args := st.GuardArgs(lk.lease.LockID, lk.lease.Generation)
+
+	err := tx.QueryRowContext(ctx, st.GuardSQL(), args...).Scan(&generation)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%w: found by the guard of %q", ErrLockLost, lk.lease.LockID)
 	}

@@ -52,6 +52,8 @@ type Renewer struct {
 	idle Session
 	// attempts are those under way.
 	attempts map[*attempt]struct{}
+	// looksAt is when the loop looks again by itself.
+	looksAt time.Time
 
 	// wake makes the loop look again; one token is enough.
 	wake chan struct{}
@@ -85,6 +87,7 @@ func (r *Renewer) Add(l *Lease, term Term) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
+	now := time.Now()
 	l.term = term
 	l.next = term.Sent
 	if !l.RenewNow {
@@ -99,10 +102,15 @@ func (r *Renewer) Add(l *Lease, term Term) {
 
 		r.goroutines.Add(1)
 
+		r.looksAt = time.Now()
+
 		go r.run(ctx)
 	}
 
-	r.poke()
+	// Leases come and go far more often than one is due.
+	if l.next.Before(r.looksAt) || now.Add(term.Left(now)).Before(r.looksAt) {
+		r.poke()
+	}
 }
 
 // Remove stops keeping a lease alive and returns its last term. A renewal under
@@ -233,6 +241,7 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 	}
 
 	do.next = max(next, time.Microsecond)
+	r.looksAt = now.Add(do.next)
 
 	return do
 }

@@ -27,6 +27,7 @@ var (
 const (
 	codeDatetimeOverflow     = "22008"
 	codeReadOnlyTransaction  = "25006"
+	codeInvalidStatementName = "26000"
 	codeSerializationFailure = "40001"
 	codeCompletionUnknown    = "40003"
 	codeDeadlockDetected     = "40P01"
@@ -34,6 +35,7 @@ const (
 	codeUndefinedColumn      = "42703"
 	codeUndefinedFunction    = "42883"
 	codeUndefinedTable       = "42P01"
+	codeDuplicateStatement   = "42P05"
 	codeFeatureNotSupported  = "0A000"
 	codeNotInState           = "55000"
 	codeLockNotAvailable     = "55P03"

@@ -55,7 +55,7 @@ var (
 // 'table', 'column NAME', 'storage NAME', 'partitioned'. It reads the catalogs alone, which
 // needs no privilege on what they describe.
 const sqlPresent = `
-SELECT 'schema' FROM pg_catalog.pg_namespace WHERE nspname = $1
+SELECT 'schema' FROM pg_catalog.pg_namespace WHERE nspname = $1::text
 UNION ALL
 SELECT part
   FROM pg_catalog.pg_class AS c
@@ -72,14 +72,15 @@ SELECT part
         UNION ALL
         SELECT 'partitioned' WHERE c.relkind = 'p'
        ) AS p (part)
- WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
+ WHERE n.nspname = $1::text AND c.relname = $2::text AND c.relkind IN ('r', 'p')`
 
 // Migrate makes the table, or adds what an older one lacks. Where nothing is
 // missing it only reads the catalogs.
 func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	s := New(db, table)
+	s.unnamed.Store(true) // each text is sent once
 
-	missing, err := s.missing(ctx, readPresent(db))
+	missing, err := s.missing(ctx, db)
 	if err == nil && len(missing) > 0 {
 		err = s.migrate(ctx)
 	}
@@ -117,21 +118,21 @@ func (s *Store) migrateOnce(ctx context.Context) (err error) {
 		}
 	}()
 
-	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", int64(migrationLock)); err != nil {
+	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
 		return err
 	}
 
-	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'"); err != nil {
+	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'", s.arguments(nil)...); err != nil {
 		return err
 	}
 
-	missing, err := s.missing(ctx, readPresent(tx))
+	missing, err := s.missing(ctx, tx)
 	if err != nil {
 		return err
 	}
 
 	for _, ddl := range missing {
-		if _, err = tx.ExecContext(ctx, ddl); err != nil {
+		if _, err = tx.ExecContext(ctx, ddl, s.arguments(nil)...); err != nil {
 			return err
 		}
 	}
@@ -140,8 +141,8 @@ func (s *Store) migrateOnce(ctx context.Context) (err error) {
 }
 
 // missing returns the statements that complete the schema, in order.
-func (s *Store) missing(ctx context.Context, present func(context.Context, Table) (map[string]bool, error)) ([]string, error) {
-	there, err := present(ctx, s.table)
+func (s *Store) missing(ctx context.Context, db querier) ([]string, error) {
+	there, err := s.present(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -195,30 +196,30 @@ func ddlSetStorage(there map[string]bool) string {
 	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
 }
 
-// readPresent reads what there is over a handle or inside a transaction.
-func readPresent(db interface {
+// querier is a handle, or a transaction of it.
+type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-},
-) func(context.Context, Table) (map[string]bool, error) {
-	return func(ctx context.Context, table Table) (map[string]bool, error) {
-		rows, err := db.QueryContext(ctx, sqlPresent, table.Schema, table.Name)
-		if err != nil {
+}
+
+// present reads what there is of the schema, see sqlPresent.
+func (s *Store) present(ctx context.Context, db querier) (map[string]bool, error) {
+	rows, err := db.QueryContext(ctx, sqlPresent, s.arguments([]any{s.table.Schema, s.table.Name})...)
+	if err != nil {
+		return nil, err
+	}
+
+	defer func() { _ = rows.Close() }() // closed by the last Next, unless Scan fails
+
+	present := make(map[string]bool)
+
+	for rows.Next() {
+		var part string
+		if err := rows.Scan(&part); err != nil {
 			return nil, err
 		}
 
-		defer func() { _ = rows.Close() }() // closed by the last Next, unless Scan fails
-
-		present := make(map[string]bool)
-
-		for rows.Next() {
-			var part string
-			if err := rows.Scan(&part); err != nil {
-				return nil, err
-			}
-
-			present[part] = true
-		}
-
-		return present, rows.Err()
+		present[part] = true
 	}
+
+	return present, rows.Err()
 }

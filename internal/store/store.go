@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -23,6 +24,10 @@ type Store struct {
 	// was not sent, and returns at once when a context ends; lib/pq does
 	// neither, and of others nothing is known.
 	pgx bool
+
+	// unnamed: named statements don't outlive a transaction here. It is found out
+	// by the first that gets lost, see lostStatement.
+	unnamed *atomic.Bool
 
 	// detached counts statements that were left behind by callers whose context
 	// ended, and whose driver still waits for the answer.
@@ -38,6 +43,7 @@ func New(db *sql.DB, table Table) *Store {
 		table:    table,
 		shape:    new(shapeCache),
 		pgx:      isPgx,
+		unnamed:  new(atomic.Bool),
 		detached: new(sync.WaitGroup),
 	}
 }
@@ -48,6 +54,35 @@ func (s *Store) On(db *sql.DB) *Store {
 	on.db = db
 
 	return &on
+}
+
+// arguments are what the driver is given. pgx prepares every statement under a
+// name, unless it is told not to.
+func (s *Store) arguments(args []any) []any {
+	if !s.pgx || !s.unnamed.Load() {
+		return args
+	}
+
+	return append([]any{pgx.QueryExecModeExec}, args...)
+}
+
+// lostStatement reports whether a statement failed only because its name was
+// prepared on another connection than it ran on, as happens behind a pooler in
+// transaction mode. From then on no names are used.
+func (s *Store) lostStatement(err error, named bool) bool {
+	switch sqlState(err) {
+	case codeInvalidStatementName, codeDuplicateStatement:
+		s.unnamed.Store(true)
+
+		return s.pgx && named
+	}
+
+	return false
+}
+
+// GuardArgs are the arguments of GuardSQL for database/sql.
+func (s *Store) GuardArgs(id string, generation int64) []any {
+	return s.arguments([]any{id, generation})
 }
 
 // GuardSQL is the query that proves, in a transaction of somebody else's, that
@@ -70,6 +105,8 @@ type answer[T any] struct {
 	rows []T
 	// sent is the moment just before the statement went out.
 	sent time.Time
+	// named: the driver may have sent it under a name.
+	named bool
 	// outcome tells how an error is meant.
 	outcome outcome
 	err     error
@@ -126,9 +163,10 @@ func askDriver[T any](
 		return answer[T]{err: ended(ctx)}
 	}
 
+	a.named = !s.unnamed.Load()
 	a.sent = time.Now()
 
-	rows, err := conn.QueryContext(ctx, text, args...)
+	rows, err := conn.QueryContext(ctx, text, s.arguments(args)...)
 	if err != nil {
 		a.err, a.outcome = err, judge(err, s.pgx)
 
@@ -209,7 +247,7 @@ func write[T any](ctx context.Context, s *Store, text string, args []any, scan f
 
 				return a
 			}
-		case a.outcome == refused && retriable(a.err):
+		case a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named)):
 		case a.outcome == unknown:
 			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
 
@@ -236,7 +274,7 @@ func read[T any](ctx context.Context, s *Store, text string, args []any, scan fu
 	for n := 1; ; n++ {
 		a := ask(ctx, s, text, args, scan)
 
-		again := a.outcome != refused || retriable(a.err)
+		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
 		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
 			if a.err != nil {
 				a.err = s.explain(a.err)
