@@ -6,12 +6,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -145,12 +145,13 @@ func (c *child) report(t *testing.T) report {
 
 // isGone tells whether there is no process of that id, or only a zombie that
 // waits for init.
-func isGone(pid int) bool {
-	if syscall.Kill(pid, 0) != nil {
-		return true
+func isGone(t *testing.T, pid int) bool {
+	t.Helper()
+	all, err := findProcesses(func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
 	}
-	out, _ := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
-	return len(out) == 0 || out[0] == 'Z'
+	return !slices.ContainsFunc(all, func(p process) bool { return p.pid == pid })
 }
 
 func TestNothingOutlivesTheProcess(t *testing.T) {
@@ -188,7 +189,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 				}
 			}
 			if r.Watchdog != 0 {
-				eventually(t, "the watchdog ends", func() bool { return isGone(r.Watchdog) })
+				eventually(t, "the watchdog ends", func() bool { return isGone(t, r.Watchdog) })
 			}
 		})
 	}
@@ -257,21 +258,11 @@ func sharedMemoryOf(dataDir string) []string {
 	return nil
 }
 
+// sharedMemoryExists can look on Linux only.
 func sharedMemoryExists(id string) bool {
-	return exec.Command("ipcs", "-m", "-i", id).Run() == nil && listsSegment(id)
-}
-
-func listsSegment(id string) bool {
-	file, err := os.Open("/proc/sysvipc/shm")
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		var key int64
-		var shmid string
-		if _, err := fmt.Sscan(lines.Text(), &key, &shmid); err == nil && shmid == id {
+	list, _ := os.ReadFile("/proc/sysvipc/shm")
+	for line := range strings.Lines(string(list)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[1] == id {
 			return true
 		}
 	}

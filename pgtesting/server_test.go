@@ -80,7 +80,7 @@ func TestServerStopLeavesNothing(t *testing.T) {
 			}
 			wantNothingLeft(t, s.DataDir())
 			wantEmpty(t, tmp)
-			if !isGone(watchdog) {
+			if !isGone(t, watchdog) {
 				t.Error("the watchdog is left")
 			}
 			for _, id := range segments {
