@@ -1,0 +1,317 @@
+package pglocker_test
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// The code of the README is compiled and run, its SQL too.
+
+const readmeURL = "postgres://postgres:postgres@localhost:5432/postgres?sslmode=disable"
+
+// readmeBlocks returns the README's code in a language, in order.
+func readmeBlocks(t *testing.T, language string) []string {
+	t.Helper()
+
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllSubmatch(text, -1) {
+		blocks = append(blocks, string(m[1]))
+	}
+
+	if len(blocks) == 0 {
+		t.Fatalf("the README has no code in %s", language)
+	}
+
+	return blocks
+}
+
+// The README has three kinds of Go code.
+func isProgram(block string) bool  { return strings.HasPrefix(block, "package main\n") }
+func isTestFile(block string) bool { return strings.Contains(block, "func TestMain(") }
+func isFragment(block string) bool { return !isProgram(block) && !isTestFile(block) }
+
+// goCommand runs the go command on a file with the given text, as if it belonged
+// to this module.
+func goCommand(t *testing.T, command, name, text string, env ...string) {
+	t.Helper()
+
+	file := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	cmd := exec.CommandContext(t.Context(), "go", command, file)
+	cmd.Env = append(os.Environ(), env...)
+
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s\nof:\n%s", command, err, out, text)
+	}
+}
+
+func TestReadmeProgram(t *testing.T) {
+	program := readmeBlocks(t, "go")[0]
+	if !isProgram(program) || !strings.Contains(program, readmeURL) {
+		t.Fatalf("not the program:\n%s", program)
+	}
+
+	url := newDatabase(t) // skips where tests without databases are asked for
+
+	switch server := databases.Server(); {
+	case server == nil:
+		t.Log("a server is given: the program runs with the URL of a database on it")
+	case !relay(t, 5432, server.Port()):
+		t.Log("port 5432 of localhost is taken: the program runs with another URL")
+	default:
+		url = readmeURL
+	}
+
+	goCommand(t, "run", "main.go", strings.ReplaceAll(program, readmeURL, url))
+
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	defer db.Close()
+
+	var (
+		generation int64
+		held       bool
+	)
+
+	err = db.QueryRowContext(t.Context(), `
+		SELECT generation, expires_at > clock_timestamp()
+		  FROM pglocker.lock_statuses WHERE lock_id = 'long-task-lock'`).Scan(&generation, &held)
+	if err != nil || generation < 3 || held {
+		t.Errorf("after the program: generation %d, held %t, error %v", generation, held, err)
+	}
+}
+
+// relay passes connections to localhost's port on to a port of 127.0.0.1 until
+// the test has ended. It is false if the port is taken.
+func relay(t *testing.T, port, to int) bool {
+	t.Helper()
+
+	var (
+		listeners []net.Listener
+		open      sync.WaitGroup
+	)
+
+	t.Cleanup(func() {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+
+		open.Wait()
+	})
+
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(host, fmt.Sprint(port)))
+
+		switch {
+		case err == nil:
+			listeners = append(listeners, l)
+		case host == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE):
+			t.Log(err)
+
+			return false
+		default: // a machine without IPv6
+		}
+	}
+
+	for _, l := range listeners {
+		open.Go(func() {
+			for {
+				client, err := l.Accept()
+				if err != nil {
+					return
+				}
+
+				open.Go(func() {
+					defer client.Close()
+
+					server, err := new(net.Dialer).DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", to))
+					if err != nil {
+						return
+					}
+					defer server.Close()
+
+					open.Go(func() {
+						_, _ = io.Copy(server, client)
+						_ = server.Close()
+					})
+
+					_, _ = io.Copy(client, server)
+				})
+			}
+		})
+	}
+
+	return true
+}
+
+// TestReadmeFragments makes functions of the README's fragments, with what they
+// take for granted, and runs them.
+func TestReadmeFragments(t *testing.T) {
+	url := newDatabase(t)
+
+	var functions, calls strings.Builder
+
+	for n, block := range slices.DeleteFunc(readmeBlocks(t, "go"), func(b string) bool { return !isFragment(b) }) {
+		fmt.Fprintf(&functions, "\nfunc fragment%d(ctx context.Context, db *sql.DB, locker *pglocker.Locker) error {\n", n)
+		fmt.Fprintf(&functions, "\t_, _, _ = ctx, db, locker\n%s}\n", block)
+		fmt.Fprintf(&calls, "\tcheck(fragment%d(ctx, db, locker))\n", n)
+	}
+
+	ddl := strings.Join(readmeBlocks(t, "sql"), "\n") +
+		"CREATE TABLE reports (name TEXT, body TEXT, token BIGINT); INSERT INTO reports VALUES ('nightly', '', 0);"
+
+	goCommand(t, "run", "main.go", `package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ismurov/pglocker"
+)
+
+var (
+	_ = errors.New
+	_ = fmt.Sprint
+	_ = time.Second
+)
+
+func task(ctx context.Context) error { return ctx.Err() }
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+func main() {
+	ctx := context.Background()
+
+	db, err := sql.Open("pgx", os.Getenv("README_URL"))
+	check(err)
+
+	_, err = db.ExecContext(ctx, `+"`"+ddl+"`"+`)
+	check(err)
+
+	locker, err := pglocker.NewWithMigrateDB(ctx, db, &pglocker.Config{})
+	check(err)
+
+`+calls.String()+"}\n"+functions.String(), "README_URL="+url)
+}
+
+func TestReadmeTestFile(t *testing.T) {
+	url := newDatabase(t)
+
+	for _, block := range slices.DeleteFunc(readmeBlocks(t, "go"), func(b string) bool { return !isTestFile(b) }) {
+		goCommand(t, "test", "readme_test.go", `package readme_test
+
+import (
+	"context"
+	"database/sql"
+	"net/url"
+	"os"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/pgtesting"
+)
+
+`+block, "CI_DATABASE_URL="+url)
+	}
+}
+
+// TestDocumentsNameWhatExists: links to files, errors by their names, and verbs
+// of make.
+func TestDocumentsNameWhatExists(t *testing.T) {
+	t.Parallel()
+
+	var documents []string
+
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && entry.Name() == ".git" {
+			return fs.SkipDir
+		}
+
+		if strings.HasSuffix(path, ".md") {
+			documents = append(documents, path)
+		}
+
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	errorNames := read(t, "errors.go")
+	verbs := read(t, "Makefile")
+
+	for _, document := range documents {
+		text := read(t, document)
+
+		for _, link := range regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`).FindAllStringSubmatch(text, -1) {
+			if strings.Contains(link[1], "://") {
+				continue
+			}
+
+			if _, err := os.Stat(filepath.Join(filepath.Dir(document), link[1])); err != nil {
+				t.Errorf("%s: %v", document, err)
+			}
+		}
+
+		for _, name := range regexp.MustCompile("`(?:pglocker\\.)?(Err[A-Z]\\w+)`").FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(errorNames, "\n\t"+name[1]+" = ") {
+				t.Errorf("%s: there is no %s", document, name[1])
+			}
+		}
+
+		for _, verb := range regexp.MustCompile("(?m)(?:`|^    )make ([a-z-]+)").FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(verbs, "\n"+verb[1]+":") {
+				t.Errorf("%s: there is no make %s", document, verb[1])
+			}
+		}
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return string(text)
+}
