@@ -235,9 +235,13 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 		return do
 	}
 
-	if len(due) > 0 && r.mayStart() {
+	switch {
+	case len(due) == 0:
+	case r.mayStart():
 		a := r.start(ctx, now, r.fill(due, now))
 		next = min(next, a.overdue.Sub(now))
+	default:
+		next = min(next, r.hurry(due, now))
 	}
 
 	do.next = max(next, time.Microsecond)
@@ -282,6 +286,24 @@ func (r *Renewer) mayStart() bool {
 	oldest.cancel() // its end wakes the loop
 
 	return false
+}
+
+// hurry ends the patience with the attempt under way as early as those leases
+// need it that are due and have to wait for its end: its own may have far more
+// time. It returns how long that is.
+func (r *Renewer) hurry(due []*Lease, now time.Time) time.Duration {
+	patience := due[0].patience(now)
+	for _, l := range due[1:] {
+		patience = min(patience, l.patience(now))
+	}
+
+	for a := range r.attempts {
+		if overdue := now.Add(patience); !a.doubled && overdue.Before(a.overdue) {
+			a.overdue = overdue
+		}
+	}
+
+	return patience
 }
 
 // fill adds to what is due the leases that will be soon: a tenth of their
