@@ -1,0 +1,329 @@
+package waitqueue_test
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
+)
+
+// has reports whether the channel holds something, and takes it.
+func has[T any](from <-chan T) bool {
+	select {
+	case <-from:
+		return true
+	default:
+		return false
+	}
+}
+
+// expect fails the test unless exactly the named signals of a waiter are there.
+func expect(t *testing.T, what string, w *waitqueue.Waiter, woken, promoted, granted bool) {
+	t.Helper()
+
+	for _, signal := range []struct {
+		name      string
+		got, want bool
+	}{
+		{"woken", has(w.Woken()), woken},
+		{"promoted", has(w.Promoted()), promoted},
+		{"granted", has(w.Granted()), granted},
+	} {
+		if signal.got != signal.want {
+			t.Errorf("%s: %s is %t, want %t", what, signal.name, signal.got, signal.want)
+		}
+	}
+}
+
+// isHead fails the test unless w is next for the lock.
+func isHead(t *testing.T, what string, q *waitqueue.Queue, id string, w *waitqueue.Waiter) {
+	t.Helper()
+
+	if head, _, _ := q.Head(id); head != w {
+		t.Errorf("%s: another is the head", what)
+	}
+}
+
+func grant(generation int64) store.Result {
+	return store.Result{Verdict: store.Granted, Row: store.Row{Generation: generation}}
+}
+
+// TestOnlyTheHeadIsWoken: the first to come looks at once, who comes later waits
+// its turn, and what wakes a line wakes its head alone.
+func TestOnlyTheHeadIsWoken(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	first := q.Join("a", time.Second)
+	second := q.Join("a", time.Second)
+	other := q.Join("b", time.Second)
+
+	expect(t, "the first of a line", first, true, false, false)
+	expect(t, "the second", second, false, false, false)
+	expect(t, "the first of another line", other, true, false, false)
+
+	for range 3 {
+		q.Wake("a")
+	}
+
+	expect(t, "the head, however often it was woken", first, true, false, false)
+	expect(t, "the head, once it has taken that", first, false, false, false)
+	expect(t, "the second", second, false, false, false)
+	expect(t, "the head of another line", other, false, false, false)
+
+	q.WakeAll()
+	expect(t, "the head after WakeAll", first, true, false, false)
+	expect(t, "the second after WakeAll", second, false, false, false)
+	expect(t, "the other head after WakeAll", other, true, false, false)
+
+	q.Wake("nobody waits for this")
+}
+
+// TestDeliveredInOrder: grants go to those who wait in the order in which they
+// came, and each next one is promoted, not woken: the lock is held.
+func TestDeliveredInOrder(t *testing.T) {
+	t.Parallel()
+
+	const n = 20
+
+	q := waitqueue.New()
+	waiters := make([]*waitqueue.Waiter, n)
+
+	for i := range waiters {
+		waiters[i] = q.Join("a", time.Duration(i))
+	}
+
+	has(waiters[0].Woken())
+
+	for i, w := range waiters {
+		head, run, _ := q.Head("a")
+		if head != w || head.TTL != time.Duration(i) || run != i {
+			t.Fatalf("at turn %d the head has the TTL %d, after a run of %d", i, head.TTL, run)
+		}
+
+		if !q.Deliver(head, grant(int64(i))) {
+			t.Fatalf("turn %d was not delivered", i)
+		}
+
+		if got := <-w.Granted(); got.Row.Generation != int64(i) {
+			t.Errorf("turn %d got the grant %d", i, got.Row.Generation)
+		}
+
+		if i+1 < n {
+			expect(t, "the next", waiters[i+1], false, true, false)
+		}
+
+		if q.Deliver(w, grant(99)) {
+			t.Errorf("turn %d was delivered twice", i)
+		}
+	}
+
+	if head, run, _ := q.Head("a"); head != nil || run != 0 || q.Waiting("a") {
+		t.Error("somebody waits in an empty line")
+	}
+}
+
+// TestHeadLeaves: the next looks, since the leaver may have taken a wake-up with
+// it. Nobody is bothered when another than the head leaves.
+func TestHeadLeaves(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	first, second, third, fourth := q.Join("a", 1), q.Join("a", 1), q.Join("a", 1), q.Join("a", 1)
+
+	if _, ok := second.Leave(); ok {
+		t.Error("who was granted nothing left with a grant")
+	}
+
+	expect(t, "the third, when the second left", third, false, false, false)
+	isHead(t, "when the second left", q, "a", first)
+
+	for range 2 { // leaving again changes nothing
+		if _, ok := first.Leave(); ok {
+			t.Error("who was granted nothing left with a grant")
+		}
+	}
+
+	isHead(t, "when the first left", q, "a", third)
+	expect(t, "the third, when the first left", third, true, false, false)
+	expect(t, "the fourth, when the first left", fourth, false, false, false)
+
+	if q.Deliver(first, grant(1)) {
+		t.Error("who left was delivered a grant")
+	}
+
+	isHead(t, "after a delivery in vain", q, "a", third)
+	expect(t, "the third, after a delivery in vain", third, false, false, false)
+
+	third.Leave()
+	fourth.Leave()
+
+	if q.Waiting("a") {
+		t.Error("somebody waits in an empty line")
+	}
+}
+
+// TestLeaveWithGrant: a grant that was delivered before is the leaver's to pass on.
+func TestLeaveWithGrant(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	first, second := q.Join("a", 1), q.Join("a", 1)
+
+	if !q.Deliver(first, grant(7)) {
+		t.Fatal("not delivered")
+	}
+
+	got, ok := first.Leave()
+	if !ok || got.Row.Generation != 7 {
+		t.Errorf("left with %+v, %t, want the grant", got, ok)
+	}
+
+	if _, again := first.Leave(); again {
+		t.Error("the same grant came twice")
+	}
+
+	expect(t, "the next", second, false, true, false)
+	isHead(t, "after the first", q, "a", second)
+}
+
+// TestDeliverLeaveRace: whoever is first, each grant has one owner: it was
+// delivered and is received or found on leaving, or was not delivered.
+func TestDeliverLeaveRace(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+
+	for i := range 2000 {
+		var (
+			w         = q.Join("a", 1)
+			next      = q.Join("a", 1)
+			both      sync.WaitGroup
+			delivered bool
+			found     bool
+		)
+
+		both.Go(func() { delivered = q.Deliver(w, grant(int64(i))) })
+		both.Go(func() { _, found = w.Leave() })
+		both.Wait()
+
+		if delivered != found {
+			t.Fatalf("round %d: delivered %t, found on leaving %t", i, delivered, found)
+		}
+
+		expect(t, "the next", next, !delivered, delivered, false)
+		isHead(t, "after either", q, "a", next)
+		next.Leave()
+	}
+}
+
+// TestRun: deliveries in a row are counted until the database decides.
+func TestRun(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+
+	run := func() int {
+		_, run, _ := q.Head("a")
+
+		return run
+	}
+
+	for range 5 {
+		q.Join("a", 1)
+	}
+
+	for want := range 3 {
+		if got := run(); got != want {
+			t.Errorf("a run of %d, want %d", got, want)
+		}
+
+		head, _, _ := q.Head("a")
+		q.Deliver(head, grant(1))
+	}
+
+	head, _, _ := q.Head("a")
+	head.Leave()
+
+	if got := run(); got != 3 {
+		t.Errorf("a run of %d when a waiter has left, want 3", got)
+	}
+
+	q.EndRun("b")
+	q.EndRun("a")
+
+	if got := run(); got != 0 {
+		t.Errorf("a run of %d when it has ended, want 0", got)
+	}
+}
+
+// TestOthers: a mark that this process didn't write tells of another one that
+// waits, for as long as the mark says, by the clock that runs here.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		const skew = 42 * time.Hour // between the database's clock and ours
+
+		var (
+			q      = waitqueue.New()
+			now    = func() time.Time { return time.Now().Add(skew) }
+			others = func() bool {
+				_, _, others := q.Head("a")
+
+				return others
+			}
+		)
+
+		if others() || q.MarkDue("a", time.Now()) {
+			t.Error("others, or a mark is due, where nobody waits")
+		}
+
+		q.Saw("a", now().Add(time.Minute), now()) // nobody waits: forgotten
+		q.Join("a", 1)
+
+		if others() {
+			t.Error("others before a mark was seen")
+		}
+
+		if !q.MarkDue("a", time.Now().Add(-time.Hour)) {
+			t.Error("the first mark is not due")
+		}
+
+		mine := now().Add(10 * time.Second)
+		q.Marked("a", mine)
+
+		if q.MarkDue("a", time.Now().Add(-time.Second)) || !q.MarkDue("a", time.Now().Add(time.Second)) {
+			t.Error("when a mark is due doesn't go by when it was written")
+		}
+
+		q.Saw("a", mine, now())
+		q.Saw("a", time.Time{}, now())
+		q.Saw("a", now().Add(-time.Second), now())
+
+		if others() {
+			t.Error("others by the own mark, by none, or by one that has passed")
+		}
+
+		q.Saw("a", now().Add(9*time.Second), now())
+
+		if !others() {
+			t.Error("no others, though one left a mark")
+		}
+
+		time.Sleep(9*time.Second - 1)
+
+		if !others() {
+			t.Error("no others, a moment before their mark ends")
+		}
+
+		time.Sleep(1)
+
+		if others() {
+			t.Error("others, though their mark has ended")
+		}
+	})
+}
