@@ -7,6 +7,10 @@
 // the function through its context when the lock can't be trusted any more, and
 // releases the lock at the end. Take this one unless you have a reason not to.
 //
+// [Locker.Lock], which waits, and [Locker.TryLock] return a [Lock] that is held
+// until [Lock.Unlock]: the same for work that isn't a function call. In both,
+// [Lock.Guard] ties a transaction to the lock.
+//
 // The lease verbs are one statement each, for programs that keep the
 // [LockStatus] themselves, such as one that hands it from one request to the next:
 // [Locker.CreateLock], [Locker.GetLockStatus], [Locker.AcquireLock],
@@ -60,9 +64,10 @@
 // Tokens of a lock strictly increase with every grant, whatever happens. Only one
 // holder believes in a lock at a time, as long as the database loses no commits,
 // its clock doesn't jump by more than the margin, and the holder's process isn't
-// paused. For those cases there is the token: [Lock.Token], or the generation of
-// the status. A resource that refuses tokens smaller than the largest it has seen
-// is safe in all of them. docs/guarantees.md in the repository says it in full.
+// paused. For those cases there are the guard, for transactions in the same
+// database, and the token, [Lock.Token] or the generation of the status: a resource
+// that refuses tokens smaller than the largest it has seen is safe in all of them.
+// docs/guarantees.md in the repository says it in full.
 //
 // An outcome that nobody knows is an error of its own, [ErrUnknownOutcome], and is
 // neither held nor free.
