@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -157,15 +158,19 @@ func isGone(t *testing.T, pid int) bool {
 func TestNothingOutlivesTheProcess(t *testing.T) {
 	for _, c := range []struct {
 		name, mode string
-		end        func(*child) error
+		end        func(*child, report) error
 	}{
-		{"killed with its group", childServes, func(c *child) error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) }},
-		{"interrupted with its group", childServes, func(c *child) error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGINT) }},
-		{"killed while the server is frozen", childFreezes, func(c *child) error { return c.cmd.Process.Kill() }},
-		{"killed while the server is down", childKills, func(c *child) error { return c.cmd.Process.Kill() }},
-		{"killed before the server starts", childCreates, func(c *child) error { return c.cmd.Process.Kill() }},
-		{"main returns without Stop", childServes, func(c *child) error { return c.input.Close() }},
-		{"exits without Stop", childExits, func(*child) error { return nil }},
+		{"killed with its group", childServes, func(c *child, _ report) error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) }},
+		{"interrupted with its group", childServes, func(c *child, _ report) error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGINT) }},
+		{"killed while the server is frozen", childFreezes, func(c *child, _ report) error { return c.cmd.Process.Kill() }},
+		{"killed after the frozen server's main process", childFreezes, func(c *child, r report) error {
+			main := (&Server{dir: filepath.Dir(r.DataDir)}).lockFile().pid
+			return errors.Join(syscall.Kill(main, syscall.SIGKILL), c.cmd.Process.Kill())
+		}},
+		{"killed while the server is down", childKills, func(c *child, _ report) error { return c.cmd.Process.Kill() }},
+		{"killed before the server starts", childCreates, func(c *child, _ report) error { return c.cmd.Process.Kill() }},
+		{"main returns without Stop", childServes, func(c *child, _ report) error { return c.input.Close() }},
+		{"exits without Stop", childExits, func(*child, report) error { return nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tmp := openTempDir(t)
@@ -175,7 +180,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 				t.Fatalf("the server is in %s, not in %s", r.DataDir, tmp)
 			}
 			segments := sharedMemoryOf(r.DataDir)
-			if err := c.end(running); err != nil {
+			if err := c.end(running, r); err != nil {
 				t.Fatal(err)
 			}
 			_ = running.cmd.Wait()

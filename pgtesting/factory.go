@@ -36,8 +36,9 @@ type TestDatabaseFactory struct {
 
 // NewTestDatabaseFactory creates a template database on the server of connURL,
 // runs migrateFunc on it, unless that is nil, and closes it to connections, so
-// that it can be copied. connURL is a URL of an existing database, postgres://
-// with a host; its user must be allowed to create databases. PostgreSQL 12 and
+// that it can be copied. connURL is a URL of an existing database,
+// postgres://user:password@host:port/database, or postgres:///database?host=/folder
+// for a Unix socket; its user must be allowed to create databases. PostgreSQL 12 and
 // later will do. driverName is the driver's name in database/sql: "pgx", or
 // "postgres" for lib/pq.
 //

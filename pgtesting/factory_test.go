@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -121,6 +122,49 @@ func TestWithDatabaseLeavesNoOtherName(t *testing.T) {
 	}
 	if u.Path != "/old/name" {
 		t.Errorf("the original is changed: %s", u)
+	}
+}
+
+func TestAFactoryOnASocket(t *testing.T) {
+	sockets := openTempDir(t)
+	if err := os.Chmod(sockets, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, WithSetting("unix_socket_directories", sockets), WithSetting("listen_addresses", ""))
+	connURL := fmt.Sprintf("postgres://postgres:postgres@/postgres?host=%s&port=%d&sslmode=disable", sockets, s.Port())
+	for _, driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			u := newFactory(t, driver, connURL, createSongs).NewDatabase(t)
+			if want := strings.Replace(connURL, "@/postgres?", "@/"+u.Path+"?", 1); u.String() != want {
+				t.Errorf("String() = %s, want %s", u, want)
+			}
+			for _, opener := range drivers {
+				if got := query[string](t, open(t, opener, u.String()), `SELECT current_database()`); got != u.Path {
+					t.Errorf("%s is connected to %q, want %q", opener, got, u.Path)
+				}
+			}
+		})
+	}
+}
+
+func TestAFactorySurvivesARestart(t *testing.T) {
+	s := abusedServer(t)
+	for _, driver := range drivers {
+		f := newFactory(t, driver, s.URL(), createSongs)
+		f.NewDatabase(t)
+		if err := s.Restart(t.Context(), ImmediateShutdown); err != nil {
+			t.Fatal(err)
+		}
+		u := f.NewDatabase(t)
+		if got := query[int](t, open(t, driver, u.String()), `SELECT count(*) FROM songs`); got != 1 {
+			t.Errorf("%d rows, want 1", got)
+		}
+		others := query[int](t, open(t, driver, s.URL()), `
+			SELECT count(*) FROM pg_stat_activity
+			 WHERE usename IS NOT NULL AND datname = 'postgres' AND pid <> pg_backend_pid()`)
+		if others != 0 {
+			t.Errorf("%s: %d connections are kept", driver, others)
+		}
 	}
 }
 
@@ -324,14 +368,14 @@ func TestBadFactories(t *testing.T) {
 	wantErrorText(t, err, `"nosuchdriver"`)
 
 	for name, connURL := range map[string]string{
-		"empty":       "",
-		"pairs":       "host=localhost user=postgres password=secret",
-		"scheme":      "mysql://user:secret@localhost/d",
-		"no host":     "postgres:///d",
-		"opaque":      "postgres:d",
-		"not a URL":   "postgres://user:secret@local host/d",
-		"bad port":    "postgres://user:secret@localhost:port/d",
-		"nobody home": "postgres://user:secret@127.0.0.1:1/d?sslmode=disable",
+		"empty":        "",
+		"pairs":        "host=localhost user=postgres password=secret",
+		"scheme":       "mysql://user:secret@localhost/d",
+		"no such host": "postgres://user:secret@/d?host=/nonexistent",
+		"opaque":       "postgres:d",
+		"not a URL":    "postgres://user:secret@local host/d",
+		"bad port":     "postgres://user:secret@localhost:port/d",
+		"nobody home":  "postgres://user:secret@127.0.0.1:1/d?sslmode=disable",
 	} {
 		for _, driver := range drivers {
 			f, err := NewTestDatabaseFactory(ctx, driver, connURL, nil)

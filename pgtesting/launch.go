@@ -42,8 +42,9 @@ func (s *Server) create(ctx context.Context, o *serverOptions) error {
 	initdb := s.command(ctx, "initdb",
 		"-D", s.DataDir(), "--username=postgres", "--pwfile="+passwords,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")
-	// Its children would go on writing for a while.
-	initdb.Cancel = func() error { return killGroup(initdb.Process.Pid) }
+	// Killed outright, its children would leave shared memory behind.
+	initdb.Cancel = func() error { return initdb.Process.Signal(sigTerm) }
+	initdb.WaitDelay = immediatePatience
 	if err := initdb.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

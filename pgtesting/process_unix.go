@@ -95,10 +95,6 @@ func findWithPS(belongs func(commandLine string) bool) ([]process, error) {
 	return found, nil
 }
 
-// killGroup kills a process that leads a session, and the children that have
-// stayed in its group.
-func killGroup(pid int) error { return syscall.Kill(-pid, syscall.SIGKILL) }
-
 // removeSharedMemory removes a System V shared memory segment that a killed
 // server left behind. It is 56 bytes of the kernel's; failing is no error.
 func removeSharedMemory(id string) {

@@ -186,6 +186,8 @@ func TestServerStartIsCancelled(t *testing.T) {
 		if !errors.Is(err, cause) {
 			t.Errorf("the error is %v, want %v", err, cause)
 		}
+		// Killed, it would leave shared memory behind.
+		wantErrorText(t, err, "caught signal")
 		wantEmpty(t, tmp)
 	})
 	t.Run("before it is ready", func(t *testing.T) {

@@ -42,8 +42,6 @@ func (process) signal(syscall.Signal) {}
 
 func findProcesses(func(string) bool) ([]process, error) { return nil, nil }
 
-func killGroup(int) error { return errors.ErrUnsupported }
-
 func removeSharedMemory(string) {}
 
 func isOpenHere(os.FileInfo) (bool, error) { return false, errors.ErrUnsupported }

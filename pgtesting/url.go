@@ -22,15 +22,15 @@ func parseURL(connURL string) (*url.URL, error) {
 	case u.Scheme != "postgres" && u.Scheme != "postgresql":
 		return nil, errors.New("pgtesting: the database's address must be a URL, postgres://user:password@host:port/database; " +
 			"key=value pairs and other schemes are not supported")
-	case u.Opaque != "" || u.Host == "":
-		return nil, errors.New("pgtesting: the database's address has no host; " +
-			"for a Unix socket write postgres://localhost/database?host=/folder/of/the/socket")
+	case u.Opaque != "":
+		return nil, errors.New("pgtesting: the database's address has no // after its scheme")
 	}
 	return u, nil
 }
 
 // withDatabase returns u for another database. Path is the bare name; String
-// puts the slash between host and path.
+// puts the slash between host and path. Without a host (the socket's folder is in
+// the query then) it would not, so there String is told by Opaque what to write.
 func withDatabase(u *url.URL, name string) *url.URL {
 	other := *u
 	other.Path = name
@@ -43,6 +43,12 @@ func withDatabase(u *url.URL, name string) *url.URL {
 			return key == "dbname" || key == "database"
 		})
 		other.RawQuery = strings.Join(pairs, "&")
+	}
+	if u.Host == "" {
+		other.Opaque = "///" + name
+		if u.User != nil {
+			other.Opaque = "//" + u.User.String() + "@/" + name
+		}
 	}
 	return &other
 }

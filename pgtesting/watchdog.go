@@ -31,46 +31,44 @@ case $dir in
 *) exit 1 ;;
 esac
 
+# pids PATTERN...: the processes whose command lines contain one of them.
 pids() {
 	if [ -r /proc/self/cmdline ]; then
-		printf '%s\n' "$dir/data" "postgres: ${dir##*/}: " |
+		printf '%s\n' "$@" |
 			grep -lsF -f - /proc/[0-9]*/cmdline |
 			while IFS=/ read -r _ _ pid _; do echo "$pid"; done
 	else
 		ps -A -ww -o pid= -o args= |
 			while read -r pid args; do
-				case "$args " in
-				*" -D $dir/data "* | "postgres: ${dir##*/}: "*) echo "$pid" ;;
-				esac
+				for pattern; do
+					case $args in
+					*"$pattern"*) echo "$pid" ;;
+					esac
+				done
 			done
 	fi
 }
-
-signal() {
-	for pid in $(pids); do kill -s "$1" "$pid" 2>/dev/null; done
-}
+main() { pids "$dir/data"; }
+all() { pids "$dir/data" "postgres: ${dir##*/}: "; }
 
 # gone TENTHS: waits so long for the processes to end.
 gone() {
 	tenths=$1
-	while [ -n "$(pids)" ]; do
+	while [ -n "$(all)" ]; do
 		[ "$tenths" -gt 0 ] || return 1
 		tenths=$((tenths - 1))
 		sleep 0.1
 	done
 }
 
-# An immediate shutdown lets the server remove its shared memory itself.
-signal CONT
-main=$(sed -n 1p "$dir/data/postmaster.pid" 2>/dev/null)
-for pid in $(pids); do
-	if [ "$pid" = "$main" ]; then
-		kill -s QUIT "$pid" && gone 60
-	fi
-done
+# SIGQUIT lets the server, or initdb, remove its shared memory itself.
+for pid in $(all); do kill -s CONT "$pid"; done
+main=$(main)
+for pid in $main; do kill -s QUIT "$pid"; done
+[ -n "$main" ] && gone 80
 tries=0
 while [ $tries -lt 100 ] && ! gone 1; do
-	signal KILL
+	for pid in $(all); do kill -s KILL "$pid"; done
 	tries=$((tries + 1))
 done
 
