@@ -1,0 +1,7 @@
+package store
+
+// TextArray and BigintArray are for tests on a server.
+var (
+	TextArray   = textArray
+	BigintArray = bigintArray
+)
