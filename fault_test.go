@@ -1,0 +1,172 @@
+package pglocker_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// The tests of this file break servers under a running Do, and some measure how
+// long it takes to notice. They run one after the other, each for both drivers at
+// once, before the tests that keep the processors busy.
+
+// TestServerFrozen: a server that hangs is noticed before it could grant the lock
+// to another, with a statement in flight.
+func TestServerFrozen(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const ttl = 3 * time.Second
+
+		server := startServer(t)
+		k := startTask(t, newLocker(t, driver, server.URL()), "a", ttl, time.Second)
+		k.awaitRenewal(t)
+
+		frozen := time.Now()
+
+		must(t, server.Freeze())
+
+		lost := contract.Receive(t, "the lock is lost", k.lost)
+		if took := lost.at.Sub(frozen); took >= ttl {
+			t.Errorf("the lock was lost %s after the server froze", took)
+		}
+
+		// The server is on this machine: the clocks are the same.
+		if end := k.lock.Status().ExpiresAt; !lost.at.Before(end) {
+			t.Errorf("the lock was lost %s after its lease ended", lost.at.Sub(end))
+		} else if early := end.Sub(lost.at); early > ttl/10+500*time.Millisecond {
+			t.Errorf("the lock was given up %s before its lease ended", early)
+		}
+
+		if !errors.Is(lost.cause, pglocker.ErrLockLost) {
+			t.Errorf("lost for %v, want ErrLockLost", lost.cause)
+		}
+
+		// A server that doesn't answer can't keep Do from returning.
+		if err := contract.Receive(t, "Do returns", k.returned); !errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("Do: %v, want ErrLockLost", err)
+		}
+
+		if took := time.Since(frozen); took > 2*ttl {
+			t.Errorf("Do returned %s after the server froze", took)
+		}
+
+		must(t, server.Thaw())
+		closeLocker(t, k.locker)
+
+		// The next holder has another token.
+		next := newLocker(t, driver, server.URL())
+
+		contract.Await(t, "another is granted the lock", func() bool {
+			status, err := next.AcquireLock(t.Context(), "a", ttl)
+			if err == nil && status.Generation <= k.lock.Token() {
+				t.Errorf("generation %d was granted after %d", status.Generation, k.lock.Token())
+			}
+
+			return err == nil
+		})
+	})
+}
+
+// TestServerFrozenBriefly: what ends well within the lease costs nothing.
+func TestServerFrozenBriefly(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		server := startServer(t)
+		k := startTask(t, newLocker(t, driver, server.URL()), "a", 3*time.Second, time.Second)
+
+		for range 2 {
+			k.awaitRenewal(t)
+			must(t, server.Freeze())
+			time.Sleep(1200 * time.Millisecond) // a renewal is in flight by then
+			must(t, server.Thaw())
+		}
+
+		k.awaitRenewal(t)
+		k.finish(t)
+		closeLocker(t, k.locker)
+	})
+}
+
+// TestConnectionsTerminated: the lock outlives its connections.
+func TestConnectionsTerminated(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		url := newDatabase(t)
+		killer := contract.Open(t, "pgx", newDatabase(t))
+		locker := newLocker(t, driver, url)
+		k := startTask(t, locker, "a", 3*time.Second, 300*time.Millisecond)
+		database := contract.Query[string](t, contract.Open(t, driver, url), "SELECT current_database()")
+
+		killed, renewals, last := 0, 0, k.lock.Status()
+
+		for end := time.Now().Add(8 * time.Second); time.Now().Before(end); time.Sleep(70 * time.Millisecond) {
+			k.mustHold(t)
+
+			killed += contract.Query[int](t, killer,
+				"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1", database)
+
+			if status := k.lock.Status(); status != last {
+				renewals, last = renewals+1, status
+			}
+		}
+
+		if killed < 8 || renewals < 8 {
+			t.Errorf("%d connections terminated and %d renewals seen in 8 s: not what was to be tested", killed, renewals)
+		}
+
+		status, err := newLocker(t, driver, url).GetLockStatus(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		if status.Generation != k.lock.Token() {
+			t.Errorf("generation %d, the token is %d", status.Generation, k.lock.Token())
+		}
+
+		k.finish(t)
+		closeLocker(t, locker)
+	})
+}
+
+// TestServerKilled: the lock outlives a crash of the server from which it recovers
+// within the lease.
+func TestServerKilled(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const ttl = 10 * time.Second
+
+		server := startServer(t)
+		k := startTask(t, newLocker(t, driver, server.URL()), "a", ttl, time.Second)
+		k.awaitRenewal(t)
+
+		killed := time.Now()
+
+		must(t, server.Kill())
+		must(t, server.Start(t.Context()))
+
+		if took := time.Since(killed); took > ttl/2 {
+			t.Skipf("the server took %s to start", took)
+		}
+
+		k.awaitRenewal(t)
+
+		status, err := newLocker(t, driver, server.URL()).GetLockStatus(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		if status.Generation != k.lock.Token() {
+			t.Errorf("generation %d, the token is %d", status.Generation, k.lock.Token())
+		}
+
+		k.finish(t)
+		closeLocker(t, k.locker)
+	})
+}
