@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
@@ -72,10 +73,8 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 func (lk *Lock) free(ctx context.Context, left time.Duration) error {
 	l := lk.locker
 
-	ctx, cancel := context.WithTimeout(ctx, left)
-	defer cancel()
-
 	var (
+		until = time.Now().Add(left)
 		own   *session
 		doubt error
 		given = tenure{lockID: lk.lease.LockID, generation: lk.lease.Generation}
@@ -102,7 +101,7 @@ func (lk *Lock) free(ctx context.Context, left time.Duration) error {
 			st = own.store
 		}
 
-		attempt, cancel := context.WithTimeout(ctx, left/4)
+		attempt, cancel := context.WithTimeout(ctx, min(left/4, time.Until(until)))
 		err := l.pass(attempt, st, &given)
 
 		cancel()
@@ -118,7 +117,7 @@ func (lk *Lock) free(ctx context.Context, left time.Duration) error {
 			doubt = err
 		}
 
-		if !store.Pause(ctx, min(left/20, time.Second)) {
+		if !store.Pause(ctx, min(left/20, time.Second)) || time.Now().After(until) {
 			return err
 		}
 	}
@@ -168,6 +167,9 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 		l.queue.Saw(t.lockID, res.Row.ContendedUntil, res.Row.Now)
 
 		if l.queue.Deliver(head, res) {
+			// The next holder's work comes before what is left of this one's.
+			runtime.Gosched()
+
 			return nil
 		}
 	}

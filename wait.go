@@ -92,8 +92,10 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 	l.listener.Use()
 	defer l.listener.Done()
 
-	look := time.NewTimer(time.Hour)
-	look.Stop()
+	// Who is not the head, and a head that is held up by a holder in this process,
+	// looks after a while all the same, in case that nobody comes.
+	patience := min(w.ttl, markEvery)
+	look := time.NewTimer(jitter(patience))
 
 	defer look.Stop()
 
@@ -105,14 +107,13 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 			return store.Result{}, w.leave(ctx.Err())
 		case <-l.ctx.Done():
 			return store.Result{}, w.leave(ErrClosed)
-		case <-w.place.Promoted():
-			// Held in this process, which hands it over. Only if it can't, the end of
-			// that lease matters.
-			look.Reset(jitter(min(w.ttl, markEvery)))
-
-			continue
 		case <-w.place.Woken():
 		case <-look.C:
+			if !w.place.IsHead() {
+				look.Reset(jitter(patience))
+
+				continue
+			}
 		}
 
 		// Whether a release will be heard is asked before the look: what is released

@@ -33,6 +33,10 @@ const (
 	batchLimit = 1000
 	// attemptLimit bounds the attempts under way at once.
 	attemptLimit = 4
+	// linger is how long the loop and its connection outlive the last lease, so
+	// that a lock that is taken and left all the time doesn't start and end them
+	// all the time.
+	linger = 100 * time.Millisecond
 	// clockCheck is how often the wall clock is looked at while anything is held.
 	// Only a machine that slept notices the difference.
 	clockCheck = 500 * time.Millisecond
@@ -54,6 +58,8 @@ type Renewer struct {
 	attempts map[*attempt]struct{}
 	// looksAt is when the loop looks again by itself.
 	looksAt time.Time
+	// endsAt is when the loop ends if nothing is held by then.
+	endsAt time.Time
 
 	// wake makes the loop look again; one token is enough.
 	wake chan struct{}
@@ -123,14 +129,26 @@ func (r *Renewer) Remove(l *Lease) Term {
 	delete(r.leases, l)
 
 	if len(r.leases) == 0 {
-		r.poke()
+		r.endsAt = time.Now().Add(linger)
+
+		if r.endsAt.Before(r.looksAt) {
+			r.poke()
+		}
 	}
 
 	return l.term
 }
 
-// Wait returns when nothing is held and every goroutine has ended.
-func (r *Renewer) Wait() { r.goroutines.Wait() }
+// Wait ends the linger, and returns when nothing is held and every goroutine has
+// ended.
+func (r *Renewer) Wait() {
+	r.mu.Lock()
+	r.endsAt = time.Time{}
+	r.poke()
+	r.mu.Unlock()
+
+	r.goroutines.Wait()
+}
 
 func (r *Renewer) poke() {
 	select {
@@ -229,10 +247,14 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 	}
 
 	if len(r.leases) == 0 {
-		do.ended = true
-		do.unused = r.rest()
+		if left := r.endsAt.Sub(now); left > 0 {
+			next = min(next, left)
+		} else {
+			do.ended = true
+			do.unused = r.rest()
 
-		return do
+			return do
+		}
 	}
 
 	switch {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 )
 
@@ -59,22 +58,22 @@ type attempted struct {
 	mark    time.Time
 }
 
-func scanTry(rows *sql.Rows) (a attempted, err error) {
-	var durable sql.NullString
+func scanTry(from scanner) (a attempted, err error) {
+	var durable *string
 
-	a.row, err = scanRowAnd(rows, &durable, &a.granted)
+	a.row, err = scanRowAnd(from, &durable, &a.granted)
 	a.mark = a.row.ContendedUntil
 
 	return a, err
 }
 
-func scanClaim(rows *sql.Rows) (a attempted, err error) {
+func scanClaim(from scanner) (a attempted, err error) {
 	var (
-		durable sql.NullString
-		mark    sql.NullTime
+		durable *string
+		mark    *time.Time
 	)
 
-	a.row, err = scanRowAnd(rows, &durable, &a.granted, &mark)
+	a.row, err = scanRowAnd(from, &durable, &a.granted, &mark)
 	a.mark = utc(mark)
 
 	return a, err

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 )
@@ -268,13 +267,13 @@ func (s *Store) GiveBack(ctx context.Context, id, owner string) (bool, error) {
 		return false, err
 	}
 
-	a := write(ctx, s, sh.statements.giveBack, []any{id, owner}, func(rows *sql.Rows) (int64, error) {
+	a := write(ctx, s, sh.statements.giveBack, []any{id, owner}, func(from scanner) (int64, error) {
 		var (
 			generation int64
-			notified   sql.NullString
+			notified   *string
 		)
 
-		err := rows.Scan(&generation, &notified)
+		err := from.Scan(&generation, &notified)
 
 		return generation, err
 	})

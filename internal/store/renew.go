@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 )
 
@@ -63,9 +62,9 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 	ids, generations := arrays(leases)
 
 	a := write(ctx, s, sh.statements.renew, []any{ids, generations, bigintArray(ttls)},
-		func(rows *sql.Rows) (r renewed, err error) {
-			var durable sql.NullString
-			err = rows.Scan(&r.lockID, &r.generation, &r.expiresAt, &durable)
+		func(from scanner) (r renewed, err error) {
+			var durable *string
+			err = from.Scan(&r.lockID, &r.generation, &r.expiresAt, &durable)
 
 			return r, err
 		})
@@ -107,8 +106,8 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
 	ids, generations := arrays(leases)
 
-	held, err := read(ctx, s, sh.statements.held, []any{ids, generations}, func(rows *sql.Rows) (l lease, err error) {
-		err = rows.Scan(&l.lockID, &l.generation)
+	held, err := read(ctx, s, sh.statements.held, []any{ids, generations}, func(from scanner) (l lease, err error) {
+		err = from.Scan(&l.lockID, &l.generation)
 
 		return l, err
 	})

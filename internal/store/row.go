@@ -1,9 +1,6 @@
 package store
 
-import (
-	"database/sql"
-	"time"
-)
+import "time"
 
 // Row is a lock's row as one statement saw or left it.
 type Row struct {
@@ -28,39 +25,41 @@ func (r Row) Remaining() time.Duration { return r.ExpiresAt.Sub(r.Now) }
 
 // scanRow reads {row} and one more column, of which only the side effect was
 // wanted.
-func scanRow(rows *sql.Rows) (Row, error) {
-	var effect sql.NullString
+func scanRow(from scanner) (Row, error) {
+	var effect *string
 
-	return scanRowAnd(rows, &effect)
+	return scanRowAnd(from, &effect)
 }
 
 // scanRowAnd reads {row} and what stands behind it.
-func scanRowAnd(rows *sql.Rows, more ...any) (Row, error) {
+func scanRowAnd(from scanner, more ...any) (row Row, err error) {
 	var (
-		row                        Row
-		owner                      sql.NullString
-		acquiredAt, contendedUntil sql.NullTime
+		owner                      *string
+		acquiredAt, contendedUntil *time.Time
 	)
 
 	dest := []any{&row.Generation, &row.ExpiresAt, &owner, &acquiredAt, &contendedUntil, &row.Now}
+	err = from.Scan(append(dest, more...)...)
 
-	err := rows.Scan(append(dest, more...)...)
 	// Drivers differ in the location they give a time: in UTC equal rows are
 	// equal by ==.
 	row.ExpiresAt, row.Now = row.ExpiresAt.UTC(), row.Now.UTC()
-	row.Owner = owner.String
-	row.AcquiredAt = utc(acquiredAt)
-	row.ContendedUntil = utc(contendedUntil)
+	row.AcquiredAt, row.ContendedUntil = utc(acquiredAt), utc(contendedUntil)
+
+	if owner != nil {
+		row.Owner = *owner
+	}
 
 	return row, err
 }
 
-func utc(t sql.NullTime) time.Time {
-	if !t.Valid {
+// utc is the zero time for what the table doesn't have or know.
+func utc(t *time.Time) time.Time {
+	if t == nil {
 		return time.Time{}
 	}
 
-	return t.Time.UTC()
+	return t.UTC()
 }
 
 // Microseconds is how a TTL travels: whole microseconds, rounded up, so that

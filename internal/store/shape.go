@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 	"sync"
@@ -87,9 +86,9 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 func (s *Store) columns(ctx context.Context) (map[string]string, error) {
 	type column struct{ name, kind string }
 
-	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(rows *sql.Rows) (column, error) {
+	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(from scanner) (column, error) {
 		var c column
-		err := rows.Scan(&c.name, &c.kind)
+		err := from.Scan(&c.name, &c.kind)
 
 		return c, err
 	})
@@ -113,9 +112,9 @@ func (s *Store) columns(ctx context.Context) (map[string]string, error) {
 // statement. Relatives of PostgreSQL may lack the functions or refuse them; the
 // tokens then have no floor (docs/guarantees.md says what that loses).
 func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
-	_, err := read(ctx, s, "SELECT "+sqlFloor, nil, func(rows *sql.Rows) (int64, error) {
+	_, err := read(ctx, s, "SELECT "+sqlFloor, nil, func(from scanner) (int64, error) {
 		var floor int64
-		err := rows.Scan(&floor)
+		err := from.Scan(&floor)
 
 		return floor, err
 	})

@@ -115,7 +115,7 @@ type answer[T any] struct {
 // ask runs one statement once and drains its rows before anything is believed.
 // It returns when ctx ends, with outcome unknown if the statement was sent,
 // even on drivers that go on waiting.
-func ask[T any](ctx context.Context, s *Store, text string, args []any, scan func(*sql.Rows) (T, error)) answer[T] {
+func ask[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
 	if err := ctx.Err(); err != nil {
 		return answer[T]{err: ended(ctx)}
 	}
@@ -150,7 +150,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan fun
 }
 
 func askDriver[T any](
-	ctx context.Context, s *Store, dispatched *atomic.Bool, text string, args []any, scan func(*sql.Rows) (T, error),
+	ctx context.Context, s *Store, dispatched *atomic.Bool, text string, args []any, scan scanFunc[T],
 ) (a answer[T]) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
@@ -164,13 +164,66 @@ func askDriver[T any](
 	}
 
 	a.named = !s.unnamed.Load()
-	a.sent = time.Now()
+	args = s.arguments(args)
 
-	rows, err := conn.QueryContext(ctx, text, s.arguments(args)...)
+	if !s.pgx {
+		a.sent = time.Now()
+		a.rows, err = drain(func() (*sql.Rows, error) { return conn.QueryContext(ctx, text, args...) }, scan)
+	} else {
+		// The same without the conversions of database/sql, and without the
+		// goroutine that it starts for each result.
+		err = conn.Raw(func(driverConn any) (err error) {
+			pgxConn := driverConn.(*stdlib.Conn).Conn()
+			a.sent = time.Now()
+			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, pgxConn, text, args) }, scan)
+
+			return err
+		})
+	}
+
 	if err != nil {
-		a.err, a.outcome = err, judge(err, s.pgx)
+		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)
+	}
 
-		return a
+	return a
+}
+
+// scanFunc reads one row of a result.
+type scanFunc[T any] func(from scanner) (T, error)
+
+// scanner is the row that rows stand on, of database/sql or of pgx.
+type scanner interface {
+	Scan(dest ...any) error
+}
+
+// result is what a query returns, by either.
+type result interface {
+	scanner
+	Next() bool
+	Err() error
+	Close() error
+}
+
+type pgxRows struct{ pgx.Rows }
+
+func (r pgxRows) Close() error {
+	r.Rows.Close()
+
+	return r.Err()
+}
+
+func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any) (pgxRows, error) {
+	rows, err := conn.Query(ctx, text, args...)
+
+	return pgxRows{rows}, err
+}
+
+// drain runs a query and reads all of it. Only then has the server confirmed the
+// commit, or said that it failed.
+func drain[T any, R result](query func() (R, error), scan scanFunc[T]) (scanned []T, err error) {
+	rows, err := query()
+	if err != nil {
+		return nil, err
 	}
 
 	for rows.Next() {
@@ -178,12 +231,10 @@ func askDriver[T any](
 		if err != nil {
 			_ = rows.Close() // the scan's error says more
 
-			a.err, a.outcome = err, unknown
-
-			return a
+			return nil, err
 		}
 
-		a.rows = append(a.rows, row)
+		scanned = append(scanned, row)
 	}
 
 	err = rows.Err()
@@ -191,11 +242,7 @@ func askDriver[T any](
 		err = closeErr
 	}
 
-	if err != nil {
-		a.err, a.outcome = err, judge(err, s.pgx)
-	}
-
-	return a
+	return scanned, err
 }
 
 // Delays between attempts of one call, with jitter. They spread out callers that
@@ -233,7 +280,7 @@ func Pause(ctx context.Context, limit time.Duration) bool {
 // write runs one statement until it has an outcome: it is repeated where the
 // server rolled it back for the sake of others (until ctx ends) and where it
 // was not sent (a few times).
-func write[T any](ctx context.Context, s *Store, text string, args []any, scan func(*sql.Rows) (T, error)) answer[T] {
+func write[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
 	for n, unsent := 1, 0; ; n++ {
 		a := ask(ctx, s, text, args, scan)
 
@@ -270,7 +317,7 @@ func write[T any](ctx context.Context, s *Store, text string, args []any, scan f
 
 // read runs a statement that changes nothing, so that not knowing how it ended
 // only means to ask again.
-func read[T any](ctx context.Context, s *Store, text string, args []any, scan func(*sql.Rows) (T, error)) ([]T, error) {
+func read[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) ([]T, error) {
 	for n := 1; ; n++ {
 		a := ask(ctx, s, text, args, scan)
 

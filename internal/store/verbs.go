@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 )
@@ -66,12 +65,12 @@ func (s *Store) Release(ctx context.Context, id string, generation int64, hold t
 
 	for n := 1; ; n++ {
 		a := write(ctx, s, sh.statements.release, []any{id, generation, Microseconds(hold)},
-			func(rows *sql.Rows) (Result, error) {
-				var notified sql.NullString
+			func(from scanner) (Result, error) {
+				var notified *string
 
-				row, err := scanRowAnd(rows, &notified)
+				row, err := scanRowAnd(from, &notified)
 
-				return Result{Verdict: Granted, Row: row, Notified: notified.String == "true"}, err
+				return Result{Verdict: Granted, Row: row, Notified: notified != nil && *notified == "true"}, err
 			})
 		if a.err == nil && len(a.rows) == 1 {
 			return a.rows[0], nil

@@ -45,9 +45,8 @@ type Waiter struct {
 	id    string
 	place *list.Element // nil after leaving
 
-	wake     chan struct{}
-	promoted chan struct{}
-	grant    chan store.Result
+	wake  chan struct{}
+	grant chan store.Result
 }
 
 // New returns an empty Queue.
@@ -67,17 +66,16 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 	}
 
 	w := &Waiter{
-		TTL:      ttl,
-		queue:    q,
-		id:       id,
-		wake:     make(chan struct{}, 1),
-		promoted: make(chan struct{}, 1),
-		grant:    make(chan store.Result, 1),
+		TTL:   ttl,
+		queue: q,
+		id:    id,
+		wake:  make(chan struct{}, 1),
+		grant: make(chan store.Result, 1),
 	}
 	w.place = l.waiters.PushBack(w)
 
 	if l.waiters.Len() == 1 {
-		poke(w.wake)
+		w.look()
 	}
 
 	return w
@@ -168,13 +166,14 @@ func (q *Queue) WakeAll() {
 	}
 }
 
-// Deliver gives the waiter a grant, and takes it out of the line; the next becomes
-// head and is told that the lock is held here. It is false if the waiter has left.
+// Deliver gives the waiter a grant, and takes it out of the line. It is false if
+// the waiter has left. The new head is not told: the lock is held in this process,
+// and there is nothing to look at.
 func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
-	l := w.leave((*Waiter).promote)
+	l := w.leave(false)
 	if l == nil {
 		return false
 	}
@@ -188,9 +187,13 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 // Woken yields when this waiter, as the head, should look at the lock.
 func (w *Waiter) Woken() <-chan struct{} { return w.wake }
 
-// Promoted yields when this waiter has become the head because the one before it
-// was delivered the lock. There is nothing to look at until that lease ends.
-func (w *Waiter) Promoted() <-chan struct{} { return w.promoted }
+// IsHead reports whether this waiter is the one that asks the database.
+func (w *Waiter) IsHead() bool {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+
+	return w.place != nil && w.queue.lines[w.id].head() == w
+}
 
 // Granted yields the grant that was delivered, if one is.
 func (w *Waiter) Granted() <-chan store.Result { return w.grant }
@@ -201,7 +204,7 @@ func (w *Waiter) Leave() (grant store.Result, ok bool) {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
 
-	w.leave((*Waiter).look)
+	w.leave(true)
 
 	select {
 	case grant = <-w.grant:
@@ -211,23 +214,23 @@ func (w *Waiter) Leave() (grant store.Result, ok bool) {
 	}
 }
 
-// leave takes the waiter out of its line, which it returns, nil if it was out. A
-// new head is told by tell. The queue's mutex is held.
-func (w *Waiter) leave(tell func(head *Waiter)) *line {
+// leave takes the waiter out of its line, which it returns, nil if it was out. If
+// it was the head, tell makes the new one look. The queue's mutex is held.
+func (w *Waiter) leave(tell bool) *line {
 	if w.place == nil {
 		return nil
 	}
 
 	l := w.queue.lines[w.id]
-	wasHead := l.waiters.Front() == w.place
+	wasHead := l.head() == w
 
 	l.waiters.Remove(w.place)
 	w.place = nil
 
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
-	} else if wasHead {
-		tell(l.head())
+	} else if wasHead && tell {
+		l.head().look()
 	}
 
 	return l
@@ -235,13 +238,10 @@ func (w *Waiter) leave(tell func(head *Waiter)) *line {
 
 func (l *line) head() *Waiter { return l.waiters.Front().Value.(*Waiter) }
 
-func (w *Waiter) look()    { poke(w.wake) }
-func (w *Waiter) promote() { poke(w.promoted) }
-
-// poke leaves a token, unless one is there.
-func poke(c chan struct{}) {
+// look leaves a token, unless one is there.
+func (w *Waiter) look() {
 	select {
-	case c <- struct{}{}:
+	case w.wake <- struct{}{}:
 	default:
 	}
 }
