@@ -1,0 +1,284 @@
+package pglocker_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// An answer that is lost leaves open what was done. What is not known is never
+// reported as held, and never as free; it is settled where the table has a column
+// for the owner, and left to expire where it has not.
+
+// lossy is a locker behind a proxy, with a created lock "a".
+type lossy struct {
+	proxy  *proxy
+	locker *pglocker.Locker
+	direct *sql.DB
+	cfg    *pglocker.Config
+	owners bool
+}
+
+func eachLossy(t *testing.T, test func(t *testing.T, l *lossy)) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for name, owners := range map[string]bool{"six columns": true, "three columns": false} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+
+				databaseURL := newDatabase(t)
+				l := &lossy{direct: contract.Open(t, "pgx", databaseURL), cfg: &pglocker.Config{}, owners: owners}
+				l.cfg.SetDefault()
+
+				if owners {
+					must(t, pglocker.MigrateDB(t.Context(), l.direct, l.cfg))
+				} else {
+					contract.Exec(t, l.direct, "CREATE SCHEMA pglocker")
+					contract.Exec(t, l.direct, "CREATE TABLE pglocker.lock_statuses ("+contract.ThreeColumns+")")
+				}
+
+				var (
+					through string
+					err     error
+				)
+
+				l.proxy, through = newProxy(t, databaseURL)
+				l.locker, err = pglocker.New(contract.Open(t, driver, through), l.cfg)
+				must(t, err)
+				t.Cleanup(func() {
+					l.proxy.cutAll() // lib/pq waits for an answer as long as there is a connection
+					closeLocker(t, l.locker)
+				})
+
+				if _, err := l.locker.CreateLock(t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+
+				test(t, l)
+			})
+		}
+	})
+}
+
+// row is the lock as the server shows it.
+func (l *lossy) row(t *testing.T) (generation int64, held bool) {
+	t.Helper()
+
+	// Not with t's context: the proxy asks while a test ends, too.
+	err := l.direct.QueryRow("SELECT generation, expires_at > clock_timestamp() FROM pglocker.lock_statuses WHERE lock_id = 'a'").
+		Scan(&generation, &held)
+	if err != nil {
+		t.Error(err)
+	}
+
+	return generation, held
+}
+
+// loseWhen loses the answers that come once the server shows another generation
+// than it does now: the first of them is that to the statement that moved it.
+func (l *lossy) loseWhen(t *testing.T, how fate, times int64) {
+	t.Helper()
+
+	before, _ := l.row(t)
+
+	var lost atomic.Int64
+
+	l.proxy.onAnswer(func() fate {
+		if generation, _ := l.row(t); generation == before || lost.Add(1) > times {
+			return pass
+		}
+
+		return how
+	})
+}
+
+// TestGrantWithLostReply: the connection breaks before the reply to a grant.
+func TestGrantWithLostReply(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		l.loseWhen(t, cut, 1)
+
+		status, err := l.locker.AcquireLock(t.Context(), "a", time.Minute)
+		generation, held := l.row(t)
+
+		switch {
+		case l.owners && (err != nil || !held || status.Generation != generation):
+			t.Errorf("got %+v, %v, the database shows generation %d, held %t; want the grant settled",
+				status, err, generation, held)
+		case !l.owners && !errors.Is(err, pglocker.ErrUnknownOutcome):
+			t.Errorf("%+v, %v, want ErrUnknownOutcome", status, err)
+		case !l.owners && !held:
+			t.Error("a grant that may be somebody else's was taken back")
+		}
+	})
+}
+
+// TestRefreshWithLostReply: the same for a refresh.
+func TestRefreshWithLostReply(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		old, err := l.locker.AcquireLock(t.Context(), "a", time.Minute)
+		must(t, err)
+		l.loseWhen(t, cut, 1)
+
+		status, err := l.locker.RefreshLock(t.Context(), old, time.Hour)
+		generation, held := l.row(t)
+
+		switch {
+		case !held:
+			t.Error("the lease that the caller may still be working under was ended")
+		case l.owners && (err != nil || status.Generation != generation):
+			t.Errorf("got %+v, %v, the database shows generation %d; want the refresh settled", status, err, generation)
+		case !l.owners && !errors.Is(err, pglocker.ErrUnknownOutcome):
+			t.Errorf("%+v, %v, want ErrUnknownOutcome", status, err)
+		}
+	})
+}
+
+// TestReleaseWithLostReply: a release that happened is not reported as a lock that
+// was never held.
+func TestReleaseWithLostReply(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		status, err := l.locker.AcquireLock(t.Context(), "a", time.Minute)
+		must(t, err)
+		l.loseWhen(t, cut, 1)
+
+		if err := l.locker.ReleaseLock(t.Context(), status); err != nil && !errors.Is(err, pglocker.ErrUnknownOutcome) {
+			t.Errorf("ReleaseLock: %v, want ErrUnknownOutcome", err)
+		}
+
+		if generation, held := l.row(t); held || generation != status.Generation+1 {
+			t.Errorf("generation %d after %d, held %t", generation, status.Generation, held)
+		}
+	})
+}
+
+// TestDoWithLostReleaseReply: Do knows that the lock was its own, so it is the one
+// that released it.
+func TestDoWithLostReleaseReply(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		err := l.locker.Do(t.Context(), "a", time.Minute, 30*time.Second, func(context.Context) error {
+			l.loseWhen(t, cut, 1)
+
+			return nil
+		})
+		if err != nil {
+			t.Errorf("Do: %v", err)
+		}
+
+		if _, held := l.row(t); held {
+			t.Error("the lock is still held")
+		}
+	})
+}
+
+// TestGrantWithSilence: the reply to a grant never comes, until the caller gives
+// up. What it doesn't know it may hold is given back long before its lease ends.
+func TestGrantWithSilence(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		l.loseWhen(t, mute, 1)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+
+		go func() { // the caller gives up once it would be too late to take back
+			contract.Await(t, "the grant", func() bool {
+				_, held := l.row(t)
+
+				return held
+			})
+			cancel()
+		}()
+
+		began := time.Now()
+
+		status, err := l.locker.AcquireLock(ctx, "a", time.Minute)
+		if !errors.Is(err, pglocker.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+			t.Errorf("%+v, %v, want ErrUnknownOutcome and context.Canceled", status, err)
+		}
+
+		l.wantSettled(t)
+
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// wantSettled fails unless a grant of an unknown outcome is given back where that
+// can be done, and left alone where it can't.
+func (l *lossy) wantSettled(t *testing.T) {
+	t.Helper()
+
+	if l.owners {
+		contract.Await(t, "the grant is given back", func() bool {
+			_, held := l.row(t)
+
+			return !held
+		})
+
+		return
+	}
+
+	if _, held := l.row(t); !held {
+		t.Error("a grant that may be somebody else's was taken back")
+	}
+}
+
+// TestGrantAfterTheCallerLeft: a caller leaves while its statement waits for the
+// row, and nobody can tell the server. It returns at once; the grant that comes
+// afterwards is given back.
+func TestGrantAfterTheCallerLeft(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		stranger, err := l.direct.BeginTx(t.Context(), nil)
+		must(t, err)
+
+		_, err = stranger.ExecContext(t.Context(), "SELECT FROM pglocker.lock_statuses FOR UPDATE")
+		must(t, err)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+
+		go func() {
+			_, err := l.locker.AcquireLock(ctx, "a", time.Minute)
+			done <- err
+		}()
+
+		contract.Await(t, "the statement waits for the row", func() bool {
+			return contract.Query[int](t, l.direct, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+		})
+		l.proxy.refuse(true)
+
+		left := time.Now()
+
+		cancel()
+
+		err = contract.Receive(t, "AcquireLock returns", done)
+		if !errors.Is(err, pglocker.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want ErrUnknownOutcome and context.Canceled", err)
+		}
+
+		if took := time.Since(left); took > time.Second {
+			t.Errorf("it took %s to leave", took)
+		}
+
+		must(t, stranger.Rollback())
+		contract.Await(t, "the grant", func() bool {
+			_, held := l.row(t)
+
+			return held
+		})
+		l.proxy.refuse(false)
+		l.wantSettled(t)
+	})
+}
