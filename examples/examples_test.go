@@ -253,8 +253,12 @@ func TestDemoCleansUp(t *testing.T) {
 
 			url := databases.NewDatabase(t).String()
 			demo := program(t, "demo")
-			cmd := exec.CommandContext(t.Context(), demo, "-url", url)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+
+			cmd := exec.CommandContext(ctx, demo, "-url", url)
 			cmd.Env = environment("")
+			cmd.WaitDelay = 10 * time.Second // its workers have the standard error, too
 
 			output, err := cmd.StdoutPipe()
 			if err != nil {
@@ -279,7 +283,7 @@ func TestDemoCleansUp(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			_, _ = io.Copy(io.Discard, output) // ends with the last process that has it open
+			_, _ = io.Copy(io.Discard, output)
 
 			if err := cmd.Wait(); err == nil {
 				t.Error("it ended with exit code 0")

@@ -32,10 +32,6 @@ const (
 	ttl           = 3 * time.Second
 	renewInterval = ttl / 3
 
-	// A worker that finds the lock held asks again after a time between these.
-	pollMin = 50 * time.Millisecond
-	pollMax = 150 * time.Millisecond
-
 	// patience bounds the scenes, so that all of it stays under 30 seconds.
 	patience = 20 * time.Second
 )

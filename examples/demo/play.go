@@ -39,7 +39,9 @@ type tenure struct {
 	ended time.Time
 }
 
-const settle = 500 * time.Millisecond // between a grant and what is done to its holder
+// settle is the time between a grant and what is done to its holder: after some
+// writes, and before the first renewal.
+const settle = 500 * time.Millisecond
 
 // play runs the three scenes.
 func play(ctx context.Context, s *stage, out *printer) ([]observation, error) {
@@ -173,7 +175,7 @@ func (d *director) pauseHolder(ctx context.Context, sleeper *tenure) ([]observat
 		case evLost:
 			lost = &e
 		case evDone:
-			return nil, fmt.Errorf("worker %s ended its turn with token %d and was never refused", p.name, e.Token)
+			return nil, fmt.Errorf("worker %s ended its turn with token %d and lost nothing", p.name, e.Token)
 		}
 	}
 
@@ -224,9 +226,8 @@ func (d *director) succession(
 
 	return heir, []observation{
 		{
-			ok: heir.worker != last.worker && took <= ttl+pollMax,
-			what: fmt.Sprintf("%s took over %s after %s; the TTL is %s, a poll at most %s",
-				heir.worker, short(took), after, ttl, pollMax),
+			ok:   heir.worker != last.worker && took <= ttl,
+			what: fmt.Sprintf("%s took over %s after %s, within the TTL of %s", heir.worker, short(took), after, ttl),
 		},
 		{
 			ok:   heir.granted.Sub(asked) >= left,

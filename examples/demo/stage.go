@@ -82,7 +82,8 @@ CREATE TABLE {schema}.journal (number BIGINT PRIMARY KEY, token BIGINT NOT NULL,
 // start starts a worker. It has a process group of its own, so that Ctrl-C
 // reaches the demo alone, which then stops its workers in good order. If the
 // demo is killed, a worker ends because its input does, and a paused one because
-// the system hangs up on stopped process groups that nobody is left to continue.
+// the system kills it, see dieWithParent, or hangs up on a stopped process group
+// that nobody is left to continue.
 func (s *stage) start(name string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -93,6 +94,7 @@ func (s *stage) start(name string) (*process, error) {
 	cmd.Env = append(os.Environ(), envWorker+"="+name, envURL+"="+s.url, envSchema+"="+s.schema)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	dieWithParent(cmd.SysProcAttr)
 
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

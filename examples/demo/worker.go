@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"time"
@@ -98,16 +97,12 @@ func (w *worker) run(ctx context.Context, address string) (err error) {
 	w.report(event{Kind: evStarted})
 
 	for ctx.Err() == nil {
-		err := w.locker.Do(ctx, lockID, ttl, renewInterval, w.task)
-
-		switch {
-		case err == nil, errors.Is(err, pglocker.ErrLockLost):
-			sleep(ctx, rest)
-		case errors.Is(err, pglocker.ErrAlreadyLocked):
-			sleep(ctx, pollMin+rand.N(pollMax-pollMin))
-		default:
+		err := w.locker.Do(ctx, lockID, ttl, renewInterval, w.task, pglocker.WithWait(patience))
+		if err != nil && !errors.Is(err, pglocker.ErrLockLost) {
 			return err
 		}
+
+		sleep(ctx, rest)
 	}
 
 	return nil
@@ -128,21 +123,24 @@ func (w *worker) task(ctx context.Context) error {
 	tick := time.NewTicker(writeTick)
 	defer tick.Stop()
 
-	refused := false
-
 	for {
-		if !refused {
-			// Not under ctx: the case to show is the process that doesn't notice.
-			accepted, err := w.write(context.WithoutCancel(ctx), token)
-			if err != nil {
-				return err
-			}
+		// Asked before the write: so one that has lost the lock tries once more, as a
+		// program would that doesn't look at its context.
+		lost := ctx.Err() != nil
 
-			refused = !accepted
+		accepted, err := w.write(context.WithoutCancel(ctx), token)
+		if err != nil {
+			return err
+		}
+
+		if !accepted && !lost {
+			<-ctx.Done() // refused before it knew: any moment now
+
+			lost = true
 		}
 
 		switch {
-		case ctx.Err() != nil:
+		case lost:
 			cause := context.Cause(ctx)
 			w.report(event{
 				Kind: evLost, Token: token, Detail: cause.Error(),
@@ -150,7 +148,7 @@ func (w *worker) task(ctx context.Context) error {
 			})
 
 			return cause
-		case !refused && time.Now().After(over):
+		case time.Now().After(over):
 			w.report(event{Kind: evDone, Token: token})
 
 			return nil
