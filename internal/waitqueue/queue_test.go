@@ -21,7 +21,7 @@ func has[T any](from <-chan T) bool {
 }
 
 // expect fails the test unless exactly the named signals of a waiter are there.
-func expect(t *testing.T, what string, w *waitqueue.Waiter, woken, promoted, granted bool) {
+func expect(t *testing.T, what string, w *waitqueue.Waiter, woken, granted bool) {
 	t.Helper()
 
 	for _, signal := range []struct {
@@ -29,7 +29,6 @@ func expect(t *testing.T, what string, w *waitqueue.Waiter, woken, promoted, gra
 		got, want bool
 	}{
 		{"woken", has(w.Woken()), woken},
-		{"promoted", has(w.Promoted()), promoted},
 		{"granted", has(w.Granted()), granted},
 	} {
 		if signal.got != signal.want {
@@ -42,7 +41,7 @@ func expect(t *testing.T, what string, w *waitqueue.Waiter, woken, promoted, gra
 func isHead(t *testing.T, what string, q *waitqueue.Queue, id string, w *waitqueue.Waiter) {
 	t.Helper()
 
-	if head, _, _ := q.Head(id); head != w {
+	if head, _, _ := q.Head(id); head != w || !w.IsHead() {
 		t.Errorf("%s: another is the head", what)
 	}
 }
@@ -61,29 +60,29 @@ func TestOnlyTheHeadIsWoken(t *testing.T) {
 	second := q.Join("a", time.Second)
 	other := q.Join("b", time.Second)
 
-	expect(t, "the first of a line", first, true, false, false)
-	expect(t, "the second", second, false, false, false)
-	expect(t, "the first of another line", other, true, false, false)
+	expect(t, "the first of a line", first, true, false)
+	expect(t, "the second", second, false, false)
+	expect(t, "the first of another line", other, true, false)
 
 	for range 3 {
 		q.Wake("a")
 	}
 
-	expect(t, "the head, however often it was woken", first, true, false, false)
-	expect(t, "the head, once it has taken that", first, false, false, false)
-	expect(t, "the second", second, false, false, false)
-	expect(t, "the head of another line", other, false, false, false)
+	expect(t, "the head, however often it was woken", first, true, false)
+	expect(t, "the head, once it has taken that", first, false, false)
+	expect(t, "the second", second, false, false)
+	expect(t, "the head of another line", other, false, false)
 
 	q.WakeAll()
-	expect(t, "the head after WakeAll", first, true, false, false)
-	expect(t, "the second after WakeAll", second, false, false, false)
-	expect(t, "the other head after WakeAll", other, true, false, false)
+	expect(t, "the head after WakeAll", first, true, false)
+	expect(t, "the second after WakeAll", second, false, false)
+	expect(t, "the other head after WakeAll", other, true, false)
 
 	q.Wake("nobody waits for this")
 }
 
 // TestDeliveredInOrder: grants go to those who wait in the order in which they
-// came, and each next one is promoted, not woken: the lock is held.
+// came. The next one becomes the head and isn't woken: the lock is held here.
 func TestDeliveredInOrder(t *testing.T) {
 	t.Parallel()
 
@@ -113,7 +112,12 @@ func TestDeliveredInOrder(t *testing.T) {
 		}
 
 		if i+1 < n {
-			expect(t, "the next", waiters[i+1], false, true, false)
+			expect(t, "the next", waiters[i+1], false, false)
+			isHead(t, "after a delivery to the one before", q, "a", waiters[i+1])
+		}
+
+		if w.IsHead() {
+			t.Errorf("turn %d is still the head", i)
 		}
 
 		if q.Deliver(w, grant(99)) {
@@ -133,12 +137,14 @@ func TestHeadLeaves(t *testing.T) {
 
 	q := waitqueue.New()
 	first, second, third, fourth := q.Join("a", 1), q.Join("a", 1), q.Join("a", 1), q.Join("a", 1)
+	has(first.Woken())
 
 	if _, ok := second.Leave(); ok {
 		t.Error("who was granted nothing left with a grant")
 	}
 
-	expect(t, "the third, when the second left", third, false, false, false)
+	expect(t, "the head, when the second left", first, false, false)
+	expect(t, "the third, when the second left", third, false, false)
 	isHead(t, "when the second left", q, "a", first)
 
 	for range 2 { // leaving again changes nothing
@@ -148,15 +154,15 @@ func TestHeadLeaves(t *testing.T) {
 	}
 
 	isHead(t, "when the first left", q, "a", third)
-	expect(t, "the third, when the first left", third, true, false, false)
-	expect(t, "the fourth, when the first left", fourth, false, false, false)
+	expect(t, "the third, when the first left", third, true, false)
+	expect(t, "the fourth, when the first left", fourth, false, false)
 
 	if q.Deliver(first, grant(1)) {
 		t.Error("who left was delivered a grant")
 	}
 
 	isHead(t, "after a delivery in vain", q, "a", third)
-	expect(t, "the third, after a delivery in vain", third, false, false, false)
+	expect(t, "the third, after a delivery in vain", third, false, false)
 
 	third.Leave()
 	fourth.Leave()
@@ -186,7 +192,7 @@ func TestLeaveWithGrant(t *testing.T) {
 		t.Error("the same grant came twice")
 	}
 
-	expect(t, "the next", second, false, true, false)
+	expect(t, "the next", second, false, false)
 	isHead(t, "after the first", q, "a", second)
 }
 
@@ -214,7 +220,7 @@ func TestDeliverLeaveRace(t *testing.T) {
 			t.Fatalf("round %d: delivered %t, found on leaving %t", i, delivered, found)
 		}
 
-		expect(t, "the next", next, !delivered, delivered, false)
+		expect(t, "the next", next, !delivered, false)
 		isHead(t, "after either", q, "a", next)
 		next.Leave()
 	}
