@@ -82,7 +82,9 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 
 	missing, err := s.missing(ctx, db)
 	if err == nil && len(missing) > 0 {
-		err = s.migrate(ctx)
+		if err = s.writable(ctx); err == nil {
+			err = s.migrate(ctx)
+		}
 	}
 
 	if err != nil {
@@ -90,6 +92,24 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	}
 
 	return nil
+}
+
+// writable fails where transactions are read-only by default, as all are on a
+// standby. The migration itself doesn't always: lib/pq begins each transaction
+// as READ WRITE, which overrides the default, and is a feature that a standby
+// doesn't support rather than a write it refuses.
+func (s *Store) writable(ctx context.Context) error {
+	settings, err := read(ctx, s, "SELECT current_setting('transaction_read_only')", nil,
+		func(row scanner) (setting string, err error) {
+			err = row.Scan(&setting)
+
+			return setting, err
+		})
+	if err == nil && settings[0] == "on" {
+		err = fmt.Errorf("%w (a standby, or default_transaction_read_only)", ErrReadOnly)
+	}
+
+	return err
 }
 
 // migrate tries until it has an answer. Where somebody uses the table and
