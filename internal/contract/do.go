@@ -250,12 +250,17 @@ func testDoLost(t *testing.T, e *env) {
 
 	// A loss that fn didn't notice isn't kept from the caller.
 	id = newID()
+	began := time.Now()
 
-	err = e.locker.Do(withinContext(t), id, minute, minute/2, func(context.Context) error {
+	err = e.locker.Do(withinContext(t), id, 10*minute, minute, func(context.Context) error {
 		e.take(t, id)
 
 		return nil
 	})
+	if took := time.Since(began); took > within {
+		t.Errorf("Do returned after %s", took)
+	}
+
 	if !errors.Is(err, pglocker.ErrLockLost) {
 		t.Errorf("Do whose lock was lost unnoticed: %v, want ErrLockLost", err)
 	}
