@@ -111,7 +111,7 @@ func (lk *Lock) free(ctx context.Context, left time.Duration) error {
 			// The lock was this one's when the request went out whose reply was
 			// lost, so that request was the one that moved the generation.
 			return nil
-		case err == nil, !store.Transient(err):
+		case err == nil, !mayAskAgain(err):
 			return err
 		case errors.Is(err, ErrUnknownOutcome):
 			doubt = err
@@ -121,6 +121,12 @@ func (lk *Lock) free(ctx context.Context, left time.Duration) error {
 			return err
 		}
 	}
+}
+
+// mayAskAgain reports whether an error leaves the request unanswered, for reasons
+// that may pass.
+func mayAskAgain(err error) bool {
+	return !errors.Is(err, ErrWrongGeneration) && !errors.Is(err, ErrLockNotFound) && store.Transient(err)
 }
 
 // exhausted reports whether a request for a connection of this pool would wait.

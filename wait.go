@@ -289,7 +289,7 @@ func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
 
 	for {
 		err := l.pass(ctx, l.store, &given)
-		if err == nil || !store.Transient(err) || !store.Pause(ctx, pollMax) {
+		if err == nil || !mayAskAgain(err) || !store.Pause(ctx, pollMax) {
 			return
 		}
 	}

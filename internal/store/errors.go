@@ -98,6 +98,14 @@ func judge(err error, trustBadConn bool) outcome {
 // Transient reports whether the same request may be answered soon: the server
 // could not be reached, went away or had no room, rather than refused it.
 func Transient(err error) bool {
+	for _, lasting := range []error{
+		ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL,
+	} {
+		if errors.Is(err, lasting) {
+			return false
+		}
+	}
+
 	return judge(err, false) != refused || retriable(err) || strings.HasPrefix(sqlState(err), "53")
 }
 
