@@ -162,3 +162,13 @@ func ctxError(ctx context.Context) error {
 
 	return fmt.Errorf("%w: %w", err, cause)
 }
+
+// withContext adds to an error why ctx ended, if it has: lib/pq says only that the
+// server cancelled the statement.
+func withContext(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
+		return err
+	}
+
+	return fmt.Errorf("%w: %w", ctxError(ctx), err)
+}

@@ -132,3 +132,27 @@ func TestContextError(t *testing.T) {
 		t.Errorf("%v, want context.DeadlineExceeded", err)
 	}
 }
+
+// TestWithContext: a statement that the server cancelled because ctx ended matches
+// the end of ctx, and is still the server's refusal.
+func TestWithContext(t *testing.T) {
+	t.Parallel()
+
+	cancelled := &pq.Error{Code: "57014"}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := withContext(ctx, cancelled); errors.Is(err, context.Canceled) {
+		t.Errorf("%v, although ctx has not ended", err)
+	}
+
+	cancel()
+
+	err := withContext(ctx, cancelled)
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, cancelled) || judge(err, false) != refused {
+		t.Errorf("%v, want it to match context.Canceled and the server's error", err)
+	}
+
+	if err := withContext(ctx, nil); err != nil {
+		t.Error(err)
+	}
+}

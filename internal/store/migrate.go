@@ -88,7 +88,7 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	}
 
 	if err != nil {
-		return fmt.Errorf("pglocker: migrating %s: %w", table, s.explain(err))
+		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, s.explain(err)))
 	}
 
 	return nil

@@ -139,6 +139,8 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 
 	select {
 	case a := <-done:
+		a.err = withContext(ctx, a.err)
+
 		return a
 	case <-ctx.Done():
 		if dispatched.CompareAndSwap(false, true) {
