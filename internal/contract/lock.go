@@ -1,0 +1,333 @@
+package contract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+)
+
+// testTryLock: a lock is what the database shows, outlives the context that it was
+// taken with, and is refused to others with all that they may know.
+func testTryLock(t *testing.T, e *env) {
+	type key struct{}
+
+	ctx, cancel := context.WithCancel(context.WithValue(withinContext(t), key{}, "mine"))
+	id := newID()
+
+	lock, err := e.locker.TryLock(ctx, id, minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if status := e.get(t, id); lock.Token() != status.Generation || lock.Status() != *status {
+		t.Errorf("the lock is %+v with token %d, the database shows %+v", lock.Status(), lock.Token(), status)
+	}
+
+	cancel()
+
+	if err := lock.Context().Err(); err != nil {
+		t.Errorf("the lock ended with the context that it was taken with: %v", err)
+	}
+
+	if lock.Context().Value(key{}) != "mine" {
+		t.Error("the lock's context has lost the values of the one that it was taken with")
+	}
+
+	if found, ok := pglocker.FromContext(lock.Context()); !ok || found != lock {
+		t.Errorf("FromContext finds %p, %t in the context of %p", found, ok, lock)
+	}
+
+	ctx = withinContext(t)
+
+	for i, locker := range []*pglocker.Locker{e.locker, e.newLocker(t)} {
+		_, err := locker.TryLock(ctx, id, minute)
+		isHeldBy(t, fmt.Sprintf("TryLock by locker %d", i), err, lock)
+
+		err = locker.Do(ctx, id, minute, time.Second, func(context.Context) error {
+			t.Error("fn was called")
+
+			return nil
+		})
+		isHeldBy(t, fmt.Sprintf("Do by locker %d", i), err, lock)
+	}
+
+	unlock(t, lock)
+	e.isFree(t, id)
+
+	if got, want := e.get(t, id).Generation, e.next(lock.Token()); got != want {
+		t.Errorf("released to generation %d, want %d", got, want)
+	}
+
+	if lock.Context().Err() == nil || errors.Is(context.Cause(lock.Context()), pglocker.ErrLockLost) {
+		t.Errorf("the context of an unlocked lock: %v, want it ended and no loss", context.Cause(lock.Context()))
+	}
+
+	again := tryLock(t, e.locker, id)
+	if again.Token() <= lock.Token() {
+		t.Errorf("token %d after %d", again.Token(), lock.Token())
+	}
+
+	unlock(t, again)
+
+	if _, err := e.locker.TryLock(ended(t), id, minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("TryLock with an ended context: %v, want context.Canceled", err)
+	}
+
+	e.isFree(t, id)
+}
+
+// testLockRenewed: with no option a lock outlives its TTL, under the same token.
+func testLockRenewed(t *testing.T, e *env) {
+	const ttl = 2 * time.Second
+
+	id := newID()
+
+	lock, err := e.locker.Lock(withinContext(t), id, ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	granted := lock.Status()
+
+	Await(t, "the lease is renewed past the end of the first", func() bool {
+		return lock.Context().Err() != nil || Now(t, e.direct).After(granted.ExpiresAt)
+	})
+
+	if lock.Context().Err() != nil {
+		t.Error(context.Cause(lock.Context()))
+	}
+
+	status := lock.Status()
+	if !status.ExpiresAt.After(granted.ExpiresAt) {
+		t.Errorf("granted %+v, the lock shows %+v", granted, status)
+	}
+
+	status.ExpiresAt = granted.ExpiresAt
+	if status != granted || lock.Token() != granted.Generation {
+		t.Errorf("granted %+v, renewed to %+v with token %d", granted, status, lock.Token())
+	}
+
+	unlock(t, lock)
+	e.isFree(t, id)
+}
+
+// testUnlock: nil once, whoever else calls.
+func testUnlock(t *testing.T, e *env) {
+	const callers = 16
+
+	var (
+		lock  = tryLock(t, e.locker, newID())
+		ctx   = withinContext(t)
+		errs  = make([]error, callers)
+		group sync.WaitGroup
+		nils  int
+	)
+
+	for i := range errs {
+		group.Go(func() { errs[i] = lock.Unlock(ctx) })
+	}
+
+	group.Wait()
+
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			nils++
+		case !errors.Is(err, pglocker.ErrAlreadyUnlocked) || errors.Is(err, pglocker.ErrLockLost):
+			t.Errorf("Unlock beside another: %v, want ErrAlreadyUnlocked alone", err)
+		}
+	}
+
+	if nils != 1 {
+		t.Errorf("%d of %d calls of Unlock returned nil, want one", nils, callers)
+	}
+
+	e.isFree(t, lock.Status().LockID)
+
+	// Do finds out that fn did it, and has nothing to add.
+	err := e.locker.Do(ctx, lock.Status().LockID, minute, time.Second, func(ctx context.Context) error {
+		inner, _ := pglocker.FromContext(ctx)
+
+		return inner.Unlock(context.WithoutCancel(ctx))
+	})
+	if err != nil {
+		t.Errorf("Do whose fn unlocked: %v", err)
+	}
+}
+
+// testUnlockLost: the loss is told by the context, by Unlock, and never as nil;
+// the new holder is left alone.
+func testUnlockLost(t *testing.T, e *env) {
+	for _, known := range []bool{true, false} {
+		interval := minute / 2
+		if known {
+			interval = 10 * time.Millisecond
+		}
+
+		id := newID()
+		lock := tryLock(t, e.locker, id, pglocker.WithRelockInterval(interval))
+		e.take(t, id)
+
+		if known {
+			Receive(t, "the lock is lost", lock.Context().Done())
+
+			if cause := context.Cause(lock.Context()); !errors.Is(cause, pglocker.ErrLockLost) {
+				t.Errorf("the lock's context ended for %v, want ErrLockLost", cause)
+			}
+		}
+
+		unlockLost(t, lock)
+
+		if err := lock.Unlock(withinContext(t)); !errors.Is(err, pglocker.ErrAlreadyUnlocked) {
+			t.Errorf("Unlock again: %v, want ErrAlreadyUnlocked", err)
+		}
+
+		if status := e.get(t, id); !status.ExpiresAt.After(Now(t, e.direct)) {
+			t.Errorf("the lock of another was released: %+v", status)
+		}
+	}
+}
+
+// testUnlockUnconfirmed: without an answer it is not nil either, and whoever asks
+// finds the lock as it is.
+func testUnlockUnconfirmed(t *testing.T, e *env) {
+	lock := tryLock(t, e.locker, newID())
+
+	err := lock.Unlock(ended(t))
+	if !errors.Is(err, pglocker.ErrNotReleased) || !errors.Is(err, context.Canceled) || errors.Is(err, pglocker.ErrLockLost) {
+		t.Errorf("Unlock with an ended context: %v, want ErrNotReleased for context.Canceled", err)
+	}
+
+	if lock.Context().Err() == nil {
+		t.Error("the context of a lock that was given up has not ended")
+	}
+
+	_, err = e.locker.TryLock(withinContext(t), lock.Status().LockID, minute)
+	isHeldBy(t, "TryLock after an Unlock that sent nothing", err, lock)
+}
+
+// testUnlockRace: when another takes the lock at the moment of the Unlock, exactly
+// one of the two comes first, and Unlock knows.
+func testUnlockRace(t *testing.T, e *env) {
+	const rounds = 50
+
+	take := "UPDATE " + e.table() + ` SET generation = generation + 1,
+		expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = $1 AND generation = $2`
+
+	var losses int
+
+	for range rounds {
+		var (
+			id    = newID()
+			lock  = tryLock(t, e.locker, id, pglocker.WithRelockInterval(time.Millisecond))
+			start = make(chan struct{})
+			both  sync.WaitGroup
+			taken int64
+			err   error
+		)
+
+		both.Go(func() {
+			<-start
+
+			res, takeErr := e.direct.ExecContext(t.Context(), take, id, lock.Token())
+			if takeErr != nil {
+				t.Error(takeErr)
+
+				return
+			}
+
+			taken, _ = res.RowsAffected()
+		})
+		both.Go(func() {
+			<-start
+
+			err = lock.Unlock(withinContext(t))
+		})
+		close(start)
+		both.Wait()
+
+		losses += int(taken)
+
+		switch {
+		case taken == 0 && err != nil:
+			t.Errorf("Unlock of a lock that nobody took: %v", err)
+		case taken == 1 && !errors.Is(err, pglocker.ErrLockLost):
+			t.Errorf("Unlock of a lock that another took: %v, want ErrLockLost", err)
+		case taken == 0 && errors.Is(context.Cause(lock.Context()), pglocker.ErrLockLost):
+			t.Error("the context of a lock that nobody took says that it was lost")
+		}
+	}
+
+	t.Logf("the other came first in %d of %d rounds", losses, rounds)
+}
+
+// testLockOptions: what can't be meant is refused, by all that take options.
+func testLockOptions(t *testing.T, e *env) {
+	ctx := withinContext(t)
+	id := newID()
+
+	for _, bad := range []struct {
+		opt  pglocker.LockOption
+		want error
+	}{
+		{pglocker.WithRelockInterval(0), pglocker.ErrInvalidRelockInterval},
+		{pglocker.WithRelockInterval(-1), pglocker.ErrInvalidRelockInterval},
+		{pglocker.WithRelockInterval(minute), pglocker.ErrInvalidRelockInterval},
+		{pglocker.WithWait(-1), pglocker.ErrInvalidWait},
+		{pglocker.WithMinHold(-1), pglocker.ErrInvalidMinHold},
+		{pglocker.WithMinHold(pglocker.MaxTTL + 1), pglocker.ErrInvalidMinHold},
+	} {
+		_, tryErr := e.locker.TryLock(ctx, id, minute, bad.opt)
+		_, lockErr := e.locker.Lock(ctx, id, minute, bad.opt)
+		doErr := e.locker.Do(ctx, id, minute, time.Second, func(context.Context) error {
+			t.Error("fn was called")
+
+			return nil
+		}, bad.opt)
+
+		for _, err := range []error{tryErr, lockErr, doErr} {
+			if !errors.Is(err, bad.want) {
+				t.Errorf("%v, want %v", err, bad.want)
+			}
+		}
+	}
+
+	for name, bad := range BadLockIDs() {
+		_, tryErr := e.locker.TryLock(ctx, bad, minute)
+		_, lockErr := e.locker.Lock(ctx, bad, minute)
+
+		if !errors.Is(tryErr, pglocker.ErrInvalidLockID) || !errors.Is(lockErr, pglocker.ErrInvalidLockID) {
+			t.Errorf("lock id that is %s: %v, %v, want ErrInvalidLockID", name, tryErr, lockErr)
+		}
+	}
+
+	for _, ttl := range BadTTLs() {
+		_, tryErr := e.locker.TryLock(ctx, id, ttl)
+		_, lockErr := e.locker.Lock(ctx, id, ttl)
+
+		if !errors.Is(tryErr, pglocker.ErrInvalidTTL) || !errors.Is(lockErr, pglocker.ErrInvalidTTL) {
+			t.Errorf("TTL of %s: %v, %v, want ErrInvalidTTL", ttl, tryErr, lockErr)
+		}
+	}
+
+	if _, err := e.locker.GetLockStatus(ctx, id); !errors.Is(err, pglocker.ErrLockNotFound) {
+		t.Errorf("a refused call left a lock: %v", err)
+	}
+
+	// The option wins over Do's argument.
+	err := e.locker.Do(ctx, id, minute, 2*minute, func(context.Context) error {
+		granted := e.get(t, id).ExpiresAt
+
+		Await(t, "the lease is renewed", func() bool { return e.get(t, id).ExpiresAt.After(granted) })
+
+		return nil
+	}, pglocker.WithRelockInterval(10*time.Millisecond))
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,388 @@
+package contract
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+)
+
+// poll is the longest that a waiter may sleep past the moment at which a lock
+// gets free by itself, by the "TTL plus one poll", and what a busy machine
+// may add to it.
+const poll = 400*time.Millisecond + time.Second
+
+// testLockWaits: who waits is granted the lock in whatever way it gets free.
+func testLockWaits(t *testing.T, e *env) {
+	w := NewWatcher()
+	locker := e.watchedLocker(t, w)
+
+	for name, holder := range map[string]*pglocker.Locker{"the same locker": locker, "another": e.newLocker(t)} {
+		ctx := withinContext(t)
+
+		for verb, hold := range map[string]func(id string) (token int64, release func() error){
+			"Unlock": func(id string) (int64, func() error) {
+				lock := tryLock(t, holder, id)
+
+				return lock.Token(), func() error { return lock.Unlock(ctx) }
+			},
+			"ReleaseLock": func(id string) (int64, func() error) {
+				status, err := holder.AcquireLock(ctx, id, minute)
+				if err != nil {
+					t.Fatal(err)
+				}
+
+				return status.Generation, func() error { return holder.ReleaseLock(ctx, status) }
+			},
+		} {
+			id := newID()
+			token, release := hold(id)
+			waiter := lockAsync(ctx, locker, id)
+			Receive(t, "somebody waits", w.InLine())
+
+			if err := release(); err != nil {
+				t.Errorf("%s by %s: %v", verb, name, err)
+			}
+
+			released := Now(t, e.direct)
+			lock := waiter.get(t)
+
+			// No sooner than the next renewal of a mark, seconds later, if the release
+			// was expected to be heard and wasn't.
+			if late := grantedAt(lock).Sub(released); late > poll {
+				t.Errorf("%s by %s: granted %s after the release, want at most %s", verb, name, late, poll)
+			}
+
+			if lock.Token() <= token {
+				t.Errorf("%s by %s: token %d after %d", verb, name, lock.Token(), token)
+			}
+
+			if status := e.get(t, id); lock.Status() != *status || lock.Token() != status.Generation {
+				t.Errorf("%s by %s: the lock is %+v with token %d, the database shows %+v",
+					verb, name, lock.Status(), lock.Token(), status)
+			}
+
+			unlock(t, lock)
+			e.isFree(t, id)
+		}
+	}
+
+	w.Check(t)
+}
+
+// testLockAfterCrash: the lock of a holder that is gone is granted when its lease
+// ends, no sooner, and no more than a poll later.
+func testLockAfterCrash(t *testing.T, e *env) {
+	ctx := withinContext(t)
+	id := newID()
+
+	crashed, err := e.newLocker(t).AcquireLock(ctx, id, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	lock := lockAsync(ctx, e.locker, id).get(t)
+	if late := grantedAt(lock).Sub(crashed.ExpiresAt); late < 0 || late > poll {
+		t.Errorf("granted %s after the end of the lease, want at least 0 and at most %s", late, poll)
+	}
+
+	if lock.Token() <= crashed.Generation {
+		t.Errorf("token %d after %d", lock.Token(), crashed.Generation)
+	}
+
+	unlock(t, lock)
+}
+
+// testLockGivesUp: a context that ends says so, and who held the lock; the holder
+// and those behind are not bothered.
+func testLockGivesUp(t *testing.T, e *env) {
+	w := NewWatcher()
+	locker := e.watchedLocker(t, w)
+	held := tryLock(t, e.locker, newID())
+	id := held.Status().LockID
+
+	ctx, cancel := context.WithCancel(withinContext(t))
+	first := lockAsync(ctx, locker, id)
+	Receive(t, "the first waits", w.InLine())
+
+	second := lockAsync(withinContext(t), locker, id)
+	Receive(t, "the second waits", w.InLine())
+
+	// The first has surely asked once it came: its own call did, before it waited.
+	cancel()
+
+	err := first.fail(t)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Lock with a context that was cancelled: %v, want context.Canceled", err)
+	}
+
+	isHeldBy(t, "Lock with a context that was cancelled", err, held)
+
+	ctx, cancel = context.WithTimeout(withinContext(t), 500*time.Millisecond)
+	defer cancel()
+
+	err = lockAsync(ctx, e.newLocker(t), id).fail(t)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Lock with a deadline: %v, want context.DeadlineExceeded", err)
+	}
+
+	isHeldBy(t, "Lock with a deadline", err, held)
+
+	if got := e.get(t, id); *got != held.Status() {
+		t.Errorf("held %+v, and after others gave up %+v", held.Status(), got)
+	}
+
+	unlock(t, held)
+
+	lock := second.get(t)
+	if lock.Token() <= held.Token() {
+		t.Errorf("token %d after %d", lock.Token(), held.Token())
+	}
+
+	unlock(t, lock)
+	w.Check(t)
+}
+
+// testLockInOrder: those who wait in one locker are served in the order in which
+// they came, whoever held the lock.
+func testLockInOrder(t *testing.T, e *env) {
+	const waiters = 8
+
+	w := NewWatcher()
+	locker := e.watchedLocker(t, w)
+
+	for _, holder := range []*pglocker.Locker{locker, e.newLocker(t)} {
+		var (
+			ctx   = withinContext(t)
+			held  = tryLock(t, holder, newID())
+			id    = held.Status().LockID
+			calls [waiters]asked
+			last  = held.Token()
+		)
+
+		for i := range calls {
+			calls[i] = lockAsync(ctx, locker, id)
+			Receive(t, "somebody waits", w.InLine())
+		}
+
+		unlock(t, held)
+
+		for i, call := range calls {
+			lock := call.get(t)
+			if lock.Token() <= last {
+				t.Errorf("waiter %d has token %d after %d", i, lock.Token(), last)
+			}
+
+			for j, other := range calls[i+1:] {
+				if len(other.locks) > 0 {
+					t.Errorf("waiter %d was granted the lock while waiter %d held it", i+1+j, i)
+				}
+			}
+
+			last = lock.Token()
+			unlock(t, lock)
+		}
+
+		e.isFree(t, id)
+	}
+
+	w.Check(t)
+}
+
+// testWithWait: the calls that don't wait do, for that long, and then say what
+// they would have said at once.
+func testWithWait(t *testing.T, e *env) {
+	const limit = 60 * time.Millisecond
+
+	ctx := withinContext(t)
+	w := NewWatcher()
+	locker := e.watchedLocker(t, w)
+	held := tryLock(t, e.locker, newID())
+	id := held.Status().LockID
+	none := func(context.Context) error { return nil }
+
+	for verb, call := range map[string]func() error{
+		"TryLock": func() error {
+			_, err := locker.TryLock(ctx, id, minute, pglocker.WithWait(limit))
+
+			return err
+		},
+		"Lock": func() error {
+			_, err := locker.Lock(ctx, id, minute, pglocker.WithWait(limit))
+
+			return err
+		},
+		"Do": func() error { return locker.Do(ctx, id, minute, time.Second, none, pglocker.WithWait(limit)) },
+	} {
+		began := time.Now()
+		err := call()
+
+		if took := time.Since(began); took < limit {
+			t.Errorf("%s waited for %s, want %s", verb, took, limit)
+		}
+
+		isHeldBy(t, verb, err, held)
+
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v, but the caller's context has not ended", verb, err)
+		}
+
+		Receive(t, "it has waited", w.InLine())
+	}
+
+	// The caller's context counts all the same.
+	short, cancel := context.WithCancel(ctx)
+	waiter := lockAsync(short, locker, id, pglocker.WithWait(minute))
+	Receive(t, "somebody waits", w.InLine())
+	cancel()
+
+	if err := waiter.fail(t); !errors.Is(err, context.Canceled) || !errors.Is(err, pglocker.ErrAlreadyLocked) {
+		t.Errorf("Lock whose context ends first: %v, want context.Canceled and ErrAlreadyLocked", err)
+	}
+
+	// And a lock that gets free in time is granted.
+	done := make(chan error, 1)
+
+	go func() {
+		done <- locker.Do(ctx, id, minute, time.Second, func(ctx context.Context) error {
+			if lock, _ := pglocker.FromContext(ctx); lock.Token() <= held.Token() {
+				t.Errorf("token %d after %d", lock.Token(), held.Token())
+			}
+
+			return nil
+		}, pglocker.WithWait(minute))
+	}()
+
+	Receive(t, "Do waits", w.InLine())
+	unlock(t, held)
+
+	if err := Receive(t, "Do returns", done); err != nil {
+		t.Error(err)
+	}
+
+	w.Check(t)
+}
+
+// testMinHold: a lock that is unlocked early stays held, its holder doesn't wait
+// for that, and who waits has it right after.
+func testMinHold(t *testing.T, e *env) {
+	const hold = time.Second
+
+	ctx := withinContext(t)
+	w := NewWatcher()
+	locker := e.watchedLocker(t, w)
+
+	for name, holder := range map[string]*pglocker.Locker{"the same locker": locker, "another": e.newLocker(t)} {
+		lock := tryLock(t, holder, newID(), pglocker.WithMinHold(hold))
+		id := lock.Status().LockID
+		granted := grantedAt(lock)
+		waiter := lockAsync(ctx, locker, id)
+		Receive(t, "somebody waits", w.InLine())
+		unlock(t, lock)
+
+		if lock.Context().Err() == nil {
+			t.Errorf("%s: the context of an unlocked lock has not ended", name)
+		}
+
+		_, err := holder.TryLock(ctx, id, minute)
+
+		var held *pglocker.HeldError
+		if !errors.As(err, &held) || held.Remaining > hold || held.Generation <= lock.Token() || held.Owner != "" {
+			t.Errorf("%s: TryLock within the hold: %v, want it held by nobody for up to %s", name, err, hold)
+		}
+
+		next := waiter.get(t)
+
+		at := grantedAt(next).Sub(granted)
+		if at < hold || at > hold+poll {
+			t.Errorf("%s: granted %s after the grant that was held for %s", name, at, hold)
+		}
+
+		if next.Token() <= lock.Token() {
+			t.Errorf("%s: token %d after %d", name, next.Token(), lock.Token())
+		}
+
+		unlock(t, next)
+	}
+
+	// A hold that is over costs nothing, and one above the TTL is a hold too.
+	lock := tryLock(t, e.locker, newID(), pglocker.WithMinHold(time.Nanosecond))
+	unlock(t, lock)
+	e.isFree(t, lock.Status().LockID)
+
+	id := newID()
+
+	err := e.locker.Do(ctx, id, time.Second, time.Second/2, func(context.Context) error { return nil }, pglocker.WithMinHold(minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if left := e.get(t, id).ExpiresAt.Sub(Now(t, e.direct)); left < minute/2 || left > minute {
+		t.Errorf("held for another %s after Do, want about %s", left, minute)
+	}
+}
+
+// testCloseWaitersAndHolders: Close unlocks what is held, whatever its holders do,
+// and sends away who waits; locks of others stay.
+func testCloseWaitersAndHolders(t *testing.T, e *env) {
+	const locks = 12
+
+	ctx := withinContext(t)
+	w := NewWatcher()
+	locker := e.watchedLocker(t, w)
+	strangers := tryLock(t, e.locker, newID())
+
+	var (
+		held    [locks]*pglocker.Lock
+		waiters [locks]asked
+	)
+
+	for i := range held {
+		held[i] = tryLock(t, locker, newID())
+		id := strangers.Status().LockID
+
+		if i%2 == 0 {
+			id = held[i].Status().LockID // who waits for the locker's own is sent away too
+		}
+
+		waiters[i] = lockAsync(ctx, locker, id)
+		Receive(t, "somebody waits", w.InLine())
+	}
+
+	if err := locker.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	for i, lock := range held {
+		if cause := context.Cause(lock.Context()); !errors.Is(cause, pglocker.ErrClosed) {
+			t.Errorf("lock %d ended for %v, want ErrClosed", i, cause)
+		}
+
+		e.isFree(t, lock.Status().LockID)
+
+		if err := lock.Unlock(ctx); !errors.Is(err, pglocker.ErrAlreadyUnlocked) {
+			t.Errorf("Unlock after Close: %v, want ErrAlreadyUnlocked", err)
+		}
+
+		if err := waiters[i].fail(t); !errors.Is(err, pglocker.ErrClosed) {
+			t.Errorf("Lock of a locker that is closed meanwhile: %v, want ErrClosed", err)
+		}
+	}
+
+	if got := e.get(t, strangers.Status().LockID); *got != strangers.Status() {
+		t.Errorf("the lock of another was %+v and is %+v", strangers.Status(), got)
+	}
+
+	for verb, lock := range map[string]func(context.Context, string, time.Duration, ...pglocker.LockOption) (*pglocker.Lock, error){
+		"TryLock": locker.TryLock, "Lock": locker.Lock,
+	} {
+		if _, err := lock(ctx, newID(), minute); !errors.Is(err, pglocker.ErrClosed) {
+			t.Errorf("%s of a closed locker: %v, want ErrClosed", verb, err)
+		}
+	}
+
+	unlock(t, strangers)
+	w.Check(t)
+}
