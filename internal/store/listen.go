@@ -11,8 +11,20 @@ import (
 )
 
 // OpenListening opens a connection that can listen. listen.ErrUnsupported: the
-// driver can't, or the pool is so small that another connection can't be meant.
+// driver can't, or the pool is so small that another connection can't be meant, or
+// the table has no room for a mark that somebody waits, without which no release
+// notifies.
 func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	if !sh.full {
+		return nil, fmt.Errorf("%w: table %s has no column contended_until, or not all of those that go with it",
+			listen.ErrUnsupported, s.table)
+	}
+
 	connector, ok := connectorOf(s.db)
 	if !ok || !s.pgx {
 		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, s.db.Driver())
