@@ -146,7 +146,7 @@ type tenure struct {
 func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 	hold := time.Until(t.heldUntil)
 
-	for hold <= 0 {
+	for hold <= 0 && l.ctx.Err() == nil { // a closed Locker's waiters are leaving
 		head, run, others := l.queue.Head(t.lockID)
 		mayCompete := others || !l.listener.Proven() // who polls leaves no mark
 

@@ -154,10 +154,12 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 
 	var (
 		name    = l.grantName()
-		replies = make(chan reply, 1)
+		replies = make(chan reply)
+		left    = make(chan struct{})
 	)
 
-	requestCtx, cancel := context.WithTimeout(l.ctx, w.ttl)
+	// Not even Close cancels it at once: what it brings would be lost.
+	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), w.ttl)
 
 	end, err := l.begin()
 	if err != nil {
@@ -175,7 +177,15 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 			l.giveBack(w.lockID, name, w.ttl)
 		}
 
-		replies <- reply{res, err}
+		select {
+		case replies <- reply{res, err}:
+		case <-left:
+			// Nobody waits for this request any more. If it has brought a grant, that
+			// is passed on.
+			if err == nil && res.Verdict == store.Granted {
+				l.passOn(w.lockID, res, w.ttl)
+			}
+		}
 	}()
 
 	select {
@@ -195,23 +205,8 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 	case <-l.ctx.Done():
 	}
 
-	// Nobody waits for this request any more. If it still brings a grant, that is
-	// passed on.
-	abandoned := time.AfterFunc(giveUpGrace, cancel)
-
-	endPass, err := l.begin()
-	if err != nil {
-		return store.Result{}, false, nil // Close cancels the request; what it brings expires
-	}
-
-	go func() {
-		defer endPass()
-		defer abandoned.Stop()
-
-		if r := <-replies; r.err == nil && r.res.Verdict == store.Granted {
-			l.passOn(w.lockID, r.res, w.ttl)
-		}
-	}()
+	close(left)
+	time.AfterFunc(giveUpGrace, cancel)
 
 	return store.Result{}, false, nil
 }
@@ -263,12 +258,13 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
 // leave gives up the place in the line, and passes on a grant that came too late.
 func (w *waiter) leave(err error) error {
 	if res, ok := w.place.Leave(); ok {
-		end, beginErr := w.locker.begin()
-		if beginErr == nil {
+		if end, beginErr := w.locker.begin(); beginErr == nil {
 			go func() {
 				defer end()
 				w.locker.passOn(w.lockID, res, w.ttl)
 			}()
+		} else {
+			w.locker.passOn(w.lockID, res, w.ttl) // Close waits for this caller
 		}
 	}
 
@@ -280,10 +276,13 @@ func (w *waiter) leave(err error) error {
 }
 
 // passOn gives up a grant that nobody wants any more, for as long as its lease
-// may run.
+// may run; when the Locker is closed, for a moment.
 func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
-	ctx, cancel := context.WithTimeout(l.ctx, ttl)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), ttl)
 	defer cancel()
+
+	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
+	defer stop()
 
 	given := tenure{lockID: lockID, generation: res.Row.Generation}
 
