@@ -77,7 +77,7 @@ func TestRenewNow(t *testing.T) {
 		h.RenewNow = true
 		term := termOf(time.Hour)
 
-		time.Sleep(1) // the clocks of a bubble stand still otherwise
+		time.Sleep(time.Nanosecond) // the clocks of a bubble stand still otherwise
 		r.Add(&h.Lease, term)
 		synctest.Wait()
 
@@ -413,7 +413,7 @@ func TestBatchLimit(t *testing.T) {
 		term := termOf(3 * time.Hour)
 		holders := make([]*holder, 2*batchLimit+500)
 
-		time.Sleep(1) // the clocks of a bubble stand still otherwise
+		time.Sleep(time.Nanosecond) // the clocks of a bubble stand still otherwise
 
 		for i := range holders {
 			holders[i] = newHolder(fmt.Sprint(i), time.Hour)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 )
 
 // unsent is an error of pgconn's of which it says that nothing went out.
@@ -77,7 +78,7 @@ func TestJudgeSQLState(t *testing.T) {
 	} {
 		for _, err := range []error{
 			&pgconn.PgError{Code: test.code},
-			fmt.Errorf("wrapped: %w", &pq.Error{Code: pq.ErrorCode(test.code)}),
+			fmt.Errorf("wrapped: %w", &pq.Error{Code: pqerror.Code(test.code)}),
 		} {
 			if got := judge(err, false); got != test.want {
 				t.Errorf("%s as %T: judged %d, want %d", test.code, err, got, test.want)
@@ -101,7 +102,7 @@ func TestExplain(t *testing.T) {
 		"25006": ErrReadOnly,
 		"22008": ErrInvalidTTL,
 	} {
-		for _, err := range []error{&pgconn.PgError{Code: code}, &pq.Error{Code: pq.ErrorCode(code)}} {
+		for _, err := range []error{&pgconn.PgError{Code: code}, &pq.Error{Code: pqerror.Code(code)}} {
 			if got := s.explain(err); !errors.Is(got, want) || !errors.Is(got, err) {
 				t.Errorf("%s as %T: %v, want it to match %v and itself", code, err, got, want)
 			}
