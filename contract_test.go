@@ -37,6 +37,11 @@ func TestContract(t *testing.T) {
 					expires_at TIMESTAMPTZ NOT NULL`,
 				Spellings: []string{"e\u0301mile", "\u00e9mile"},
 			},
+			{Name: "migrated, through pgbouncer", Via: throughPgBouncer},
+			{
+				Name: "own table, through pgbouncer", Scheme: pglocker.PublicScheme,
+				Columns: contract.ThreeColumns, Via: throughPgBouncer,
+			},
 		} {
 			setup.Name = driver + ", " + setup.Name
 			setup.Driver = driver

@@ -24,6 +24,8 @@ type Store struct {
 	// was not sent, and returns at once when a context ends; lib/pq does
 	// neither, and of others nothing is known.
 	pgx bool
+	// pq: the driver is lib/pq, whose statements are sent without arguments.
+	pq bool
 
 	// unnamed: named statements don't outlive a transaction here. It is found out
 	// by the first that gets lost, see lostStatement.
@@ -43,6 +45,7 @@ func New(db *sql.DB, table Table) *Store {
 		table:    table,
 		shape:    new(shapeCache),
 		pgx:      isPgx,
+		pq:       isPq(db),
 		unnamed:  new(atomic.Bool),
 		detached: new(sync.WaitGroup),
 	}
@@ -169,6 +172,12 @@ func askDriver[T any](
 	args = s.arguments(args)
 
 	if !s.pgx {
+		if s.pq {
+			if inlined, ok := inline(text, args); ok {
+				text, args = inlined, nil
+			}
+		}
+
 		a.sent = time.Now()
 		a.rows, err = drain(func() (*sql.Rows, error) { return conn.QueryContext(ctx, text, args...) }, scan)
 	} else {

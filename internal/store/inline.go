@@ -1,0 +1,76 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// isPq reports whether the driver is lib/pq. It parses a statement with arguments
+// in one message and runs it in another, under no name. Behind a pooler in
+// transaction mode the two may reach different server connections, and the second
+// then runs what somebody else had parsed there: not an error for certain, but
+// perhaps another statement. Without arguments it sends one message.
+func isPq(db *sql.DB) bool { return fmt.Sprintf("%T", db.Driver()) == "*pq.Driver" }
+
+// inline returns the statement with its arguments written into it, if it knows how
+// to write all of them.
+func inline(text string, args []any) (string, bool) {
+	literals := make([]string, len(args))
+
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case string:
+			literals[i] = quoteLiteral(v)
+		case int64:
+			literals[i] = "'" + strconv.FormatInt(v, 10) + "'"
+		default:
+			return "", false
+		}
+	}
+
+	var (
+		b      strings.Builder
+		quoted byte // the quote inside of which this is, or 0
+	)
+
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+
+		switch {
+		case quoted != 0:
+			// A doubled quote ends it and begins it again, which is the same.
+			if c == quoted {
+				quoted = 0
+			}
+		case c == '\'', c == '"':
+			quoted = c
+		case c == '$':
+			end := i + 1
+			for end < len(text) && text[end] >= '0' && text[end] <= '9' {
+				end++
+			}
+
+			n, err := strconv.Atoi(text[i+1 : end])
+			if err != nil || n < 1 || n > len(literals) {
+				return "", false
+			}
+
+			b.WriteString(literals[n-1])
+
+			i = end - 1
+
+			continue
+		}
+
+		b.WriteByte(c)
+	}
+
+	return b.String(), true
+}
+
+// quoteLiteral quotes a string for every setting of standard_conforming_strings.
+func quoteLiteral(s string) string {
+	return "E'" + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(s) + "'"
+}
