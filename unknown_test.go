@@ -282,3 +282,30 @@ func TestGrantAfterTheCallerLeft(t *testing.T) {
 		l.wantSettled(t)
 	})
 }
+
+// TestLateGrant: a grant whose reply comes after its lease is none to work under.
+func TestLateGrant(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		const ttl = 500 * time.Millisecond
+
+		before, _ := l.row(t)
+
+		l.proxy.onAnswer(func() fate {
+			if generation, held := l.row(t); generation > before && held {
+				time.Sleep(ttl)
+			}
+
+			return pass
+		})
+
+		err := l.locker.Do(t.Context(), "a", ttl, ttl/2, func(context.Context) error {
+			t.Error("fn was called")
+
+			return nil
+		})
+		if !errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("Do: %v, want ErrLockLost", err)
+		}
+	})
+}

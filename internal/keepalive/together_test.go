@@ -87,6 +87,7 @@ func TestSleptThrough(t *testing.T) {
 		t.Errorf("lost %d times, want once", h.losses())
 	}
 
+	r.Remove(&h.Lease)
 	longer.wantHeld(t)
 	r.Remove(&longer.Lease)
 	wantAtRest(t, r, s)
