@@ -426,6 +426,10 @@ func TestBatchLimit(t *testing.T) {
 		renewed := 0
 		for _, st := range s.sent() {
 			renewed += len(st.renewals)
+
+			if len(st.renewals) > batchLimit {
+				t.Errorf("%d renewals in one statement", len(st.renewals))
+			}
 		}
 
 		if renewed != len(holders) || s.mostBusy != 1 {
