@@ -101,6 +101,64 @@ func testDoClosed(t *testing.T, e *env) {
 	}
 }
 
+// testCloseWaits: Close waits for what is under way, and lets it have its answer.
+func testCloseWaits(t *testing.T, e *env) {
+	if e.Via != nil {
+		t.Skip("what waits for a row is found by the name of its connection")
+	}
+
+	locker := e.newLocker(t)
+	id := newID()
+
+	if _, err := locker.CreateLock(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+
+	stranger, err := e.direct.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	defer func() { _ = stranger.Rollback() }() // if the test failed before
+
+	if _, err := stranger.ExecContext(t.Context(), "SELECT FROM "+e.table()+" WHERE lock_id = $1 FOR UPDATE", id); err != nil {
+		t.Fatal(err)
+	}
+
+	acquired := make(chan error, 1)
+	closed := make(chan error, 1)
+
+	go func() {
+		_, err := locker.AcquireLock(withinContext(t), id, minute)
+		acquired <- err
+	}()
+
+	Await(t, "a statement waits for the row", func() bool {
+		return Query[int](t, e.direct, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+	})
+
+	go func() { closed <- locker.Close(withinContext(t)) }()
+
+	select {
+	case err := <-closed:
+		t.Errorf("Close returned %v while a statement was under way", err)
+	case <-time.After(50 * time.Millisecond): // long enough for one that doesn't wait
+	}
+
+	if err := stranger.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := Receive(t, "Close returns", closed); err != nil {
+		t.Error(err)
+	}
+
+	if err := Receive(t, "AcquireLock returns", acquired); err != nil {
+		t.Errorf("AcquireLock that was under way: %v", err)
+	}
+}
+
 // testNothingIsLeft: after all of the above, without a Close, the only connections
 // left are those in the application's own pool.
 func testNothingIsLeft(t *testing.T, e *env) {

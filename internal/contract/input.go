@@ -112,27 +112,25 @@ func testSpellings(t *testing.T, e *env) {
 	}
 
 	for _, id := range e.Spellings {
-		held := e.acquire(t, id, minute)
-
-		for _, other := range e.Spellings {
-			if _, err := e.locker.AcquireLock(ctx, other, minute); !errors.Is(err, pglocker.ErrAlreadyLocked) {
-				t.Errorf("AcquireLock of %+q while %+q is held: %v, want ErrAlreadyLocked", other, id, err)
+		err := e.locker.Do(ctx, id, minute, 10*time.Millisecond, func(ctx context.Context) error {
+			for _, other := range e.Spellings {
+				if _, err := e.locker.AcquireLock(ctx, other, minute); !errors.Is(err, pglocker.ErrAlreadyLocked) {
+					t.Errorf("AcquireLock of %+q while %+q is held: %v, want ErrAlreadyLocked", other, id, err)
+				}
 			}
-		}
 
-		relocking, stop := context.WithCancel(ctx)
-		done := startRelocker(relocking, e.locker, held, 5*minute, 10*time.Millisecond)
+			lock, _ := pglocker.FromContext(ctx)
 
-		for range 3 {
-			last := e.get(t, id).ExpiresAt
+			for range 3 {
+				last := lock.Status()
 
-			Await(t, "the lease is renewed", func() bool { return e.get(t, id).ExpiresAt.After(last) })
-		}
+				Await(t, "an acknowledged renewal", func() bool { return ctx.Err() != nil || lock.Status() != last })
+			}
 
-		stop()
-
-		if err := Receive(t, "the relocker ends", done); err != nil {
-			t.Errorf("StartRelocker of %+q, stored as %+q: %v", id, e.Spellings[0], err)
+			return context.Cause(ctx)
+		})
+		if err != nil {
+			t.Errorf("Do on %+q, stored as %+q: %v", id, e.Spellings[0], err)
 		}
 	}
 }

@@ -95,6 +95,7 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"DoCancelled", testDoCancelled},
 			{"DoLost", testDoLost},
 			{"DoClosed", testDoClosed},
+			{"CloseWaits", testCloseWaits},
 			{"Relocker", testRelocker},
 			{"RelockerLost", testRelockerLost},
 			{"RelockerClosed", testRelockerClosed},

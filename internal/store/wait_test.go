@@ -46,7 +46,15 @@ func TestGrantAfterAWait(t *testing.T) {
 					contract.Exec(t, db, "UPDATE "+table.String()+" SET generation = 1, expires_at = clock_timestamp()")
 
 					stranger := lockRow(t, db, "a")
-					time.AfterFunc(wait, func() { _ = stranger.Rollback() }) // checked by the grant
+					let := make(chan time.Time, 1)
+
+					time.AfterFunc(wait, func() {
+						var now time.Time
+
+						_ = stranger.QueryRow("SELECT clock_timestamp()").Scan(&now) // checked by what it scanned
+						_ = stranger.Rollback()                                      // checked by the grant
+						let <- now
+					})
 
 					res, err := grant(t.Context())
 					if err != nil || res.Verdict != store.Granted {
@@ -55,6 +63,11 @@ func TestGrantAfterAWait(t *testing.T) {
 
 					if left := res.Row.Remaining(); left <= margin || left > ttl {
 						t.Errorf("%s: granted with %s remaining, want more than %s", verb, left, margin)
+					}
+
+					// By the clock itself, not by what the statement took for it.
+					if now := <-let; now.IsZero() || !res.Row.ExpiresAt.After(now.Add(margin)) {
+						t.Errorf("%s: the row was let go at %s, and granted until %s", verb, now, res.Row.ExpiresAt)
 					}
 
 					left := contract.Query[float64](t, db,
