@@ -62,11 +62,26 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 	res, err := w.wait(span.ctx)
 	span.end(err)
 
-	if err != nil && limit > 0 && ctx.Err() == nil && waiting.Err() != nil && w.held != nil {
-		return res, w.held // the limit passed, not the caller's context
+	if err != nil && limit > 0 && ctx.Err() == nil && waiting.Err() != nil {
+		err = w.stillHeld(ctx) // the limit passed, not the caller's context
 	}
 
 	return res, err
+}
+
+// stillHeld is the error of a waiter whose time is over. One that was never the
+// head of its line hasn't asked who holds the lock.
+func (w *waiter) stillHeld(ctx context.Context) error {
+	if w.held != nil {
+		return w.held
+	}
+
+	seen, err := w.locker.store.Get(ctx, w.lockID)
+	if err != nil {
+		return err
+	}
+
+	return heldError(w.lockID, seen.Row)
 }
 
 // waiter is one caller that waits for a lock.
@@ -191,7 +206,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 	select {
 	case r := <-replies:
 		if r.err == nil {
-			w.note(r.res, mark > 0)
+			w.note(r.res)
 		}
 
 		if r.err == nil && r.res.Verdict == store.Granted {
@@ -201,6 +216,13 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 		}
 
 		return r.res, true, r.err
+	case res := <-w.place.Granted():
+		// Delivered while this request hangs. What the request still brings comes
+		// after that tenure.
+		close(left)
+		time.AfterFunc(giveUpGrace, cancel)
+
+		return res, true, nil
 	case <-ctx.Done():
 	case <-l.ctx.Done():
 	}
@@ -212,7 +234,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 }
 
 // note keeps what an answer tells about the lock and about those who wait for it.
-func (w *waiter) note(res store.Result, marked bool) {
+func (w *waiter) note(res store.Result) {
 	l := w.locker
 
 	l.queue.Saw(w.lockID, res.Mark, res.Row.Now)
@@ -221,7 +243,7 @@ func (w *waiter) note(res store.Result, marked bool) {
 		return
 	}
 
-	if marked {
+	if res.Marked {
 		l.queue.Marked(w.lockID, res.Row.ContendedUntil)
 	}
 

@@ -49,13 +49,14 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin, mark t
 		return Result{Verdict: Granted, Row: a.rows[0].row, Mark: a.rows[0].mark, Sent: a.sent}, nil
 	}
 
-	return Result{Verdict: Busy, Row: a.rows[0].row, Mark: a.rows[0].mark}, nil
+	return Result{Verdict: Busy, Row: a.rows[0].row, Mark: a.rows[0].mark, Marked: a.rows[0].marked}, nil
 }
 
 type attempted struct {
 	row     Row
 	granted bool
 	mark    time.Time
+	marked  bool
 }
 
 func scanTry(from scanner) (a attempted, err error) {
@@ -75,6 +76,7 @@ func scanClaim(from scanner) (a attempted, err error) {
 
 	a.row, err = scanRowAnd(from, &durable, &a.granted, &mark)
 	a.mark = utc(mark)
+	a.marked = !a.granted
 
 	return a, err
 }

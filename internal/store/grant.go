@@ -29,6 +29,8 @@ type Result struct {
 	// Mark is, for a Claim that was not granted, the mark that stood on the row
 	// before it.
 	Mark time.Time
+	// Marked: that Claim left a mark, which Row shows.
+	Marked bool
 	// Notified: those who wait were told of a release.
 	Notified bool
 	// Sent is the moment before the granting statement was sent. The lease
