@@ -175,20 +175,20 @@ func TestNotify(t *testing.T) {
 
 // watchedLocker returns a locker with an observer on a table that exists. It is
 // closed when the test has ended.
-func watchedLocker(t *testing.T, db *sql.DB, observer pglocker.Observer) *pglocker.Locker {
-	t.Helper()
+func watchedLocker(tb testing.TB, db *sql.DB, observer pglocker.Observer) *pglocker.Locker {
+	tb.Helper()
 
 	locker, err := pglocker.New(db, &pglocker.Config{Observer: observer})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 30*time.Second)
 		defer cancel()
 
 		if err := locker.Close(ctx); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 
@@ -198,6 +198,7 @@ func watchedLocker(t *testing.T, db *sql.DB, observer pglocker.Observer) *pglock
 // counted counts the statements of one locker, over all its connections.
 type counted struct {
 	locker     *pglocker.Locker
+	db         *sql.DB
 	statements atomic.Int64
 }
 
@@ -209,22 +210,24 @@ func (c *counted) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQ
 
 func (*counted) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-func newCounted(t *testing.T, url string, observer pglocker.Observer) *counted {
-	t.Helper()
+// newCounted returns a locker over a pool of that many connections.
+func newCounted(tb testing.TB, url string, observer pglocker.Observer, connections int) *counted {
+	tb.Helper()
 
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 
 	c := new(counted)
 	cfg.Tracer = c
 
 	db := stdlib.OpenDB(*cfg)
-	db.SetMaxOpenConns(2)
-	t.Cleanup(func() { _ = db.Close() })
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	tb.Cleanup(func() { _ = db.Close() })
 
-	c.locker = watchedLocker(t, db, observer)
+	c.db, c.locker = db, watchedLocker(tb, db, observer)
 
 	return c
 }
@@ -283,7 +286,7 @@ func TestOneStatementPerWaitingProcess(t *testing.T) {
 	}
 
 	for i := range processes {
-		c := newCounted(t, url, w)
+		c := newCounted(t, url, w, 2)
 		waiting[i] = c
 
 		group.Go(func() {
