@@ -48,10 +48,10 @@ type Config struct {
 }
 
 const (
-	// probeTimeout is how long the first notification may take.
-	probeTimeout = time.Second
-	// deafFor is how long a listener that heard nothing is not tried again.
-	deafFor = time.Minute
+	// A connection that has not heard its probe is sent another after a second,
+	// then after longer, up to a minute.
+	probeAfterMin = time.Second
+	probeAfterMax = time.Minute
 	// linger is how long the connection outlives the last who waited, so that
 	// locks that are waited for often, and never for long, don't cost a connection
 	// each time.
@@ -75,10 +75,8 @@ type Listener struct {
 	// after the last user has gone.
 	stop context.CancelFunc
 	idle *time.Timer
-	// notBefore is when a listener that couldn't hear may be tried again; never is
-	// set if the driver can't listen.
-	notBefore time.Time
-	never     bool
+	// never is set if the driver can't listen.
+	never bool
 
 	goroutines sync.WaitGroup
 }
@@ -102,7 +100,7 @@ func (l *Listener) Use() {
 		l.idle = nil
 	}
 
-	if l.stop != nil || l.never || time.Now().Before(l.notBefore) {
+	if l.stop != nil || l.never {
 		return
 	}
 
@@ -172,7 +170,7 @@ func (l *Listener) run(ctx context.Context) {
 
 		l.proven.Store(false)
 
-		if errors.Is(err, ErrUnsupported) || errors.Is(err, errDeaf) {
+		if errors.Is(err, ErrUnsupported) {
 			l.giveUp(ctx, err)
 
 			return
@@ -194,8 +192,6 @@ func (l *Listener) run(ctx context.Context) {
 	}
 }
 
-var errDeaf = errors.New("pglocker: a notification sent to the listener didn't arrive (a pooler in transaction mode?)")
-
 func (l *Listener) giveUp(ctx context.Context, err error) {
 	l.cfg.Logger.Info("pglocker: waiting by polling, without notifications", "reason", err)
 
@@ -206,11 +202,7 @@ func (l *Listener) giveUp(ctx context.Context, err error) {
 		return // another goroutine's turn
 	}
 
-	if errors.Is(err, ErrUnsupported) {
-		l.never = true
-	}
-
-	l.notBefore = time.Now().Add(deafFor)
+	l.never = true
 	l.end()
 }
 
@@ -232,28 +224,55 @@ func (l *Listener) listen(ctx context.Context) error {
 		}
 	}
 
-	probe, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel = context.WithCancel(ctx)
+	heard := make(chan struct{})
+
+	var prober sync.WaitGroup
+
+	prober.Go(func() { l.probe(ctx, heard) })
+
+	defer prober.Wait()
 	defer cancel()
 
-	if err := l.cfg.Notify(probe, l.cfg.Probe); err != nil {
-		return err
-	}
-
-	for wait := probe; ; {
-		channel, payload, err := conn.Wait(wait)
+	for proven := false; ; {
+		channel, payload, err := conn.Wait(ctx)
 
 		switch {
-		case err != nil && wait == probe && probe.Err() != nil && ctx.Err() == nil:
-			return errDeaf
 		case err != nil:
 			return err
 		case channel == l.cfg.Channel:
 			l.cfg.Wake(payload)
-		case channel == l.cfg.Probe:
-			wait = ctx
+		case channel == l.cfg.Probe && !proven:
+			proven = true
 
+			close(heard)
 			l.prove(ctx)
 			l.cfg.WakeAll()
+		}
+	}
+}
+
+// probe sends notifications to the listener until one is heard. One that takes
+// long is not held against the connection: the server may be busy, and behind a
+// pooler nothing is lost by asking again now and then.
+func (l *Listener) probe(ctx context.Context, heard <-chan struct{}) {
+	for after := probeAfterMin; ; after = min(2*after, probeAfterMax) {
+		send, cancel := context.WithTimeout(ctx, after)
+		err := l.cfg.Notify(send, l.cfg.Probe)
+
+		cancel()
+
+		select {
+		case <-heard:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(after):
+		}
+
+		if after == probeAfterMin {
+			l.cfg.Logger.Info("pglocker: waiting by polling, since no notification arrives (a pooler in transaction mode?)",
+				"error", err)
 		}
 	}
 }

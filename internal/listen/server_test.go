@@ -36,6 +36,7 @@ type server struct {
 	conns  []*conn
 	woken  []string // payloads
 	all    int      // calls of WakeAll
+	probes int      // probes sent
 }
 
 type conn struct {
@@ -103,6 +104,10 @@ func (s *server) notify(channel, payload string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
+	if channel == probe {
+		s.probes++
+	}
+
 	for _, c := range s.conns {
 		if c.listens[channel] && !c.closed && !s.deaf {
 			c.arrived <- [2]string{channel, payload}
@@ -159,6 +164,15 @@ func (s *server) last() *conn {
 	defer s.mu.Unlock()
 
 	return s.conns[len(s.conns)-1]
+}
+
+// probed is how many probes were sent.
+func (s *server) probed() int {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	return s.probes
 }
 
 // attempts is how often a connection was asked for.
