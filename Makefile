@@ -15,10 +15,10 @@ demo: postgres ## See it at work: three processes, one lock, a kill and a pause
 	@exec bin/demo
 
 test: postgres ## Run every test
-	$(GO) test -count=1 ./...
+	$(GO) test -count=1 $(TESTFLAGS) ./...
 
-test-acc: postgres ## The same with the race detector, shuffled, with a coverage profile
-	$(GO) test -count=1 -race -shuffle=on -covermode=atomic -coverpkg=./... -coverprofile=coverage.out ./...
+test-acc: ## The same with the race detector, shuffled, with a coverage profile
+	@$(MAKE) test TESTFLAGS='-race -shuffle=on -covermode=atomic -coverpkg=./... -coverprofile=coverage.out'
 
 test-short: ## Run the tests that need no database
 	$(GO) test -short ./...
