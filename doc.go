@@ -46,8 +46,8 @@
 // was promoted without the last commits so can't issue a token twice.
 //
 // Three more columns are optional: owner and acquired_at, which say who holds the
-// lock since when, and contended_until, which is reserved. owner is different for
-// each grant, so that a grant whose reply was lost can be found again and settled;
+// lock since when, and contended_until, by which those who wait ask to be notified of
+// the release; without it they poll. owner is different for each grant, so that a grant whose reply was lost can be found again and settled;
 // without that column it is left to expire.
 //
 // # Clocks

@@ -45,7 +45,11 @@ func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 				return
 			}
 
-			freed, err := l.store.GiveBack(ctx, lockID, grant)
+			// The last look stands in line behind a request that may itself still wait
+			// for the row.
+			last := looks == giveBackLooks-1
+
+			freed, err := l.store.GiveBack(ctx, lockID, grant, last)
 			if freed {
 				l.queue.Wake(lockID)
 

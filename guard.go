@@ -18,7 +18,7 @@ import (
 //
 // In READ COMMITTED the guard can stand anywhere in the transaction. In
 // REPEATABLE READ and SERIALIZABLE it goes first: after the transaction's first
-// statement, any renewal makes it fail with a serialization failure (SQLSTATE
+// statement, any renewal, and the mark of anybody who waits, makes it fail with a serialization failure (SQLSTATE
 // 40001), on which the transaction is retried as usual.
 //
 // Errors: [ErrLockLost] if the token is no longer the current one, or its lease
@@ -41,6 +41,8 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	}
 
 	if err != nil {
+		st.GuardFailed(err)
+
 		return fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err)
 	}
 

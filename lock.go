@@ -13,6 +13,7 @@ import (
 type Lock struct {
 	locker  *Locker
 	lease   *keepalive.Lease
+	ttl     time.Duration
 	minHold time.Duration
 	// granted is when the grant was acknowledged, by the local clock.
 	granted time.Time
@@ -25,7 +26,9 @@ type Lock struct {
 	status LockStatus
 	// lost is why the lock was lost, nil as long as it wasn't. Once it is unlocked
 	// it can't be lost any more.
-	lost     error
+	lost error
+	// gone: it was lost because the database said so.
+	gone     bool
 	unlocked bool
 }
 
@@ -90,7 +93,7 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 	}
 
 	if !l.held.add(lock) { // closed meanwhile
-		_ = lock.Unlock(ctx)
+		_ = lock.Unlock(context.WithoutCancel(ctx)) // bounded by its lease
 
 		return nil, ErrClosed
 	}
@@ -107,20 +110,18 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 	}
 
 	term := keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}
-	lock := l.hold(parent, newStatus(lockID, res.Row), term, o, false)
-
 	if term.Left(time.Now()) <= 0 {
-		err := lock.Unlock(ctx)
+		l.passOn(lockID, res, ttl)
 
-		return nil, fmt.Errorf("the grant took as long as its lease: %w", err)
+		return nil, fmt.Errorf("%w: the grant took as long as its lease", ErrLockLost)
 	}
 
-	return lock, nil
+	return l.hold(parent, newStatus(lockID, res.Row), term, o, false), nil
 }
 
 // hold starts to keep alive a lease whose present term is known.
 func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive.Term, o lockOptions, renewNow bool) *Lock {
-	lk := &Lock{locker: l, status: *status, minHold: o.minHold, granted: time.Now()}
+	lk := &Lock{locker: l, status: *status, ttl: term.TTL, minHold: o.minHold, granted: time.Now()}
 
 	ctx, cancel := context.WithCancelCause(parent)
 	lk.cancel = cancel
@@ -187,8 +188,12 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 	}
 
 	err := lk.lost
+	lk.gone = loss.Gone
 	lk.cancel(err)
 	lk.mu.Unlock()
+
+	// Who waits here for the lock that was held here has not asked the database.
+	time.AfterFunc(lk.locker.cfg.margin(lk.ttl)+pollLate, func() { lk.locker.queue.Wake(lk.lease.LockID) })
 
 	lk.locker.held.remove(lk)
 	lk.locker.watch.lost(lk, loss, err)

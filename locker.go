@@ -43,6 +43,7 @@ type Locker struct {
 	queue    *waitqueue.Queue
 	listener *listen.Listener
 	held     heldLocks
+	spare    spare
 	// localRun is maxLocalRun, but for benchmarks of what goes between processes.
 	localRun int
 

@@ -11,7 +11,7 @@ import (
 type Operation string
 
 const (
-	// OperationAcquire is one request for a lock that doesn't wait.
+	// OperationAcquire is one request for a lock that doesn't wait, or to refresh one.
 	OperationAcquire Operation = "acquire"
 	// OperationWait is the time in line for a lock that another holds.
 	OperationWait Operation = "wait"
@@ -50,8 +50,8 @@ type OperationEnd struct {
 	OperationStart
 	// Duration is from start to end.
 	Duration time.Duration
-	// Err is nil, or matches the errors of this package, [ErrAlreadyLocked] among
-	// them.
+	// Err is nil, or as the caller gets it, [ErrAlreadyLocked] among others; without
+	// what is only added to say where it came from.
 	Err error
 }
 

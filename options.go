@@ -27,8 +27,8 @@ func WithRelockInterval(d time.Duration) LockOption {
 // WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another
 // holds, for at most d, instead of failing at once; then they fail with
 // [ErrAlreadyLocked] all the same. [Locker.Lock], which waits as long as its
-// context allows, so gets a second limit. d must not be negative
-// ([ErrInvalidWait]).
+// context allows, so gets a second limit. Zero is as if the option were not given;
+// d must not be negative ([ErrInvalidWait]).
 func WithWait(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.wait = d }
 }
@@ -47,7 +47,9 @@ func WithMinHold(d time.Duration) LockOption {
 func newLockOptions(ttl, relockInterval time.Duration, opts []LockOption) (lockOptions, error) {
 	o := lockOptions{relockInterval: relockInterval}
 	for _, opt := range opts {
-		opt(&o)
+		if opt != nil {
+			opt(&o)
+		}
 	}
 
 	switch {

@@ -137,10 +137,14 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 
 	// Unlike a first grant, one whose outcome is unknown is not given back: the
 	// caller may still be working under the lease that it extends.
-	res, err := l.store.Refresh(ctx, status.LockID, status.Generation, l.grantName(), ttl, l.cfg.margin(ttl))
+	span := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
+
+	res, err := l.store.Refresh(span.ctx, status.LockID, status.Generation, l.grantName(), ttl, l.cfg.margin(ttl))
 	if err == nil {
 		err = verdictError(res.Verdict)
 	}
+
+	span.end(err)
 
 	if err != nil {
 		return nil, failed("refresh", status.LockID, err)
@@ -181,7 +185,7 @@ func (l *Locker) acquire(ctx context.Context, lockID string, ttl time.Duration) 
 	name := l.grantName()
 
 	res, err := l.store.Acquire(span.ctx, lockID, name, ttl, l.cfg.margin(ttl))
-	if errors.Is(err, ErrUnknownOutcome) {
+	if errors.Is(err, ErrUnknownOutcome) || res.Doubtful {
 		l.giveBack(lockID, name, ttl)
 	}
 

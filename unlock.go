@@ -10,6 +10,7 @@ import (
 
 	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
 )
 
 // maxLocalRun bounds how often in a row a lock is handed over inside a process
@@ -17,9 +18,10 @@ import (
 // freed for all.
 const maxLocalRun = 16
 
-// Unlock ends the tenure, and cancels the lock's context. If somebody in this
+// Unlock cancels the lock's context, and then ends the tenure. If somebody in this
 // Locker waits for the lock, it is handed over to the first of them in the same
-// statement, at most 16 times in a row where another process may be waiting.
+// statement; where another process is known to wait, at most 16 times in a row, or
+// for 400 ms if those processes can only poll.
 //
 // It returns nil if the lock was held to the moment of the call and is free now,
 // or another's, or held until the time of [WithMinHold] is over. Errors:
@@ -28,10 +30,12 @@ const maxLocalRun = 16
 //   - [ErrAlreadyUnlocked]: Unlock was called before, or Do or Close did it.
 //     Whether that call succeeded, it says itself.
 //   - [ErrNotReleased], and the cause: the lock was held to the moment of the
-//     call, but ctx ended or the lease did before the database had confirmed. The
-//     lock frees itself at the end of its lease, if it isn't free already.
+//     call, but ctx ended or the lease did before the database had confirmed.
+//     After ctx has ended the Locker goes on trying in the background. The lock
+//     frees itself at the end of its lease at the latest.
 func (lk *Lock) Unlock(ctx context.Context) error {
-	term := lk.locker.renewer.Remove(lk.lease)
+	l := lk.locker
+	term := l.renewer.Remove(lk.lease)
 	now := time.Now()
 
 	if term.Left(now) <= 0 {
@@ -40,7 +44,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 	}
 
 	lk.mu.Lock()
-	again, lost := lk.unlocked, lk.lost
+	again, lost, gone := lk.unlocked, lk.lost, lk.gone
 	lk.unlocked = true
 	lk.mu.Unlock()
 
@@ -48,11 +52,21 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 		return fmt.Errorf("%w: %q", ErrAlreadyUnlocked, lk.lease.LockID)
 	}
 
-	lk.locker.held.remove(lk)
-	defer lk.cancel(context.Canceled)
+	// Whoever works under this context must have stopped believing before the next
+	// can begin to.
+	lk.cancel(context.Canceled)
+	l.held.remove(lk)
 
-	span := lk.locker.watch.start(ctx, OperationRelease, lk.lease.LockID, 1)
-	err := lk.free(span.ctx, term.LeaseLeft(now))
+	if gone {
+		return lost // there is nothing to release
+	}
+
+	if end, err := l.begin(); err == nil { // else Close is what unlocks, or has given up waiting
+		defer end()
+	}
+
+	span := l.watch.start(ctx, OperationRelease, lk.lease.LockID, 1)
+	err := lk.free(span.ctx, now.Add(term.LeaseLeft(now)))
 	span.end(err)
 
 	switch {
@@ -61,63 +75,94 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
-		return fmt.Errorf("%w: found on release: %w", ErrLockLost, err)
+		err = fmt.Errorf("%w: found on release: %w", ErrLockLost, err)
+		l.watch.lost(lk, keepalive.Loss{Gone: true}, err)
+
+		return err
 	default:
 		return fmt.Errorf("%w: %w", ErrNotReleased, err)
 	}
 }
 
-// free gives up the lock, trying for as long as the database may show the lease.
-// It asks over the pool, and from the second time on, or where the application
-// has the whole pool in use, over a connection of its own.
-func (lk *Lock) free(ctx context.Context, left time.Duration) error {
-	l := lk.locker
-
-	var (
-		until = time.Now().Add(left)
-		own   *session
-		doubt error
-		given = tenure{lockID: lk.lease.LockID, generation: lk.lease.Generation}
-	)
-
-	defer func() {
-		if own != nil {
-			own.Close()
-		}
-	}()
-
+// free gives up the lock, at the latest when the database no longer shows the
+// lease. If ctx ends before that is done, it goes on by itself.
+func (lk *Lock) free(ctx context.Context, until time.Time) error {
+	given := &tenure{lockID: lk.lease.LockID, generation: lk.lease.Generation}
 	if lk.minHold > 0 {
 		given.heldUntil = lk.granted.Add(lk.minHold)
 	}
+
+	l := lk.locker
+
+	err := l.giveUp(ctx, given, until)
+	if err == nil || ctx.Err() == nil || !mayAskAgain(err) {
+		return err
+	}
+
+	if end, beginErr := l.begin(); beginErr == nil {
+		go func() {
+			defer end()
+
+			_ = l.giveUp(context.WithoutCancel(ctx), given, until) // its caller has been told that nobody knows
+		}()
+	}
+
+	return err
+}
+
+// attemptMax bounds one attempt to release or to claim a lock, since a connection
+// may be dead without anybody knowing. The next attempt is made over another.
+const attemptMax = 5 * time.Second
+
+// giveUp passes a tenure on, and asks again where there was no answer. It asks
+// over the pool, and from the second time on, or where the whole pool is in use,
+// over the spare connection.
+func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
+	var (
+		spare *session
+		doubt bool
+		left  = time.Until(until)
+	)
+
+	defer func() {
+		if spare != nil {
+			l.spare.done()
+		}
+	}()
 
 	for n := 0; ; n++ {
 		st := l.store
 
 		if n > 0 || exhausted(l.db.Stats()) {
-			if own == nil {
-				own = l.newSession()
+			if spare == nil {
+				spare = l.spare.use(l.newSession)
 			}
 
-			st = own.store
+			st = spare.store
 		}
 
-		attempt, cancel := context.WithTimeout(ctx, min(left/4, time.Until(until)))
-		err := l.pass(attempt, st, &given)
+		attempt, cancel := context.WithTimeout(ctx, min(left/4, attemptMax, time.Until(until)))
+		err := l.pass(attempt, st, t)
 
 		cancel()
 
 		switch {
-		case doubt != nil && errors.Is(err, ErrWrongGeneration):
+		case doubt && errors.Is(err, ErrWrongGeneration):
 			// The lock was this one's when the request went out whose reply was
 			// lost, so that request was the one that moved the generation.
 			return nil
 		case err == nil, !mayAskAgain(err):
 			return err
 		case errors.Is(err, ErrUnknownOutcome):
-			doubt = err
+			doubt = true
 		}
 
+		l.log.Warn("pglocker: a release failed, and is repeated", "lock", t.lockID, "error", err)
+
 		if !store.Pause(ctx, min(left/20, time.Second)) || time.Now().After(until) {
+			// Who waits here has not asked the database: the lock was held here.
+			time.AfterFunc(time.Until(until)+pollLate, func() { l.queue.Wake(t.lockID) })
+
 			return err
 		}
 	}
@@ -147,10 +192,8 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 	hold := time.Until(t.heldUntil)
 
 	for hold <= 0 && l.ctx.Err() == nil { // a closed Locker's waiters are leaving
-		head, run, others := l.queue.Head(t.lockID)
-		mayCompete := others || !l.listener.Proven() // who polls leaves no mark
-
-		if head == nil || run >= l.localRun && mayCompete {
+		head, run := l.queue.Head(t.lockID)
+		if head == nil || l.runIsOver(run) {
 			break
 		}
 
@@ -180,15 +223,21 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 		}
 	}
 
-	// At the end of a run the own waiters hear of it as all others do.
-	_, run, _ := l.queue.Head(t.lockID)
-	shared := run >= l.localRun
+	_, run := l.queue.Head(t.lockID)
+	over := l.runIsOver(run)
 
 	l.queue.EndRun(t.lockID)
 
 	res, err := st.Release(ctx, t.lockID, t.generation, max(hold, 0))
-	if !shared || !res.Notified {
+
+	switch heard := l.listener.Proven(); {
+	case !over || heard && !res.Notified:
 		l.queue.Wake(t.lockID)
+	case heard:
+		// The own waiters hear of it as all others do, and have no head start.
+	default:
+		// Others poll, and each must have had a look before the own waiters do.
+		time.AfterFunc(pollMax+jitter(pollMax), func() { l.queue.Wake(t.lockID) })
 	}
 
 	if err != nil {
@@ -196,4 +245,17 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 	}
 
 	return verdictError(res.Verdict)
+}
+
+// runIsOver reports whether a lock has been handed over inside this process for
+// long enough, given that others may wait. Those who listen can be served after
+// each few hand-overs; those who poll only look now and then, and for each look
+// the lock must lie free for a while, so they are given longer turns.
+func (l *Locker) runIsOver(run waitqueue.Run) bool {
+	othersMayWait := run.Others || !l.store.Full() // without the column nobody can say so
+	if !othersMayWait || run.Length < l.localRun {
+		return false
+	}
+
+	return l.listener.Proven() || time.Since(run.Began) >= pollMax
 }

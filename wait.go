@@ -14,14 +14,20 @@ import (
 const (
 	// markFor is how long the mark of a waiting process stands on the row, and
 	// markEvery how often it is renewed.
-	markFor   = 10 * time.Second
-	markEvery = 4 * time.Second
+	// Who can't listen marks no time in which a release would notify, only that it
+	// is there: the others must know that they are not alone.
+	markFor     = 10 * time.Second
+	markPolling = time.Microsecond
+	markEvery   = 4 * time.Second
 
 	// Without a listener that is known to hear, the head of a line polls, at first
 	// soon and then less often. With one it looks again at the end of the lease
 	// that it knows, and when it renews its mark.
 	pollMin = 5 * time.Millisecond
 	pollMax = 400 * time.Millisecond
+
+	// patience is how long a waiter sleeps that has not asked the database.
+	patience = time.Minute
 
 	// pollLate is how long after the known end of a lease it is looked at: that
 	// end was computed from an answer that was under way for a while.
@@ -60,11 +66,11 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 	span := l.watch.start(waiting, OperationWait, lockID, 1)
 
 	res, err := w.wait(span.ctx)
-	span.end(err)
-
-	if err != nil && limit > 0 && ctx.Err() == nil && waiting.Err() != nil {
+	if limit > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		err = w.stillHeld(ctx) // the limit passed, not the caller's context
 	}
+
+	span.end(err)
 
 	return res, err
 }
@@ -107,9 +113,9 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 	l.listener.Use()
 	defer l.listener.Done()
 
-	// Who is not the head, and a head that is held up by a holder in this process,
-	// looks after a while all the same, in case that nobody comes.
-	patience := min(w.ttl, markEvery)
+	// Who is not the head, or became it because the one before was delivered the
+	// lock, is told by this process whatever there is to know. This is for what
+	// nobody thought of.
 	look := time.NewTimer(jitter(patience))
 
 	defer look.Stop()
@@ -158,8 +164,11 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 	l := w.locker
 
 	var mark time.Duration
-	if heard && l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery)) {
-		mark = markFor
+	if l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery)) {
+		mark = markPolling
+		if heard {
+			mark = markFor
+		}
 	}
 
 	type reply struct {
@@ -174,7 +183,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 	)
 
 	// Not even Close cancels it at once: what it brings would be lost.
-	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), w.ttl)
+	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), min(w.ttl, attemptMax))
 
 	end, err := l.begin()
 	if err != nil {
@@ -188,7 +197,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 		defer cancel()
 
 		res, err := l.store.Claim(requestCtx, w.lockID, name, w.ttl, l.cfg.margin(w.ttl), mark)
-		if errors.Is(err, ErrUnknownOutcome) {
+		if errors.Is(err, ErrUnknownOutcome) || res.Doubtful {
 			l.giveBack(w.lockID, name, w.ttl)
 		}
 
@@ -210,9 +219,12 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 		}
 
 		if r.err == nil && r.res.Verdict == store.Granted {
-			// A grant that was delivered meanwhile is older, and over.
-			_, _ = w.place.Leave()
 			l.queue.EndRun(w.lockID)
+
+			// A grant that was delivered meanwhile is mostly older, and over.
+			if delivered, ok := w.place.Leave(); ok && delivered.Row.Generation > r.res.Row.Generation {
+				return delivered, true, nil
+			}
 		}
 
 		return r.res, true, r.err
@@ -300,18 +312,14 @@ func (w *waiter) leave(err error) error {
 // passOn gives up a grant that nobody wants any more, for as long as its lease
 // may run; when the Locker is closed, for a moment.
 func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), ttl)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(l.ctx))
 	defer cancel()
 
 	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
 	defer stop()
 
 	given := tenure{lockID: lockID, generation: res.Row.Generation}
-
-	for {
-		err := l.pass(ctx, l.store, &given)
-		if err == nil || !mayAskAgain(err) || !store.Pause(ctx, pollMax) {
-			return
-		}
+	if err := l.giveUp(ctx, &given, res.Sent.Add(ttl)); err != nil {
+		l.log.Warn("pglocker: a grant that came too late was not given back; it expires", "lock", lockID, "error", err)
 	}
 }

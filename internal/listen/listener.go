@@ -49,9 +49,12 @@ type Config struct {
 
 const (
 	// A connection that has not heard its probe is sent another after a second,
-	// then after longer, up to a minute.
+	// then after longer, up to a minute. One that has is sent another each minute.
 	probeAfterMin = time.Second
 	probeAfterMax = time.Minute
+	// hearWithin is how long a connection that used to hear may take to hear a
+	// probe. After that it is opened anew.
+	hearWithin = 10 * time.Second
 	// linger is how long the connection outlives the last who waited, so that
 	// locks that are waited for often, and never for long, don't cost a connection
 	// each time.
@@ -169,6 +172,7 @@ func (l *Listener) run(ctx context.Context) {
 		}
 
 		l.proven.Store(false)
+		l.cfg.WakeAll() // they polled seldom, in the belief that they would hear
 
 		if errors.Is(err, ErrUnsupported) {
 			l.giveUp(ctx, err)
@@ -224,49 +228,61 @@ func (l *Listener) listen(ctx context.Context) error {
 		}
 	}
 
-	ctx, cancel = context.WithCancel(ctx)
-	heard := make(chan struct{})
+	ctx, deafen := context.WithCancelCause(ctx)
+	heard := make(chan struct{}, 1)
 
 	var prober sync.WaitGroup
 
-	prober.Go(func() { l.probe(ctx, heard) })
+	prober.Go(func() {
+		if l.probeUntilHeard(ctx, heard) {
+			deafen(l.probeWhileHeard(ctx, heard))
+		}
+	})
 
 	defer prober.Wait()
-	defer cancel()
+	defer deafen(nil)
 
 	for proven := false; ; {
 		channel, payload, err := conn.Wait(ctx)
 
 		switch {
+		case err != nil && errors.Is(context.Cause(ctx), errDeaf):
+			return errDeaf
 		case err != nil:
 			return err
 		case channel == l.cfg.Channel:
 			l.cfg.Wake(payload)
-		case channel == l.cfg.Probe && !proven:
-			proven = true
+		case channel == l.cfg.Probe:
+			select {
+			case heard <- struct{}{}:
+			default:
+			}
 
-			close(heard)
-			l.prove(ctx)
-			l.cfg.WakeAll()
+			if !proven {
+				proven = true
+
+				l.prove(ctx)
+				l.cfg.WakeAll()
+			}
 		}
 	}
 }
 
-// probe sends notifications to the listener until one is heard. One that takes
-// long is not held against the connection: the server may be busy, and behind a
-// pooler nothing is lost by asking again now and then.
-func (l *Listener) probe(ctx context.Context, heard <-chan struct{}) {
-	for after := probeAfterMin; ; after = min(2*after, probeAfterMax) {
-		send, cancel := context.WithTimeout(ctx, after)
-		err := l.cfg.Notify(send, l.cfg.Probe)
+var errDeaf = errors.New("pglocker: the listener no longer hears")
 
-		cancel()
+// probeUntilHeard sends notifications to the listener until one is heard, or
+// returns false when ctx ends. One that takes long is not held against the
+// connection: the server may be busy, and behind a pooler nothing is lost by
+// asking again now and then.
+func (l *Listener) probeUntilHeard(ctx context.Context, heard <-chan struct{}) bool {
+	for after := probeAfterMin; ; after = min(2*after, probeAfterMax) {
+		err := l.sendProbe(ctx, after)
 
 		select {
 		case <-heard:
-			return
+			return true
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(after):
 		}
 
@@ -275,6 +291,37 @@ func (l *Listener) probe(ctx context.Context, heard <-chan struct{}) {
 				"error", err)
 		}
 	}
+}
+
+// probeWhileHeard does the same for a connection that hears, until it doesn't: its
+// other end may have vanished without a word.
+func (l *Listener) probeWhileHeard(ctx context.Context, heard <-chan struct{}) error {
+	for {
+		select {
+		case <-time.After(probeAfterMax):
+		case <-ctx.Done():
+			return nil
+		}
+
+		if err := l.sendProbe(ctx, hearWithin); err != nil {
+			continue // it could not be sent, which says nothing about the listener
+		}
+
+		select {
+		case <-heard:
+		case <-time.After(hearWithin):
+			return errDeaf
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (l *Listener) sendProbe(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+
+	return l.cfg.Notify(ctx, l.cfg.Probe)
 }
 
 func (l *Listener) prove(ctx context.Context) {

@@ -29,6 +29,7 @@ func TestProven(t *testing.T) {
 
 		s.last().arrived <- [2]string{probe, ""}
 		s.expect(t, "after the probe", l, true, 1, 1)
+		s.set(func() { s.deaf = false })
 
 		if s.allWoken() != 1 {
 			t.Errorf("all were woken %d times, want once", s.allWoken())
@@ -153,6 +154,38 @@ func TestReconnect(t *testing.T) {
 		s.breakConn()
 		time.Sleep(20 * time.Millisecond)
 		s.expect(t, "soon after it is lost again", l, true, 1, before+1)
+
+		l.Done()
+		l.Wait()
+	})
+}
+
+// TestFallsSilent: a connection that used to hear and no longer does is opened anew,
+// and everybody looks meanwhile.
+func TestFallsSilent(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		s := new(server)
+		l := s.newListener()
+
+		l.Use()
+		time.Sleep(10 * time.Minute)
+		s.expect(t, "while it hears", l, true, 1, 1)
+
+		all := s.allWoken()
+
+		s.set(func() { s.deaf = true })
+		time.Sleep(time.Minute + 11*time.Second)
+		s.expect(t, "when it has fallen silent", l, false, 1, 2)
+
+		if s.allWoken() <= all {
+			t.Error("nobody was told to look")
+		}
+
+		s.set(func() { s.deaf = false })
+		time.Sleep(time.Minute)
+		s.expect(t, "when it hears again", l, true, 1, 2)
 
 		l.Done()
 		l.Wait()

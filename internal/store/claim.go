@@ -45,6 +45,10 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin, mark t
 		return g.acquire(ctx, margin)
 	case a.rows[0].granted && a.rows[0].row.Remaining() <= margin: // most of it went by in a wait for the row
 		return s.swap(ctx, sh, sh.statements.refresh, id, a.rows[0].row.Generation, owner, ttl, margin)
+	case a.rows[0].marked && !a.rows[0].row.Held():
+		// It became free while the claim waited for the row. Whoever freed it didn't
+		// see the mark, so nobody will be notified.
+		return g.acquire(ctx, margin)
 	case a.rows[0].granted:
 		return Result{Verdict: Granted, Row: a.rows[0].row, Mark: a.rows[0].mark, Sent: a.sent}, nil
 	}

@@ -218,7 +218,7 @@ func TestFailureWritesNothing(t *testing.T) {
 				t.Errorf("Renew: %+v, %v", res, err)
 			}
 
-			if freed, err := s.GiveBack(ctx, driver, "you"); err != nil || freed {
+			if freed, err := s.GiveBack(ctx, driver, "you", false); err != nil || freed {
 				t.Errorf("GiveBack: %t, %v", freed, err)
 			}
 

@@ -31,6 +31,9 @@ type Result struct {
 	Mark time.Time
 	// Marked: that Claim left a mark, which Row shows.
 	Marked bool
+	// Doubtful, with a verdict other than Granted: the reply to an earlier attempt of
+	// the same request was lost, and that attempt may still be waiting somewhere.
+	Doubtful bool
 	// Notified: those who wait were told of a release.
 	Notified bool
 	// Sent is the moment before the granting statement was sent. The lease
@@ -88,7 +91,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 					return Result{}, g.doubt(nil)
 				}
 
-				seen.Verdict = Busy
+				seen.Verdict, seen.Doubtful = Busy, g.doubtful
 
 				return seen, nil
 			}
@@ -261,24 +264,27 @@ func (g *grant) try(ctx context.Context, text string, args []any) (Result, bool,
 }
 
 // GiveBack frees the lock if the grant to owner is what it shows. It reports
-// whether it did, and errors when it could not ask. On a table without owners
-// it does nothing.
-func (s *Store) GiveBack(ctx context.Context, id, owner string) (bool, error) {
+// whether it did, and errors when it could not ask. With queue it stands in line
+// for the row, behind every statement that waits for it already; nothing of that
+// owner can be granted after that. On a table without owners it does nothing.
+func (s *Store) GiveBack(ctx context.Context, id, owner string, queue bool) (bool, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
 		return false, err
 	}
 
-	a := write(ctx, s, sh.statements.giveBack, []any{id, owner}, func(from scanner) (int64, error) {
-		var (
-			generation int64
-			notified   *string
-		)
+	text := sh.statements.giveBack
+	if queue {
+		text = sh.statements.giveBackLast
+	}
 
-		err := from.Scan(&generation, &notified)
+	a := write(ctx, s, text, []any{id, owner}, func(from scanner) (freed bool, err error) {
+		var notified *string
 
-		return generation, err
+		err = from.Scan(&freed, &notified)
+
+		return freed, err
 	})
 
-	return len(a.rows) == 1, a.err
+	return len(a.rows) == 1 && a.rows[0], a.err
 }

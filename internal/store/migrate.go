@@ -52,7 +52,7 @@ var (
 )
 
 // sqlPresent lists what there is of the schema $1 and its table $2: 'schema',
-// 'table', 'column NAME', 'storage NAME', 'partitioned'. It reads the catalogs alone, which
+// 'table', 'column NAME', 'storage NAME', 'partitioned', 'no table'. It reads the catalogs alone, which
 // needs no privilege on what they describe.
 const sqlPresent = `
 SELECT 'schema' FROM pg_catalog.pg_namespace WHERE nspname = $1::text
@@ -71,8 +71,10 @@ SELECT part
           FROM pg_catalog.pg_options_to_table(c.reloptions) AS o
         UNION ALL
         SELECT 'partitioned' WHERE c.relkind = 'p'
+        UNION ALL
+        SELECT 'no table' WHERE c.relkind NOT IN ('r', 'p')
        ) AS p (part)
- WHERE n.nspname = $1::text AND c.relname = $2::text AND c.relkind IN ('r', 'p')`
+ WHERE n.nspname = $1::text AND c.relname = $2::text`
 
 // Migrate makes the table, or adds what an older one lacks. Where nothing is
 // missing it only reads the catalogs.
@@ -177,6 +179,10 @@ func (s *Store) missing(ctx context.Context, db querier) ([]string, error) {
 
 	if !there["table"] {
 		return append(missing, replace(ddlTable), replace(ddlSetStorage(nil))), nil
+	}
+
+	if there["no table"] {
+		return nil, fmt.Errorf("%w: %s is something else", ErrInvalidTable, s.table)
 	}
 
 	for _, name := range requiredColumns {

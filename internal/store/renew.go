@@ -37,7 +37,8 @@ type lease struct {
 }
 
 // Renew renews leases in one statement. The results stand in the order of the
-// renewals; sent is the moment before the statement went out. After an error
+// renewals; a lease that is asked for twice gets the longer TTL. sent is the moment
+// before the statement went out. After an error
 // nothing is known, and since a renewal can be repeated that is all there is to
 // say.
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
@@ -47,11 +48,16 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 	}
 
 	leases := make([]lease, len(renewals))
-	ttls := make([]int64, len(renewals))
+	longest := make(map[lease]time.Duration, len(renewals))
 
 	for i, r := range renewals {
 		leases[i] = lease{r.LockID, r.Generation}
-		ttls[i] = Microseconds(r.TTL)
+		longest[leases[i]] = max(longest[leases[i]], r.TTL)
+	}
+
+	ttls := make([]int64, len(renewals))
+	for i, l := range leases {
+		ttls[i] = Microseconds(longest[l])
 	}
 
 	type renewed struct {

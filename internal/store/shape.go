@@ -49,20 +49,8 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
-	for _, required := range []struct{ name, kind string }{
-		{"lock_id", ""},
-		{"generation", ""},
-		{"expires_at", "timestamp with time zone"},
-	} {
-		kind, there := columns[required.name]
-		if !there {
-			return nil, fmt.Errorf("%w: %s has no column %s", ErrInvalidTable, s.table, required.name)
-		}
-
-		if required.kind != "" && kind != required.kind {
-			return nil, fmt.Errorf("%w: column %s of %s is %s, it must be %s",
-				ErrInvalidTable, required.name, s.table, kind, required.kind)
-		}
+	if err := s.canHoldLocks(columns); err != nil {
+		return nil, err
 	}
 
 	floor, err := s.hasTimeline(ctx)
@@ -82,13 +70,42 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	return found, nil
 }
 
-// columns reads the names and types of the table's columns.
-func (s *Store) columns(ctx context.Context) (map[string]string, error) {
-	type column struct{ name, kind string }
+// column is one of the table's columns.
+type column struct {
+	name, kind, category string
+	unique               bool
+}
 
-	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(from scanner) (column, error) {
-		var c column
-		err := from.Scan(&c.name, &c.kind)
+// canHoldLocks checks the three columns that every lock table has. Without a
+// unique index two processes could each insert the lock, and each hold it.
+func (s *Store) canHoldLocks(columns map[string]column) error {
+	for _, name := range requiredColumns {
+		if _, there := columns[name]; !there {
+			return fmt.Errorf("%w: %s has no column %s", ErrInvalidTable, s.table, name)
+		}
+	}
+
+	id, generation, expiresAt := columns["lock_id"], columns["generation"], columns["expires_at"]
+
+	switch {
+	case id.category != "S" || id.kind == "character" || id.kind == "name":
+		return fmt.Errorf("%w: lock_id of %s is %s, it must be text", ErrInvalidTable, s.table, id.kind)
+	case !id.unique:
+		return fmt.Errorf("%w: %s has no primary key or unique index on lock_id alone", ErrInvalidTable, s.table)
+	case generation.kind != "bigint":
+		return fmt.Errorf("%w: generation of %s is %s, it must be bigint", ErrInvalidTable, s.table, generation.kind)
+	case expiresAt.kind != "timestamp with time zone":
+		return fmt.Errorf("%w: expires_at of %s is %s, it must be timestamp with time zone",
+			ErrInvalidTable, s.table, expiresAt.kind)
+	}
+
+	return nil
+}
+
+// columns reads what the catalogs say of the table's columns.
+func (s *Store) columns(ctx context.Context) (map[string]column, error) {
+	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(from scanner) (c column, err error) {
+		err = from.Scan(&c.name, &c.kind, &c.category, &c.unique)
 
 		return c, err
 	})
@@ -100,9 +117,9 @@ func (s *Store) columns(ctx context.Context) (map[string]string, error) {
 		return nil, s.tableNotFound(nil)
 	}
 
-	columns := make(map[string]string, len(found))
+	columns := make(map[string]column, len(found))
 	for _, c := range found {
-		columns[c.name] = c.kind
+		columns[c.name] = c
 	}
 
 	return columns, nil
@@ -135,7 +152,7 @@ type statements struct {
 	// grants
 	acquire, insert, refresh, handOver, try, claim string
 	// settling of unknown grants
-	confirm, giveBack string
+	confirm, giveBack, giveBackLast string
 
 	create, get, release, renew, held string
 }
@@ -198,6 +215,7 @@ func render(table Table, full, floor bool) statements {
 		st.insert = replace(sqlInsertFull)
 		st.confirm = replace(sqlConfirm)
 		st.giveBack = replace(sqlGiveBack)
+		st.giveBackLast = replace(sqlGiveBackLast)
 		st.claim = replace(sqlClaim)
 	}
 

@@ -22,10 +22,22 @@ const sqlFloor = `((('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()),
 const sqlDurable = `CASE WHEN current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
             THEN set_config('synchronous_commit', 'on', true) END`
 
-// sqlColumns lists the columns of the table $1, none if it isn't there.
+// sqlColumns lists the columns of the table $1, none if it isn't there: name, type,
+// the type's category, and whether a unique index makes sure, at once and for all
+// rows, that no two have the same value.
 const sqlColumns = `
-SELECT a.attname::text, pg_catalog.format_type(a.atttypid, NULL)
+SELECT a.attname::text,
+       pg_catalog.format_type(a.atttypid, NULL),
+       t.typcategory::text,
+       EXISTS (SELECT
+                 FROM pg_catalog.pg_index AS i
+                WHERE i.indrelid = a.attrelid
+                  AND i.indisunique AND i.indisvalid AND i.indimmediate
+                  AND i.indpred IS NULL
+                  AND i.indnkeyatts = 1
+                  AND i.indkey[0] = a.attnum)
   FROM pg_catalog.pg_attribute AS a
+  JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
  WHERE a.attrelid = pg_catalog.to_regclass($1::text)
    AND a.attnum > 0
    AND NOT a.attisdropped`
@@ -98,7 +110,19 @@ UPDATE {table} AS l
        acquired_at = NULL
  WHERE l.lock_id = $1
    AND l.owner = $2
-RETURNING l.generation, {notify}`
+RETURNING true, {notify}`
+
+// sqlGiveBackLast is sqlGiveBack that locks the row whoever it shows, and so waits
+// behind all who wait for it already; the row that it then finds decides. The
+// clock is read again after the wait, since what is computed from the row is.
+const sqlGiveBackLast = `
+UPDATE {table} AS l
+   SET generation = CASE WHEN l.owner = $2 THEN {next} ELSE l.generation END,
+       expires_at = CASE WHEN l.owner = $2 THEN clock_timestamp() ELSE l.expires_at END,
+       acquired_at = CASE WHEN l.owner = $2 THEN NULL ELSE l.acquired_at END,
+       owner = CASE WHEN l.owner = $2 THEN NULL ELSE l.owner END
+ WHERE l.lock_id = $1
+RETURNING l.owner IS NULL, CASE WHEN l.owner IS NULL THEN {notify} END`
 
 // sqlCreate: unknown -> free, generation 1.
 const sqlCreate = `
@@ -188,7 +212,8 @@ RETURNING {row},
           c.mark`
 
 // sqlRenew: held by generation -> held for longer, for all of the arrays $1
-// (ids), $2 (generations) and $3 (microseconds). Only the expiry moves, and a
+// (ids), $2 (generations) and $3 (microseconds). Only the expiry moves, only to
+// later, and a
 // lease that ended is never revived. The ids are returned as they were asked
 // for: under a collation of the user's, the row may have another spelling. Rows are locked in the order of their ids,
 // so that two of these never wait for each other in a circle, and a row that
@@ -205,7 +230,7 @@ WITH due AS MATERIALIZED (
        FOR UPDATE OF l SKIP LOCKED
 )
 UPDATE {table} AS l
-   SET expires_at = clock_timestamp() + due.ttl * interval '1 microsecond'
+   SET expires_at = greatest(l.expires_at, clock_timestamp() + due.ttl * interval '1 microsecond')
   FROM due
  WHERE l.lock_id = due.lock_id
    AND l.generation = due.generation

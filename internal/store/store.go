@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +32,7 @@ type Store struct {
 
 	// detached counts statements that were left behind by callers whose context
 	// ended, and whose driver still waits for the answer.
-	detached *sync.WaitGroup
+	detached *counter
 }
 
 // New returns a Store that uses db, which stays the caller's. It sends nothing.
@@ -47,7 +46,7 @@ func New(db *sql.DB, table Table) *Store {
 		pgx:      isPgx,
 		pq:       isPq(db),
 		unnamed:  new(atomic.Bool),
-		detached: new(sync.WaitGroup),
+		detached: new(counter),
 	}
 }
 
@@ -88,12 +87,15 @@ func (s *Store) GuardArgs(id string, generation int64) []any {
 	return s.arguments([]any{id, generation})
 }
 
+// GuardFailed notes what the error of a guard tells about the way to the server.
+func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
+
 // GuardSQL is the query that proves, in a transaction of somebody else's, that
 // generation $2 holds the lock $1.
 func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
 
 // Wait returns when no statement that was left behind is still under way.
-func (s *Store) Wait() { s.detached.Wait() }
+func (s *Store) Wait() { s.detached.wait() }
 
 // Full reports whether grants carry the name of their owner: false also while
 // the table has not been looked at.
@@ -128,15 +130,18 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	var dispatched atomic.Bool
 
 	if s.pgx {
-		return askDriver(ctx, s, &dispatched, text, args, scan)
+		a := askDriver(ctx, s, &dispatched, text, args, scan)
+		a.err = withContext(ctx, a.err)
+
+		return a
 	}
 
 	done := make(chan answer[T], 1)
 
-	s.detached.Add(1)
+	s.detached.add()
 
 	go func() {
-		defer s.detached.Done()
+		defer s.detached.done()
 		done <- askDriver(ctx, s, &dispatched, text, args, scan)
 	}()
 
@@ -332,10 +337,11 @@ func read[T any](ctx context.Context, s *Store, text string, args []any, scan sc
 	for n := 1; ; n++ {
 		a := ask(ctx, s, text, args, scan)
 
+		a.err = withContext(ctx, a.err)
 		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
 		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
 			if a.err != nil {
-				a.err = s.explain(a.err)
+				a.err = withContext(ctx, s.explain(a.err))
 			}
 
 			return a.rows, a.err

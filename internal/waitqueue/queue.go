@@ -25,8 +25,9 @@ type Queue struct {
 type line struct {
 	waiters list.List // of *Waiter, the head in front
 	// run counts grants delivered in a row, without one that the database decided
-	// between processes.
-	run int
+	// between processes, and runBegan is when the first of them was.
+	run      int
+	runBegan time.Time
 	// mark is the value of contended_until that this process wrote last, by the
 	// database's clock; othersUntil is until when, by the local clock, another
 	// process is known to wait, since it wrote another value.
@@ -89,19 +90,27 @@ func (q *Queue) Waiting(id string) bool {
 	return q.lines[id] != nil
 }
 
-// Head is the waiter that is next for the lock, nil if nobody waits; the number of
-// grants that were delivered in a row; and whether another process is known to
-// wait.
-func (q *Queue) Head(id string) (head *Waiter, run int, others bool) {
+// Run is how a lock went from one to the next in this process lately.
+type Run struct {
+	// Length counts the grants that were delivered in a row, and Began is when the
+	// first was.
+	Length int
+	Began  time.Time
+	// Others: another process is known to wait.
+	Others bool
+}
+
+// Head is the waiter that is next for the lock, nil if nobody waits.
+func (q *Queue) Head(id string) (head *Waiter, run Run) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
 	l := q.lines[id]
 	if l == nil {
-		return nil, 0, false
+		return nil, Run{}
 	}
 
-	return l.head(), l.run, time.Now().Before(l.othersUntil)
+	return l.head(), Run{Length: l.run, Began: l.runBegan, Others: time.Now().Before(l.othersUntil)}
 }
 
 // MarkDue reports whether this process last marked the lock before the given
@@ -125,16 +134,27 @@ func (q *Queue) Marked(id string, mark time.Time) {
 	}
 }
 
-// Saw notes a mark that was found on the row when the database's clock was now.
+// Saw notes a mark that was found on the row when the database's clock was now. Who
+// listens marks the time until which it wants to be notified; who polls wants no
+// notification, and marks the present. So a mark counts for a while after it has
+// passed.
 func (q *Queue) Saw(id string, mark, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
 	l := q.lines[id]
-	if l != nil && !mark.Equal(l.mark) && mark.After(now) {
-		l.othersUntil = time.Now().Add(mark.Sub(now))
+	if l == nil || mark.Equal(l.mark) {
+		return
+	}
+
+	if left := mark.Add(markCounts).Sub(now); left > 0 {
+		l.othersUntil = time.Now().Add(left)
 	}
 }
+
+// markCounts is for how long after it has passed a mark tells that its writer
+// waits. A process that waits renews its mark more often.
+const markCounts = 10 * time.Second
 
 // EndRun is called when the database has decided between processes.
 func (q *Queue) EndRun(id string) {
@@ -176,6 +196,10 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	l := w.leave(false)
 	if l == nil {
 		return false
+	}
+
+	if l.run == 0 {
+		l.runBegan = time.Now()
 	}
 
 	l.run++
