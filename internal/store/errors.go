@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -164,11 +165,20 @@ func ctxError(ctx context.Context) error {
 }
 
 // withContext adds to an error why ctx ended, if it has: lib/pq says only that the
-// server cancelled the statement.
+// server cancelled the statement, and a network that has ctx's deadline may say
+// that it has passed before ctx does.
 func withContext(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() == nil || errors.Is(err, ctx.Err()) {
-		return err
+	why := ctx.Err()
+	if deadline, ok := ctx.Deadline(); why == nil && ok && !time.Now().Before(deadline) {
+		why = context.DeadlineExceeded
 	}
 
-	return fmt.Errorf("%w: %w", ctxError(ctx), err)
+	switch {
+	case err == nil || why == nil || errors.Is(err, why):
+		return err
+	case ctx.Err() != nil:
+		why = ctxError(ctx)
+	}
+
+	return fmt.Errorf("%w: %w", why, err)
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
@@ -156,4 +158,15 @@ func TestWithContext(t *testing.T) {
 	if err := withContext(ctx, nil); err != nil {
 		t.Error(err)
 	}
+
+	// A dial that has the deadline of its context can fail before the context ends.
+	timeout := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+	if err := withContext(late{context.Background()}, timeout); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, timeout) {
+		t.Errorf("%v, want it to match context.DeadlineExceeded and the network's error", err)
+	}
 }
+
+// late is a context whose deadline has passed and whose timer has not fired yet.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Nanosecond), true }
