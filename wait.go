@@ -45,7 +45,7 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 
 	// Who comes while others wait in this process takes its place behind them.
 	if queueing := (wait || limit > 0) && l.queue.Waiting(lockID); !queueing {
-		res, err := l.acquire(ctx, lockID, ttl)
+		res, err := l.acquireFirst(ctx, lockID, ttl)
 		if !errors.Is(err, ErrAlreadyLocked) || !wait && limit == 0 {
 			return res, err
 		}
