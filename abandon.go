@@ -1,0 +1,66 @@
+package pglocker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// acquireFirst is acquire for callers who go on to wait or to hold the lock. On a
+// table without owners a grant whose reply was not waited for can't be found again,
+// so there the request outlives a caller that leaves, for a moment, and a grant
+// that it still brings is passed on.
+func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
+	if l.store.Full() || ctx.Err() != nil {
+		return l.acquire(ctx, lockID, ttl)
+	}
+
+	end, err := l.begin()
+	if err != nil {
+		return store.Result{}, err
+	}
+
+	type reply struct {
+		res store.Result
+		err error
+	}
+
+	var (
+		replies            = make(chan reply)
+		left               = make(chan struct{})
+		requestCtx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	)
+
+	go func() {
+		defer end()
+		defer cancel()
+
+		res, err := l.acquire(requestCtx, lockID, ttl)
+
+		select {
+		case replies <- reply{res, err}:
+		case <-left:
+			if err == nil {
+				l.passOn(lockID, res, ttl)
+			}
+		}
+	}()
+
+	select {
+	case r := <-replies:
+		return r.res, r.err
+	case <-ctx.Done():
+		close(left)
+		time.AfterFunc(giveUpGrace, cancel)
+
+		err := ctx.Err()
+		if cause := context.Cause(ctx); !errors.Is(cause, err) {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+
+		return store.Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	}
+}

@@ -1,0 +1,80 @@
+package pglocker_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// TestLockAfterTheCallerLeft: Lock's first request waits for the row when its
+// caller leaves, and nobody can tell the server. The grant that comes right after
+// that is given back on every table, also where it has no owner to be found by.
+func TestLockAfterTheCallerLeft(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		// What a request still brings within a second is given back; a machine that
+		// takes longer to get there tries once more.
+		for !lockAndLeave(t, l, time.Second/2) {
+			contract.Exec(t, l.direct, "UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp()")
+		}
+	})
+}
+
+// lockAndLeave is false if it took longer than the given time to let the row go.
+func lockAndLeave(t *testing.T, l *lossy, within time.Duration) (inTime bool) {
+	t.Helper()
+
+	stranger, err := l.direct.BeginTx(t.Context(), nil)
+	must(t, err)
+
+	_, err = stranger.ExecContext(t.Context(), "SELECT FROM pglocker.lock_statuses FOR UPDATE")
+	must(t, err)
+
+	before, _ := l.row(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+
+	go func() {
+		_, err := l.locker.Lock(ctx, "a", time.Minute)
+		done <- err
+	}()
+
+	contract.Await(t, "the statement waits for the row", func() bool {
+		return contract.Query[int](t, l.direct, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+	})
+	l.proxy.refuse(true)
+
+	left := time.Now()
+
+	cancel()
+
+	if err := contract.Receive(t, "Lock returns", done); !errors.Is(err, context.Canceled) {
+		t.Errorf("Lock: %v, want context.Canceled", err)
+	}
+
+	must(t, stranger.Rollback())
+
+	if time.Since(left) > within {
+		l.proxy.refuse(false)
+
+		return false
+	}
+
+	contract.Await(t, "the grant", func() bool {
+		generation, _ := l.row(t)
+
+		return generation > before
+	})
+	l.proxy.refuse(false)
+	contract.Await(t, "the grant is given back", func() bool {
+		_, held := l.row(t)
+
+		return !held
+	})
+
+	return true
+}
