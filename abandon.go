@@ -31,7 +31,7 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 	var (
 		replies            = make(chan reply)
 		left               = make(chan struct{})
-		requestCtx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+		requestCtx, cancel = context.WithCancel(store.Outlive(ctx))
 	)
 
 	go func() {

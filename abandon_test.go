@@ -78,3 +78,39 @@ func lockAndLeave(t *testing.T, l *lossy, within time.Duration) (inTime bool) {
 
 	return true
 }
+
+// TestLeaverSendsNothing: what still waits for a connection of the pool when its
+// caller leaves is never sent, though what was sent goes on.
+func TestLeaverSendsNothing(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		before, _ := l.row(t)
+		pool := l.db
+		pool.SetMaxOpenConns(1)
+
+		busy, err := pool.Conn(t.Context())
+		must(t, err)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+
+		go func() {
+			_, err := l.locker.Lock(ctx, "a", time.Minute)
+			done <- err
+		}()
+
+		contract.Await(t, "it waits for a connection", func() bool { return pool.Stats().WaitCount > 0 })
+		cancel()
+
+		if err := contract.Receive(t, "Lock returns", done); !errors.Is(err, context.Canceled) {
+			t.Errorf("Lock: %v, want context.Canceled", err)
+		}
+
+		must(t, busy.Close())
+		closeLocker(t, l.locker) // waits for what is under way
+
+		if after, _ := l.row(t); after != before {
+			t.Errorf("generation %d has become %d", before, after)
+		}
+	})
+}

@@ -20,6 +20,7 @@ import (
 type lossy struct {
 	proxy  *proxy
 	locker *pglocker.Locker
+	db     *sql.DB // the locker's
 	direct *sql.DB
 	cfg    *pglocker.Config
 	owners bool
@@ -48,7 +49,8 @@ func eachLossy(t *testing.T, test func(t *testing.T, l *lossy)) {
 				)
 
 				l.proxy, through = newProxy(t, databaseURL)
-				l.locker, err = pglocker.New(contract.Open(t, driver, through), l.cfg)
+				l.db = contract.Open(t, driver, through)
+				l.locker, err = pglocker.New(l.db, l.cfg)
 				must(t, err)
 				t.Cleanup(func() {
 					l.proxy.cutAll() // lib/pq waits for an answer as long as there is a connection

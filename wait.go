@@ -183,7 +183,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 	)
 
 	// Not even Close cancels it at once: what it brings would be lost.
-	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), min(w.ttl, attemptMax))
+	requestCtx, cancel := context.WithTimeout(store.Outlive(ctx), min(w.ttl, attemptMax))
 
 	end, err := l.begin()
 	if err != nil {

@@ -162,7 +162,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 func askDriver[T any](
 	ctx context.Context, s *Store, dispatched *atomic.Bool, text string, args []any, scan scanFunc[T],
 ) (a answer[T]) {
-	conn, err := s.db.Conn(ctx)
+	conn, err := connect(ctx, s.db)
 	if err != nil {
 		return answer[T]{err: err}
 	}
