@@ -54,6 +54,7 @@ func TestReadOnly(t *testing.T) {
 
 		locker, err := pglocker.New(db, &pglocker.Config{})
 		must(t, err)
+		t.Cleanup(func() { closeLocker(t, locker) })
 		eachVerb(t, locker, created, func(verb string, err error) {
 			if !errors.Is(err, pglocker.ErrReadOnly) {
 				t.Errorf("%s: %v, want ErrReadOnly", verb, err)
@@ -112,6 +113,7 @@ func TestPrivileges(t *testing.T) {
 
 		locker, err := pglocker.New(db, &pglocker.Config{})
 		must(t, err)
+		t.Cleanup(func() { closeLocker(t, locker) })
 
 		denied := func(lacking string) func(verb string, err error) {
 			return func(verb string, err error) {

@@ -55,6 +55,7 @@ func TestIsolation(t *testing.T) {
 
 						locker, err := pglocker.New(db, &pglocker.Config{})
 						must(t, err)
+						t.Cleanup(func() { closeLocker(t, locker) })
 
 						lockers = append(lockers, locker)
 					}

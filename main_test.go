@@ -64,5 +64,8 @@ func newLocker(t *testing.T, driver, url string) *pglocker.Locker {
 		t.Fatal(err)
 	}
 
+	// A request whose answer was lost is still settled in the background.
+	t.Cleanup(func() { closeLocker(t, locker) })
+
 	return locker
 }

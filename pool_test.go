@@ -51,6 +51,7 @@ func TestPoolExhausted(t *testing.T) {
 
 			locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{})
 			must(t, err)
+			t.Cleanup(func() { closeLocker(t, locker) })
 
 			k := startTask(t, locker, "a", ttl, ttl/3)
 
@@ -92,6 +93,7 @@ func TestPoolOfOne(t *testing.T) {
 
 		locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{})
 		must(t, err)
+		t.Cleanup(func() { closeLocker(t, locker) })
 
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()

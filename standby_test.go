@@ -149,5 +149,7 @@ func newStandbyLocker(t *testing.T, driver, url string) *pglocker.Locker {
 	locker, err := pglocker.New(contract.Open(t, driver, url), &pglocker.Config{})
 	must(t, err)
 
+	t.Cleanup(func() { closeLocker(t, locker) })
+
 	return locker
 }

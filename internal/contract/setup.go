@@ -191,6 +191,16 @@ func (e *env) newLocker(t *testing.T) *pglocker.Locker {
 		t.Fatal(err)
 	}
 
+	// A request whose answer was lost is still settled in the background.
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), within)
+		defer cancel()
+
+		if err := locker.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+
 	return locker
 }
 
