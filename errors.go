@@ -117,9 +117,9 @@ var (
 type HeldError struct {
 	LockID string
 	// Owner is who holds it, in the form of [LockStatus.Owner]; "" where that isn't
-	// known.
+	// known, and while only a minimum hold ([WithMinHold]) keeps it from being granted.
 	Owner string
-	// Generation is the holder's.
+	// Generation is the holder's, or that of the release that left the minimum hold.
 	Generation int64
 	// Remaining is how long the lease still ran when the database was asked, by its
 	// clock, unless it is renewed or released. Zero: it had just changed hands.

@@ -48,6 +48,10 @@ func FromContext(ctx context.Context) (*Lock, bool) {
 // by default after a third of it. The lock does not end with ctx, whose values
 // its context has.
 //
+// It doesn't wait for a holder, but it waits for a transaction that has the row
+// locked while the lock itself is free, such as a guarded one that outlived its
+// lease: give ctx a deadline.
+//
 // Errors: [ErrAlreadyLocked], as a [*HeldError], if another holds the lock (and
 // still does when the time of [WithWait] is over); the other errors of
 // [Locker.AcquireLock]; those of the options.

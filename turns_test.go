@@ -3,6 +3,7 @@ package pglocker_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -132,6 +133,102 @@ func TestTurns(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReleaseWakes: who waits in another process has the lock right after its
+// release, without a poll, also if it has just begun to wait.
+func TestReleaseWakes(t *testing.T) {
+	t.Parallel()
+
+	var (
+		ctx    = t.Context()
+		url    = newDatabase(t)
+		holder = newLocker(t, "pgx", url)
+		direct = contract.Open(t, "pgx", url)
+	)
+
+	for range 3 {
+		waiter := newLocker(t, "pgx", url)
+		lock, err := holder.TryLock(ctx, "a", time.Minute)
+		must(t, err)
+
+		granted := make(chan time.Time, 1)
+		began := time.Now()
+
+		go func() {
+			next, err := waiter.Lock(ctx, "a", time.Minute)
+			granted <- time.Now()
+
+			if err != nil {
+				t.Error(err)
+
+				return
+			}
+
+			if err := next.Unlock(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+
+		contract.Await(t, "the waiter asks to be notified", func() bool {
+			return contract.Query[bool](t, direct, `SELECT coalesce(contended_until > clock_timestamp() + interval '5 s', false)
+				FROM pglocker.lock_statuses WHERE lock_id = 'a'`)
+		})
+
+		// Not only when a mark is renewed, which is after four seconds.
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("it took %s to ask", took)
+		}
+
+		released := time.Now()
+
+		must(t, lock.Unlock(ctx))
+
+		// Without the notification it would look after two to four seconds.
+		if took := contract.Receive(t, "the waiter has the lock", granted).Sub(released); took > time.Second {
+			t.Errorf("the waiter had the lock %s after its release", took)
+		}
+
+		must(t, waiter.Close(ctx))
+	}
+}
+
+// TestWithWaitIsBounded: the time of WithWait is over when it is over, also for a
+// request that hangs on a row that a stranger has locked.
+func TestWithWaitIsBounded(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		var (
+			ctx    = t.Context()
+			url    = newDatabase(t)
+			locker = newLocker(t, driver, url)
+			direct = contract.Open(t, driver, url)
+		)
+
+		_, err := locker.CreateLock(ctx, "a")
+		must(t, err)
+
+		stranger, err := direct.BeginTx(ctx, nil)
+		must(t, err)
+
+		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
+		must(t, err)
+
+		began := time.Now()
+
+		_, err = locker.TryLock(ctx, "a", time.Minute, pglocker.WithWait(300*time.Millisecond))
+		if !errors.Is(err, pglocker.ErrAlreadyLocked) {
+			t.Errorf("TryLock: %v, want ErrAlreadyLocked", err)
+		}
+
+		if took := time.Since(began); took < 300*time.Millisecond || took > 3*time.Second {
+			t.Errorf("TryLock waited %s for 300ms", took)
+		}
+
+		must(t, stranger.Rollback())
+	})
 }
 
 // TestUnlocksShareConnections: many unlocks at once don't each open a connection

@@ -41,18 +41,6 @@ const (
 // acquireWaiting takes the lock; if another holds it, and wait or limit say so, it
 // waits.
 func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Duration, wait bool, limit time.Duration) (store.Result, error) {
-	var held error
-
-	// Who comes while others wait in this process takes its place behind them.
-	if queueing := (wait || limit > 0) && l.queue.Waiting(lockID); !queueing {
-		res, err := l.acquireFirst(ctx, lockID, ttl)
-		if !errors.Is(err, ErrAlreadyLocked) || !wait && limit == 0 {
-			return res, err
-		}
-
-		held = err
-	}
-
 	waiting := ctx
 
 	if limit > 0 {
@@ -62,17 +50,38 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 		defer cancel()
 	}
 
-	w := waiter{locker: l, lockID: lockID, ttl: ttl, held: held}
+	w := waiter{locker: l, lockID: lockID, ttl: ttl}
+
+	// Who comes while others wait in this process takes its place behind them.
+	if queueing := (wait || limit > 0) && l.queue.Waiting(lockID); !queueing {
+		res, err := l.acquireFirst(waiting, lockID, ttl)
+
+		switch {
+		case errors.Is(err, ErrAlreadyLocked) && (wait || limit > 0):
+			w.held = err
+		case limitPassed(ctx, err, limit):
+			return res, w.stillHeld(ctx)
+		default:
+			return res, err
+		}
+	}
+
 	span := l.watch.start(waiting, OperationWait, lockID, 1)
 
 	res, err := w.wait(span.ctx)
-	if limit > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		err = w.stillHeld(ctx) // the limit passed, not the caller's context
+	if limitPassed(ctx, err, limit) {
+		err = w.stillHeld(ctx)
 	}
 
 	span.end(err)
 
 	return res, err
+}
+
+// limitPassed reports whether an error says that the time of WithWait is over,
+// rather than that of the caller's context.
+func limitPassed(ctx context.Context, err error, limit time.Duration) bool {
+	return limit > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
 }
 
 // stillHeld is the error of a waiter whose time is over. One that was never the
@@ -81,6 +90,9 @@ func (w *waiter) stillHeld(ctx context.Context) error {
 	if w.held != nil {
 		return w.held
 	}
+
+	ctx, cancel := context.WithTimeout(ctx, attemptMax)
+	defer cancel()
 
 	seen, err := w.locker.store.Get(ctx, w.lockID)
 	if err != nil {
@@ -164,7 +176,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 	l := w.locker
 
 	var mark time.Duration
-	if l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery)) {
+	if l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery), heard) {
 		mark = markPolling
 		if heard {
 			mark = markFor
@@ -215,7 +227,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 	select {
 	case r := <-replies:
 		if r.err == nil {
-			w.note(r.res)
+			w.note(r.res, heard)
 		}
 
 		if r.err == nil && r.res.Verdict == store.Granted {
@@ -246,7 +258,7 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 }
 
 // note keeps what an answer tells about the lock and about those who wait for it.
-func (w *waiter) note(res store.Result) {
+func (w *waiter) note(res store.Result, heard bool) {
 	l := w.locker
 
 	l.queue.Saw(w.lockID, res.Mark, res.Row.Now)
@@ -256,7 +268,7 @@ func (w *waiter) note(res store.Result) {
 	}
 
 	if res.Marked {
-		l.queue.Marked(w.lockID, res.Row.ContendedUntil)
+		l.queue.Marked(w.lockID, res.Row.ContendedUntil, heard)
 	}
 
 	w.held = heldError(w.lockID, res.Row)

@@ -1,5 +1,5 @@
 -- The table of github.com/ismurov/pglocker, as MigrateDB makes it.
--- docs/guarantees.md says what the columns mean.
+-- docs/protocol.md says what the columns mean.
 
 CREATE SCHEMA IF NOT EXISTS pglocker;
 

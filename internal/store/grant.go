@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -220,6 +221,10 @@ func (g *grant) doubt(err error) error {
 		return err
 	case err == nil:
 		err = g.cause
+	}
+
+	if errors.Is(err, ErrUnknownOutcome) {
+		return err
 	}
 
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)

@@ -33,8 +33,10 @@ type line struct {
 	// process is known to wait, since it wrote another value.
 	mark        time.Time
 	othersUntil time.Time
-	// marked is when mark was written, by the local clock.
-	marked time.Time
+	// marked is when mark was written, by the local clock; markNotifies whether it
+	// asks for a notification.
+	marked       time.Time
+	markNotifies bool
 }
 
 // Waiter is one place in a line. It belongs to the goroutine that joined.
@@ -113,24 +115,25 @@ func (q *Queue) Head(id string) (head *Waiter, run Run) {
 	return l.head(), Run{Length: l.run, Began: l.runBegan, Others: time.Now().Before(l.othersUntil)}
 }
 
-// MarkDue reports whether this process last marked the lock before the given
-// moment, or never.
-func (q *Queue) MarkDue(id string, before time.Time) bool {
+// MarkDue reports whether this process should mark the lock: it last did so before
+// the given moment, or never, or only without asking for a notification, if that is
+// wanted now.
+func (q *Queue) MarkDue(id string, before time.Time, notify bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
 	l := q.lines[id]
 
-	return l != nil && l.marked.Before(before)
+	return l != nil && (l.marked.Before(before) || notify && !l.markNotifies)
 }
 
 // Marked notes that this process wrote a mark.
-func (q *Queue) Marked(id string, mark time.Time) {
+func (q *Queue) Marked(id string, mark time.Time, notify bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
 	if l := q.lines[id]; l != nil {
-		l.mark, l.marked = mark, time.Now()
+		l.mark, l.marked, l.markNotifies = mark, time.Now(), notify
 	}
 }
 

@@ -284,7 +284,7 @@ func TestOthers(t *testing.T) {
 			}
 		)
 
-		if others() || q.MarkDue("a", time.Now()) {
+		if others() || q.MarkDue("a", time.Now(), true) {
 			t.Error("others, or a mark is due, where nobody waits")
 		}
 
@@ -295,15 +295,25 @@ func TestOthers(t *testing.T) {
 			t.Error("others before a mark was seen")
 		}
 
-		if !q.MarkDue("a", time.Now().Add(-time.Hour)) {
+		if !q.MarkDue("a", time.Now().Add(-time.Hour), false) {
 			t.Error("the first mark is not due")
 		}
 
 		mine := now().Add(10 * time.Second)
-		q.Marked("a", mine)
+		q.Marked("a", mine, false)
 
-		if q.MarkDue("a", time.Now().Add(-time.Second)) || !q.MarkDue("a", time.Now().Add(time.Second)) {
+		if q.MarkDue("a", time.Now().Add(-time.Second), false) || !q.MarkDue("a", time.Now().Add(time.Second), false) {
 			t.Error("when a mark is due doesn't go by when it was written")
+		}
+
+		if !q.MarkDue("a", time.Now().Add(-time.Second), true) {
+			t.Error("who listens now is content with a mark that asks for no notification")
+		}
+
+		q.Marked("a", mine, true)
+
+		if q.MarkDue("a", time.Now().Add(-time.Second), true) {
+			t.Error("a mark is due again at once")
 		}
 
 		q.Saw("a", mine, now())
