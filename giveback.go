@@ -49,7 +49,11 @@ func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 			// for the row.
 			last := looks == giveBackLooks-1
 
-			freed, err := l.store.GiveBack(ctx, lockID, grant, last)
+			attempt, cancel := context.WithTimeout(ctx, attemptMax)
+			freed, err := l.store.GiveBack(attempt, lockID, grant, last)
+
+			cancel()
+
 			if freed {
 				l.queue.Wake(lockID)
 
