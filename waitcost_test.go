@@ -1,0 +1,301 @@
+package pglocker_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+	"github.com/ismurov/pglocker/pgtesting"
+)
+
+// counted counts the statements of one locker, over all its connections.
+type counted struct {
+	locker     *pglocker.Locker
+	db         *sql.DB
+	statements atomic.Int64
+}
+
+func (c *counted) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	c.statements.Add(1)
+
+	return ctx
+}
+
+func (*counted) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// newCounted returns a locker over a pool of that many connections.
+func newCounted(tb testing.TB, url string, observer pglocker.Observer, connections int) *counted {
+	tb.Helper()
+
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		tb.Fatal(err)
+	}
+
+	c := new(counted)
+	cfg.Tracer = c
+
+	db := stdlib.OpenDB(*cfg)
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	tb.Cleanup(func() { _ = db.Close() })
+
+	c.db, c.locker = db, watchedLocker(tb, db, observer)
+
+	return c
+}
+
+// ownServer starts a server that nobody else has connections to.
+func ownServer(t *testing.T) string {
+	t.Helper()
+
+	if testing.Short() {
+		t.Skip("needs a server")
+	}
+
+	server, err := pgtesting.StartServer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+
+	return server.URL()
+}
+
+// TestOneStatementPerWaitingProcess: fifty processes wait for one lock, and each
+// release makes each of them ask once.
+func TestOneStatementPerWaitingProcess(t *testing.T) {
+	const (
+		processes = 50
+		rounds    = 20
+		// quiet is the least time in which one that has asked doesn't ask again
+		// unless it is told to.
+		quiet = 2 * time.Second
+	)
+
+	type grant struct {
+		process int
+		lock    *pglocker.Lock
+	}
+
+	var (
+		ctx, cancel = context.WithCancel(t.Context())
+		url         = ownServer(t)
+		direct      = contract.Open(t, "pgx", url)
+		w           = contract.NewWatcher()
+		waiting     = make(map[int]*counted)
+		grants      = make(chan grant, processes)
+		group       sync.WaitGroup
+	)
+
+	lock, err := newLocker(t, "pgx", url).TryLock(ctx, "a", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for i := range processes {
+		c := newCounted(t, url, w, 2)
+		waiting[i] = c
+
+		group.Go(func() {
+			lock, err := c.locker.Lock(ctx, "a", time.Minute)
+
+			switch {
+			case err == nil:
+				grants <- grant{i, lock}
+			case !errors.Is(err, context.Canceled):
+				t.Error(err)
+			}
+		})
+		contract.Receive(t, "somebody waits", w.InLine())
+	}
+
+	defer group.Wait()
+	defer cancel()
+
+	contract.Await(t, "every process listens", func() bool {
+		return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
+			WHERE pid <> pg_backend_pid() AND query LIKE 'LISTEN%'`) == processes
+	})
+
+	asked := make(map[int]int64) // since the first counted round
+	began := time.Now()
+
+	for round := range rounds {
+		before := make(map[int]int64)
+		for i, c := range waiting {
+			before[i] = c.statements.Load()
+		}
+
+		if err := lock.Unlock(ctx); err != nil {
+			t.Fatal(err)
+		}
+
+		granted := contract.Receive(t, "the next grant", grants)
+		delete(waiting, granted.process)
+
+		lock = granted.lock
+
+		contract.Await(t, "every other process has asked", func() bool {
+			for i, c := range waiting {
+				if c.statements.Load() == before[i] {
+					return false
+				}
+			}
+
+			return true
+		})
+
+		// The first round only sets everybody's clock.
+		if round == 0 || time.Since(began) > quiet {
+			if round > 0 {
+				t.Logf("round %d took %s, and is not counted", round, time.Since(began))
+			}
+
+			clear(asked)
+
+			for i, c := range waiting {
+				asked[i] = c.statements.Load()
+			}
+		} else {
+			for i, c := range waiting {
+				asked[i]++
+				if got := c.statements.Load(); got > asked[i] {
+					t.Fatalf("in round %d process %d sent %d statements for a release, want one", round, i, got-asked[i]+1)
+				}
+			}
+		}
+
+		began = time.Now()
+	}
+
+	cancel()
+	group.Wait()
+
+	if err := lock.Unlock(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManyWaitersOneConnection: ten thousand goroutines that wait for a thousand
+// locks need one connection beside the pool's.
+func TestManyWaitersOneConnection(t *testing.T) {
+	const (
+		locks      = 1000
+		waiters    = 10 // for each lock
+		poolLimit  = 3
+		waitersApp = "waiters"
+	)
+
+	serverURL := ownServer(t)
+
+	u, err := url.Parse(serverURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	q := u.Query()
+	q.Set("application_name", waitersApp)
+	u.RawQuery = q.Encode()
+
+	var (
+		ctx, cancel = context.WithCancel(t.Context())
+		holder      = newLocker(t, "pgx", serverURL)
+		db          = contract.Open(t, "pgx", u.String())
+		direct      = contract.Open(t, "pgx", serverURL)
+		w           = contract.NewWatcher()
+		locker      = watchedLocker(t, db, w)
+		held        [locks]*pglocker.LockStatus
+		grants      = make(chan *pglocker.Lock, locks*waiters)
+		granted     []*pglocker.Lock
+		group       sync.WaitGroup
+	)
+
+	defer group.Wait()
+	defer cancel()
+
+	db.SetMaxOpenConns(poolLimit)
+
+	for i := range held {
+		if held[i], err = holder.AcquireLock(ctx, fmt.Sprint(i), 10*time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for range waiters {
+		for i := range held {
+			group.Go(func() {
+				lock, err := locker.Lock(ctx, fmt.Sprint(i), time.Minute)
+
+				switch {
+				case err == nil:
+					grants <- lock
+				case !errors.Is(err, context.Canceled):
+					t.Error(err)
+				}
+			})
+		}
+	}
+
+	for range locks * waiters {
+		contract.Receive(t, "everybody waits", w.InLine())
+	}
+
+	connections := func(condition string) int {
+		return contract.Query[int](t, direct,
+			"SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND "+condition, waitersApp)
+	}
+
+	contract.Await(t, "every lock is marked", func() bool {
+		return contract.Query[int](t, direct, `SELECT count(*) FROM pglocker.lock_statuses
+			WHERE contended_until > clock_timestamp()`) == locks
+	})
+
+	if n := connections("true"); n > poolLimit+1 {
+		t.Errorf("%d connections, want at most the pool's %d and one", n, poolLimit)
+	}
+
+	if n := connections("query LIKE 'LISTEN%'"); n != 1 {
+		t.Errorf("%d connections listen, want one", n)
+	}
+
+	// And they are heard.
+	for _, status := range held[:locks/10] {
+		if err := holder.ReleaseLock(ctx, status); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for range locks / 10 {
+		granted = append(granted, contract.Receive(t, "a grant", grants))
+	}
+
+	cancel()
+	group.Wait()
+
+	for _, lock := range granted {
+		if err := lock.Unlock(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+
+	contract.Await(t, "the server has no other connections than the pool", func() bool {
+		return connections("true") == db.Stats().OpenConnections
+	})
+}
