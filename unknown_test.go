@@ -186,33 +186,80 @@ func TestDoWithLostReleaseReply(t *testing.T) {
 func TestGrantWithSilence(t *testing.T) {
 	t.Parallel()
 	eachLossy(t, func(t *testing.T, l *lossy) {
-		l.loseWhen(t, mute, 1)
+		l.giveUpInSilence(t, time.Minute, func(first bool) fate {
+			if first {
+				return mute
+			}
 
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
+			return pass
+		})
+		l.wantSettled(t)
+	})
+}
 
-		go func() { // the caller gives up once it would be too late to take back
-			contract.Await(t, "the grant", func() bool {
-				_, held := l.row(t)
-
-				return held
-			})
-			cancel()
-		}()
-
-		began := time.Now()
-
-		status, err := l.locker.AcquireLock(ctx, "a", time.Minute)
-		if !errors.Is(err, pglocker.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
-			t.Errorf("%+v, %v, want ErrUnknownOutcome and context.Canceled", status, err)
+// TestGiveBackWithSilence: the connection over which a grant is to be given back is
+// silent too.
+func TestGiveBackWithSilence(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		if !l.owners {
+			t.Skip("nothing is given back here")
 		}
 
+		const ttl = 20 * time.Second
+
+		sent := time.Now()
+
+		var until atomic.Int64
+
+		l.giveUpInSilence(t, ttl, func(first bool) fate {
+			if first {
+				until.Store(time.Now().Add(time.Second).UnixNano())
+			}
+
+			if time.Now().UnixNano() < until.Load() {
+				return mute
+			}
+
+			return pass
+		})
 		l.wantSettled(t)
 
-		if took := time.Since(began); took > 30*time.Second {
-			t.Errorf("it took %s", took)
+		if took := time.Since(sent); took > ttl*3/4 {
+			t.Errorf("the lock was free %s after it was asked for with a TTL of %s", took, ttl)
 		}
 	})
+}
+
+// giveUpInSilence asks for the lock, and leaves when the reply to the grant was
+// lost. lose says what becomes of that reply, the first, and of all after it.
+func (l *lossy) giveUpInSilence(t *testing.T, ttl time.Duration, lose func(first bool) fate) {
+	t.Helper()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+
+	var lost atomic.Bool
+
+	before, _ := l.row(t)
+
+	l.proxy.onAnswer(func() fate {
+		if generation, _ := l.row(t); generation == before {
+			return pass
+		}
+
+		first := lost.CompareAndSwap(false, true)
+		if first {
+			defer cancel()
+		}
+
+		return lose(first)
+	})
+
+	status, err := l.locker.AcquireLock(ctx, "a", ttl)
+	if !errors.Is(err, pglocker.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v, %v, want ErrUnknownOutcome and context.Canceled", status, err)
+	}
 }
 
 // wantSettled fails unless a grant of an unknown outcome is given back where that
