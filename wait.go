@@ -33,6 +33,10 @@ const (
 	// end was computed from an answer that was under way for a while.
 	pollLate = 2 * time.Millisecond
 
+	// answerWithin is how long a grant that was delivered waits for the answer to a
+	// request of the same waiter.
+	answerWithin = 100 * time.Millisecond
+
 	// giveUpGrace is how long a request goes on whose waiter has left. Its answer
 	// tells whether there is a grant to give back.
 	giveUpGrace = time.Second
@@ -240,13 +244,20 @@ func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answere
 		}
 
 		return r.res, true, r.err
-	case res := <-w.place.Granted():
-		// Delivered while this request hangs. What the request still brings comes
-		// after that tenure.
-		close(left)
-		time.AfterFunc(giveUpGrace, cancel)
+	case delivered := <-w.place.Granted():
+		// Mostly the answer is on its way, and nothing is left of the request then. If
+		// it hangs, what it still brings comes after this tenure, and is passed on.
+		select {
+		case r := <-replies:
+			if r.err == nil && r.res.Verdict == store.Granted && r.res.Row.Generation > delivered.Row.Generation {
+				return r.res, true, nil
+			}
+		case <-time.After(answerWithin):
+			close(left)
+			time.AfterFunc(giveUpGrace, cancel)
+		}
 
-		return res, true, nil
+		return delivered, true, nil
 	case <-ctx.Done():
 	case <-l.ctx.Done():
 	}
