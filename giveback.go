@@ -3,6 +3,8 @@ package pglocker
 import (
 	"context"
 	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
 )
 
 const (
@@ -58,6 +60,10 @@ func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 				l.queue.Wake(lockID)
 
 				return
+			}
+
+			if err != nil && !store.Transient(err) {
+				return // the handle was closed, or the table is gone
 			}
 
 			if err == nil {

@@ -107,6 +107,11 @@ func Transient(err error) bool {
 		}
 	}
 
+	// database/sql has no name for this one. Nothing comes after it.
+	if strings.Contains(err.Error(), "sql: database is closed") {
+		return false
+	}
+
 	return judge(err, false) != refused || retriable(err) || strings.HasPrefix(sqlState(err), "53")
 }
 
