@@ -157,17 +157,17 @@ func TestReleaseWakes(t *testing.T) {
 
 		go func() {
 			next, err := waiter.Lock(ctx, "a", time.Minute)
-			granted <- time.Now()
+			at := time.Now()
+
+			if err == nil {
+				err = next.Unlock(ctx)
+			}
 
 			if err != nil {
 				t.Error(err)
-
-				return
 			}
 
-			if err := next.Unlock(ctx); err != nil {
-				t.Error(err)
-			}
+			granted <- at // after the Unlock, which a Close would do instead
 		}()
 
 		contract.Await(t, "the waiter asks to be notified", func() bool {
