@@ -24,7 +24,7 @@ import (
 // connections is free. extra_float_digits is what lib/pq sends, and what every
 // user of that pooler has to let pass.
 const poolerConfig = `[databases]
-* = host='%s' port=%s user='%s' password='%s'
+* = host='%s' port=%s user='%s'%s
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
@@ -57,8 +57,13 @@ func throughPgBouncer(tb testing.TB, databaseURL string) string {
 	config := filepath.Join(poolerFolder(tb), "pgbouncer.ini")
 	password, _ := u.User.Password()
 	quoted := strings.NewReplacer("'", "''").Replace
+	credential := ""
+	if password != "" { // an empty one is a syntax error there
+		credential = " password='" + quoted(password) + "'"
+	}
+
 	text := fmt.Sprintf(poolerConfig,
-		quoted(u.Hostname()), quoted(cmp.Or(u.Port(), "5432")), quoted(u.User.Username()), quoted(password), port)
+		quoted(u.Hostname()), quoted(cmp.Or(u.Port(), "5432")), quoted(u.User.Username()), credential, port)
 
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		tb.Fatal(err)
