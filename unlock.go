@@ -2,7 +2,6 @@ package pglocker
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"runtime"
@@ -133,7 +132,7 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	for n := 0; ; n++ {
 		st := l.store
 
-		if n > 0 || exhausted(l.db.Stats()) {
+		if n > 0 || l.store.Exhausted() {
 			if spare == nil {
 				spare = l.spare.use(l.newSession)
 			}
@@ -172,11 +171,6 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 // that may pass.
 func mayAskAgain(err error) bool {
 	return !errors.Is(err, ErrWrongGeneration) && !errors.Is(err, ErrLockNotFound) && store.Transient(err)
-}
-
-// exhausted reports whether a request for a connection of this pool would wait.
-func exhausted(stats sql.DBStats) bool {
-	return stats.MaxOpenConnections > 0 && stats.InUse >= stats.MaxOpenConnections
 }
 
 // tenure is what is given up: the lock as long as its generation is this one.

@@ -1,13 +1,29 @@
 package store
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// textArray writes a PostgreSQL array literal of text. Drivers disagree on how
-// a Go slice is passed (pgx takes it, lib/pq wants a wrapper), but all of them
-// pass a string. Every element is quoted, so that NULL, braces, commas and
+// arrayLiterals replaces slices by array literals. Drivers disagree on how a slice is
+// passed (pgx takes it, lib/pq wants a wrapper), but all of them pass a string.
+func arrayLiterals(args []any) []any {
+	literals := slices.Clone(args)
+
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case []string:
+			literals[i] = textArray(v)
+		case []int64:
+			literals[i] = bigintArray(v)
+		}
+	}
+
+	return literals
+}
+
+// textArray writes a PostgreSQL array literal of text. Every element is quoted, so that NULL, braces, commas and
 // leading blanks are what they say; inside quotes only the quote and the
 // backslash are special.
 func textArray(values []string) string {

@@ -22,12 +22,14 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin, mark t
 
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
-	text, args := sh.statements.try, g.args(id, Microseconds(ttl))
-	scan := scanTry
+	text, args, scan := sh.statements.try, []any{id, Microseconds(ttl)}, scanTry
+
+	if sh.full {
+		args = append(args, owner)
+	}
 
 	if mark > 0 && sh.full {
-		text, args = sh.statements.claim, append(args, Microseconds(mark))
-		scan = scanClaim
+		text, args, scan = sh.statements.claim, append(args, Microseconds(mark)), scanClaim
 	}
 
 	start := time.Now()
@@ -44,7 +46,7 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin, mark t
 	case len(a.rows) == 0: // not there yet
 		return g.acquire(ctx, margin)
 	case a.rows[0].granted && a.rows[0].row.Remaining() <= margin: // most of it went by in a wait for the row
-		return s.swap(ctx, sh, sh.statements.refresh, id, a.rows[0].row.Generation, owner, ttl, margin)
+		return s.swap(ctx, sh, s.lanes.refresh, id, a.rows[0].row.Generation, owner, ttl, margin)
 	case a.rows[0].marked && !a.rows[0].row.Held():
 		// It became free while the claim waited for the row. Whoever freed it didn't
 		// see the mark, so nobody will be notified.

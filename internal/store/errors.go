@@ -124,6 +124,16 @@ func retriable(err error) bool {
 	return code == codeSerializationFailure || code == codeDeadlockDetected
 }
 
+// divisible reports whether an error may be due to one of several requests in a
+// statement, and the others would succeed without it: what is wrong with a value, a
+// constraint or a trigger, and what runs beside one of the rows.
+func divisible(err error) bool {
+	code := sqlState(err)
+
+	return retriable(err) || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23") ||
+		strings.HasPrefix(code, "P0")
+}
+
 // explain gives an error of the server the name under which pglocker's users
 // match it. Errors that need no name are returned as they are.
 func (s *Store) explain(err error) error {

@@ -66,12 +66,12 @@ func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.
 func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, error) {
 	var (
 		s, sh = g.store, g.shape
-		args  = g.args(g.id, Microseconds(g.ttl))
 		seen  Result
+		alone bool
 	)
 
 	for range maxContests {
-		res, granted, err := g.try(ctx, sh.statements.acquire, args)
+		res, granted, err := g.try(ctx, s.lanes.acquire, 0, alone)
 		if err != nil {
 			return Result{}, err
 		}
@@ -81,9 +81,12 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 				return Result{}, g.doubt(err)
 			}
 
+			// If it is free, a statement for several may have passed it over.
+			alone = true
+
 			switch {
 			case seen.Verdict == NotFound:
-				res, granted, err = g.try(ctx, sh.statements.insert, args)
+				res, granted, err = g.try(ctx, s.lanes.insert, 0, false)
 				if err != nil {
 					return Result{}, err
 				}
@@ -101,8 +104,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		// The lease was computed before the statement waited for the row; if
 		// whoever held the row rolled back, part of it may be gone by now.
 		for granted && res.Row.Remaining() <= margin {
-			res, granted, err = g.try(ctx, sh.statements.refresh,
-				g.args(g.id, Microseconds(g.ttl), res.Row.Generation))
+			res, granted, err = g.try(ctx, s.lanes.refresh, res.Row.Generation, true)
 			if err != nil {
 				return Result{}, err
 			}
@@ -132,7 +134,7 @@ func (s *Store) Refresh(ctx context.Context, id string, generation int64, owner 
 		return Result{}, err
 	}
 
-	return s.swap(ctx, sh, sh.statements.refresh, id, generation, owner, ttl, margin)
+	return s.swap(ctx, sh, s.lanes.refresh, id, generation, owner, ttl, margin)
 }
 
 // HandOver is [Store.Refresh] for another owner than the one that holds the lock:
@@ -143,17 +145,18 @@ func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner
 		return Result{}, err
 	}
 
-	return s.swap(ctx, sh, sh.statements.handOver, id, generation, owner, ttl, margin)
+	return s.swap(ctx, sh, s.lanes.handOver, id, generation, owner, ttl, margin)
 }
 
 // swap runs a granting statement that goes by generation.
 func (s *Store) swap(
-	ctx context.Context, sh *shape, text, id string, generation int64, owner string, ttl, margin time.Duration,
+	ctx context.Context, sh *shape, l *lane[Row], id string, generation int64, owner string, ttl, margin time.Duration,
 ) (Result, error) {
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
+	alone := false
 
 	for {
-		res, granted, err := g.try(ctx, text, g.args(id, Microseconds(ttl), generation))
+		res, granted, err := g.try(ctx, l, generation, alone)
 		if err != nil {
 			return Result{}, err
 		}
@@ -175,6 +178,12 @@ func (s *Store) swap(
 
 		if g.doubtful && !sh.full {
 			return Result{}, g.doubt(nil)
+		}
+
+		if seen.Verdict == Granted && seen.Row.Generation == generation && !alone {
+			alone = true // a statement for several passed it over
+
+			continue
 		}
 
 		if seen.Verdict == Granted {
@@ -201,16 +210,6 @@ type grant struct {
 	firstSent time.Time
 }
 
-// args are a granting statement's arguments; the owner goes last, where the
-// table has that column.
-func (g *grant) args(args ...any) []any {
-	if g.shape.full {
-		args = append(args, g.owner)
-	}
-
-	return args
-}
-
 // mine reports whether the row was left by an attempt whose reply was lost.
 func (g *grant) mine(row Row) bool { return g.doubtful && row.Owner == g.owner }
 
@@ -234,10 +233,14 @@ func (g *grant) doubt(err error) error {
 // is safe because the row names the owner: either the repetition is granted, or
 // the first was and is confirmed by a write, or another holds the lock. On a
 // table without owners the outcome stays unknown.
-func (g *grant) try(ctx context.Context, text string, args []any) (Result, bool, error) {
+func (g *grant) try(ctx context.Context, l *lane[Row], generation int64, alone bool) (Result, bool, error) {
+	req := request{
+		shape: g.shape, id: g.id, owner: g.owner, ttl: Microseconds(g.ttl), generation: generation,
+	}
+
 	for n := 1; ; n++ {
 		start := time.Now()
-		a := write(ctx, g.store, text, args, scanRow)
+		a := l.write(ctx, req, alone)
 
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Row: a.rows[0], Sent: a.sent}, true, nil
@@ -284,9 +287,12 @@ func (s *Store) GiveBack(ctx context.Context, id, owner string, queue bool) (boo
 	}
 
 	a := write(ctx, s, text, []any{id, owner}, func(from scanner) (freed bool, err error) {
-		var notified *string
+		var (
+			notified *bool
+			lazy     *string
+		)
 
-		err = from.Scan(&freed, &notified)
+		err = from.Scan(&freed, &notified, &lazy)
 
 		return freed, err
 	})

@@ -15,6 +15,12 @@ func Outlive(ctx context.Context) context.Context {
 	return context.WithValue(context.WithoutCancel(ctx), callerKey{}, ctx)
 }
 
+// stay returns a context that doesn't tell of one caller's leaving, for a statement
+// that serves several.
+func stay(ctx context.Context) context.Context {
+	return context.WithValue(ctx, callerKey{}, nil)
+}
+
 // connect takes a connection from the pool, for a caller who is still there.
 func connect(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	caller, ok := ctx.Value(callerKey{}).(context.Context)

@@ -38,9 +38,8 @@ type lease struct {
 
 // Renew renews leases in one statement. The results stand in the order of the
 // renewals; a lease that is asked for twice gets the longer TTL. sent is the moment
-// before the statement went out. After an error
-// nothing is known, and since a renewal can be repeated that is all there is to
-// say.
+// before the statement went out. After an error nothing is known, and since a renewal
+// can be repeated that is all there is to say.
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -60,19 +59,13 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		ttls[i] = Microseconds(longest[l])
 	}
 
-	type renewed struct {
-		lease
-		expiresAt time.Time
-	}
-
 	ids, generations := arrays(leases)
 
-	a := write(ctx, s, sh.statements.renew, []any{ids, generations, bigintArray(ttls)},
-		func(from scanner) (r renewed, err error) {
-			var durable *string
-			err = from.Scan(&r.lockID, &r.generation, &r.expiresAt, &durable)
+	a := write(ctx, s, sh.statements.renew, []any{ids, generations, ttls},
+		func(from scanner) (o one[time.Time], err error) {
+			err = from.Scan(&o.number, &o.value)
 
-			return r, err
+			return o, err
 		})
 	if a.err != nil {
 		return nil, time.Time{}, a.err
@@ -80,7 +73,7 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 
 	states := make(map[lease]RenewResult, len(renewals))
 	for _, r := range a.rows {
-		states[r.lease] = RenewResult{State: Renewed, ExpiresAt: r.expiresAt.UTC()}
+		states[leases[r.number-1]] = RenewResult{State: Renewed, ExpiresAt: r.value.UTC()}
 	}
 
 	// Busy or gone? What was passed over is asked for once more.
@@ -112,26 +105,20 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
 	ids, generations := arrays(leases)
 
-	held, err := read(ctx, s, sh.statements.held, []any{ids, generations}, func(from scanner) (l lease, err error) {
-		err = from.Scan(&l.lockID, &l.generation)
+	numbers, err := read(ctx, s, sh.statements.held, []any{ids, generations}, func(from scanner) (n int64, err error) {
+		err = from.Scan(&n)
 
-		return l, err
+		return n, err
 	})
 	if err != nil {
 		return leases
 	}
 
-	return held
+	return valuesOf(numbers, func(n int64) lease { return leases[n-1] })
 }
 
-// arrays splits leases into two array literals.
-func arrays(leases []lease) (ids, generations string) {
-	lockIDs := make([]string, len(leases))
-	numbers := make([]int64, len(leases))
-
-	for i, l := range leases {
-		lockIDs[i], numbers[i] = l.lockID, l.generation
-	}
-
-	return textArray(lockIDs), bigintArray(numbers)
+// arrays splits leases into columns.
+func arrays(leases []lease) (ids []string, generations []int64) {
+	return valuesOf(leases, func(l lease) string { return l.lockID }),
+		valuesOf(leases, func(l lease) int64 { return l.generation })
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
+	"sync/atomic"
 )
 
 // shape is what the locker found out about its table and server on first use.
@@ -17,25 +17,10 @@ type shape struct {
 
 // shapeCache looks the shape up once. A failed look-up is not remembered, so a
 // locker made before its table works as soon as the table is there.
-type shapeCache struct {
-	// mu guards found; it is not held during a look-up.
-	mu    sync.Mutex
-	found *shape
-}
+type shapeCache struct{ found atomic.Pointer[shape] }
 
-func (c *shapeCache) get() *shape {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	return c.found
-}
-
-func (c *shapeCache) set(found *shape) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	c.found = found
-}
+func (c *shapeCache) get() *shape      { return c.found.Load() }
+func (c *shapeCache) set(found *shape) { c.found.Store(found) }
 
 // shapeOf returns the table's shape, from memory after the first time. Several
 // first callers may each look it up; they find the same.
@@ -64,7 +49,7 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		full = full && there
 	}
 
-	found := &shape{full: full, statements: render(s.table, full, floor)}
+	found := &shape{full: full, statements: render(s.table, full, floor, columns["lock_id"].kind)}
 	s.shape.set(found)
 
 	return found, nil
@@ -155,11 +140,14 @@ type statements struct {
 	confirm, giveBack, giveBackLast string
 
 	create, get, release, renew, held string
+
+	// for several locks at once
+	acquireMany, insertMany, refreshMany, handOverMany, releaseMany, getMany string
 }
 
-// render fills the table's name into the texts, and takes out what the table or
-// the server doesn't have.
-func render(table Table, full, floor bool) statements {
+// render fills the table's name and the type of its ids into the texts, and takes out
+// what the table or the server doesn't have.
+func render(table Table, full, floor bool, idKind string) statements {
 	const rowColumns = "l.generation, l.expires_at, {owner}, {acquired_at}, {contended_until}, clock_timestamp()"
 
 	row := strings.NewReplacer(
@@ -167,26 +155,27 @@ func render(table Table, full, floor bool) statements {
 		"{acquired_at}", "NULL::timestamptz",
 		"{contended_until}", "NULL::timestamptz",
 	)
-	notify := "NULL::text"
+	notify := "false"
 
 	if full {
 		row = strings.NewReplacer("{", "l.", "}", "")
 		notify = "(CASE WHEN l.contended_until > clock_timestamp()" +
-			" THEN pg_notify('" + table.Channel() + "', l.lock_id) END IS NOT NULL)::text"
+			" THEN pg_notify('" + table.Channel() + "', l.lock_id) END IS NOT NULL)"
 	}
 
 	fragments := []string{
 		"{table}", table.String(),
 		"{row}", row.Replace(rowColumns),
 		"{durable}", sqlDurable,
+		"{lazy}", sqlLazy,
 		"{notify}", notify,
 	}
 
 	if floor {
 		fragments = append(fragments, "{next}", "greatest(l.generation + 1, "+sqlFloor+")",
-			"{first}", "greatest(2, "+sqlFloor+")")
+			"{first}", "greatest(2, "+sqlFloor+")", "{floor}", sqlFloor)
 	} else {
-		fragments = append(fragments, "{next}", "l.generation + 1", "{first}", "2")
+		fragments = append(fragments, "{next}", "l.generation + 1", "{first}", "2", "{floor}", "0::bigint")
 	}
 
 	replace := strings.NewReplacer(fragments...).Replace
@@ -198,6 +187,10 @@ func render(table Table, full, floor bool) statements {
 		return replace(strings.ReplaceAll(text, "{optional}", whenFull))
 	}
 
+	many := func(columns arrayColumns, text, whenFull string) string {
+		return optional(columns.in(text, full, idKind), whenFull)
+	}
+
 	st := statements{
 		acquire:  optional(sqlAcquire, sqlAcquireOwner),
 		refresh:  optional(sqlRefresh, sqlRefreshOwner),
@@ -206,12 +199,20 @@ func render(table Table, full, floor bool) statements {
 		release:  optional(sqlRelease, sqlReleaseOwner),
 		create:   replace(sqlCreate),
 		get:      replace(sqlGet),
-		renew:    replace(sqlRenew),
-		held:     replace(sqlHeld),
+		renew:    many(renewColumns, sqlRenew, ""),
+		held:     many(heldColumns, sqlHeld, ""),
 		insert:   replace(sqlInsert),
+
+		acquireMany:  many(acquireColumns, sqlAcquireMany, sqlAcquireManyOwner),
+		insertMany:   many(acquireColumns, sqlInsertMany, ""),
+		refreshMany:  many(refreshColumns, sqlRefreshMany, sqlRefreshManyOwner),
+		handOverMany: many(refreshColumns, sqlRefreshMany, sqlAcquireManyOwner),
+		releaseMany:  many(releaseColumns, sqlReleaseMany, sqlReleaseOwner),
+		getMany:      many(getColumns, sqlGetMany, ""),
 	}
 
 	if full {
+		st.insertMany = many(acquireColumns, sqlInsertManyFull, "")
 		st.insert = replace(sqlInsertFull)
 		st.confirm = replace(sqlConfirm)
 		st.giveBack = replace(sqlGiveBack)

@@ -22,6 +22,12 @@ const sqlFloor = `((('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()),
 const sqlDurable = `CASE WHEN current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')
             THEN set_config('synchronous_commit', 'on', true) END`
 
+// sqlLazy is the opposite: the commit is not waited for. It is for releases that are
+// to be at once, and for marks, alone. WAL is ordered, so that a later grant, which
+// is flushed, brings the release with it; a crash that loses a release before that
+// revives the lease that it ended, which then runs to its own end.
+const sqlLazy = `set_config('synchronous_commit', 'off', true)`
+
 // sqlColumns lists the columns of the table $1, none if it isn't there: name, type,
 // the type's category, and whether a unique index makes sure, at once and for all
 // rows, that no two have the same value.
@@ -58,6 +64,44 @@ const sqlAcquireOwner = `,
        owner = $3,
        acquired_at = clock_timestamp()`
 
+// The statements named Many are those for several locks at once: arrays, one element
+// for each request, in the order of the ids. They pass over a row that somebody else
+// has locked, so that no request waits for what another one waits for; its own then
+// asks alone. A row that was changed between the snapshot and its lock is passed
+// over as well: its ctid leads to a version that the snapshot doesn't show. Two
+// requests for the same row get it one after the other, and the second finds it
+// changed. {n} is the request's number, from 1.
+//
+// The rows are looked up one by one, whatever the planner thinks of the table: a
+// LATERAL subquery that locks can't be turned into a join. The clock and the floor
+// are read once, before anything is locked; since nothing waits, that is the start
+// of the lease.
+
+// sqlAcquireMany is sqlAcquire for the arrays $1 (ids), $2 (microseconds) and, with
+// six columns, $3 (owners).
+const sqlAcquireMany = `
+WITH c AS MATERIALIZED (
+    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
+), free AS MATERIALIZED (
+    SELECT l.row_version, r.*
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.expires_at <= clock_timestamp()
+                       FOR UPDATE SKIP LOCKED) AS l
+)
+UPDATE {table} AS l
+   SET generation = greatest(l.generation + 1, c.floor),
+       expires_at = c.now + r.ttl * interval '1 microsecond'{optional}
+  FROM free AS r, c
+ WHERE l.ctid = r.row_version
+RETURNING {row}, r.n`
+
+const sqlAcquireManyOwner = `,
+       owner = r.owner,
+       acquired_at = c.now`
+
 // sqlInsert: unknown -> held for $2 microseconds. It locks nothing that exists;
 // where another session creates the lock at the same moment, it waits for that
 // one's end and then does nothing.
@@ -74,6 +118,29 @@ VALUES ($1, {first}, clock_timestamp() + $2::bigint * interval '1 microsecond', 
 ON CONFLICT DO NOTHING
 RETURNING {row}, {durable}`
 
+// sqlInsertMany is sqlInsert for the arrays of sqlAcquireMany. What it returns is told
+// apart by the id, of which it inserts the first.
+const sqlInsertMany = `
+WITH c AS MATERIALIZED (
+    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
+)
+INSERT INTO {table} AS l (lock_id, generation, expires_at)
+SELECT r.lock_id, greatest(2, c.floor), c.now + r.ttl * interval '1 microsecond'
+  FROM unnest({arrays}) AS r ({columns}), c
+ON CONFLICT DO NOTHING
+RETURNING {row}, l.lock_id`
+
+// sqlInsertManyFull is sqlInsertMany for the six-column table.
+const sqlInsertManyFull = `
+WITH c AS MATERIALIZED (
+    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
+)
+INSERT INTO {table} AS l (lock_id, generation, expires_at, owner, acquired_at)
+SELECT r.lock_id, greatest(2, c.floor), c.now + r.ttl * interval '1 microsecond', r.owner, c.now
+  FROM unnest({arrays}) AS r ({columns}), c
+ON CONFLICT DO NOTHING
+RETURNING {row}, l.lock_id`
+
 // sqlRefresh: generation $3, held or not -> held by $4 for $2 microseconds, with
 // the next generation. A compare-and-swap. It locks one row, and waits for it.
 const sqlRefresh = `
@@ -88,6 +155,32 @@ const sqlRefreshOwner = `,
        owner = $4,
        acquired_at = CASE WHEN l.expires_at > clock_timestamp() AND l.acquired_at IS NOT NULL
                           THEN l.acquired_at ELSE clock_timestamp() END`
+
+// sqlRefreshMany is sqlRefresh, and sqlHandOver, for the arrays $1 (ids), $2
+// (microseconds), $3 (generations) and, with six columns, $4 (owners).
+const sqlRefreshMany = `
+WITH c AS MATERIALIZED (
+    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
+), found AS MATERIALIZED (
+    SELECT l.row_version, r.*
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.generation = r.generation
+                       FOR UPDATE SKIP LOCKED) AS l
+)
+UPDATE {table} AS l
+   SET generation = greatest(l.generation + 1, c.floor),
+       expires_at = c.now + r.ttl * interval '1 microsecond'{optional}
+  FROM found AS r, c
+ WHERE l.ctid = r.row_version
+RETURNING {row}, r.n`
+
+const sqlRefreshManyOwner = `,
+       owner = r.owner,
+       acquired_at = CASE WHEN l.expires_at > c.now AND l.acquired_at IS NOT NULL
+                          THEN l.acquired_at ELSE c.now END`
 
 // sqlConfirm settles a grant whose reply was lost: it writes the row that the
 // grant to $2 left, unchanged, so that its own commit, awaited, covers that of
@@ -110,7 +203,7 @@ UPDATE {table} AS l
        acquired_at = NULL
  WHERE l.lock_id = $1
    AND l.owner = $2
-RETURNING true, {notify}`
+RETURNING true, {notify}, {lazy}`
 
 // sqlGiveBackLast is sqlGiveBack that locks the row whoever it shows, and so waits
 // behind all who wait for it already; the row that it then finds decides. The
@@ -122,7 +215,7 @@ UPDATE {table} AS l
        acquired_at = CASE WHEN l.owner = $2 THEN NULL ELSE l.acquired_at END,
        owner = CASE WHEN l.owner = $2 THEN NULL ELSE l.owner END
  WHERE l.lock_id = $1
-RETURNING l.owner IS NULL, CASE WHEN l.owner IS NULL THEN {notify} END`
+RETURNING l.owner IS NULL, CASE WHEN l.owner IS NULL THEN {notify} END, {lazy}`
 
 // sqlCreate: unknown -> free, generation 1.
 const sqlCreate = `
@@ -137,8 +230,15 @@ SELECT {row}, NULL::text
   FROM {table} AS l
  WHERE l.lock_id = $1`
 
+// sqlGetMany is sqlGet for the array $1.
+const sqlGetMany = `
+SELECT {row}, r.n
+  FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+       LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id = r.lock_id OFFSET 0) AS l`
+
 // sqlRelease: generation $2 -> free in $3 microseconds, with the next generation.
-// Zero is at once; more honours a minimum hold. It locks one row, and waits for
+// Zero is at once; more honours a minimum hold, and is as durable as a grant: the
+// lease that a crash would revive may end before it. It locks one row, and waits for
 // it. Who waits is notified, and nobody is where nobody does.
 const sqlRelease = `
 UPDATE {table} AS l
@@ -146,11 +246,32 @@ UPDATE {table} AS l
        expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond'{optional}
  WHERE l.lock_id = $1
    AND l.generation = $2::bigint
-RETURNING {row}, {notify}`
+RETURNING {notify}, CASE WHEN $3::bigint > 0 THEN {durable} ELSE {lazy} END`
 
 const sqlReleaseOwner = `,
        owner = NULL,
        acquired_at = NULL`
+
+// sqlReleaseMany is sqlRelease, at once, for the arrays $1 (ids) and $2
+// (generations).
+const sqlReleaseMany = `
+WITH c AS MATERIALIZED (
+    SELECT clock_timestamp() AS now, {floor} AS floor, {lazy} AS lazy
+), held AS MATERIALIZED (
+    SELECT l.row_version, r.n
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.generation = r.generation
+                       FOR UPDATE SKIP LOCKED) AS l
+)
+UPDATE {table} AS l
+   SET generation = greatest(l.generation + 1, c.floor),
+       expires_at = c.now{optional}
+  FROM held AS r, c
+ WHERE l.ctid = r.row_version
+RETURNING {notify}, r.n`
 
 // sqlHandOver: generation $3 -> held by $4 for $2 microseconds. A release and the
 // grant to the next, in one. It locks one row, and waits for it.
@@ -207,44 +328,45 @@ UPDATE {table} AS l
  WHERE l.lock_id = $1
 RETURNING {row},
           CASE WHEN l.owner = $3 THEN {durable}
-               ELSE set_config('synchronous_commit', 'off', true) END,
+               ELSE {lazy} END,
           l.owner IS NOT DISTINCT FROM $3,
           c.mark`
 
-// sqlRenew: held by generation -> held for longer, for all of the arrays $1
-// (ids), $2 (generations) and $3 (microseconds). Only the expiry moves, only to
-// later, and a
-// lease that ended is never revived. The ids are returned as they were asked
-// for: under a collation of the user's, the row may have another spelling. Rows are locked in the order of their ids,
-// so that two of these never wait for each other in a circle, and a row that
-// somebody else has locked is passed over: a guard's share lock lasts as long
-// as its transaction.
+// sqlRenew: held by generation -> held for longer, for all of the arrays $1 (ids), $2
+// (generations) and $3 (microseconds). Only the expiry moves, only to later, and a
+// lease that ended is never revived. A row that somebody else has locked is passed
+// over: a guard's share lock lasts as long as its transaction.
 const sqlRenew = `
-WITH due AS MATERIALIZED (
-    SELECT l.lock_id, l.generation, r.ttl, r.lock_id AS asked
-      FROM unnest($1::text::text[], $2::text::bigint[], $3::text::bigint[]) AS r (lock_id, generation, ttl)
-      JOIN {table} AS l ON l.lock_id = r.lock_id
-     WHERE l.generation = r.generation
-       AND l.expires_at > clock_timestamp()
-     ORDER BY l.lock_id COLLATE "C"
-       FOR UPDATE OF l SKIP LOCKED
+WITH c AS MATERIALIZED (
+    SELECT {durable} AS durable
+), due AS MATERIALIZED (
+    SELECT l.row_version, r.*
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.generation = r.generation
+                       AND l.expires_at > clock_timestamp()
+                       FOR UPDATE SKIP LOCKED) AS l
 )
 UPDATE {table} AS l
-   SET expires_at = greatest(l.expires_at, clock_timestamp() + due.ttl * interval '1 microsecond')
-  FROM due
- WHERE l.lock_id = due.lock_id
-   AND l.generation = due.generation
-RETURNING due.asked, l.generation, l.expires_at, {durable}`
+   SET expires_at = greatest(l.expires_at, clock_timestamp() + r.ttl * interval '1 microsecond')
+  FROM due AS r, c
+ WHERE l.ctid = r.row_version
+RETURNING r.n, l.expires_at`
 
 // sqlHeld lists those of the arrays $1 (ids) and $2 (generations) that are still
 // held by that generation: what sqlRenew passed over and is in this list was
 // busy, and what is not in it is gone.
 const sqlHeld = `
-SELECT r.lock_id, l.generation
-  FROM unnest($1::text::text[], $2::text::bigint[]) AS r (lock_id, generation)
-  JOIN {table} AS l ON l.lock_id = r.lock_id
- WHERE l.generation = r.generation
-   AND l.expires_at > clock_timestamp()`
+SELECT r.n
+  FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+       LATERAL (SELECT
+                  FROM {table} AS l
+                 WHERE l.lock_id = r.lock_id
+                   AND l.generation = r.generation
+                   AND l.expires_at > clock_timestamp()
+                OFFSET 0) AS l`
 
 // sqlGuard proves, inside its caller's transaction, that generation $2 still
 // holds the lock, and keeps it so until that transaction ends: the share lock

@@ -33,13 +33,15 @@ type Store struct {
 	// detached counts statements that were left behind by callers whose context
 	// ended, and whose driver still waits for the answer.
 	detached *counter
+
+	lanes *lanes
 }
 
 // New returns a Store that uses db, which stays the caller's. It sends nothing.
 func New(db *sql.DB, table Table) *Store {
 	_, isPgx := db.Driver().(*stdlib.Driver)
 
-	return &Store{
+	s := &Store{
 		db:       db,
 		table:    table,
 		shape:    new(shapeCache),
@@ -48,12 +50,16 @@ func New(db *sql.DB, table Table) *Store {
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 	}
+	s.lanes = newLanes(s)
+
+	return s
 }
 
 // On returns the same Store over another handle to the same database.
 func (s *Store) On(db *sql.DB) *Store {
 	on := *s
 	on.db = db
+	on.lanes = newLanes(&on)
 
 	return &on
 }
@@ -61,7 +67,11 @@ func (s *Store) On(db *sql.DB) *Store {
 // arguments are what the driver is given. pgx prepares every statement under a
 // name, unless it is told not to.
 func (s *Store) arguments(args []any) []any {
-	if !s.pgx || !s.unnamed.Load() {
+	if !s.pgx {
+		return arrayLiterals(args)
+	}
+
+	if !s.unnamed.Load() {
 		return args
 	}
 
@@ -82,6 +92,14 @@ func (s *Store) lostStatement(err error, named bool) bool {
 	return false
 }
 
+// Exhausted reports whether a request for a connection of the pool would wait for
+// others than this Store, whose own statements for several requests are short.
+func (s *Store) Exhausted() bool {
+	stats := s.db.Stats()
+
+	return stats.MaxOpenConnections > 0 && stats.InUse-int(s.lanes.connected.Load()) >= stats.MaxOpenConnections
+}
+
 // GuardArgs are the arguments of GuardSQL for database/sql.
 func (s *Store) GuardArgs(id string, generation int64) []any {
 	return s.arguments([]any{id, generation})
@@ -94,8 +112,12 @@ func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
 // generation $2 holds the lock $1.
 func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
 
-// Wait returns when no statement that was left behind is still under way.
-func (s *Store) Wait() { s.detached.wait() }
+// Wait returns when no statement that was left behind is still under way. It must
+// not be called while requests may still come.
+func (s *Store) Wait() {
+	s.lanes.wait()
+	s.detached.wait()
+}
 
 // Full reports whether grants carry the name of their owner: false also while
 // the table has not been looked at.
@@ -115,6 +137,8 @@ type answer[T any] struct {
 	// outcome tells how an error is meant.
 	outcome outcome
 	err     error
+	// shared: the statement served others too, and the error may be theirs.
+	shared bool
 }
 
 // ask runs one statement once and drains its rows before anything is believed.
@@ -129,8 +153,10 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	// caller that leaves before it. What the caller is told is then exact.
 	var dispatched atomic.Bool
 
+	prepare := func() (string, []any, bool) { return text, args, dispatched.CompareAndSwap(false, true) }
+
 	if s.pgx {
-		a := askDriver(ctx, s, &dispatched, text, args, scan)
+		a := askDriver(ctx, s, prepare, scan)
 		a.err = withContext(ctx, a.err)
 
 		return a
@@ -142,7 +168,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 
 	go func() {
 		defer s.detached.done()
-		done <- askDriver(ctx, s, &dispatched, text, args, scan)
+		done <- askDriver(ctx, s, prepare, scan)
 	}()
 
 	select {
@@ -159,9 +185,11 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	}
 }
 
-func askDriver[T any](
-	ctx context.Context, s *Store, dispatched *atomic.Bool, text string, args []any, scan scanFunc[T],
-) (a answer[T]) {
+// prepareFunc is called when a connection is there, and returns what to send over
+// it. ok is false if nothing is left to send.
+type prepareFunc func() (text string, args []any, ok bool)
+
+func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
 	conn, err := connect(ctx, s.db)
 	if err != nil {
 		return answer[T]{err: err}
@@ -169,7 +197,8 @@ func askDriver[T any](
 
 	defer func() { _ = conn.Close() }() // back to the pool; a broken one is dropped there
 
-	if !dispatched.CompareAndSwap(false, true) {
+	text, args, ok := prepare()
+	if !ok {
 		return answer[T]{err: ended(ctx)}
 	}
 
@@ -297,8 +326,16 @@ func Pause(ctx context.Context, limit time.Duration) bool {
 // server rolled it back for the sake of others (until ctx ends) and where it
 // was not sent (a few times).
 func write[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
+	return persist(ctx, s, func(bool) answer[T] { return ask(ctx, s, text, args, scan) })
+}
+
+// persist is write for any way to ask. alone is set once an attempt was refused that
+// may succeed by itself.
+func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) answer[T] {
+	alone := false
+
 	for n, unsent := 1, 0; ; n++ {
-		a := ask(ctx, s, text, args, scan)
+		a := attempt(alone)
 
 		switch {
 		case a.err == nil:
@@ -310,7 +347,12 @@ func write[T any](ctx context.Context, s *Store, text string, args []any, scan s
 
 				return a
 			}
+		case a.outcome == refused && a.shared && divisible(a.err):
+			alone = true
+
+			continue
 		case a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named)):
+			alone = true
 		case a.outcome == unknown:
 			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
 
@@ -334,8 +376,13 @@ func write[T any](ctx context.Context, s *Store, text string, args []any, scan s
 // read runs a statement that changes nothing, so that not knowing how it ended
 // only means to ask again.
 func read[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) ([]T, error) {
+	return persistRead(ctx, s, func(bool) answer[T] { return ask(ctx, s, text, args, scan) })
+}
+
+// persistRead is read for any way to ask, as [persist] is write.
+func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) ([]T, error) {
 	for n := 1; ; n++ {
-		a := ask(ctx, s, text, args, scan)
+		a := attempt(n > 1)
 
 		a.err = withContext(ctx, a.err)
 		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)

@@ -39,7 +39,7 @@ func (s *Store) Get(ctx context.Context, id string) (Result, error) {
 }
 
 func (s *Store) get(ctx context.Context, sh *shape, id string) (Result, error) {
-	rows, err := read(ctx, s, sh.statements.get, []any{id}, scanRow)
+	rows, err := s.lanes.get.read(ctx, request{shape: sh, id: id})
 	if err != nil {
 		return Result{}, err
 	}
@@ -52,28 +52,25 @@ func (s *Store) get(ctx context.Context, sh *shape, id string) (Result, error) {
 }
 
 // Release frees the lock if its generation is the given one, at once or, to honour
-// a minimum hold, that much later; who waits is notified. The verdict is Granted, WrongGeneration or NotFound. A lost reply is answered by asking
-// again; if the generation is then another, nobody can tell who moved it, and
-// the error matches [ErrUnknownOutcome].
+// a minimum hold, that much later; who waits is notified. The verdict is Granted, WrongGeneration or
+// NotFound. A lost reply is answered by asking again; if the generation is then
+// another, nobody can tell who moved it, and the error matches [ErrUnknownOutcome].
 func (s *Store) Release(ctx context.Context, id string, generation int64, hold time.Duration) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 
-	var doubt error
+	var (
+		req   = request{shape: sh, id: id, generation: generation, hold: Microseconds(hold)}
+		alone = req.hold > 0 // a hold is written durably, which the others need not wait for
+		doubt error
+	)
 
 	for n := 1; ; n++ {
-		a := write(ctx, s, sh.statements.release, []any{id, generation, Microseconds(hold)},
-			func(from scanner) (Result, error) {
-				var notified *string
-
-				row, err := scanRowAnd(from, &notified)
-
-				return Result{Verdict: Granted, Row: row, Notified: notified != nil && *notified == "true"}, err
-			})
+		a := s.lanes.release.write(ctx, req, alone)
 		if a.err == nil && len(a.rows) == 1 {
-			return a.rows[0], nil
+			return Result{Verdict: Granted, Notified: a.rows[0]}, nil
 		}
 
 		if a.outcome == unknown {
@@ -92,7 +89,14 @@ func (s *Store) Release(ctx context.Context, id string, generation int64, hold t
 		}
 
 		seen, err := s.get(ctx, sh, id)
+
 		if err == nil && seen.Verdict == Granted {
+			if seen.Row.Generation == generation && !alone {
+				alone = true // a statement for several passed it over
+
+				continue
+			}
+
 			seen.Verdict = WrongGeneration
 		}
 

@@ -1,0 +1,302 @@
+// Package coalesce batches naturally: a request that comes while nothing is under
+// way is sent at once, and what comes while a statement is in flight waits for its
+// end and then goes together, in one statement. Nothing waits for a timer, and a
+// lone caller for nobody. The slower the server, the larger the batches.
+//
+// A statement that takes unusually long holds nobody back: after [Config.Patience]
+// the next one is sent beside it.
+package coalesce
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config says how requests are sent.
+type Config[Req, Res any] struct {
+	// One sends the request of a caller who is alone, on that caller's goroutine and
+	// with its context.
+	One func(ctx context.Context, req Req) Res
+
+	// Many sends a batch. When it is ready to send, it calls take, which returns the
+	// requests that have gathered by then, sorted, or none if every caller has left;
+	// what comes after that goes with the next. Many answers each of them, in that
+	// order. If it can't become ready, it calls take as well, so as to answer them; it
+	// calls it once in any case. ctx has the values of one caller's context, and ends
+	// when every caller has left.
+	Many func(ctx context.Context, take func() []Req) []Res
+
+	// Left is the answer to a caller whose context has ended. sent says whether its
+	// request may have gone out.
+	Left func(ctx context.Context, sent bool) Res
+
+	// Compare gives the order of the requests in a batch.
+	Compare func(a, b Req) int
+
+	// Limit is the most requests that a batch has.
+	Limit int
+
+	// Patience is how long a statement in flight holds the next one back.
+	Patience time.Duration
+
+	// Grace is how long a batch goes on whose callers have all left: its answer is of
+	// no use to them, but a connection is lost by cancelling.
+	Grace time.Duration
+}
+
+// maxUnready bounds how many flights wait for being ready to send at once.
+const maxUnready = 4
+
+// Batcher sends requests of one kind. It has a goroutine for each batch in flight,
+// and none at rest.
+type Batcher[Req, Res any] struct {
+	cfg Config[Req, Res]
+
+	// mu guards what follows, and the state of all calls and flights. It is not held
+	// while anything is sent.
+	mu sync.Mutex
+	// queue are the calls that wait, some of which may have left; waiting counts the
+	// others.
+	queue   []*call[Req, Res]
+	waiting int
+	// current is the flight that holds newcomers back, nil if none does.
+	current *flight[Req, Res]
+	// unready counts flights that have not taken their requests yet.
+	unready int
+
+	flights sync.WaitGroup
+}
+
+// New returns a Batcher.
+func New[Req, Res any](cfg Config[Req, Res]) *Batcher[Req, Res] {
+	return &Batcher[Req, Res]{cfg: cfg}
+}
+
+// call is one caller's request.
+type call[Req, Res any] struct {
+	req Req
+	ctx context.Context
+	// flight is the one that took it, nil while it waits.
+	flight *flight[Req, Res]
+	left   bool
+	res    Res
+	// landed is closed when res is there.
+	landed chan struct{}
+}
+
+// flight is one statement on its way.
+type flight[Req, Res any] struct {
+	began time.Time
+	// overtaking fires when its patience is over; nil while nobody waits behind it.
+	overtaking *time.Timer
+	// cancel and calls are those of a batch, nil for a lone caller.
+	cancel context.CancelFunc
+	calls  []*call[Req, Res]
+	// taken: the requests have been taken. abandoned: before that, all callers left.
+	taken     bool
+	abandoned bool
+	// callers counts those of calls that have not left.
+	callers int
+}
+
+// Do sends the request, alone or together with others, and returns its answer, or
+// Left's as soon as ctx ends.
+func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
+	if ctx.Err() != nil {
+		return b.cfg.Left(ctx, false)
+	}
+
+	b.mu.Lock()
+
+	if b.current == nil {
+		f := &flight[Req, Res]{began: time.Now(), taken: true}
+		b.current = f
+		b.mu.Unlock()
+
+		defer b.land(f)
+
+		return b.cfg.One(ctx, req)
+	}
+
+	c := &call[Req, Res]{req: req, ctx: ctx, landed: make(chan struct{})}
+	b.queue = append(b.queue, c)
+	b.waiting++
+	b.watch(b.current)
+	b.mu.Unlock()
+
+	select {
+	case <-c.landed:
+		return c.res
+	case <-ctx.Done():
+		return b.leave(ctx, c)
+	}
+}
+
+// leave takes a caller out whose context has ended.
+func (b *Batcher[Req, Res]) leave(ctx context.Context, c *call[Req, Res]) Res {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	select {
+	case <-c.landed: // at the same moment
+		return c.res
+	default:
+	}
+
+	c.left = true
+
+	f := c.flight
+	if f == nil {
+		b.waiting--
+
+		if f := b.current; b.waiting == 0 && f != nil && !f.taken {
+			f.abandoned = true
+			f.cancel()
+			b.current = nil
+		}
+
+		return b.cfg.Left(ctx, false)
+	}
+
+	f.callers--
+	if f.callers == 0 {
+		time.AfterFunc(b.cfg.Grace, f.cancel)
+	}
+
+	return b.cfg.Left(ctx, true)
+}
+
+// watch makes sure that the current flight is overtaken when its time has come. b.mu
+// is held.
+func (b *Batcher[Req, Res]) watch(f *flight[Req, Res]) {
+	if f.overtaking == nil {
+		f.overtaking = time.AfterFunc(b.cfg.Patience-time.Since(f.began), func() { b.overtake(f) })
+	}
+}
+
+// overtake starts another flight beside one that takes too long.
+func (b *Batcher[Req, Res]) overtake(f *flight[Req, Res]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	if b.current != f {
+		return
+	}
+
+	if b.unready >= maxUnready { // more of them would not get anything sent
+		f.overtaking.Reset(b.cfg.Patience)
+
+		return
+	}
+
+	b.next()
+}
+
+// land ends a flight. What has gathered behind it goes next.
+func (b *Batcher[Req, Res]) land(f *flight[Req, Res]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	if f.overtaking != nil {
+		f.overtaking.Stop()
+	}
+
+	if b.current == f {
+		b.next()
+	}
+}
+
+// next starts the flight for those who wait, if anybody does. b.mu is held.
+func (b *Batcher[Req, Res]) next() {
+	b.current = nil
+
+	if b.waiting == 0 {
+		b.queue = nil
+
+		return
+	}
+
+	var first *call[Req, Res]
+	for _, c := range b.queue {
+		if !c.left {
+			first = c
+
+			break
+		}
+	}
+
+	ctx, cancel := context.WithCancel(context.WithoutCancel(first.ctx))
+	f := &flight[Req, Res]{began: time.Now(), cancel: cancel}
+	b.current = f
+	b.unready++
+	b.watch(f)
+
+	b.flights.Add(1)
+
+	go b.fly(ctx, f)
+}
+
+// fly sends a batch and hands out the answers.
+func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
+	defer b.flights.Done()
+	defer f.cancel()
+	defer b.land(f)
+
+	answers := b.cfg.Many(ctx, func() []Req { return b.take(f) })
+
+	// Not under b.mu: of a call that has left, res is not read.
+	for i, c := range f.calls {
+		c.res = answers[i]
+		close(c.landed)
+	}
+}
+
+// take gives a flight its requests.
+func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
+	b.mu.Lock()
+
+	f.taken = true
+	b.unready--
+
+	if f.abandoned {
+		b.mu.Unlock()
+
+		return nil
+	}
+
+	taken := 0
+
+	for _, c := range b.queue {
+		if len(f.calls) == b.cfg.Limit {
+			break
+		}
+
+		taken++
+
+		if !c.left {
+			c.flight = f
+			f.calls = append(f.calls, c)
+		}
+	}
+
+	b.queue = slices.Delete(b.queue, 0, taken)
+	b.waiting -= len(f.calls)
+	f.callers = len(f.calls)
+
+	b.mu.Unlock()
+
+	slices.SortFunc(f.calls, func(x, y *call[Req, Res]) int { return b.cfg.Compare(x.req, y.req) })
+
+	reqs := make([]Req, len(f.calls))
+	for i, c := range f.calls {
+		reqs[i] = c.req
+	}
+
+	return reqs
+}
+
+// Wait returns when no batch is in flight. It must not be called while requests may
+// still come.
+func (b *Batcher[Req, Res]) Wait() { b.flights.Wait() }

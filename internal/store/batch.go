@@ -1,0 +1,380 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/coalesce"
+)
+
+const (
+	// batchLimit bounds the requests in one statement, and so how long its row locks
+	// last and how long the first of them waits for the last.
+	batchLimit = 512
+	// patience is how long a statement in flight holds back others of its kind. It is
+	// some times what one takes that waits for nothing but the disk.
+	patience = 20 * time.Millisecond
+	// grace is how long a statement goes on whose callers have all left.
+	grace = time.Second
+)
+
+// request is what one caller asks of one lock. Which fields count depends on the
+// kind of request.
+type request struct {
+	shape      *shape
+	id         string
+	owner      string
+	ttl        int64 // microseconds
+	generation int64
+	hold       int64 // microseconds
+}
+
+// lanes send requests, each one a kind of them: alone, or with others that come
+// while a statement is in flight.
+type lanes struct {
+	acquire, insert, refresh, handOver, get *lane[Row]
+	release                                 *lane[bool]
+
+	// connected counts the batches that have a connection.
+	connected atomic.Int64
+}
+
+func newLanes(s *Store) *lanes {
+	return &lanes{
+		acquire: newLane(s, kind[Row]{
+			one: func(r request) (string, []any) {
+				return r.shape.statements.acquire, r.withOwner(r.id, r.ttl)
+			},
+			many:    func(st *statements) string { return st.acquireMany },
+			columns: acquireColumns,
+			scan:    scanRow,
+			scanOne: scanRowOf,
+		}),
+		insert: newLane(s, kind[Row]{
+			one: func(r request) (string, []any) {
+				return r.shape.statements.insert, r.withOwner(r.id, r.ttl)
+			},
+			many:    func(st *statements) string { return st.insertMany },
+			columns: acquireColumns,
+			scan:    scanRow,
+			scanOne: func(from scanner) (o one[Row], err error) {
+				o.value, err = scanRowAnd(from, &o.id)
+
+				return o, err
+			},
+		}),
+		refresh: newLane(s, kind[Row]{
+			one: func(r request) (string, []any) {
+				return r.shape.statements.refresh, r.withOwner(r.id, r.ttl, r.generation)
+			},
+			many:    func(st *statements) string { return st.refreshMany },
+			columns: refreshColumns,
+			scan:    scanRow,
+			scanOne: scanRowOf,
+		}),
+		handOver: newLane(s, kind[Row]{
+			one: func(r request) (string, []any) {
+				return r.shape.statements.handOver, r.withOwner(r.id, r.ttl, r.generation)
+			},
+			many:    func(st *statements) string { return st.handOverMany },
+			columns: refreshColumns,
+			scan:    scanRow,
+			scanOne: scanRowOf,
+		}),
+		get: newLane(s, kind[Row]{
+			one:     func(r request) (string, []any) { return r.shape.statements.get, []any{r.id} },
+			many:    func(st *statements) string { return st.getMany },
+			columns: getColumns,
+			scan:    scanRow,
+			scanOne: scanRowOf,
+		}),
+		release: newLane(s, kind[bool]{
+			one: func(r request) (string, []any) {
+				return r.shape.statements.release, []any{r.id, r.generation, r.hold}
+			},
+			many:    func(st *statements) string { return st.releaseMany },
+			columns: releaseColumns,
+			scan: func(from scanner) (notified bool, err error) {
+				var effect *string
+
+				err = from.Scan(&notified, &effect)
+
+				return notified, err
+			},
+			scanOne: func(from scanner) (o one[bool], err error) {
+				err = from.Scan(&o.value, &o.number)
+
+				return o, err
+			},
+		}),
+	}
+}
+
+func (l *lanes) wait() {
+	for _, l := range []*lane[Row]{l.acquire, l.insert, l.refresh, l.handOver, l.get} {
+		l.batcher.Wait()
+	}
+
+	l.release.batcher.Wait()
+}
+
+// withOwner are arguments; the owner goes last, where the table has that column.
+func (r request) withOwner(args ...any) []any {
+	if r.shape.full {
+		args = append(args, r.owner)
+	}
+
+	return args
+}
+
+// kind is how one kind of request is written, and its answers are read.
+type kind[T any] struct {
+	one     func(request) (text string, args []any)
+	many    func(*statements) string
+	columns arrayColumns
+	scan    scanFunc[T]
+	scanOne scanFunc[one[T]]
+}
+
+// one is the answer to one of several requests: to that of this number, counted from
+// 1, or of this id.
+type one[T any] struct {
+	number int64
+	id     string
+	value  T
+}
+
+func scanRowOf(from scanner) (o one[Row], err error) {
+	o.value, err = scanRowAnd(from, &o.number)
+
+	return o, err
+}
+
+// lane sends requests of one kind.
+type lane[T any] struct {
+	store   *Store
+	kind    kind[T]
+	batcher *coalesce.Batcher[request, answer[T]]
+}
+
+func newLane[T any](s *Store, k kind[T]) *lane[T] {
+	l := &lane[T]{store: s, kind: k}
+	l.batcher = coalesce.New(coalesce.Config[request, answer[T]]{
+		One:  l.askOne,
+		Many: l.askMany,
+		Left: func(ctx context.Context, sent bool) answer[T] {
+			if sent {
+				return answer[T]{outcome: unknown, err: ctxError(ctx)}
+			}
+
+			return answer[T]{err: ended(ctx)}
+		},
+		Compare:  func(a, b request) int { return cmp.Compare(a.id, b.id) },
+		Limit:    batchLimit,
+		Patience: patience,
+		Grace:    grace,
+	})
+
+	return l
+}
+
+// write sends a request as [write] sends a statement. The answer has one row or
+// none; alone, it waits for the lock's row, and otherwise it may pass over a row that
+// somebody else has locked.
+func (l *lane[T]) write(ctx context.Context, req request, alone bool) answer[T] {
+	return persist(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, alone || again) })
+}
+
+// read sends a request that changes nothing, as [read] does.
+func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
+	return persistRead(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, again) })
+}
+
+func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
+	if alone {
+		return l.askOne(ctx, req)
+	}
+
+	return l.batcher.Do(ctx, req)
+}
+
+func (l *lane[T]) askOne(ctx context.Context, req request) answer[T] {
+	text, args := l.kind.one(req)
+
+	return ask(ctx, l.store, text, args, l.kind.scan)
+}
+
+// askMany answers requests that gathered while it waited for a connection.
+func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T] {
+	var (
+		reqs  []request
+		taken bool
+	)
+
+	ctx = stay(ctx)
+
+	a := askDriver(ctx, l.store, func() (text string, args []any, ok bool) {
+		l.store.lanes.connected.Add(1)
+
+		reqs, taken = take(), true
+		if len(reqs) == 0 {
+			return "", nil, false
+		}
+
+		text, args = l.statement(reqs)
+
+		return text, args, true
+	}, l.kind.scanOne)
+
+	if taken {
+		l.store.lanes.connected.Add(-1)
+	} else {
+		reqs = take()
+	}
+
+	answers := make([]answer[T], len(reqs))
+	l.settle(ctx, reqs, a, answers)
+
+	return answers
+}
+
+// statement is that for several requests.
+func (l *lane[T]) statement(reqs []request) (text string, args []any) {
+	sh := reqs[0].shape
+
+	return l.kind.many(&sh.statements), l.kind.columns.of(reqs, sh.full)
+}
+
+// settle turns the answer to a statement into those to its requests. Where it was
+// refused on account of some of them, the halves are asked separately, down to those
+// that have to ask alone.
+func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
+	for n := 1; a.outcome == refused && n < sendAttempts && l.store.lostStatement(a.err, a.named); n++ {
+		a = l.askAgain(ctx, reqs)
+	}
+
+	if a.outcome == refused && divisible(a.err) && len(reqs) > 1 {
+		half := len(reqs) / 2
+		l.settle(ctx, reqs[:half], l.askAgain(ctx, reqs[:half]), answers[:half])
+		l.settle(ctx, reqs[half:], l.askAgain(ctx, reqs[half:]), answers[half:])
+
+		return
+	}
+
+	for i := range answers {
+		answers[i] = answer[T]{sent: a.sent, named: a.named, outcome: a.outcome, err: a.err, shared: true}
+	}
+
+	for _, row := range a.rows {
+		i := int(row.number) - 1
+		if row.id != "" {
+			i = indexOf(reqs, row.id)
+		}
+
+		answers[i].rows = []T{row.value}
+	}
+}
+
+func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
+	return askDriver(ctx, l.store, func() (string, []any, bool) {
+		text, args := l.statement(reqs)
+
+		return text, args, true
+	}, l.kind.scanOne)
+}
+
+// indexOf is the first of the sorted requests for the lock.
+func indexOf(reqs []request, id string) int {
+	lo, hi := 0, len(reqs)
+	for lo < hi {
+		if mid := (lo + hi) / 2; reqs[mid].id < id {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+
+	return lo
+}
+
+// arrayColumns are the columns of the arrays that a statement for several locks is
+// given, in the order of its parameters.
+type arrayColumns []string
+
+var (
+	acquireColumns = arrayColumns{"lock_id", "ttl", "owner"}
+	refreshColumns = arrayColumns{"lock_id", "ttl", "generation", "owner"}
+	releaseColumns = arrayColumns{"lock_id", "generation"}
+	renewColumns   = arrayColumns{"lock_id", "generation", "ttl"}
+	heldColumns    = arrayColumns{"lock_id", "generation"}
+	getColumns     = arrayColumns{"lock_id"}
+)
+
+// for a table of three columns there are no owners, which stand last.
+func (c arrayColumns) shaped(full bool) arrayColumns {
+	if !full && c[len(c)-1] == "owner" {
+		return c[:len(c)-1]
+	}
+
+	return c
+}
+
+// in writes the parameters and their names into a statement. Hidden in a subquery, an
+// array can't tempt the planner to plan for its length, which takes as long as the
+// statement itself, time and again.
+func (c arrayColumns) in(text string, full bool, idKind string) string {
+	c = c.shaped(full)
+	params := make([]string, len(c))
+
+	for i, name := range c {
+		kind := "text[]"
+
+		switch {
+		case name == "ttl" || name == "generation":
+			kind = "bigint[]"
+		case name == "lock_id" && idKind != "text" && idKind != "character varying":
+			// As text it would not be looked up in the index, or not compared in the same
+			// way, as by a statement for one lock.
+			kind += "::" + idKind + "[]"
+		}
+
+		params[i] = "(SELECT $" + strconv.Itoa(i+1) + "::" + kind + ")"
+	}
+
+	return strings.NewReplacer("{arrays}", strings.Join(params, ", "), "{columns}", strings.Join(c, ", ")).Replace(text)
+}
+
+// of are the arguments for requests.
+func (c arrayColumns) of(reqs []request, full bool) []any {
+	c = c.shaped(full)
+	args := make([]any, len(c))
+
+	for i, name := range c {
+		switch name {
+		case "lock_id":
+			args[i] = valuesOf(reqs, func(r request) string { return r.id })
+		case "owner":
+			args[i] = valuesOf(reqs, func(r request) string { return r.owner })
+		case "ttl":
+			args[i] = valuesOf(reqs, func(r request) int64 { return r.ttl })
+		case "generation":
+			args[i] = valuesOf(reqs, func(r request) int64 { return r.generation })
+		}
+	}
+
+	return args
+}
+
+// valuesOf is one value of each.
+func valuesOf[T, V any](of []T, value func(T) V) []V {
+	values := make([]V, len(of))
+	for i := range of {
+		values[i] = value(of[i])
+	}
+
+	return values
+}
