@@ -17,14 +17,31 @@ type shape struct {
 
 // shapeCache looks the shape up once. A failed look-up is not remembered, so a
 // locker made before its table works as soon as the table is there.
-type shapeCache struct{ found atomic.Pointer[shape] }
+type shapeCache struct {
+	found atomic.Pointer[shape]
+	// looking is full while somebody looks.
+	looking chan struct{}
+}
+
+func newShapeCache() *shapeCache { return &shapeCache{looking: make(chan struct{}, 1)} }
 
 func (c *shapeCache) get() *shape      { return c.found.Load() }
 func (c *shapeCache) set(found *shape) { c.found.Store(found) }
 
-// shapeOf returns the table's shape, from memory after the first time. Several
-// first callers may each look it up; they find the same.
+// shapeOf returns the table's shape, from memory after the first time. Of several
+// first callers one looks it up, and the others wait for it.
 func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
+	if found := s.shape.get(); found != nil {
+		return found, nil
+	}
+
+	select {
+	case s.shape.looking <- struct{}{}:
+		defer func() { <-s.shape.looking }()
+	case <-ctx.Done():
+		return nil, ended(ctx)
+	}
+
 	if found := s.shape.get(); found != nil {
 		return found, nil
 	}

@@ -44,7 +44,7 @@ func New(db *sql.DB, table Table) *Store {
 	s := &Store{
 		db:       db,
 		table:    table,
-		shape:    new(shapeCache),
+		shape:    newShapeCache(),
 		pgx:      isPgx,
 		pq:       isPq(db),
 		unnamed:  new(atomic.Bool),
