@@ -100,7 +100,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		Notify:  l.store.Notify,
 		Channel: completed.table().Channel(),
 		Probe:   "pglocker_probe_" + random,
-		Wake:    l.queue.Wake,
+		Wake:    l.queue.Released,
 		WakeAll: l.queue.WakeAll,
 		Logger:  l.log,
 	})
@@ -185,6 +185,11 @@ func (l *Locker) begin() (end func(), err error) {
 // even where its reply was lost.
 func (l *Locker) grantName() string {
 	return l.name + "." + strconv.FormatUint(l.grants.Add(1), 36)
+}
+
+// nameOf is the name of the Locker that made a request of this name.
+func nameOf(grant string) string {
+	return grant[:max(strings.LastIndexByte(grant, '.'), 0)]
 }
 
 func validateLockID(id string) error {

@@ -26,6 +26,10 @@ const (
 	pollMin = 5 * time.Millisecond
 	pollMax = 400 * time.Millisecond
 
+	// politeness is how long a process leaves a free lock to another whose turn it is.
+	// That one asks at once.
+	politeness = time.Millisecond
+
 	// patience is how long a waiter sleeps that has not asked the database.
 	patience = time.Minute
 
@@ -145,6 +149,10 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 		case <-l.ctx.Done():
 			return store.Result{}, w.leave(ErrClosed)
 		case <-w.place.Woken():
+		case <-w.place.Hinted():
+			look.Reset(politeness)
+
+			continue
 		case <-look.C:
 			if !w.place.IsHead() {
 				look.Reset(jitter(patience))
@@ -179,11 +187,11 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answered bool, err error) {
 	l := w.locker
 
-	var mark time.Duration
+	var mark store.Mark
 	if l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery), heard) {
-		mark = markPolling
+		mark = store.Mark{For: markPolling, Signature: l.queue.Sign(w.lockID)}
 		if heard {
-			mark = markFor
+			mark.For = markFor
 		}
 	}
 
@@ -275,11 +283,17 @@ func (w *waiter) note(res store.Result, heard bool) {
 	l.queue.Saw(w.lockID, res.Mark, res.Row.Now)
 
 	if res.Verdict == store.Granted {
+		l.queue.Won(w.lockID)
+
 		return
 	}
 
+	if rival := nameOf(res.Row.Owner); rival != "" && rival != l.name && res.Row.Held() {
+		l.queue.Lost(w.lockID, rival)
+	}
+
 	if res.Marked {
-		l.queue.Marked(w.lockID, res.Row.ContendedUntil, heard)
+		l.queue.Marked(w.lockID, heard)
 	}
 
 	w.held = heldError(w.lockID, res.Row)

@@ -5,16 +5,33 @@ import (
 	"time"
 )
 
+// Mark says until when somebody waits. Its last digits are signed: whoever wrote a
+// mark knows it again, also where the reply to its statement was lost or is still on
+// its way.
+type Mark struct {
+	// For is how long the mark stands. Zero leaves none.
+	For time.Duration
+	// Signature is below [MarkModulus].
+	Signature int64
+}
+
+// MarkModulus is in microseconds. A mark stands for so much less than was asked for,
+// at most.
+const MarkModulus = 1 << 20
+
+// SignatureOf is the signature of a mark.
+func SignatureOf(mark time.Time) int64 { return mark.UnixMicro() % MarkModulus }
+
 // Claim is one attempt of somebody who waits for the lock. Like [Store.Acquire]
 // it grants the lock if it is free; if not, it leaves the mark that somebody
-// waits, for the time of mark, so that the release notifies. A mark of zero, and
+// waits, so that the release notifies. A mark for no time, and
 // a table without that column, leave none, and a failed attempt then costs no
 // write.
 //
 // The result of a failed attempt may show a row that is free: the lock was taken
 // by another at the same moment, or freed a moment after. owner must be of this
 // call alone, as for Acquire.
-func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin, mark time.Duration) (Result, error) {
+func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Duration, mark Mark) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return Result{}, err
@@ -28,8 +45,8 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin, mark t
 		args = append(args, owner)
 	}
 
-	if mark > 0 && sh.full {
-		text, args, scan = sh.statements.claim, append(args, Microseconds(mark)), scanClaim
+	if mark.For > 0 && sh.full {
+		text, args, scan = sh.statements.claim, append(args, Microseconds(mark.For), mark.Signature), scanClaim
 	}
 
 	start := time.Now()

@@ -34,7 +34,7 @@ func TestClaimMeetsRelease(t *testing.T) {
 		answers := make(chan answer, 1)
 
 		go func() {
-			res, err := s.Claim(ctx, "a", "you", ttl, margin, 10*time.Second)
+			res, err := s.Claim(ctx, "a", "you", ttl, margin, store.Mark{For: 10 * time.Second})
 			answers <- answer{res, err}
 		}()
 

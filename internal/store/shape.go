@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 )
@@ -185,6 +186,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		"{row}", row.Replace(rowColumns),
 		"{durable}", sqlDurable,
 		"{lazy}", sqlLazy,
+		"{modulus}", strconv.FormatInt(MarkModulus, 10),
 		"{notify}", notify,
 	}
 

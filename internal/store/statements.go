@@ -306,7 +306,8 @@ SELECT {row}, NULL::text, false FROM {table} AS l
    AND NOT EXISTS (SELECT FROM got)`
 
 // sqlClaim is for who waits: free -> held by $3 for $2 microseconds, or else held
-// -> held, with the mark that somebody waits for $4 microseconds from now. The
+// -> held, with the mark that somebody waits for $4 microseconds from now, or up to MarkModulus fewer: the mark
+// is signed, see Mark. The
 // row's lock makes the choice atomic against a release, which so either comes
 // first and leaves the lock free, or sees the mark and notifies. The mark alone
 // needs no flush: a crash that loses it costs a poll. It locks one row, and waits
@@ -321,9 +322,11 @@ UPDATE {table} AS l
        owner = CASE WHEN l.expires_at <= c.now THEN $3 ELSE l.owner END,
        acquired_at = CASE WHEN l.expires_at <= c.now THEN c.now ELSE l.acquired_at END,
        contended_until = CASE WHEN l.expires_at <= c.now THEN l.contended_until
-                              ELSE c.now + $4::bigint * interval '1 microsecond' END
-  FROM (SELECT clock_timestamp() AS now,
+                              ELSE c.now + ($4::bigint - mod(c.us + $4::bigint - $5::bigint, {modulus}))
+                                   * interval '1 microsecond' END
+  FROM (SELECT n.now, (extract(epoch FROM n.now) * 1000000)::bigint AS us,
                (SELECT s.contended_until FROM {table} AS s WHERE s.lock_id = $1) AS mark
+          FROM (SELECT clock_timestamp() AS now OFFSET 0) AS n
         OFFSET 0) AS c
  WHERE l.lock_id = $1
 RETURNING {row},

@@ -9,6 +9,7 @@ package waitqueue
 
 import (
 	"container/list"
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -20,6 +21,9 @@ type Queue struct {
 	// mu guards lines, and every line and waiter in it.
 	mu    sync.Mutex
 	lines map[string]*line
+
+	// seed makes the signatures of this Queue's marks.
+	seed maphash.Seed
 }
 
 type line struct {
@@ -28,13 +32,16 @@ type line struct {
 	// between processes, and runBegan is when the first of them was.
 	run      int
 	runBegan time.Time
-	// mark is the value of contended_until that this process wrote last, by the
-	// database's clock; othersUntil is until when, by the local clock, another
-	// process is known to wait, since it wrote another value.
-	mark        time.Time
+	// round counts the releases that all processes were told of, and won is the one that
+	// this process won last. rivals are the other processes that were seen to win, each
+	// with the round of its last time.
+	round, won int
+	rivals     map[string]int
+	// othersUntil is until when, by the local clock, another process is known to wait,
+	// since it left a mark.
 	othersUntil time.Time
-	// marked is when mark was written, by the local clock; markNotifies whether it
-	// asks for a notification.
+	// marked is when this process left its last mark, by the local clock; markNotifies
+	// whether it asks for a notification.
 	marked       time.Time
 	markNotifies bool
 }
@@ -49,12 +56,13 @@ type Waiter struct {
 	place *list.Element // nil after leaving
 
 	wake  chan struct{}
+	hint  chan struct{}
 	grant chan store.Result
 }
 
 // New returns an empty Queue.
 func New() *Queue {
-	return &Queue{lines: make(map[string]*line)}
+	return &Queue{lines: make(map[string]*line), seed: maphash.MakeSeed()}
 }
 
 // Join takes the last place in the line of a lock.
@@ -64,7 +72,7 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 
 	l := q.lines[id]
 	if l == nil {
-		l = new(line)
+		l = &line{won: -1}
 		q.lines[id] = l
 	}
 
@@ -73,6 +81,7 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 		queue: q,
 		id:    id,
 		wake:  make(chan struct{}, 1),
+		hint:  make(chan struct{}, 1),
 		grant: make(chan store.Result, 1),
 	}
 	w.place = l.waiters.PushBack(w)
@@ -127,14 +136,40 @@ func (q *Queue) MarkDue(id string, before time.Time, notify bool) bool {
 	return l != nil && (l.marked.Before(before) || notify && !l.markNotifies)
 }
 
-// Marked notes that this process wrote a mark.
-func (q *Queue) Marked(id string, mark time.Time, notify bool) {
+// Marked notes that this process left a mark.
+func (q *Queue) Marked(id string, notify bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
 	if l := q.lines[id]; l != nil {
-		l.mark, l.marked, l.markNotifies = mark, time.Now(), notify
+		l.marked, l.markNotifies = time.Now(), notify
 	}
+}
+
+// signatureTime is how long a signature is used. Should two processes happen to have
+// the same, they don't see each other for so long.
+const signatureTime = time.Minute
+
+// Sign returns the signature of the marks that this process leaves on the lock now.
+func (q *Queue) Sign(id string) int64 { return q.signature(id, signatureNumber()) }
+
+func (q *Queue) signature(id string, number int64) int64 {
+	type signed struct {
+		id     string
+		number int64
+	}
+
+	return int64(maphash.Comparable(q.seed, signed{id, number}) % store.MarkModulus)
+}
+
+func signatureNumber() int64 { return time.Now().UnixNano() / int64(signatureTime) }
+
+// own reports whether this process left the mark. It stands for less than the time of
+// a signature.
+func (q *Queue) own(id string, mark time.Time) bool {
+	number, signature := signatureNumber(), store.SignatureOf(mark)
+
+	return signature == q.signature(id, number) || signature == q.signature(id, number-1)
 }
 
 // Saw notes a mark that was found on the row when the database's clock was now. Who
@@ -142,15 +177,15 @@ func (q *Queue) Marked(id string, mark time.Time, notify bool) {
 // notification, and marks the present. So a mark counts for a while after it has
 // passed.
 func (q *Queue) Saw(id string, mark, now time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	l := q.lines[id]
-	if l == nil || mark.Equal(l.mark) {
+	left := mark.Add(markCounts).Sub(now)
+	if mark.IsZero() || left <= 0 || q.own(id, mark) {
 		return
 	}
 
-	if left := mark.Add(markCounts).Sub(now); left > 0 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if l := q.lines[id]; l != nil {
 		l.othersUntil = time.Now().Add(left)
 	}
 }
@@ -177,6 +212,73 @@ func (q *Queue) Wake(id string) {
 	if l := q.lines[id]; l != nil {
 		l.head().look()
 	}
+}
+
+// Released is called when all processes were told that the lock is free. The head looks
+// at once if it is this process's turn, and otherwise gives the others a start: those
+// who have waited for longer go first, and mostly only one process asks.
+func (q *Queue) Released(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+	if l == nil {
+		return
+	}
+
+	l.round++
+
+	if l.round-l.won > l.countRivals() {
+		l.head().look()
+
+		return
+	}
+
+	select {
+	case l.head().hint <- struct{}{}:
+	default:
+	}
+}
+
+// Won notes that this process was the one that got the lock when all were told of it.
+func (q *Queue) Won(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if l := q.lines[id]; l != nil {
+		l.won = l.round
+	}
+}
+
+// Lost notes that another process got it.
+func (q *Queue) Lost(id, rival string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+	if l == nil {
+		return
+	}
+
+	if l.rivals == nil {
+		l.rivals = make(map[string]int)
+	}
+
+	l.rivals[rival] = l.round
+}
+
+// rivalCounts is for how many rounds a process counts that won once. It may have gone.
+const rivalCounts = 32
+
+// countRivals returns how many processes are in the running. The queue's mutex is held.
+func (l *line) countRivals() int {
+	for rival, round := range l.rivals {
+		if l.round-round > rivalCounts {
+			delete(l.rivals, rival)
+		}
+	}
+
+	return len(l.rivals)
 }
 
 // WakeAll makes every head look again.
@@ -213,6 +315,10 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 
 // Woken yields when this waiter, as the head, should look at the lock.
 func (w *Waiter) Woken() <-chan struct{} { return w.wake }
+
+// Hinted yields when this waiter, as the head, should look soon: the lock is free, but
+// it is the turn of another process.
+func (w *Waiter) Hinted() <-chan struct{} { return w.hint }
 
 // IsHead reports whether this waiter is the one that asks the database.
 func (w *Waiter) IsHead() bool {

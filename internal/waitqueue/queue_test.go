@@ -299,8 +299,14 @@ func TestOthers(t *testing.T) {
 			t.Error("the first mark is not due")
 		}
 
-		mine := now().Add(10 * time.Second)
-		q.Marked("a", mine, false)
+		// signed is the mark of who has this signature.
+		signed := func(at time.Time, signature int64) time.Time {
+			surplus := (at.UnixMicro() - signature) % store.MarkModulus
+
+			return at.Add(-time.Duration(surplus) * time.Microsecond)
+		}
+
+		q.Marked("a", false)
 
 		if q.MarkDue("a", time.Now().Add(-time.Second), false) || !q.MarkDue("a", time.Now().Add(time.Second), false) {
 			t.Error("when a mark is due doesn't go by when it was written")
@@ -310,28 +316,45 @@ func TestOthers(t *testing.T) {
 			t.Error("who listens now is content with a mark that asks for no notification")
 		}
 
-		q.Marked("a", mine, true)
+		q.Marked("a", true)
 
 		if q.MarkDue("a", time.Now().Add(-time.Second), true) {
 			t.Error("a mark is due again at once")
 		}
 
-		q.Saw("a", mine, now())
+		// It knows its marks without having been told of them, also those of a while ago.
+		for range 30 {
+			mine := signed(now().Add(10*time.Second), q.Sign("a"))
+
+			q.Saw("a", mine, now())
+			time.Sleep(8 * time.Second)
+			q.Saw("a", mine, now())
+		}
+
 		q.Saw("a", time.Time{}, now())
-		q.Saw("a", now().Add(-10*time.Second), now())
+		q.Saw("a", signed(now().Add(-10*time.Second), waitqueue.New().Sign("a")), now())
 
 		if others() {
-			t.Error("others by the own mark, by none, or by one that passed long ago")
+			t.Error("others by own marks, by none, or by one that passed long ago")
+		}
+
+		if q.Sign("a") == q.Sign("b") {
+			t.Error("the marks of different locks have the same signature")
 		}
 
 		// Who polls marks the present; that counts for ten seconds.
-		q.Saw("a", now().Add(-time.Second), now())
+		theirs := now().Add(-time.Second)
+		if store.SignatureOf(theirs) == q.Sign("a") {
+			theirs = theirs.Add(time.Microsecond)
+		}
+
+		q.Saw("a", theirs, now())
 
 		if !others() {
 			t.Error("no others, though one left a mark")
 		}
 
-		time.Sleep(9*time.Second - 1)
+		time.Sleep(9*time.Second - time.Nanosecond)
 
 		if !others() {
 			t.Error("no others, a moment before their mark ends")
@@ -343,4 +366,65 @@ func TestOthers(t *testing.T) {
 			t.Error("others, though their mark has ended")
 		}
 	})
+}
+
+// TestTurns: when all processes are told of a release, the one that has waited for the
+// most of them looks at once, and the others a moment later.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	w := q.Join("a", 1)
+	<-w.Woken() // as the new head
+
+	// released is whether this process looks at once.
+	released := func() bool {
+		q.Released("a")
+
+		select {
+		case <-w.Woken():
+			return true
+		case <-w.Hinted():
+			return false
+		default:
+			t.Fatal("neither woken nor told that it may look")
+
+			return false
+		}
+	}
+
+	expect := func(what string, want ...bool) {
+		t.Helper()
+
+		for i, want := range want {
+			if got := released(); got != want {
+				t.Fatalf("%s: release %d: looks at once: %t, want %t", what, i+1, got, want)
+			}
+		}
+	}
+
+	q.Released("b") // where nobody waits
+	expect("no rivals", true, true)
+	q.Won("a")
+	expect("no rivals, just won", true)
+
+	q.Lost("a", "x")
+	q.Lost("a", "y")
+	q.Won("a")
+	expect("two rivals, just won", false, false, true, true)
+
+	q.Won("a")
+	expect("the first", false)
+	q.Lost("a", "x")
+	expect("the second", false)
+	q.Lost("a", "y")
+	expect("the own", true)
+
+	// Rivals that don't win any more have gone.
+	for range 40 {
+		released()
+	}
+
+	q.Won("a")
+	expect("rivals of long ago", true)
 }
