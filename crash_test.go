@@ -2,8 +2,10 @@ package pglocker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -87,4 +89,109 @@ func TestAcknowledgedGrantsSurvive(t *testing.T) {
 	}
 
 	t.Logf("%d locks acknowledged", len(acked))
+}
+
+// TestReleaseMayBeLost: a release isn't flushed. A crash that loses it revives the lease
+// that it ended, which then runs to its end, and no more than that: nobody is granted
+// the lock before, the next token is larger, and a grant that came after a release has
+// brought it with it. A minimum hold is flushed.
+func TestReleaseMayBeLost(t *testing.T) {
+	const ttl = 4 * time.Second
+
+	server := startServer(t, pgtesting.WithSetting("fsync", "on"))
+	ctx := t.Context()
+	locker := newLocker(t, "pgx", server.URL())
+
+	acquire := func(id string) *pglocker.LockStatus {
+		t.Helper()
+
+		status, err := locker.AcquireLock(ctx, id, ttl)
+		must(t, err)
+
+		return status
+	}
+
+	released, taken := acquire("released"), acquire("released and taken")
+
+	slot, err := locker.TryLock(ctx, "slot", ttl, pglocker.WithMinHold(time.Hour))
+	must(t, err)
+
+	// What isn't waited for is flushed by this process alone, as long as there is little.
+	stopWalWriter(t, server)
+
+	must(t, slot.Unlock(ctx))
+	must(t, locker.ReleaseLock(ctx, taken))
+	after := acquire("released and taken")
+	must(t, locker.ReleaseLock(ctx, released))
+
+	freed, err := locker.GetLockStatus(ctx, "released")
+	must(t, err)
+
+	if freed.ExpiresAt.After(released.ExpiresAt.Add(-ttl / 2)) {
+		t.Fatalf("released, and held until %s", freed.ExpiresAt)
+	}
+
+	must(t, server.Kill())
+	must(t, server.Start(ctx))
+
+	locker = newLocker(t, "pgx", server.URL())
+
+	if got, err := locker.GetLockStatus(ctx, "released"); err != nil || *got != *released {
+		t.Fatalf("the release was to be lost, for this test: %+v, %v; want %+v", got, err, released)
+	}
+
+	if got, err := locker.GetLockStatus(ctx, "released and taken"); err != nil || *got != *after {
+		t.Errorf("after the crash: %+v, %v; want the acknowledged grant %+v", got, err, after)
+	}
+
+	if got, err := locker.GetLockStatus(ctx, "slot"); err != nil || time.Until(got.ExpiresAt) < 50*time.Minute {
+		t.Errorf("after the crash the slot is %+v, %v; want it held for an hour", got, err)
+	}
+
+	next, err := locker.Lock(ctx, "released", ttl)
+	must(t, err)
+
+	status := next.Status()
+	if status.AcquiredAt.Before(released.ExpiresAt) || next.Token() <= released.Generation {
+		t.Errorf("granted %+v, although the lease of %+v had been revived", status, released)
+	}
+
+	if late := status.AcquiredAt.Sub(released.ExpiresAt); late > 2*time.Second {
+		t.Errorf("granted %s after the end of the revived lease", late)
+	}
+
+	// The state that was seen before the crash never came to be. Its generation is now
+	// the holder's, who must not lose the lock to who has seen it.
+	if next.Token() != freed.Generation {
+		t.Fatalf("token %d, which was to be %d, for this test", next.Token(), freed.Generation)
+	}
+
+	if _, err := locker.RefreshLock(ctx, freed, ttl); !errors.Is(err, pglocker.ErrWrongGeneration) {
+		t.Errorf("refresh of a state that was lost: %v, want ErrWrongGeneration", err)
+	}
+
+	if err := locker.ReleaseLock(ctx, freed); !errors.Is(err, pglocker.ErrWrongGeneration) {
+		t.Errorf("release of a state that was lost: %v, want ErrWrongGeneration", err)
+	}
+
+	// Who kept no more of its own status than the columns that every table has can go on.
+	own := &pglocker.LockStatus{LockID: "released", Generation: next.Token(), ExpiresAt: next.Status().ExpiresAt}
+
+	refreshed, err := locker.RefreshLock(ctx, own, ttl)
+	must(t, err)
+	must(t, locker.ReleaseLock(ctx, &pglocker.LockStatus{LockID: "released", Generation: refreshed.Generation}))
+
+	if err := next.Unlock(ctx); !errors.Is(err, pglocker.ErrLockLost) {
+		t.Errorf("unlock after the status was refreshed: %v", err)
+	}
+}
+
+// stopWalWriter stops the process that flushes what no commit waits for.
+func stopWalWriter(t *testing.T, server *pgtesting.Server) {
+	t.Helper()
+
+	db := contract.Open(t, "pgx", server.URL())
+	pid := contract.Query[int](t, db, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // killed with the server, unless the test failed
 }

@@ -37,6 +37,16 @@ func newStatus(lockID string, row store.Row) *LockStatus {
 	}
 }
 
+// state is what a request goes by that names this status.
+func (s *LockStatus) state() store.State {
+	state := store.State{Generation: s.Generation}
+	if s.Owner == "" {
+		state.FreeSince = s.ExpiresAt
+	}
+
+	return state
+}
+
 // CreateLock makes a free lock of generation 1, or returns the lock as it is if
 // it is there. Other methods don't need it: the first grant creates a lock.
 //
@@ -139,7 +149,7 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 	// caller may still be working under the lease that it extends.
 	span := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
 
-	res, err := l.store.Refresh(span.ctx, status.LockID, status.Generation, l.grantName(), ttl, l.cfg.margin(ttl))
+	res, err := l.store.Refresh(span.ctx, status.LockID, status.state(), l.grantName(), ttl, l.cfg.margin(ttl))
 	if err == nil {
 		err = verdictError(res.Verdict)
 	}
@@ -168,7 +178,7 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 	defer end()
 
 	span := l.watch.start(ctx, OperationRelease, status.LockID, 1)
-	err = l.pass(span.ctx, l.store, &tenure{lockID: status.LockID, generation: status.Generation})
+	err = l.pass(span.ctx, l.store, &tenure{lockID: status.LockID, state: status.state()})
 	span.end(err)
 
 	if err != nil {

@@ -86,7 +86,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 // free gives up the lock, at the latest when the database no longer shows the
 // lease. If ctx ends before that is done, it goes on by itself.
 func (lk *Lock) free(ctx context.Context, until time.Time) error {
-	given := &tenure{lockID: lk.lease.LockID, generation: lk.lease.Generation}
+	given := &tenure{lockID: lk.lease.LockID, state: store.State{Generation: lk.lease.Generation}}
 	if lk.minHold > 0 {
 		given.heldUntil = lk.granted.Add(lk.minHold)
 	}
@@ -175,9 +175,9 @@ func mayAskAgain(err error) bool {
 
 // tenure is what is given up: the lock as long as its generation is this one.
 type tenure struct {
-	lockID     string
-	generation int64
-	heldUntil  time.Time // zero: no minimum hold
+	lockID    string
+	state     store.State
+	heldUntil time.Time // zero: no minimum hold
 }
 
 // pass gives up a tenure: to the first who waits in this Locker, or to all. If a
@@ -185,7 +185,8 @@ type tenure struct {
 func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 	hold := time.Until(t.heldUntil)
 
-	for hold <= 0 && l.ctx.Err() == nil { // a closed Locker's waiters are leaving
+	// A closed Locker's waiters are leaving, and a state that was free isn't handed over.
+	for hold <= 0 && l.ctx.Err() == nil && t.state.FreeSince.IsZero() {
 		head, run := l.queue.Head(t.lockID)
 		if head == nil || l.runIsOver(run) {
 			break
@@ -193,7 +194,7 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 
 		name := l.grantName()
 
-		res, err := st.HandOver(ctx, t.lockID, t.generation, name, head.TTL, l.cfg.margin(head.TTL))
+		res, err := st.HandOver(ctx, t.lockID, t.state.Generation, name, head.TTL, l.cfg.margin(head.TTL))
 		if err != nil {
 			if errors.Is(err, ErrUnknownOutcome) {
 				l.giveBack(t.lockID, name, head.TTL)
@@ -206,7 +207,7 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 			return err
 		}
 
-		t.generation = res.Row.Generation
+		t.state = store.State{Generation: res.Row.Generation}
 		l.queue.Saw(t.lockID, res.Row.ContendedUntil, res.Row.Now)
 
 		if l.queue.Deliver(head, res) {
@@ -222,7 +223,7 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 
 	l.queue.EndRun(t.lockID)
 
-	res, err := st.Release(ctx, t.lockID, t.generation, max(hold, 0))
+	res, err := st.Release(ctx, t.lockID, t.state, max(hold, 0))
 
 	switch heard := l.listener.Proven(); {
 	case !over || heard && !res.Notified:

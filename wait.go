@@ -355,7 +355,7 @@ func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
 	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
 	defer stop()
 
-	given := tenure{lockID: lockID, generation: res.Row.Generation}
+	given := tenure{lockID: lockID, state: store.State{Generation: res.Row.Generation}}
 	if err := l.giveUp(ctx, &given, res.Sent.Add(ttl)); err != nil {
 		l.log.Warn("pglocker: a grant that came too late was not given back; it expires", "lock", lockID, "error", err)
 	}

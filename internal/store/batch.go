@@ -31,6 +31,9 @@ type request struct {
 	ttl        int64 // microseconds
 	generation int64
 	hold       int64 // microseconds
+	// seen is since when the lock was seen free, in microseconds, see sqlSeen. 0: it was
+	// not seen so.
+	seen int64
 }
 
 // lanes send requests, each one a kind of them: alone, or with others that come
@@ -69,7 +72,12 @@ func newLanes(s *Store) *lanes {
 		}),
 		refresh: newLane(s, kind[Row]{
 			one: func(r request) (string, []any) {
-				return r.shape.statements.refresh, r.withOwner(r.id, r.ttl, r.generation)
+				args := r.withOwner(r.id, r.ttl, r.generation)
+				if r.seen == 0 {
+					return r.shape.statements.refresh, args
+				}
+
+				return r.shape.statements.refreshSeen, append(args, r.seen)
 			},
 			many:    func(st *statements) string { return st.refreshMany },
 			columns: refreshColumns,
@@ -94,7 +102,11 @@ func newLanes(s *Store) *lanes {
 		}),
 		release: newLane(s, kind[bool]{
 			one: func(r request) (string, []any) {
-				return r.shape.statements.release, []any{r.id, r.generation, r.hold}
+				if r.seen == 0 {
+					return r.shape.statements.release, []any{r.id, r.generation, r.hold}
+				}
+
+				return r.shape.statements.releaseSeen, []any{r.id, r.generation, r.hold, r.seen}
 			},
 			many:    func(st *statements) string { return st.releaseMany },
 			columns: releaseColumns,
@@ -195,7 +207,7 @@ func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
 }
 
 func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
-	if alone {
+	if alone || req.seen != 0 {
 		return l.askOne(ctx, req)
 	}
 

@@ -52,7 +52,7 @@ func TestCommitFails(t *testing.T) {
 				return err
 			},
 			"Refresh": func() error {
-				_, err := s.Refresh(ctx, "held", held.Row.Generation, "me", ttl, margin)
+				_, err := s.Refresh(ctx, "held", store.State{Generation: held.Row.Generation}, "me", ttl, margin)
 
 				return err
 			},
@@ -125,6 +125,16 @@ func TestGrantsAreDurable(t *testing.T) {
 					t.Errorf("%d commits, want %d", n, grants)
 				}
 
+				for _, got := range column[string](t, admin, "SELECT setting FROM commits WHERE lock_id = 'released'") {
+					if got != "off" {
+						t.Errorf("released with synchronous_commit = %s, want off", got)
+					}
+				}
+
+				if n := contract.Query[int](t, admin, "SELECT count(*) FROM commits WHERE lock_id = 'released'"); n != 4 {
+					t.Errorf("%d releases, want 4", n)
+				}
+
 				if got := contract.Query[string](t, db, "SHOW synchronous_commit"); got != setting {
 					t.Errorf("the session's setting has become %s", got)
 				}
@@ -134,7 +144,7 @@ func TestGrantsAreDurable(t *testing.T) {
 }
 
 // grants is how many writes grantInEveryWay makes that must be durable.
-const grants = 4
+const grants = 10
 
 func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 	t.Helper()
@@ -153,13 +163,98 @@ func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 		t.Fatal(err)
 	}
 
-	if res, err = s.Refresh(ctx, "a", res.Row.Generation, "me", ttl, margin); err != nil {
+	if res, err = s.Refresh(ctx, "a", store.State{Generation: res.Row.Generation}, "me", ttl, margin); err != nil {
 		t.Fatal(err)
 	}
 
 	renewed, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: res.Row.Generation, TTL: ttl}})
 	if err != nil || renewed[0].State != store.Renewed {
 		t.Fatal(renewed, err)
+	}
+
+	if res, err = s.HandOver(ctx, "a", res.Row.Generation, "you", ttl, margin); err != nil || res.Verdict != store.Granted {
+		t.Fatal(res, err)
+	}
+
+	// A minimum hold: the lease that a crash would revive may end before it.
+	if res, err := s.Release(ctx, "a", store.State{Generation: res.Row.Generation}, time.Millisecond); err != nil || res.Verdict != store.Granted {
+		t.Fatal(res, err)
+	}
+
+	// Together with others.
+	a := &store.Asked{ID: "a", Owner: "me", TTL: ttl}
+	together := func(verb string) {
+		t.Helper()
+
+		if err := store.AskTogether(ctx, s, verb, []*store.Asked{{ID: "none", TTL: ttl, Owner: "other"}, a}); err != nil || !a.Matched {
+			t.Fatal(verb, a, err)
+		}
+
+		a.Generation = a.Row.Generation
+	}
+
+	contract.Await(t, "the hold ends", func() bool {
+		seen, err := s.Get(ctx, "a")
+
+		return err == nil && !seen.Row.Held()
+	})
+	together("acquire")
+	together("refresh")
+	together("hand over")
+	contract.Exec(t, db, "DELETE FROM "+table.String())
+	together("insert")
+
+	releaseInEveryWay(t, s)
+}
+
+// releaseInEveryWay makes four releases of a lock of that name that are to be at once.
+func releaseInEveryWay(t *testing.T, s *store.Store) {
+	t.Helper()
+
+	ctx := t.Context()
+
+	res, err := s.Acquire(ctx, "given", "me", ttl, margin)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	db := s.DB()
+	named := func(name string) {
+		contract.Exec(t, db, "ALTER TABLE "+table.String()+" DISABLE TRIGGER USER")
+		contract.Exec(t, db, "UPDATE "+table.String()+" SET lock_id = '"+name+"' WHERE lock_id IN ('given', 'released')")
+		contract.Exec(t, db, "ALTER TABLE "+table.String()+" ENABLE TRIGGER USER")
+	}
+
+	again := func() {
+		t.Helper()
+		named("given")
+
+		if res, err = s.Acquire(ctx, "given", "me", ttl, margin); err != nil || res.Verdict != store.Granted {
+			t.Fatal(res, err)
+		}
+
+		named("released")
+	}
+
+	named("released")
+
+	if res, err := s.Release(ctx, "released", store.State{Generation: res.Row.Generation}, 0); err != nil || res.Verdict != store.Granted {
+		t.Fatal(res, err)
+	}
+
+	for _, last := range []bool{false, true} {
+		again()
+
+		if freed, err := s.GiveBack(ctx, "released", "me", last); err != nil || !freed {
+			t.Fatal(freed, err)
+		}
+	}
+
+	again()
+
+	a := &store.Asked{ID: "released", Generation: res.Row.Generation}
+	if err := store.AskTogether(ctx, s, "release", []*store.Asked{a}); err != nil || !a.Matched {
+		t.Fatal(a, err)
 	}
 }
 
@@ -206,11 +301,11 @@ func TestFailureWritesNothing(t *testing.T) {
 				t.Errorf("Acquire: %+v, %v", res, err)
 			}
 
-			if res, err := s.Refresh(ctx, driver, old, "you", ttl, margin); err != nil || res.Verdict != store.WrongGeneration {
+			if res, err := s.Refresh(ctx, driver, store.State{Generation: old}, "you", ttl, margin); err != nil || res.Verdict != store.WrongGeneration {
 				t.Errorf("Refresh: %+v, %v", res, err)
 			}
 
-			if res, err := s.Release(ctx, driver, old, 0); err != nil || res.Verdict != store.WrongGeneration {
+			if res, err := s.Release(ctx, driver, store.State{Generation: old}, 0); err != nil || res.Verdict != store.WrongGeneration {
 				t.Errorf("Release: %+v, %v", res, err)
 			}
 

@@ -1,7 +1,73 @@
 package store
 
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+)
+
 // TextArray and BigintArray are for tests on a server.
 var (
 	TextArray   = textArray
 	BigintArray = bigintArray
 )
+
+// Asked is a request that goes with others in one statement, and its answer.
+type Asked struct {
+	ID         string
+	Owner      string
+	Generation int64
+	TTL        time.Duration
+
+	// Matched: the statement had a row for it, which is Row unless it was a release.
+	Matched bool
+	Row     Row
+	Err     error
+	Unknown bool
+}
+
+// AskTogether sends requests of one kind in one statement.
+func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) error {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return err
+	}
+
+	slices.SortStableFunc(asked, func(a, b *Asked) int { return cmp.Compare(a.ID, b.ID) })
+
+	reqs := make([]request, len(asked))
+	for i, a := range asked {
+		reqs[i] = request{
+			shape: sh, id: a.ID, owner: a.Owner, ttl: Microseconds(a.TTL), generation: a.Generation,
+		}
+	}
+
+	take := func() []request { return reqs }
+
+	if verb == "release" {
+		for i, a := range s.lanes.release.askMany(ctx, take) {
+			asked[i].Matched, asked[i].Err, asked[i].Unknown = len(a.rows) == 1, a.err, a.outcome == unknown
+		}
+
+		return nil
+	}
+
+	lane := map[string]*lane[Row]{
+		"acquire": s.lanes.acquire, "insert": s.lanes.insert, "refresh": s.lanes.refresh,
+		"hand over": s.lanes.handOver, "get": s.lanes.get,
+	}[verb]
+
+	for i, a := range lane.askMany(ctx, take) {
+		asked[i].Matched, asked[i].Err, asked[i].Unknown = len(a.rows) == 1, a.err, a.outcome == unknown
+		if len(a.rows) == 1 {
+			asked[i].Row = a.rows[0]
+		}
+	}
+
+	return nil
+}
+
+// DB is the handle that the store is on.
+func (s *Store) DB() *sql.DB { return s.db }

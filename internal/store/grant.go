@@ -71,7 +71,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 	)
 
 	for range maxContests {
-		res, granted, err := g.try(ctx, s.lanes.acquire, 0, alone)
+		res, granted, err := g.try(ctx, s.lanes.acquire, State{}, alone)
 		if err != nil {
 			return Result{}, err
 		}
@@ -86,7 +86,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 
 			switch {
 			case seen.Verdict == NotFound:
-				res, granted, err = g.try(ctx, s.lanes.insert, 0, false)
+				res, granted, err = g.try(ctx, s.lanes.insert, State{}, false)
 				if err != nil {
 					return Result{}, err
 				}
@@ -104,7 +104,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		// The lease was computed before the statement waited for the row; if
 		// whoever held the row rolled back, part of it may be gone by now.
 		for granted && res.Row.Remaining() <= margin {
-			res, granted, err = g.try(ctx, s.lanes.refresh, res.Row.Generation, true)
+			res, granted, err = g.try(ctx, s.lanes.refresh, State{Generation: res.Row.Generation}, true)
 			if err != nil {
 				return Result{}, err
 			}
@@ -126,15 +126,34 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 	return seen, nil
 }
 
-// Refresh grants the lock to owner for ttl if its generation is the given one,
-// held or not. Errors are as for [Store.Acquire].
-func (s *Store) Refresh(ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration) (Result, error) {
+// State is a state of a lock that a request goes by.
+type State struct {
+	Generation int64
+	// FreeSince is since when the lock was free in that state, by the database's clock;
+	// zero if it was held, or if that isn't known. A crash may have undone a release,
+	// and the next grant have got its generation: a tenure that began later is not this
+	// state. Without the columns it takes, it is ignored, and releases are flushed.
+	FreeSince time.Time
+}
+
+// seen is FreeSince for a statement.
+func (st State) seen(sh *shape) int64 {
+	if !sh.full || st.FreeSince.IsZero() {
+		return 0
+	}
+
+	return st.FreeSince.UnixMicro()
+}
+
+// Refresh grants the lock to owner for ttl if it is in the given state, held or not.
+// Errors are as for [Store.Acquire].
+func (s *Store) Refresh(ctx context.Context, id string, state State, owner string, ttl, margin time.Duration) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 
-	return s.swap(ctx, sh, s.lanes.refresh, id, generation, owner, ttl, margin)
+	return s.swap(ctx, sh, s.lanes.refresh, id, state, owner, ttl, margin)
 }
 
 // HandOver is [Store.Refresh] for another owner than the one that holds the lock:
@@ -145,18 +164,18 @@ func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner
 		return Result{}, err
 	}
 
-	return s.swap(ctx, sh, s.lanes.handOver, id, generation, owner, ttl, margin)
+	return s.swap(ctx, sh, s.lanes.handOver, id, State{Generation: generation}, owner, ttl, margin)
 }
 
 // swap runs a granting statement that goes by generation.
 func (s *Store) swap(
-	ctx context.Context, sh *shape, l *lane[Row], id string, generation int64, owner string, ttl, margin time.Duration,
+	ctx context.Context, sh *shape, l *lane[Row], id string, state State, owner string, ttl, margin time.Duration,
 ) (Result, error) {
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 	alone := false
 
 	for {
-		res, granted, err := g.try(ctx, l, generation, alone)
+		res, granted, err := g.try(ctx, l, state, alone)
 		if err != nil {
 			return Result{}, err
 		}
@@ -166,7 +185,7 @@ func (s *Store) swap(
 		}
 
 		if granted { // computed before a wait, see Acquire
-			generation = res.Row.Generation
+			state = State{Generation: res.Row.Generation}
 
 			continue
 		}
@@ -180,7 +199,7 @@ func (s *Store) swap(
 			return Result{}, g.doubt(nil)
 		}
 
-		if seen.Verdict == Granted && seen.Row.Generation == generation && !alone {
+		if seen.Verdict == Granted && seen.Row.Generation == state.Generation && !alone {
 			alone = true // a statement for several passed it over
 
 			continue
@@ -233,9 +252,10 @@ func (g *grant) doubt(err error) error {
 // is safe because the row names the owner: either the repetition is granted, or
 // the first was and is confirmed by a write, or another holds the lock. On a
 // table without owners the outcome stays unknown.
-func (g *grant) try(ctx context.Context, l *lane[Row], generation int64, alone bool) (Result, bool, error) {
+func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) (Result, bool, error) {
 	req := request{
-		shape: g.shape, id: g.id, owner: g.owner, ttl: Microseconds(g.ttl), generation: generation,
+		shape: g.shape, id: g.id, owner: g.owner, ttl: Microseconds(g.ttl),
+		generation: state.Generation, seen: state.seen(g.shape),
 	}
 
 	for n := 1; ; n++ {

@@ -153,11 +153,11 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 // statements are the SQL texts for one table.
 type statements struct {
 	// grants
-	acquire, insert, refresh, handOver, try, claim string
+	acquire, insert, refresh, refreshSeen, handOver, try, claim string
 	// settling of unknown grants
 	confirm, giveBack, giveBackLast string
 
-	create, get, release, renew, held string
+	create, get, release, releaseSeen, renew, held string
 
 	// for several locks at once
 	acquireMany, insertMany, refreshMany, handOverMany, releaseMany, getMany string
@@ -173,19 +173,20 @@ func render(table Table, full, floor bool, idKind string) statements {
 		"{acquired_at}", "NULL::timestamptz",
 		"{contended_until}", "NULL::timestamptz",
 	)
-	notify := "false"
+	notify, lazy := "false", sqlDurable
 
 	if full {
 		row = strings.NewReplacer("{", "l.", "}", "")
 		notify = "(CASE WHEN l.contended_until > clock_timestamp()" +
 			" THEN pg_notify('" + table.Channel() + "', l.lock_id) END IS NOT NULL)"
+		lazy = sqlLazy
 	}
 
 	fragments := []string{
 		"{table}", table.String(),
 		"{row}", row.Replace(rowColumns),
 		"{durable}", sqlDurable,
-		"{lazy}", sqlLazy,
+		"{lazy}", lazy,
 		"{modulus}", strconv.FormatInt(MarkModulus, 10),
 		"{notify}", notify,
 	}
@@ -206,16 +207,20 @@ func render(table Table, full, floor bool, idKind string) statements {
 		return replace(strings.ReplaceAll(text, "{optional}", whenFull))
 	}
 
+	// seen is a statement with the condition sqlSeen, or without it.
+	seen := func(text, condition, param string) string {
+		return strings.ReplaceAll(text, "{seen}", strings.ReplaceAll(condition, "{seen}", param))
+	}
 	many := func(columns arrayColumns, text, whenFull string) string {
 		return optional(columns.in(text, full, idKind), whenFull)
 	}
 
 	st := statements{
 		acquire:  optional(sqlAcquire, sqlAcquireOwner),
-		refresh:  optional(sqlRefresh, sqlRefreshOwner),
+		refresh:  optional(seen(sqlRefresh, "", ""), sqlRefreshOwner),
 		handOver: optional(sqlHandOver, sqlHandOverOwner),
 		try:      optional(sqlTry, sqlAcquireOwner),
-		release:  optional(sqlRelease, sqlReleaseOwner),
+		release:  optional(seen(sqlRelease, "", ""), sqlReleaseOwner),
 		create:   replace(sqlCreate),
 		get:      replace(sqlGet),
 		renew:    many(renewColumns, sqlRenew, ""),
@@ -237,6 +242,8 @@ func render(table Table, full, floor bool, idKind string) statements {
 		st.giveBack = replace(sqlGiveBack)
 		st.giveBackLast = replace(sqlGiveBackLast)
 		st.claim = replace(sqlClaim)
+		st.refreshSeen = optional(seen(sqlRefresh, sqlSeen, "$5"), sqlRefreshOwner)
+		st.releaseSeen = optional(seen(sqlRelease, sqlSeen, "$4"), sqlReleaseOwner)
 	}
 
 	return st

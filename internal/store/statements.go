@@ -25,7 +25,8 @@ const sqlDurable = `CASE WHEN current_setting('synchronous_commit') NOT IN ('on'
 // sqlLazy is the opposite: the commit is not waited for. It is for releases that are
 // to be at once, and for marks, alone. WAL is ordered, so that a later grant, which
 // is flushed, brings the release with it; a crash that loses a release before that
-// revives the lease that it ended, which then runs to its own end.
+// revives the lease that it ended, which then runs to its own end. On a table of three
+// columns it is {durable}: see sqlSeen.
 const sqlLazy = `set_config('synchronous_commit', 'off', true)`
 
 // sqlColumns lists the columns of the table $1, none if it isn't there: name, type,
@@ -148,13 +149,21 @@ UPDATE {table} AS l
    SET generation = {next},
        expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
  WHERE l.lock_id = $1
-   AND l.generation = $3::bigint
+   AND l.generation = $3::bigint{seen}
 RETURNING {row}, {durable}`
 
 const sqlRefreshOwner = `,
        owner = $4,
        acquired_at = CASE WHEN l.expires_at > clock_timestamp() AND l.acquired_at IS NOT NULL
                           THEN l.acquired_at ELSE clock_timestamp() END`
+
+// sqlSeen, in a refresh or a release, refuses a status from before the present tenure:
+// the status shows the lock free since {seen}, in microseconds, and the tenure began
+// later. Generations alone don't tell, if the release that the status shows was lost in
+// a crash and the next grant got its generation.
+const sqlSeen = `
+   AND (l.acquired_at IS NULL
+        OR (extract(epoch FROM l.acquired_at) * 1000000)::bigint <= {seen}::bigint)`
 
 // sqlRefreshMany is sqlRefresh, and sqlHandOver, for the arrays $1 (ids), $2
 // (microseconds), $3 (generations) and, with six columns, $4 (owners).
@@ -245,7 +254,7 @@ UPDATE {table} AS l
    SET generation = {next},
        expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond'{optional}
  WHERE l.lock_id = $1
-   AND l.generation = $2::bigint
+   AND l.generation = $2::bigint{seen}
 RETURNING {notify}, CASE WHEN $3::bigint > 0 THEN {durable} ELSE {lazy} END`
 
 const sqlReleaseOwner = `,

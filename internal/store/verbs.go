@@ -51,18 +51,18 @@ func (s *Store) get(ctx context.Context, sh *shape, id string) (Result, error) {
 	return Result{Verdict: Granted, Row: rows[0]}, nil
 }
 
-// Release frees the lock if its generation is the given one, at once or, to honour
+// Release frees the lock if it is in the given state, at once or, to honour
 // a minimum hold, that much later; who waits is notified. The verdict is Granted, WrongGeneration or
 // NotFound. A lost reply is answered by asking again; if the generation is then
 // another, nobody can tell who moved it, and the error matches [ErrUnknownOutcome].
-func (s *Store) Release(ctx context.Context, id string, generation int64, hold time.Duration) (Result, error) {
+func (s *Store) Release(ctx context.Context, id string, state State, hold time.Duration) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 
 	var (
-		req   = request{shape: sh, id: id, generation: generation, hold: Microseconds(hold)}
+		req   = request{shape: sh, id: id, generation: state.Generation, seen: state.seen(sh), hold: Microseconds(hold)}
 		alone = req.hold > 0 // a hold is written durably, which the others need not wait for
 		doubt error
 	)
@@ -91,7 +91,7 @@ func (s *Store) Release(ctx context.Context, id string, generation int64, hold t
 		seen, err := s.get(ctx, sh, id)
 
 		if err == nil && seen.Verdict == Granted {
-			if seen.Row.Generation == generation && !alone {
+			if seen.Row.Generation == state.Generation && !alone {
 				alone = true // a statement for several passed it over
 
 				continue

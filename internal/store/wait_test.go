@@ -40,7 +40,7 @@ func TestGrantAfterAWait(t *testing.T) {
 				for verb, grant := range map[string]func(context.Context) (store.Result, error){
 					"acquire": func(ctx context.Context) (store.Result, error) { return s.Acquire(ctx, "a", "me", ttl, margin) },
 					"refresh": func(ctx context.Context) (store.Result, error) {
-						return s.Refresh(ctx, "a", created.Generation, "me", ttl, margin)
+						return s.Refresh(ctx, "a", store.State{Generation: created.Generation}, "me", ttl, margin)
 					},
 				} {
 					contract.Exec(t, db, "UPDATE "+table.String()+" SET generation = 1, expires_at = clock_timestamp()")
@@ -97,12 +97,12 @@ func TestLeavingAWait(t *testing.T) {
 				return err
 			},
 			"refresh": func(ctx context.Context) error {
-				_, err := s.Refresh(ctx, "refresh", 1, "me", ttl, margin)
+				_, err := s.Refresh(ctx, "refresh", store.State{Generation: 1}, "me", ttl, margin)
 
 				return err
 			},
 			"release": func(ctx context.Context) error {
-				_, err := s.Release(ctx, "release", 1, 0)
+				_, err := s.Release(ctx, "release", store.State{Generation: 1}, 0)
 
 				return err
 			},
