@@ -28,7 +28,8 @@ const (
 // Locker.
 type Observer interface {
 	// OperationStart is called before an operation. The context that it returns,
-	// made from ctx, is given to OperationEnd and to the database's driver.
+	// made from ctx, is given to OperationEnd and to the database's driver; of operations
+	// that go together in one statement, the driver is given that of one.
 	OperationStart(ctx context.Context, start OperationStart) context.Context
 	// OperationEnd is called after it.
 	OperationEnd(ctx context.Context, end OperationEnd)

@@ -68,8 +68,9 @@ func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, er
 }
 
 // GetLockStatus reads a lock. What it shows may have changed by the time that it
-// returns, and may be undone by a crash where it isn't yet durable: decide
-// nothing by it that needs the lock.
+// returns, and a release that it shows may be undone by a crash of the server: decide
+// nothing by it that needs the lock. [Locker.RefreshLock] by that status does decide,
+// and then fails.
 //
 // Errors: [ErrLockNotFound], [ErrInvalidLockID], [ErrClosed], those of the
 // database's state, and what the driver reports.
