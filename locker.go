@@ -64,6 +64,8 @@ type Locker struct {
 	// so that no job begins after Close has started to wait for jobs.
 	closing sync.RWMutex
 	jobs    sync.WaitGroup
+	// jobDone is jobs.Done, made once.
+	jobDone func()
 }
 
 // New returns a Locker for a table that exists, made by [MigrateDB] or by
@@ -93,6 +95,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		log:   completed.Logger,
 		name:  completed.Owner + "#" + random,
 	}
+	l.jobDone = l.jobs.Done
 	l.ctx, l.close = context.WithCancelCause(context.Background())
 	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() })
 	l.listener = listen.New(listen.Config{
@@ -177,14 +180,17 @@ func (l *Locker) begin() (end func(), err error) {
 
 	l.jobs.Add(1)
 
-	return l.jobs.Done, nil
+	return l.jobDone, nil
 }
 
 // grantName is the owner of one request for a lock. No other request has the
 // same, in this or any other Locker, so that a grant can be told from all others
 // even where its reply was lost.
 func (l *Locker) grantName() string {
-	return l.name + "." + strconv.FormatUint(l.grants.Add(1), 36)
+	name := make([]byte, 0, len(l.name)+14)
+	name = append(append(name, l.name...), '.')
+
+	return string(strconv.AppendUint(name, l.grants.Add(1), 36))
 }
 
 // nameOf is the name of the Locker that made a request of this name.

@@ -67,6 +67,8 @@ type Batcher[Req, Res any] struct {
 	unready int
 
 	flights sync.WaitGroup
+	// calls are used again, since there are many and each has a channel.
+	calls sync.Pool
 }
 
 // New returns a Batcher.
@@ -82,7 +84,7 @@ type call[Req, Res any] struct {
 	flight *flight[Req, Res]
 	left   bool
 	res    Res
-	// landed is closed when res is there.
+	// landed has room for one, which is there when res is.
 	landed chan struct{}
 }
 
@@ -120,7 +122,12 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 		return b.cfg.One(ctx, req)
 	}
 
-	c := &call[Req, Res]{req: req, ctx: ctx, landed: make(chan struct{})}
+	c, _ := b.calls.Get().(*call[Req, Res])
+	if c == nil {
+		c = &call[Req, Res]{landed: make(chan struct{}, 1)}
+	}
+
+	c.req, c.ctx = req, ctx
 	b.queue = append(b.queue, c)
 	b.waiting++
 	b.watch(b.current)
@@ -128,7 +135,11 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 
 	select {
 	case <-c.landed:
-		return c.res
+		res := c.res
+		*c = call[Req, Res]{landed: c.landed}
+		b.calls.Put(c)
+
+		return res
 	case <-ctx.Done():
 		return b.leave(ctx, c)
 	}
@@ -249,7 +260,7 @@ func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 	// Not under b.mu: of a call that has left, res is not read.
 	for i, c := range f.calls {
 		c.res = answers[i]
-		close(c.landed)
+		c.landed <- struct{}{}
 	}
 }
 

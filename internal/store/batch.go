@@ -55,7 +55,7 @@ func newLanes(s *Store) *lanes {
 			many:    func(st *statements) string { return st.acquireMany },
 			columns: acquireColumns,
 			scan:    scanRow,
-			scanOne: scanRowOf,
+			scanOne: scanNumbered,
 		}),
 		insert: newLane(s, kind[Row]{
 			one: func(r request) (string, []any) {
@@ -64,10 +64,18 @@ func newLanes(s *Store) *lanes {
 			many:    func(st *statements) string { return st.insertMany },
 			columns: acquireColumns,
 			scan:    scanRow,
-			scanOne: func(from scanner) (o one[Row], err error) {
-				o.value, err = scanRowAnd(from, &o.id)
+			scanOne: func() scanFunc[one[Row]] {
+				var (
+					id  string
+					row = newRowScanner(&id)
+				)
 
-				return o, err
+				return func(from scanner) (o one[Row], err error) {
+					o.value, err = row.scan(from)
+					o.id = id
+
+					return o, err
+				}
 			},
 		}),
 		refresh: newLane(s, kind[Row]{
@@ -82,7 +90,7 @@ func newLanes(s *Store) *lanes {
 			many:    func(st *statements) string { return st.refreshMany },
 			columns: refreshColumns,
 			scan:    scanRow,
-			scanOne: scanRowOf,
+			scanOne: scanNumbered,
 		}),
 		handOver: newLane(s, kind[Row]{
 			one: func(r request) (string, []any) {
@@ -91,14 +99,14 @@ func newLanes(s *Store) *lanes {
 			many:    func(st *statements) string { return st.handOverMany },
 			columns: refreshColumns,
 			scan:    scanRow,
-			scanOne: scanRowOf,
+			scanOne: scanNumbered,
 		}),
 		get: newLane(s, kind[Row]{
 			one:     func(r request) (string, []any) { return r.shape.statements.get, []any{r.id} },
 			many:    func(st *statements) string { return st.getMany },
 			columns: getColumns,
 			scan:    scanRow,
-			scanOne: scanRowOf,
+			scanOne: scanNumbered,
 		}),
 		release: newLane(s, kind[bool]{
 			one: func(r request) (string, []any) {
@@ -117,10 +125,17 @@ func newLanes(s *Store) *lanes {
 
 				return notified, err
 			},
-			scanOne: func(from scanner) (o one[bool], err error) {
-				err = from.Scan(&o.value, &o.number)
+			scanOne: func() scanFunc[one[bool]] {
+				var (
+					scanned one[bool]
+					dest    = []any{&scanned.value, &scanned.number}
+				)
 
-				return o, err
+				return func(from scanner) (one[bool], error) {
+					err := from.Scan(dest...)
+
+					return scanned, err
+				}
 			},
 		}),
 	}
@@ -149,7 +164,8 @@ type kind[T any] struct {
 	many    func(*statements) string
 	columns arrayColumns
 	scan    scanFunc[T]
-	scanOne scanFunc[one[T]]
+	// scanOne makes the function for one statement's rows.
+	scanOne func() scanFunc[one[T]]
 }
 
 // one is the answer to one of several requests: to that of this number, counted from
@@ -160,10 +176,18 @@ type one[T any] struct {
 	value  T
 }
 
-func scanRowOf(from scanner) (o one[Row], err error) {
-	o.value, err = scanRowAnd(from, &o.number)
+func scanNumbered() scanFunc[one[Row]] {
+	var (
+		number int64
+		row    = newRowScanner(&number)
+	)
 
-	return o, err
+	return func(from scanner) (o one[Row], err error) {
+		o.value, err = row.scan(from)
+		o.number = number
+
+		return o, err
+	}
 }
 
 // lane sends requests of one kind.
@@ -229,18 +253,16 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 
 	ctx = stay(ctx)
 
-	a := askDriver(ctx, l.store, func() (text string, args []any, ok bool) {
+	a := askDriver(ctx, l.store, func() (prepared, bool) {
 		l.store.lanes.connected.Add(1)
 
 		reqs, taken = take(), true
 		if len(reqs) == 0 {
-			return "", nil, false
+			return prepared{}, false
 		}
 
-		text, args = l.statement(reqs)
-
-		return text, args, true
-	}, l.kind.scanOne)
+		return l.statement(reqs), true
+	}, l.kind.scanOne())
 
 	if taken {
 		l.store.lanes.connected.Add(-1)
@@ -255,10 +277,10 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 }
 
 // statement is that for several requests.
-func (l *lane[T]) statement(reqs []request) (text string, args []any) {
+func (l *lane[T]) statement(reqs []request) prepared {
 	sh := reqs[0].shape
 
-	return l.kind.many(&sh.statements), l.kind.columns.of(reqs, sh.full)
+	return prepared{l.kind.many(&sh.statements), l.kind.columns.of(reqs, sh.full), len(reqs)}
 }
 
 // settle turns the answer to a statement into those to its requests. Where it was
@@ -281,22 +303,21 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 		answers[i] = answer[T]{sent: a.sent, named: a.named, outcome: a.outcome, err: a.err, shared: true}
 	}
 
-	for _, row := range a.rows {
+	values := make([]T, len(a.rows))
+
+	for k, row := range a.rows {
 		i := int(row.number) - 1
 		if row.id != "" {
 			i = indexOf(reqs, row.id)
 		}
 
-		answers[i].rows = []T{row.value}
+		values[k] = row.value
+		answers[i].rows = values[k : k+1 : k+1]
 	}
 }
 
 func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
-	return askDriver(ctx, l.store, func() (string, []any, bool) {
-		text, args := l.statement(reqs)
-
-		return text, args, true
-	}, l.kind.scanOne)
+	return askDriver(ctx, l.store, func() (prepared, bool) { return l.statement(reqs), true }, l.kind.scanOne())
 }
 
 // indexOf is the first of the sorted requests for the lock.

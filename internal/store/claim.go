@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Mark says until when somebody waits. Its last digits are signed: whoever wrote a
@@ -85,7 +87,7 @@ type attempted struct {
 func scanTry(from scanner) (a attempted, err error) {
 	var durable *string
 
-	a.row, err = scanRowAnd(from, &durable, &a.granted)
+	a.row, err = newRowScanner(&durable, &a.granted).scan(from)
 	a.mark = a.row.ContendedUntil
 
 	return a, err
@@ -94,11 +96,11 @@ func scanTry(from scanner) (a attempted, err error) {
 func scanClaim(from scanner) (a attempted, err error) {
 	var (
 		durable *string
-		mark    *time.Time
+		mark    pgtype.Timestamptz
 	)
 
-	a.row, err = scanRowAnd(from, &durable, &a.granted, &mark)
-	a.mark = utc(mark)
+	a.row, err = newRowScanner(&durable, &a.granted, &mark).scan(from)
+	a.mark = mark.Time.UTC()
 	a.marked = !a.granted
 
 	return a, err

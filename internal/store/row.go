@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
 
 // Row is a lock's row as one statement saw or left it.
 type Row struct {
@@ -23,43 +27,42 @@ func (r Row) Held() bool { return r.ExpiresAt.After(r.Now) }
 // if it was over.
 func (r Row) Remaining() time.Duration { return r.ExpiresAt.Sub(r.Now) }
 
+// rowScanner reads {row} and what stands behind it, row after row.
+type rowScanner struct {
+	row                        Row
+	owner                      pgtype.Text
+	acquiredAt, contendedUntil pgtype.Timestamptz
+	dest                       []any
+}
+
+func newRowScanner(more ...any) *rowScanner {
+	s := new(rowScanner)
+	s.dest = append([]any{
+		&s.row.Generation, &s.row.ExpiresAt, &s.owner, &s.acquiredAt, &s.contendedUntil, &s.row.Now,
+	}, more...)
+
+	return s
+}
+
+func (s *rowScanner) scan(from scanner) (Row, error) {
+	err := from.Scan(s.dest...)
+	row := s.row
+
+	// Drivers differ in the location they give a time: in UTC equal rows are
+	// equal by ==. What is NULL is the zero value.
+	row.ExpiresAt, row.Now = row.ExpiresAt.UTC(), row.Now.UTC()
+	row.AcquiredAt, row.ContendedUntil = s.acquiredAt.Time.UTC(), s.contendedUntil.Time.UTC()
+	row.Owner = s.owner.String
+
+	return row, err
+}
+
 // scanRow reads {row} and one more column, of which only the side effect was
 // wanted.
 func scanRow(from scanner) (Row, error) {
 	var effect *string
 
-	return scanRowAnd(from, &effect)
-}
-
-// scanRowAnd reads {row} and what stands behind it.
-func scanRowAnd(from scanner, more ...any) (row Row, err error) {
-	var (
-		owner                      *string
-		acquiredAt, contendedUntil *time.Time
-	)
-
-	dest := []any{&row.Generation, &row.ExpiresAt, &owner, &acquiredAt, &contendedUntil, &row.Now}
-	err = from.Scan(append(dest, more...)...)
-
-	// Drivers differ in the location they give a time: in UTC equal rows are
-	// equal by ==.
-	row.ExpiresAt, row.Now = row.ExpiresAt.UTC(), row.Now.UTC()
-	row.AcquiredAt, row.ContendedUntil = utc(acquiredAt), utc(contendedUntil)
-
-	if owner != nil {
-		row.Owner = *owner
-	}
-
-	return row, err
-}
-
-// utc is the zero time for what the table doesn't have or know.
-func utc(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-
-	return t.UTC()
+	return newRowScanner(&effect).scan(from)
 }
 
 // Microseconds is how a TTL travels: whole microseconds, rounded up, so that

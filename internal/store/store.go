@@ -153,7 +153,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	// caller that leaves before it. What the caller is told is then exact.
 	var dispatched atomic.Bool
 
-	prepare := func() (string, []any, bool) { return text, args, dispatched.CompareAndSwap(false, true) }
+	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
 
 	if s.pgx {
 		a := askDriver(ctx, s, prepare, scan)
@@ -187,7 +187,14 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 
 // prepareFunc is called when a connection is there, and returns what to send over
 // it. ok is false if nothing is left to send.
-type prepareFunc func() (text string, args []any, ok bool)
+type prepareFunc func() (p prepared, ok bool)
+
+// prepared is a statement and its arguments, and how many rows it may return.
+type prepared struct {
+	text string
+	args []any
+	rows int
+}
 
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
 	conn, err := connect(ctx, s.db)
@@ -197,13 +204,13 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 
 	defer func() { _ = conn.Close() }() // back to the pool; a broken one is dropped there
 
-	text, args, ok := prepare()
+	p, ok := prepare()
 	if !ok {
 		return answer[T]{err: ended(ctx)}
 	}
 
 	a.named = !s.unnamed.Load()
-	args = s.arguments(args)
+	text, args := p.text, s.arguments(p.args)
 
 	if !s.pgx {
 		if s.pq {
@@ -213,14 +220,14 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 		}
 
 		a.sent = time.Now()
-		a.rows, err = drain(func() (*sql.Rows, error) { return conn.QueryContext(ctx, text, args...) }, scan)
+		a.rows, err = drain(func() (*sql.Rows, error) { return conn.QueryContext(ctx, text, args...) }, p.rows, scan)
 	} else {
 		// The same without the conversions of database/sql, and without the
 		// goroutine that it starts for each result.
 		err = conn.Raw(func(driverConn any) (err error) {
 			pgxConn := driverConn.(*stdlib.Conn).Conn()
 			a.sent = time.Now()
-			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, pgxConn, text, args) }, scan)
+			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, pgxConn, text, args) }, p.rows, scan)
 
 			return err
 		})
@@ -265,11 +272,13 @@ func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any) (pgx
 
 // drain runs a query and reads all of it. Only then has the server confirmed the
 // commit, or said that it failed.
-func drain[T any, R result](query func() (R, error), scan scanFunc[T]) (scanned []T, err error) {
+func drain[T any, R result](query func() (R, error), expect int, scan scanFunc[T]) (scanned []T, err error) {
 	rows, err := query()
 	if err != nil {
 		return nil, err
 	}
+
+	scanned = make([]T, 0, expect)
 
 	for rows.Next() {
 		row, err := scan(rows)
