@@ -1,0 +1,85 @@
+// Package contender has every way of locking that is measured, behind one
+// interface, so that all run the same workloads.
+package contender
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// TTL is that of every lease in every workload.
+const TTL = 30 * time.Second
+
+// ErrHeld means that somebody else holds the lock.
+var ErrHeld = errors.New("bench: the lock is held")
+
+// Contender is one way of locking.
+type Contender interface {
+	Name() string
+	// OnPostgres says whether PostgreSQL's own counters tell what it costs.
+	OnPostgres() bool
+	// CPU is what its server has used so far; false where the system doesn't tell.
+	CPU() (time.Duration, bool)
+	// Open makes a client, which stands for one process that takes locks.
+	Open(ctx context.Context, o Options) (Client, error)
+}
+
+// Options of one client. No contender uses all of them.
+type Options struct {
+	// Pool is how many connections it may use.
+	Pool int
+	// Waiters is how many will call Acquire at once.
+	Waiters int
+	// Poll is the pause between the attempts of who can't wait in another way.
+	Poll time.Duration
+	// Statements, if not nil, counts what is sent to PostgreSQL.
+	Statements *atomic.Int64
+}
+
+// Client is safe for concurrent use.
+type Client interface {
+	// TryAcquire takes a free lock, or returns ErrHeld.
+	TryAcquire(ctx context.Context, id string) (Release, error)
+	// Acquire waits for the lock.
+	Acquire(ctx context.Context, id string) (Release, error)
+	Close() error
+}
+
+// Release frees a lock that was taken.
+type Release func(ctx context.Context) error
+
+// Keeper is a client whose locks can be kept for longer than their TTL. Where the
+// library doesn't do that by itself, the benchmark sends the renewals, each after a
+// third of the TTL, evenly spread.
+type Keeper interface {
+	Client
+	// Keep takes a lock, to be kept until Close. renew is nil if the client renews it
+	// by itself.
+	Keep(ctx context.Context, id string) (renew func(ctx context.Context) error, err error)
+}
+
+// ID is the name of the nth lock of a table.
+func ID(n int) string { return "lock-" + strconv.Itoa(n) }
+
+// polling waits for a lock by trying again and again.
+func polling(ctx context.Context, pause time.Duration, try func() (Release, error)) (Release, error) {
+	for {
+		release, err := try()
+		if !errors.Is(err, ErrHeld) {
+			return release, err
+		}
+
+		timer := time.NewTimer(pause)
+
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+
+			return nil, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package contender
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ismurov/pglocker"
+)
+
+// openPool opens a pool of connections that stay open, all of them at once: else
+// the first operations would be those that connect.
+func openPool(ctx context.Context, url string, o Options) (*sql.DB, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+
+	if o.Statements != nil {
+		cfg.Tracer = counter{o.Statements}
+	}
+
+	db := stdlib.OpenDB(*cfg)
+	db.SetMaxOpenConns(o.Pool)
+	db.SetMaxIdleConns(o.Pool)
+
+	type opened struct {
+		conn *sql.Conn
+		err  error
+	}
+
+	all := make(chan opened, o.Pool)
+
+	for range o.Pool {
+		go func() {
+			conn, err := db.Conn(ctx)
+			all <- opened{conn, err}
+		}()
+	}
+
+	var conns []*sql.Conn
+
+	for range o.Pool {
+		one := <-all
+		if one.err != nil {
+			err = errors.Join(err, one.err)
+		} else {
+			conns = append(conns, one.conn)
+		}
+	}
+
+	for _, conn := range conns {
+		err = errors.Join(err, conn.Close())
+	}
+
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+
+	return db, nil
+}
+
+// counter counts statements.
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	c.n.Add(1)
+
+	return ctx
+}
+
+func (counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// Table is one in the schema public that MigrateDB made.
+type Table string
+
+// NewTable makes a table with that many locks, named by [ID], all of them free and
+// never held. Those who are written by hand and pglocker each have such a table.
+func NewTable(ctx context.Context, url, name string, locks int) (_ Table, err error) {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return "", err
+	}
+
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	if err := pglocker.MigrateDB(ctx, db, &pglocker.Config{Scheme: pglocker.PublicScheme, Table: name}); err != nil {
+		return "", err
+	}
+
+	if _, err := db.ExecContext(ctx, fmt.Sprintf(`
+		INSERT INTO public.%s (lock_id, generation, expires_at)
+		SELECT 'lock-' || n, 1, '-infinity' FROM generate_series(0, $1 - 1) n`, name), locks); err != nil {
+		return "", fmt.Errorf("filling %s with %d locks: %w", name, locks, err)
+	}
+
+	// What autovacuum would otherwise do in the middle of a measurement.
+	_, err = db.ExecContext(ctx, "VACUUM (ANALYZE, FREEZE) public."+name)
+
+	return Table(name), err
+}

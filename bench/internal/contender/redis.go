@@ -1,0 +1,89 @@
+package contender
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bsm/redislock"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/ismurov/pglocker/bench/internal/server"
+)
+
+// Redislock is github.com/bsm/redislock on a Redis with its default configuration:
+// a grant is in memory when it is acknowledged, and on disk some time later.
+type Redislock struct {
+	Server *server.Program
+}
+
+// NameRedislock is the contender that pglocker is compared to in W2.
+const NameRedislock = "redislock"
+
+// Name implements Contender.
+func (r *Redislock) Name() string { return NameRedislock }
+
+// OnPostgres implements Contender.
+func (r *Redislock) OnPostgres() bool { return false }
+
+// CPU implements Contender.
+func (r *Redislock) CPU() (time.Duration, bool) { return r.Server.CPU() }
+
+// Open implements Contender.
+func (r *Redislock) Open(_ context.Context, o Options) (Client, error) {
+	client := redis.NewClient(&redis.Options{
+		Addr:         r.Server.Address,
+		PoolSize:     o.Pool,
+		MinIdleConns: o.Pool,
+		// With thousands of goroutines, waiting for a connection is what they do.
+		PoolTimeout: time.Minute,
+	})
+
+	return &redisClient{client, redislock.New(client), o.Poll}, nil
+}
+
+type redisClient struct {
+	redis *redis.Client
+	locks *redislock.Client
+	poll  time.Duration
+}
+
+func (c *redisClient) TryAcquire(ctx context.Context, id string) (Release, error) {
+	return c.obtain(ctx, id, nil)
+}
+
+func (c *redisClient) Acquire(ctx context.Context, id string) (Release, error) {
+	// Without a deadline, redislock gives up after the TTL, which no waiter gets near.
+	return c.obtain(ctx, id, &redislock.Options{RetryStrategy: redislock.LinearBackoff(c.poll)})
+}
+
+func (c *redisClient) obtain(ctx context.Context, id string, o *redislock.Options) (Release, error) {
+	lock, err := c.locks.Obtain(ctx, id, TTL, o)
+	if err != nil {
+		return nil, redisError(err)
+	}
+
+	return lock.Release, nil
+}
+
+func (c *redisClient) Keep(ctx context.Context, id string) (func(context.Context) error, error) {
+	lock, err := c.locks.Obtain(ctx, id, TTL, nil)
+	if err != nil {
+		return nil, redisError(err)
+	}
+
+	return func(ctx context.Context) error { return lock.Refresh(ctx, TTL, nil) }, nil
+}
+
+// Connections is how many are open.
+func (c *redisClient) Connections() int { return int(c.redis.PoolStats().TotalConns) }
+
+func (c *redisClient) Close() error { return c.redis.Close() }
+
+func redisError(err error) error {
+	if errors.Is(err, redislock.ErrNotObtained) {
+		return ErrHeld
+	}
+
+	return err
+}
