@@ -1,0 +1,130 @@
+// Package workload has what is measured: seven workloads, each the same code for
+// every contender. In each round all contenders run one after the other, every
+// round in another order, so that a noisy machine hurts all alike.
+package workload
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/ismurov/pglocker/bench/internal/contender"
+	"github.com/ismurov/pglocker/bench/internal/result"
+	"github.com/ismurov/pglocker/bench/internal/server"
+)
+
+// Bench runs workloads.
+type Bench struct {
+	Plan Plan
+	Log  *result.Log
+	// Say tells what is going on.
+	Say func(format string, args ...any)
+
+	Postgres *server.Postgres
+	Redis    *server.Program // nil if it isn't installed
+	Etcd     *server.Program // nil if it isn't installed
+
+	// Chosen are the options that served each contender best. Those who are not
+	// there take what they are given.
+	Chosen map[string]contender.Options
+
+	contenders []contender.Contender
+	pgbench    *contender.Pgbench // nil if it isn't installed
+	own        contender.Table    // pglocker's, of SmallTable locks
+}
+
+// Workloads in the order in which they run.
+var Workloads = []struct {
+	Name  string
+	Title string
+	Run   func(*Bench, context.Context) error
+}{
+	{"W1", "one goroutine, distinct locks", (*Bench).Alone},
+	{"W2", "many goroutines, distinct locks", (*Bench).Together},
+	{"W3", "one contended lock", (*Bench).HandOver},
+	{"W4", "held locks, kept alive", (*Bench).KeepAlive},
+	{"W5", "a large table", (*Bench).LargeTable},
+	{"W6", "the table over time", (*Bench).Churn},
+	{"W7", "failed attempts", (*Bench).Failed},
+}
+
+// Prepare makes the tables and the contenders.
+func (b *Bench) Prepare(ctx context.Context) error {
+	var err error
+	if b.own, err = contender.NewTable(ctx, b.Postgres.URL(), "pglocker", b.Plan.SmallTable); err != nil {
+		return err
+	}
+
+	byHand, err := contender.NewTable(ctx, b.Postgres.URL(), "by_hand", b.Plan.SmallTable)
+	if err != nil {
+		return err
+	}
+
+	b.contenders = []contender.Contender{
+		&contender.Pglocker{Server: b.Postgres, Table: b.own},
+		&contender.Pglocker{Server: b.Postgres, Table: b.own, Watched: true},
+		&contender.Floor{Server: b.Postgres, Table: byHand},
+		&contender.Advisory{Server: b.Postgres},
+	}
+
+	if b.Redis != nil {
+		b.contenders = append(b.contenders, &contender.Redislock{Server: b.Redis})
+	}
+
+	if b.Etcd != nil {
+		b.contenders = append(b.contenders, &contender.Etcd{Server: b.Etcd})
+	}
+
+	path, err := b.Postgres.Program("pgbench")
+	if err != nil {
+		b.Say("pgbench is not installed: it is left out")
+
+		return nil
+	}
+
+	b.pgbench = &contender.Pgbench{Server: b.Postgres, Table: byHand, Path: path}
+
+	return nil
+}
+
+// HasPgbench says whether the program was found.
+func (b *Bench) HasPgbench() bool { return b.pgbench != nil }
+
+// entry is a contender in a round.
+type entry struct {
+	name string
+	run  func(ctx context.Context) error
+	// rounds is in how many it takes part; 0: in all.
+	rounds int
+}
+
+// interleave runs all entries in every round, each round beginning with another.
+func interleave(ctx context.Context, rounds int, entries []entry) error {
+	for round := range rounds {
+		for i := range entries {
+			e := entries[(i+round)%len(entries)]
+			if e.rounds > 0 && round >= e.rounds {
+				continue
+			}
+
+			if err := e.run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", e.name, err)
+			}
+		}
+	}
+
+	return nil
+}
+
+// only returns the contenders of those names.
+func (b *Bench) only(names ...string) []contender.Contender {
+	var found []contender.Contender
+
+	for _, c := range b.contenders {
+		if slices.Contains(names, c.Name()) {
+			found = append(found, c)
+		}
+	}
+
+	return found
+}

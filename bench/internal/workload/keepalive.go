@@ -1,0 +1,261 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ismurov/pglocker/bench/internal/contender"
+	"github.com/ismurov/pglocker/bench/internal/result"
+	"github.com/ismurov/pglocker/bench/internal/server"
+)
+
+// Held is the parameter of W4.
+func Held(n int) string { return fmt.Sprintf("held=%d", n) }
+
+// KeepAlive is W4: locks are held and kept alive, and nothing else happens.
+// Advisory locks are left out: each would need a connection.
+func (b *Bench) KeepAlive(ctx context.Context) error {
+	for i, n := range b.Plan.Held {
+		names := []string{contender.NamePglockerLock}
+		if i == len(b.Plan.Held)-1 {
+			names = append(names, b.Plan.HeldAlso...)
+		}
+
+		for _, c := range b.only(names...) {
+			key := result.Key{Workload: "W4", Params: Held(n), Contender: c.Name()}
+			if err := b.keepAlive(ctx, key, c, n); err != nil {
+				return fmt.Errorf("%s: %w", c.Name(), err)
+			}
+		}
+	}
+
+	return nil
+}
+
+const (
+	keepers = 64
+	// settle lies between the last grant and the measurement, which then has all
+	// renewals of one third of the TTL in it, not cut by either end.
+	settle = 2 * time.Second
+)
+
+func (b *Bench) keepAlive(ctx context.Context, key result.Key, c contender.Contender, locks int) (err error) {
+	// With no backend left over from before, connections are those of this client.
+	if c.OnPostgres() {
+		if _, err := b.Postgres.Counters(ctx); err != nil {
+			return err
+		}
+	}
+
+	var statements, renewals atomic.Int64
+
+	client, err := c.Open(ctx, contender.Options{Pool: 16, Statements: &statements})
+	if err != nil {
+		return err
+	}
+
+	defer func() { err = errors.Join(err, client.Close()) }()
+
+	keeper, ok := client.(contender.Keeper)
+	if !ok {
+		return errors.New("it can't keep locks")
+	}
+
+	renew, err := takeAll(ctx, keeper, locks)
+	if err != nil {
+		return err
+	}
+
+	if c, ok := client.(interface{ Rest() }); ok {
+		c.Rest()
+	}
+
+	renewing, stop := context.WithCancel(ctx)
+	defer stop()
+
+	failed := make(chan error, 1)
+
+	go func() { failed <- renewEvenly(renewing, renew, &renewals) }()
+
+	if err := sleep(ctx, settle); err != nil {
+		return err
+	}
+
+	var walBefore, walAfter int64
+
+	if c.OnPostgres() {
+		if walBefore, err = b.Postgres.WAL(ctx); err != nil {
+			return err
+		}
+	}
+
+	began, own := time.Now(), server.OwnCPU()
+	serverBefore, hasCPU := c.CPU()
+	sentBefore, renewedBefore := statements.Load(), renewals.Load()
+	connections := 0
+
+	for time.Since(began) < b.Plan.HeldFor {
+		if err := sleep(ctx, b.Plan.HeldFor/10); err != nil {
+			return err
+		}
+
+		n, err := b.connections(ctx, c, client)
+		if err != nil {
+			return err
+		}
+
+		connections = max(connections, n)
+	}
+
+	span := time.Since(began)
+	perSecond := func(n float64) float64 { return n / span.Seconds() }
+	serverAfter, _ := c.CPU()
+	clientUsed := server.OwnCPU() - own
+
+	// What the client sends by itself doesn't show where the server isn't PostgreSQL.
+	sent := float64(renewals.Load() - renewedBefore)
+
+	metrics := []result.Metric{{Unit: "connections", Value: float64(connections)}}
+
+	if c.OnPostgres() {
+		if walAfter, err = b.Postgres.WAL(ctx); err != nil {
+			return err
+		}
+
+		sent = float64(statements.Load() - sentBefore)
+		metrics = append(metrics, result.Metric{Unit: "WAL-B/s", Value: perSecond(float64(walAfter - walBefore))})
+	}
+
+	if sent > 0 {
+		metrics = append(metrics, result.Metric{Unit: "statements/s", Value: perSecond(sent)})
+	}
+
+	if hasCPU {
+		metrics = append(metrics,
+			result.Metric{Unit: "client-core-%", Value: perSecond(clientUsed.Seconds()) * 100},
+			result.Metric{Unit: "server-core-%", Value: perSecond((serverAfter - serverBefore).Seconds()) * 100})
+	}
+
+	stop()
+
+	if err := <-failed; err != nil {
+		return err
+	}
+
+	if c, ok := client.(interface{ Lost() error }); ok {
+		if err := c.Lost(); err != nil {
+			return err
+		}
+	}
+
+	b.Log.Add(result.Round{Key: key, N: 1, Elapsed: span, Metrics: metrics})
+	b.Say("%-58s %v", key, metrics)
+
+	return nil
+}
+
+// takeAll takes the locks, and returns how to renew them, if that is ours to do.
+func takeAll(ctx context.Context, keeper contender.Keeper, locks int) ([]func(context.Context) error, error) {
+	var (
+		group sync.WaitGroup
+		renew = make([]func(context.Context) error, locks)
+		errs  = make([]error, keepers)
+	)
+
+	for k := range keepers {
+		group.Go(func() {
+			for i := k; i < locks && errs[k] == nil; i += keepers {
+				renew[i], errs[k] = keeper.Keep(ctx, contender.ID(i))
+			}
+		})
+	}
+
+	group.Wait()
+
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+
+	if renew[0] == nil {
+		return nil, nil
+	}
+
+	return renew, nil
+}
+
+// renewEvenly renews each lock once in a third of the TTL, evenly spread over it,
+// until ctx ends.
+func renewEvenly(ctx context.Context, renew []func(context.Context) error, done *atomic.Int64) error {
+	if len(renew) == 0 {
+		return nil
+	}
+
+	const senders = 8
+
+	var (
+		group sync.WaitGroup
+		due   = make(chan func(context.Context) error)
+		errs  = make([]error, senders)
+	)
+
+	for s := range senders {
+		group.Go(func() {
+			for renew := range due {
+				// Not cancelled half-way: the last ones count as well.
+				if err := renew(context.WithoutCancel(ctx)); err != nil {
+					errs[s] = err
+				}
+
+				done.Add(1)
+			}
+		})
+	}
+
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+
+	began := time.Now()
+
+	for next := 0; ctx.Err() == nil; {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+
+		passed := float64(time.Since(began)) / float64(contender.TTL/3)
+		for ; next < int(passed*float64(len(renew))) && ctx.Err() == nil; next++ {
+			due <- renew[next%len(renew)]
+		}
+	}
+
+	close(due)
+	group.Wait()
+
+	return errors.Join(errs...)
+}
+
+func (b *Bench) connections(ctx context.Context, c contender.Contender, client contender.Client) (int, error) {
+	if c.OnPostgres() {
+		return b.Postgres.Connections(ctx)
+	}
+
+	if c, ok := client.(interface{ Connections() int }); ok {
+		return c.Connections(), nil
+	}
+
+	return 0, nil
+}
+
+// sleep is for the length of a measurement, not to wait for something.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,96 @@
+package workload
+
+import "time"
+
+// Plan says how much is measured. Every slice is the measured time of one
+// contender in one round; it warms up before.
+type Plan struct {
+	Name   string
+	Rounds int
+	// OtherRounds is in how many rounds of W1 and W2 those take part on whom no reach
+	// depends; 0: in all.
+	OtherRounds int
+
+	PairSlice  time.Duration // W1, W2 and W5
+	PairWarmUp time.Duration
+	TuneSlice  time.Duration // for each setting that is tried
+	Goroutines []int         // W2
+
+	HandOverSlice  time.Duration // W3
+	HandOverRounds int
+	Waiters        []int
+
+	Held     []int         // W4
+	HeldFor  time.Duration // a whole third of the TTL, after which renewals repeat
+	HeldAlso []string      // who else keeps the largest number of locks alive
+
+	SmallTable, LargeTable int // W5
+	TableGoroutines        []int
+	TableRounds            int
+	UniformIDs             bool
+
+	ChurnPairs int // W6
+
+	FailedSlice  time.Duration // W7
+	FailedRounds int
+}
+
+// Full takes about five minutes on two cores.
+var Full = Plan{
+	Name:   "full",
+	Rounds: 3,
+
+	PairSlice:  600 * time.Millisecond,
+	PairWarmUp: 200 * time.Millisecond,
+	TuneSlice:  300 * time.Millisecond,
+	Goroutines: []int{64, 256, 1000, 4000},
+
+	HandOverSlice:  700 * time.Millisecond,
+	HandOverRounds: 3,
+	Waiters:        []int{16, 64},
+
+	Held:     []int{1000, 10_000},
+	HeldFor:  10 * time.Second,
+	HeldAlso: []string{"floor", "redislock", "etcd"},
+
+	SmallTable:      10_000,
+	LargeTable:      10_000_000,
+	TableGoroutines: []int{1, 256, 1000},
+	TableRounds:     3,
+	UniformIDs:      true,
+
+	ChurnPairs: 5_000_000,
+
+	FailedSlice:  500 * time.Millisecond,
+	FailedRounds: 3,
+}
+
+// Quick takes less than a minute. Its numbers are those of a few moments: they show
+// whether something is badly off.
+var Quick = Plan{
+	Name:        "quick",
+	Rounds:      2,
+	OtherRounds: 1,
+
+	PairSlice:  200 * time.Millisecond,
+	PairWarmUp: 100 * time.Millisecond,
+	TuneSlice:  100 * time.Millisecond,
+	Goroutines: []int{64, 256, 1000},
+
+	HandOverSlice:  300 * time.Millisecond,
+	HandOverRounds: 2,
+	Waiters:        []int{16},
+
+	Held:    []int{10_000},
+	HeldFor: 10 * time.Second,
+
+	SmallTable:      10_000,
+	LargeTable:      500_000,
+	TableGoroutines: []int{1, 256},
+	TableRounds:     4,
+
+	ChurnPairs: 100_000,
+
+	FailedSlice:  300 * time.Millisecond,
+	FailedRounds: 1,
+}

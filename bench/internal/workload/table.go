@@ -1,0 +1,97 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ismurov/pglocker/bench/internal/contender"
+	"github.com/ismurov/pglocker/bench/internal/result"
+)
+
+// Locks are the parameters of W5.
+func Locks(locks, goroutines int) string {
+	return fmt.Sprintf("locks=%d/goroutines=%d", locks, goroutines)
+}
+
+// UniformLocks are those of its second part.
+func UniformLocks(locks int) string {
+	return fmt.Sprintf("locks=%d/goroutines=%d/ids=uniform", locks, uniformGoroutines)
+}
+
+const uniformGoroutines = 256
+
+// LargeTable is W5: W1 and W2 again on a small table and on a large one, by
+// pglocker alone, whose table it is about. There each goroutine keeps to its lock.
+// In the second part each picks another one every time, of the whole table, so that
+// most pages are touched for the first time since the last checkpoint, and are
+// written to the WAL as a whole: what a table costs that is large and all of it in
+// use, with the floor to compare.
+func (b *Bench) LargeTable(ctx context.Context) (err error) {
+	began := time.Now()
+
+	large, err := contender.NewTable(ctx, b.Postgres.URL(), "large", b.Plan.LargeTable)
+	if err != nil {
+		return err
+	}
+
+	defer func() { err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public.large")) }()
+
+	if err := b.Postgres.Checkpoint(ctx); err != nil {
+		return err
+	}
+
+	b.Say("  filled a table with %d locks in %v", b.Plan.LargeTable, time.Since(began).Round(time.Second))
+
+	tables := []struct {
+		locks int
+		table contender.Table
+	}{{b.Plan.SmallTable, b.own}, {b.Plan.LargeTable, large}}
+
+	for _, goroutines := range b.Plan.TableGoroutines {
+		var entries []entry
+
+		for _, t := range tables {
+			c := &contender.Pglocker{Server: b.Postgres, Table: t.table}
+			key := result.Key{Workload: "W5", Params: Locks(t.locks, goroutines), Contender: c.Name()}
+			entries = append(entries, entry{name: key.String(), run: func(ctx context.Context) error {
+				return b.measure(ctx, key, c, b.options(c, goroutines), b.load(goroutines, t.locks))
+			}})
+		}
+
+		if err := interleave(ctx, b.Plan.TableRounds, entries); err != nil {
+			return err
+		}
+	}
+
+	if !b.Plan.UniformIDs {
+		return nil
+	}
+
+	var entries []entry
+
+	for _, t := range tables {
+		for _, c := range []contender.Contender{
+			&contender.Pglocker{Server: b.Postgres, Table: t.table},
+			&contender.Floor{Server: b.Postgres, Table: t.table},
+		} {
+			key := result.Key{Workload: "W5", Params: UniformLocks(t.locks), Contender: c.Name()}
+			entries = append(entries, entry{name: key.String(), run: func(ctx context.Context) error {
+				l := b.load(uniformGoroutines, t.locks)
+				l.lock = anyLock(uniformGoroutines, t.locks)
+
+				return b.measure(ctx, key, c, b.options(c, uniformGoroutines), l)
+			}})
+		}
+	}
+
+	return interleave(ctx, b.Plan.TableRounds, entries)
+}
+
+// anyLock gives each goroutine a random lock of the table every time, which no
+// other goroutine uses.
+func anyLock(goroutines, locks int) func(goroutine, n int) int {
+	return func(goroutine, _ int) int { return rand.IntN(locks/goroutines)*goroutines + goroutine }
+}

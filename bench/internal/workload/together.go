@@ -1,0 +1,157 @@
+package workload
+
+import (
+	"context"
+	"slices"
+
+	"github.com/ismurov/pglocker/bench/internal/contender"
+	"github.com/ismurov/pglocker/bench/internal/result"
+)
+
+// Alone is W1: one goroutine acquires and releases.
+func (b *Bench) Alone(ctx context.Context) error {
+	return b.distinct(ctx, "W1", "", 1)
+}
+
+// Together is W2: many do, each a lock of its own.
+func (b *Bench) Together(ctx context.Context) error {
+	if err := b.tune(ctx); err != nil {
+		return err
+	}
+
+	for _, n := range b.Plan.Goroutines {
+		if err := b.distinct(ctx, "W2", Goroutines(n), n); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// compared are those in W1 and W2 on whom a reach depends.
+var compared = []string{contender.NamePglocker, contender.NameFloor, contender.NameRedislock}
+
+func (b *Bench) distinct(ctx context.Context, workload, params string, goroutines int) error {
+	var entries []entry
+
+	for _, c := range b.contenders {
+		key := result.Key{Workload: workload, Params: params, Contender: c.Name()}
+		e := entry{name: c.Name(), run: func(ctx context.Context) error {
+			return b.measure(ctx, key, c, b.options(c, goroutines), b.load(goroutines, b.Plan.SmallTable))
+		}}
+
+		if !slices.Contains(compared, c.Name()) {
+			e.rounds = b.Plan.OtherRounds
+		}
+
+		entries = append(entries, e)
+	}
+
+	if b.pgbench != nil {
+		key := result.Key{Workload: workload, Params: params, Contender: contender.NamePgbench}
+		run := func(ctx context.Context) error { return b.runPgbench(ctx, key, min(goroutines, PgbenchClients)) }
+		entries = append(entries, entry{name: contender.NamePgbench, run: run, rounds: b.Plan.OtherRounds})
+	}
+
+	return interleave(ctx, b.Plan.Rounds, entries)
+}
+
+func (b *Bench) load(goroutines, locks int) load {
+	return load{
+		goroutines: goroutines,
+		warmUp:     b.Plan.PairWarmUp,
+		slice:      b.Plan.PairSlice,
+		lock:       ownLock(goroutines, locks),
+	}
+}
+
+// PgbenchClients is the most clients that pgbench gets: each is a connection, and
+// more of them than this do not make two cores faster.
+const PgbenchClients = 64
+
+func (b *Bench) runPgbench(ctx context.Context, key result.Key, clients int) error {
+	before, err := b.Postgres.Counters(ctx)
+	if err != nil {
+		return err
+	}
+
+	run, err := b.pgbench.Run(ctx, clients, b.Plan.PairSlice)
+	if err != nil {
+		return err
+	}
+
+	after, err := b.Postgres.Counters(ctx)
+	if err != nil {
+		return err
+	}
+
+	_, hasCPU := b.Postgres.CPU()
+	b.record(key, sample{
+		pairs:     run.Pairs,
+		elapsed:   run.Elapsed,
+		latencies: run.Latencies,
+		client:    run.ClientCPU,
+		server:    run.ServerCPU,
+		hasCPU:    hasCPU,
+	}, costs(before, after, int64(run.Pairs), "pair"))
+
+	return nil
+}
+
+// poolSizes are tried for each contender before W2. pglocker needs few connections,
+// since it sends what comes together in one statement.
+var poolSizes = map[string][]int{
+	contender.NamePglocker:  {4, 8, 16},
+	contender.NameFloor:     {8, 16, 32, 64},
+	contender.NameAdvisory:  {8, 16, 32, 64},
+	contender.NameRedislock: {8, 32, 128},
+}
+
+// tuneGoroutines is the concurrency at which the size of a pool is chosen.
+const tuneGoroutines = 256
+
+// tune chooses the size of each contender's pool: the one with which it makes the
+// most pairs per second.
+func (b *Bench) tune(ctx context.Context) error {
+	for _, c := range b.contenders {
+		best := 0.0
+
+		for _, size := range poolSizes[c.Name()] {
+			l := b.load(tuneGoroutines, b.Plan.SmallTable)
+			l.slice = b.Plan.TuneSlice
+
+			s, _, err := b.once(ctx, c, contender.Options{Pool: size}, l)
+			if err != nil {
+				return err
+			}
+
+			rate := float64(s.pairs) / s.elapsed.Seconds()
+			b.Say("  trying %s with %d connections: %.0f pairs/s", c.Name(), size, rate)
+
+			if rate > best {
+				best = rate
+				b.Chosen[c.Name()] = contender.Options{Pool: size}
+			}
+		}
+	}
+
+	if o, ok := b.Chosen[contender.NamePglocker]; ok {
+		b.Chosen[contender.NamePglockerLock] = o
+	}
+
+	return nil
+}
+
+// options are those of a client on which so many goroutines work.
+func (b *Bench) options(c contender.Contender, goroutines int) contender.Options {
+	o, ok := b.Chosen[c.Name()]
+	if !ok {
+		o.Pool = 16
+	}
+
+	// pglocker has one statement of each kind under way, and acquires while it
+	// releases; the others can't use more connections than goroutines.
+	o.Pool = min(o.Pool, goroutines)
+
+	return o
+}
