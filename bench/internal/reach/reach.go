@@ -1,0 +1,166 @@
+// Package reach compares what was measured with what the library is meant to reach,
+// in ratios within one run.
+package reach
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"text/tabwriter"
+
+	"github.com/ismurov/pglocker/bench/internal/contender"
+	"github.com/ismurov/pglocker/bench/internal/format"
+	"github.com/ismurov/pglocker/bench/internal/result"
+	"github.com/ismurov/pglocker/bench/internal/workload"
+)
+
+// Reach is one line of the table.
+type Reach struct {
+	What string
+	// Goal and Measured are for reading.
+	Goal, Measured string
+	State          State
+}
+
+// State says whether it was reached.
+type State string
+
+// The states of a reach.
+const (
+	Reached     State = "reached"
+	NotReached  State = "not reached"
+	NotMeasured State = "not measured"
+)
+
+type builder struct {
+	log     *result.Log
+	reaches []Reach
+}
+
+// Of is the table of a run.
+func Of(log *result.Log, plan workload.Plan) []Reach {
+	b := &builder{log: log}
+
+	own, floor := contender.NamePglocker, contender.NameFloor
+
+	b.ratio("W1 p50, over the floor's", atMost, 1.0,
+		b.median("W1", "", own, "p50-ns"), b.median("W1", "", floor, "p50-ns"), format.Duration)
+
+	for _, c := range []struct {
+		goroutines int
+		times      float64
+	}{{64, 4}, {256, 8}, {1000, 10}} {
+		params := workload.Goroutines(c.goroutines)
+		b.ratio(fmt.Sprintf("W2 pairs/s, %s, over the floor's", plural(c.goroutines, "goroutine")), atLeast, c.times,
+			b.median("W2", params, own, "pairs/s"), b.median("W2", params, floor, "pairs/s"), format.Count)
+	}
+
+	for _, n := range plan.Goroutines {
+		if n < 256 {
+			continue
+		}
+
+		params := workload.Goroutines(n)
+		b.ratio(fmt.Sprintf("W2 pairs/s, %s, over redislock's", plural(n, "goroutine")), above, 1,
+			b.median("W2", params, own, "pairs/s"), b.median("W2", params, contender.NameRedislock, "pairs/s"), format.Count)
+	}
+
+	params := workload.Goroutines(256)
+	b.ratio("W2 p99, 256 goroutines, over the floor's", atMost, 1.0/3,
+		b.median("W2", params, own, "p99-ns"), b.median("W2", params, floor, "p99-ns"), format.Duration)
+
+	for _, n := range plan.Waiters {
+		params := workload.Waiters(n)
+		b.ratio(fmt.Sprintf("W3 hand-overs/s, %d waiters, over etcd's", n), atLeast, 3,
+			b.median("W3", params, contender.NamePglockerLock, "handovers/s"), b.median("W3", params, contender.NameEtcd, "handovers/s"), format.Count)
+		b.ratio(fmt.Sprintf("W3 gap p50, %d waiters, over etcd's", n), below, 1,
+			b.median("W3", params, contender.NamePglockerLock, "gap-p50-ns"), b.median("W3", params, contender.NameEtcd, "gap-p50-ns"), format.Duration)
+	}
+
+	held := func(unit string) float64 {
+		return b.median("W4", workload.Held(10_000), contender.NamePglockerLock, unit)
+	}
+	b.value("W4 statements/s, 10,000 held", atMost, 20, held("statements/s"), "")
+	b.value("W4 connections, 10,000 held", atMost, 2, held("connections"), "")
+	b.value("W4 CPU of client and server, 10,000 held", atMost, 5, held("client-core-%")+held("server-core-%"), " % of a core")
+
+	for _, n := range plan.TableGoroutines {
+		small, large := workload.Locks(plan.SmallTable, n), workload.Locks(plan.LargeTable, n)
+		unit, show := result.NsPerOp, format.Duration
+
+		if n == 1 {
+			unit = "p50-ns"
+		}
+
+		b.ratio(fmt.Sprintf("W5 time of a pair, %s, %s locks over %s", plural(n, "goroutine"), format.Thousands(plan.LargeTable), format.Thousands(plan.SmallTable)),
+			atMost, 1.2, b.median("W5", large, own, unit), b.median("W5", small, own, unit), show)
+	}
+
+	churned := func(unit string) float64 {
+		return b.median("W6", workload.Churned(plan.ChurnPairs), own, unit)
+	}
+	pairs := format.Thousands(plan.ChurnPairs) + " pairs"
+	b.ratio("W6 size of the table after "+pairs+", over its smallest", atMost, 4,
+		churned("bytes-after"), churned("bytes-smallest"), format.Kilobytes)
+	b.value("W6 HOT updates of "+pairs, atLeast, 99, churned("HOT-%"), " %")
+	b.value("W7 WAL of a failed attempt", atMost, 0, b.median("W7", "", own, "WAL-B/attempt"), " bytes")
+
+	return b.reaches
+}
+
+func (b *builder) median(workload, params, contender, unit string) float64 {
+	return b.log.Median(result.Key{Workload: workload, Params: params, Contender: contender}, unit)
+}
+
+// rule is how a goal is met.
+type rule struct {
+	text string
+	met  func(got, goal float64) bool
+}
+
+var (
+	atMost  = rule{"at most", func(got, goal float64) bool { return got <= goal }}
+	atLeast = rule{"at least", func(got, goal float64) bool { return got >= goal }}
+	above   = rule{"more than", func(got, goal float64) bool { return got > goal }}
+	below   = rule{"less than", func(got, goal float64) bool { return got < goal }}
+)
+
+func (b *builder) ratio(what string, r rule, goal, own, other float64, show func(float64) string) {
+	measured := fmt.Sprintf("%.2f times (%s : %s)", own/other, show(own), show(other))
+	b.add(what, fmt.Sprintf("%s %.3g times", r.text, goal), r, goal, own/other, measured)
+}
+
+func (b *builder) value(what string, r rule, goal, got float64, unit string) {
+	b.add(what, fmt.Sprintf("%s %.4g%s", r.text, goal, unit), r, goal, got, fmt.Sprintf("%.4g%s", got, unit))
+}
+
+func (b *builder) add(what, goal string, r rule, limit, got float64, measured string) {
+	line := Reach{What: what, Goal: goal, Measured: measured, State: NotReached}
+
+	switch {
+	case math.IsNaN(got) || math.IsInf(got, 0):
+		line.State, line.Measured = NotMeasured, "-"
+	case r.met(got, limit):
+		line.State = Reached
+	}
+
+	b.reaches = append(b.reaches, line)
+}
+
+// Print writes the table as text.
+func Print(w io.Writer, reaches []Reach) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range reaches {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", r.State, r.What, r.Goal, r.Measured)
+	}
+
+	_ = table.Flush() // a terminal that is gone can't be told so
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "one " + noun
+	}
+
+	return format.Thousands(n) + " " + noun + "s"
+}

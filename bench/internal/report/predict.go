@@ -1,0 +1,112 @@
+package report
+
+import (
+	"github.com/ismurov/pglocker/bench/internal/format"
+)
+
+// at is the measured point on which the predictions rest.
+func (m *model) at(goroutines int) point {
+	for _, p := range m.points {
+		if p.goroutines == goroutines {
+			return p
+		}
+	}
+
+	return m.points[len(m.points)-1]
+}
+
+// pairs predicts how many pairs per second so many machines get from so many
+// servers, of which each pair's lock is on one. All machines are like this one, and
+// neither share a core nor, but for the servers, anything else.
+func (m *model) pairs(machines, servers int) (clients, server, disk float64) {
+	p := m.at(machineGoroutines)
+
+	// A batch splits into one for each server, down to one request per statement.
+	statements := min(2, p.statements*float64(servers))
+	clients = float64(machines) * m.cores / m.client(statements)
+	server = float64(servers) * m.cores / m.server(statements)
+	// A flush for each statement that grants, which commits of other machines share.
+	disk = float64(servers) * m.flushes * min(float64(machines), m.shared) / (statements / 2)
+
+	return clients, server, disk
+}
+
+func limits(clients, server, disk float64) (least float64, which string) {
+	least, which = clients, "the clients' CPU"
+
+	if server < least {
+		least, which = server, "the server's CPU"
+	}
+
+	if disk < least {
+		least, which = disk, "flushes"
+	}
+
+	return least, which
+}
+
+// ByMachines predicts for 1, 10 and 100 client machines on one server.
+func (m *model) ByMachines() string {
+	var rows [][]string
+
+	for _, machines := range []int{1, 10, 100} {
+		clients, server, disk := m.pairs(machines, 1)
+		least, which := limits(clients, server, disk)
+		goroutines := machines * machineGoroutines
+
+		rows = append(rows, []string{
+			format.Thousands(machines), format.Thousands(goroutines),
+			format.Figures(clients), format.Figures(server), format.Figures(disk),
+			format.Figures(least), which, format.Duration(float64(goroutines) / least * 1e9),
+		})
+	}
+
+	return markdown([]string{
+		"machines", "goroutines", "clients' CPU allows", "server's CPU allows", "flushes allow", "pairs/s", "limit", "mean latency",
+	}, rows)
+}
+
+// HeldByMachines predicts for as many held locks on each as W4 had.
+func (m *model) HeldByMachines() string {
+	if !(m.heldStatements > 0) {
+		return "W4 was not measured in this run.\n"
+	}
+
+	var rows [][]string
+
+	for _, machines := range []float64{1, 10, 100} {
+		rows = append(rows, []string{
+			format.Count(machines), format.Count(machines * m.heldLocks),
+			format.Figures(machines * m.heldStatements), format.Figures(machines*m.heldServer) + " %",
+			format.Figures(machines * m.heldWAL), format.Count(machines),
+		})
+	}
+
+	return markdown([]string{"machines", "locks held", "statements/s", "server, of a core", "WAL bytes/s", "connections"}, rows)
+}
+
+// ByServers predicts for 100 machines on a table that is distributed by lock id.
+func (m *model) ByServers() string {
+	const machines = 100
+
+	var (
+		rows [][]string
+		one  float64
+	)
+
+	for _, servers := range []int{1, 4, 16} {
+		clients, server, disk := m.pairs(machines, servers)
+		least, which := limits(clients, server, disk)
+
+		if servers == 1 {
+			one = least
+		}
+
+		rows = append(rows, []string{
+			format.Thousands(servers), format.Figures(min(2, m.at(machineGoroutines).statements*float64(servers))),
+			format.Figures(least), times(least / one), which,
+		})
+	}
+
+	return markdown([]string{"servers", "statements/pair", "pairs/s", "over one server", "limit"}, rows)
+}
