@@ -5,7 +5,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short cover lint fmt clean postgres
+.PHONY: help demo test test-acc test-short cover bench bench-quick lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,7 @@ test-acc: ## The same with the race detector, shuffled, with a coverage profile
 
 test-short: ## Run the tests that need no database
 	$(GO) test -short ./...
+	cd bench && $(GO) test ./...
 
 cover: coverage.out ## Show what the last test-acc covered
 	@$(GO) tool cover -func=coverage.out
@@ -31,11 +32,20 @@ cover: coverage.out ## Show what the last test-acc covered
 coverage.out:
 	@$(MAKE) test-acc
 
+bench: postgres ## Measure against other locks, about five minutes; writes docs/performance.md
+	@cd bench && $(GO) build -o ../bin/bench .
+	@exec bin/bench -results bench/results/full.txt -report docs/performance.md
+
+bench-quick: postgres ## The same in less than a minute; prints what is reached
+	@cd bench && $(GO) build -o ../bin/bench .
+	@exec bin/bench -quick -results bench/results/quick.txt
+
 lint: ## Check formatting (gofmt, gofumpt), go vet, staticcheck
 	@files=$$(gofmt -l . && $(TOOL) gofumpt -l .) && if [ -n "$$files" ]; then \
 		printf 'not formatted, run make fmt:\n%s\n' "$$files"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+	cd bench && $(GO) vet ./... && $(GO) tool -modfile=../tools/go.mod staticcheck ./...
 
 fmt: ## Format the code
 	$(TOOL) gofumpt -w .
