@@ -11,6 +11,7 @@ import (
 	"gonum.org/v1/plot/vg"
 
 	"github.com/ismurov/pglocker/bench/internal/contender"
+	"github.com/ismurov/pglocker/bench/internal/format"
 	"github.com/ismurov/pglocker/bench/internal/result"
 	"github.com/ismurov/pglocker/bench/internal/workload"
 )
@@ -75,7 +76,7 @@ func lines(log *result.Log, plan workload.Plan, title, label, unit string, scale
 	p.X.Label.Text = "goroutines"
 	p.Y.Label.Text = label
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.Y.Tick.Marker = plot.LogTicks{Prec: -1}
+	p.Y.Tick.Marker = plot.TickerFunc(ticks125)
 	p.Legend.Top = true
 
 	var ticks plot.ConstantTicks
@@ -123,6 +124,21 @@ func lines(log *result.Log, plan workload.Plan, title, label, unit string, scale
 	p.X.Max *= 3 // room for the legend beside the lines
 
 	return p, nil
+}
+
+// ticks125 labels 1, 2 and 5 of each decade.
+func ticks125(least, most float64) []plot.Tick {
+	var ticks []plot.Tick
+
+	for decade := math.Floor(math.Log10(least)); decade <= math.Log10(most); decade++ {
+		for _, digit := range []float64{1, 2, 5} {
+			if value := digit * math.Pow(10, decade); value >= least && value <= most {
+				ticks = append(ticks, plot.Tick{Value: value, Label: format.Figures(value)})
+			}
+		}
+	}
+
+	return ticks
 }
 
 // bars shows a metric of all contenders, in groups by the parameters. It is nil if

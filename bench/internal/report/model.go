@@ -240,7 +240,7 @@ func (m *model) checkTable(add func(what, expected string, measured float64, uni
 			}
 			of := "W5, " + values(large) + ": "
 
-			add(of+"time of a pair, over that on the small table", "1, as far as the index fits in memory",
+			add(of+"time of a pair, over that on the small table", "1, more where rows of a batch share no pages",
 				get(large, result.NsPerOp)/get(small, result.NsPerOp), " ×")
 
 			if strings.Contains(rest, "uniform") {

@@ -127,3 +127,14 @@ func TestPredictions(t *testing.T) {
 		t.Errorf("16 servers: %v, one: %v", spread, many)
 	}
 }
+
+func TestTicks(t *testing.T) {
+	var labels []string
+	for _, tick := range ticks125(0.4, 12) {
+		labels = append(labels, tick.Label)
+	}
+
+	if got := strings.Join(labels, " "); got != "0.5 1 2 5 10" {
+		t.Errorf("labels %s", got)
+	}
+}

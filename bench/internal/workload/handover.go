@@ -54,7 +54,7 @@ func (b *Bench) HandOver(ctx context.Context) error {
 
 // polls are the pauses between attempts that are tried for those who have no other
 // way to wait: long ones cost hand-overs, short ones all of the machine.
-var polls = []time.Duration{time.Millisecond, 4 * time.Millisecond, 16 * time.Millisecond}
+var polls = []time.Duration{250 * time.Microsecond, time.Millisecond, 4 * time.Millisecond}
 
 // PollKey is where Chosen has the pause between attempts.
 func PollKey(name string, waiters int) string {
