@@ -51,14 +51,19 @@ type Client interface {
 // Release frees a lock that was taken.
 type Release func(ctx context.Context) error
 
-// Keeper is a client whose locks can be kept for longer than their TTL. Where the
-// library doesn't do that by itself, the benchmark sends the renewals, each after a
-// third of the TTL, evenly spread.
+// Keeper is a client whose locks can be kept for longer than their TTL.
 type Keeper interface {
 	Client
-	// Keep takes a lock, to be kept until Close. renew is nil if the client renews it
-	// by itself.
-	Keep(ctx context.Context, id string) (renew func(ctx context.Context) error, err error)
+	Keep(ctx context.Context, id string) (Kept, error)
+}
+
+// Kept is a lock that is to be held until it is released.
+type Kept struct {
+	// Renew is nil if the client renews it by itself. Else the benchmark sends the
+	// renewals, each after a third of the TTL, evenly spread.
+	Renew func(ctx context.Context) error
+	// Release is nil if Close frees it.
+	Release Release
 }
 
 // ID is the name of the nth lock of a table.

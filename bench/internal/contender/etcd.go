@@ -93,10 +93,10 @@ func (c *etcdClient) Acquire(ctx context.Context, id string) (Release, error) {
 	}, nil
 }
 
-func (c *etcdClient) Keep(ctx context.Context, id string) (func(context.Context) error, error) {
-	_, err := c.TryAcquire(ctx, id) // Close ends the session, and so frees it
+func (c *etcdClient) Keep(ctx context.Context, id string) (Kept, error) {
+	_, err := c.TryAcquire(ctx, id)
 
-	return nil, err
+	return Kept{}, err // Close ends the session, which frees it
 }
 
 // Connections is the one over which the client sends everything.

@@ -85,14 +85,17 @@ func (c *floorClient) Acquire(ctx context.Context, id string) (Release, error) {
 	return polling(ctx, c.poll, func() (Release, error) { return c.TryAcquire(ctx, id) })
 }
 
-func (c *floorClient) Keep(ctx context.Context, id string) (func(context.Context) error, error) {
+func (c *floorClient) Keep(ctx context.Context, id string) (Kept, error) {
 	generation, err := c.take(ctx, id)
 	if err != nil {
-		return nil, err
+		return Kept{}, err
 	}
 
-	return func(ctx context.Context) error {
-		return c.exec(ctx, c.renew, id, generation, TTL.Microseconds())
+	return Kept{
+		Renew: func(ctx context.Context) error {
+			return c.exec(ctx, c.renew, id, generation, TTL.Microseconds())
+		},
+		Release: func(ctx context.Context) error { return c.exec(ctx, c.release, id, generation) },
 	}, nil
 }
 

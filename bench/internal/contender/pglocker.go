@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker"
@@ -53,16 +52,14 @@ func (p *Pglocker) Open(ctx context.Context, o Options) (Client, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 
-	return &pglockerClient{db: db, locker: locker, watched: p.Watched}, nil
+	return &pglockerClient{db: db, locker: locker, watched: p.Watched, pool: o.Pool}, nil
 }
 
 type pglockerClient struct {
 	db      *sql.DB
 	locker  *pglocker.Locker
 	watched bool
-
-	mu   sync.Mutex // guards kept
-	kept []*pglocker.Lock
+	pool    int
 }
 
 func (c *pglockerClient) TryAcquire(ctx context.Context, id string) (Release, error) {
@@ -92,58 +89,29 @@ func (c *pglockerClient) Acquire(ctx context.Context, id string) (Release, error
 	return lock.Unlock, nil
 }
 
-func (c *pglockerClient) Keep(ctx context.Context, id string) (func(context.Context) error, error) {
+// Keep returns a lock whose release fails if it was lost before.
+func (c *pglockerClient) Keep(ctx context.Context, id string) (Kept, error) {
 	lock, err := c.locker.TryLock(ctx, id, TTL)
 	if err != nil {
-		return nil, pglockerError(err)
+		return Kept{}, pglockerError(err)
 	}
 
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	c.kept = append(c.kept, lock)
-
-	return nil, nil
+	return Kept{Release: lock.Unlock}, nil
 }
 
-// Lost is not nil if a lock was lost that should have been kept.
-func (c *pglockerClient) Lost() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	for _, lock := range c.kept {
-		if lock.Context().Err() != nil {
-			return context.Cause(lock.Context())
-		}
+// Rest keeps no idle connection in the pool, so that those can be counted that the
+// Locker needs for what it holds.
+func (c *pglockerClient) Rest(rest bool) {
+	idle := 0
+	if !rest {
+		idle = c.pool
 	}
 
-	return nil
+	c.db.SetMaxIdleConns(idle)
 }
 
-// Rest closes the idle connections of the pool, so that those can be counted that
-// the Locker needs for what it holds.
-func (c *pglockerClient) Rest() { c.db.SetMaxIdleConns(0) }
-
-// Close unlocks what was kept, all at once rather than one after the other.
 func (c *pglockerClient) Close() error {
-	var (
-		group sync.WaitGroup
-		errs  = make([]error, 64)
-	)
-
-	c.db.SetMaxIdleConns(len(errs))
-
-	for g := range errs {
-		group.Go(func() {
-			for i := g; i < len(c.kept); i += len(errs) {
-				errs[g] = errors.Join(errs[g], c.kept[i].Unlock(context.Background()))
-			}
-		})
-	}
-
-	group.Wait()
-
-	return errors.Join(errors.Join(errs...), c.locker.Close(context.Background()), c.db.Close())
+	return errors.Join(c.locker.Close(context.Background()), c.db.Close())
 }
 
 func pglockerError(err error) error {

@@ -66,13 +66,15 @@ func (c *redisClient) obtain(ctx context.Context, id string, o *redislock.Option
 	return lock.Release, nil
 }
 
-func (c *redisClient) Keep(ctx context.Context, id string) (func(context.Context) error, error) {
+func (c *redisClient) Keep(ctx context.Context, id string) (Kept, error) {
 	lock, err := c.locks.Obtain(ctx, id, TTL, nil)
 	if err != nil {
-		return nil, redisError(err)
+		return Kept{}, redisError(err)
 	}
 
-	return func(ctx context.Context) error { return lock.Refresh(ctx, TTL, nil) }, nil
+	renew := func(ctx context.Context) error { return lock.Refresh(ctx, TTL, nil) }
+
+	return Kept{Renew: renew, Release: lock.Release}, nil
 }
 
 // Connections is how many are open.

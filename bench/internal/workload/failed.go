@@ -16,6 +16,11 @@ const failedGoroutines = 64
 
 // Failed is W7: attempts at locks that another client holds.
 func (b *Bench) Failed(ctx context.Context) error {
+	// Autovacuum would write in the middle of it what is left from other workloads.
+	if err := b.Postgres.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
+		return err
+	}
+
 	var entries []entry
 
 	for _, c := range b.contenders {

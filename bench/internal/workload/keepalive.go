@@ -65,21 +65,30 @@ func (b *Bench) keepAlive(ctx context.Context, key result.Key, c contender.Conte
 		return errors.New("it can't keep locks")
 	}
 
-	renew, err := takeAll(ctx, keeper, locks)
+	kept, err := takeAll(ctx, keeper, locks)
+	// Whoever lost one of them fails here.
+	defer func() { err = errors.Join(err, releaseAll(context.WithoutCancel(ctx), kept)) }()
+
 	if err != nil {
 		return err
 	}
 
-	if c, ok := client.(interface{ Rest() }); ok {
-		c.Rest()
+	if c, ok := client.(interface{ Rest(rest bool) }); ok {
+		c.Rest(true)
+		defer c.Rest(false)
 	}
 
 	renewing, stop := context.WithCancel(ctx)
-	defer stop()
-
 	failed := make(chan error, 1)
 
-	go func() { failed <- renewEvenly(renewing, renew, &renewals) }()
+	var renewer sync.WaitGroup
+
+	renewer.Go(func() { failed <- renewEvenly(renewing, kept, &renewals) })
+
+	defer func() {
+		stop()
+		renewer.Wait()
+	}()
 
 	if err := sleep(ctx, settle); err != nil {
 		return err
@@ -146,51 +155,57 @@ func (b *Bench) keepAlive(ctx context.Context, key result.Key, c contender.Conte
 		return err
 	}
 
-	if c, ok := client.(interface{ Lost() error }); ok {
-		if err := c.Lost(); err != nil {
-			return err
-		}
-	}
-
 	b.Log.Add(result.Round{Key: key, N: 1, Elapsed: span, Metrics: metrics})
 	b.Say("%-58s %v", key, metrics)
 
 	return nil
 }
 
-// takeAll takes the locks, and returns how to renew them, if that is ours to do.
-func takeAll(ctx context.Context, keeper contender.Keeper, locks int) ([]func(context.Context) error, error) {
+func takeAll(ctx context.Context, keeper contender.Keeper, locks int) ([]contender.Kept, error) {
+	kept := make([]contender.Kept, locks)
+
+	return kept, together(locks, func(i int) (err error) {
+		kept[i], err = keeper.Keep(ctx, contender.ID(i))
+
+		return err
+	})
+}
+
+func releaseAll(ctx context.Context, kept []contender.Kept) error {
+	return together(len(kept), func(i int) error {
+		if kept[i].Release == nil {
+			return nil
+		}
+
+		return kept[i].Release(ctx)
+	})
+}
+
+// together calls f for 0 to n-1, several at once. Each of the callers stops at its
+// first error.
+func together(n int, f func(i int) error) error {
 	var (
 		group sync.WaitGroup
-		renew = make([]func(context.Context) error, locks)
 		errs  = make([]error, keepers)
 	)
 
 	for k := range keepers {
 		group.Go(func() {
-			for i := k; i < locks && errs[k] == nil; i += keepers {
-				renew[i], errs[k] = keeper.Keep(ctx, contender.ID(i))
+			for i := k; i < n && errs[k] == nil; i += keepers {
+				errs[k] = f(i)
 			}
 		})
 	}
 
 	group.Wait()
 
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-
-	if renew[0] == nil {
-		return nil, nil
-	}
-
-	return renew, nil
+	return errors.Join(errs...)
 }
 
 // renewEvenly renews each lock once in a third of the TTL, evenly spread over it,
-// until ctx ends.
-func renewEvenly(ctx context.Context, renew []func(context.Context) error, done *atomic.Int64) error {
-	if len(renew) == 0 {
+// until ctx ends. It does nothing for those who renew by themselves.
+func renewEvenly(ctx context.Context, kept []contender.Kept, done *atomic.Int64) error {
+	if kept[0].Renew == nil {
 		return nil
 	}
 
@@ -227,8 +242,8 @@ func renewEvenly(ctx context.Context, renew []func(context.Context) error, done 
 		}
 
 		passed := float64(time.Since(began)) / float64(contender.TTL/3)
-		for ; next < int(passed*float64(len(renew))) && ctx.Err() == nil; next++ {
-			due <- renew[next%len(renew)]
+		for ; next < int(passed*float64(len(kept))) && ctx.Err() == nil; next++ {
+			due <- kept[next%len(kept)].Renew
 		}
 	}
 

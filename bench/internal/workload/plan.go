@@ -35,7 +35,7 @@ type Plan struct {
 	FailedRounds int
 }
 
-// Full takes about five minutes on two cores.
+// Full takes about six minutes on two cores.
 var Full = Plan{
 	Name:   "full",
 	Rounds: 3,

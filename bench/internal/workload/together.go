@@ -56,11 +56,20 @@ func (b *Bench) distinct(ctx context.Context, workload, params string, goroutine
 	return interleave(ctx, b.Plan.Rounds, entries)
 }
 
+// crowd is from how many goroutines on measurements take longer, since a pair does:
+// about a second, with the slowest.
+const crowd = 4000
+
 func (b *Bench) load(goroutines, locks int) load {
+	warmUp, slice := b.Plan.PairWarmUp, b.Plan.PairSlice
+	if goroutines >= crowd {
+		warmUp, slice = 5*warmUp, 5*slice/2
+	}
+
 	return load{
 		goroutines: goroutines,
-		warmUp:     b.Plan.PairWarmUp,
-		slice:      b.Plan.PairSlice,
+		warmUp:     warmUp,
+		slice:      slice,
 		lock:       ownLock(goroutines, locks),
 	}
 }
