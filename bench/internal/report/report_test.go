@@ -43,6 +43,11 @@ func sampleLog() *result.Log {
 		add("W2", workload.Goroutines(n), contender.NameFloor, 10_000, 2)
 	}
 
+	for _, locks := range []int{workload.Full.SmallTable, workload.Full.LargeTable} {
+		add("W5", workload.Locks(locks, 1), contender.NamePglocker, 2000, 2)
+		add("W5", workload.UniformLocks(locks), contender.NamePglocker, 20_000, 0.03)
+	}
+
 	return log
 }
 
@@ -72,6 +77,7 @@ func TestWrite(t *testing.T) {
 		"floor 32",
 		"Redis | not installed, left out",
 		"server 10 µs + 50 µs · s",
+		"| W5, 10,000,000, 256, uniform: WAL bytes/pair | up to 8,192 more,",
 		"| W1 p50, over the floor's | at most 1 times | 0.50 times (500µs : 1ms) | reached |",
 	} {
 		if !strings.Contains(string(page), want) {

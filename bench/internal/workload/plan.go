@@ -87,7 +87,7 @@ var Quick = Plan{
 	SmallTable:      10_000,
 	LargeTable:      500_000,
 	TableGoroutines: []int{1, 256},
-	TableRounds:     4,
+	TableRounds:     3,
 
 	ChurnPairs: 100_000,
 
