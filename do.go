@@ -3,6 +3,7 @@ package pglocker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
@@ -111,6 +112,18 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 		return err
 	}
 	defer end()
+
+	// Not a state that a crash has undone, and whose generation another has now.
+	if state := status.state(); !state.Until.IsZero() {
+		seen, err := l.store.Get(ctx, status.LockID)
+		if err == nil && l.store.Dated(state) && seen.Row.AcquiredAt.After(state.Until) {
+			err = fmt.Errorf("%w: %q was granted to another", ErrLockLost, status.LockID)
+		}
+
+		if err != nil {
+			return failed("relock", status.LockID, err)
+		}
+	}
 
 	detached := context.WithoutCancel(ctx)
 	term := keepalive.Term{Sent: time.Now(), TTL: ttl, Margin: l.cfg.margin(ttl)}

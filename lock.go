@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/store"
 )
 
 // Lock is a lock that is held and kept alive. It is safe for concurrent use.
@@ -15,6 +16,8 @@ type Lock struct {
 	lease   *keepalive.Lease
 	ttl     time.Duration
 	minHold time.Duration
+	// state is what a release goes by.
+	state store.State
 	// granted is when the grant was acknowledged, by the local clock.
 	granted time.Time
 
@@ -125,7 +128,9 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 
 // hold starts to keep alive a lease whose present term is known.
 func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive.Term, o lockOptions, renewNow bool) *Lock {
-	lk := &Lock{locker: l, status: *status, ttl: term.TTL, minHold: o.minHold, granted: time.Now()}
+	lk := &Lock{
+		locker: l, status: *status, state: status.state(), ttl: term.TTL, minHold: o.minHold, granted: time.Now(),
+	}
 
 	ctx, cancel := context.WithCancelCause(parent)
 	lk.cancel = cancel

@@ -86,7 +86,6 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	l := &Locker{
 		cfg:   completed,
 		db:    db,
-		store: store.New(db, completed.table()),
 		queue: waitqueue.New(),
 
 		localRun: maxLocalRun,
@@ -96,6 +95,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		name:  completed.Owner + "#" + random,
 	}
 	l.jobDone = l.jobs.Done
+	l.store = store.New(db, completed.table(), l.late)
 	l.ctx, l.close = context.WithCancelCause(context.Background())
 	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() })
 	l.listener = listen.New(listen.Config{

@@ -22,8 +22,8 @@ type LockStatus struct {
 	// [Config.Owner], "#", and what tells this grant from all others. "" after a
 	// release, and on a table without that column.
 	Owner string
-	// AcquiredAt is since when, by the database's clock, in UTC. Zero where Owner
-	// is "".
+	// AcquiredAt is when that grant was, by the database's clock, in UTC; a refresh is a
+	// grant, a renewal isn't. Zero where Owner is "".
 	AcquiredAt time.Time
 }
 
@@ -37,11 +37,12 @@ func newStatus(lockID string, row store.Row) *LockStatus {
 	}
 }
 
-// state is what a request goes by that names this status.
+// state is what a request goes by that names this status. Grants are durable, so that
+// the generation of one tells all; what was seen of a free lock may have been undone.
 func (s *LockStatus) state() store.State {
 	state := store.State{Generation: s.Generation}
 	if s.Owner == "" {
-		state.FreeSince = s.ExpiresAt
+		state.Until = s.ExpiresAt
 	}
 
 	return state

@@ -86,7 +86,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 // free gives up the lock, at the latest when the database no longer shows the
 // lease. If ctx ends before that is done, it goes on by itself.
 func (lk *Lock) free(ctx context.Context, until time.Time) error {
-	given := &tenure{lockID: lk.lease.LockID, state: store.State{Generation: lk.lease.Generation}}
+	given := &tenure{lockID: lk.lease.LockID, state: lk.state}
 	if lk.minHold > 0 {
 		given.heldUntil = lk.granted.Add(lk.minHold)
 	}
@@ -185,8 +185,8 @@ type tenure struct {
 func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 	hold := time.Until(t.heldUntil)
 
-	// A closed Locker's waiters are leaving, and a state that was free isn't handed over.
-	for hold <= 0 && l.ctx.Err() == nil && t.state.FreeSince.IsZero() {
+	// A closed Locker's waiters are leaving, and what may have been free isn't handed over.
+	for hold <= 0 && l.ctx.Err() == nil && !l.store.Dated(t.state) {
 		head, run := l.queue.Head(t.lockID)
 		if head == nil || l.runIsOver(run) {
 			break

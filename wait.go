@@ -329,14 +329,7 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
 // leave gives up the place in the line, and passes on a grant that came too late.
 func (w *waiter) leave(err error) error {
 	if res, ok := w.place.Leave(); ok {
-		if end, beginErr := w.locker.begin(); beginErr == nil {
-			go func() {
-				defer end()
-				w.locker.passOn(w.lockID, res, w.ttl)
-			}()
-		} else {
-			w.locker.passOn(w.lockID, res, w.ttl) // Close waits for this caller
-		}
+		w.locker.late(w.lockID, res, w.ttl)
 	}
 
 	if w.held != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
@@ -344,6 +337,21 @@ func (w *waiter) leave(err error) error {
 	}
 
 	return err
+}
+
+// late passes on a grant whose caller has left, in the background.
+func (l *Locker) late(lockID string, res store.Result, ttl time.Duration) {
+	end, err := l.begin()
+	if err != nil {
+		l.passOn(lockID, res, ttl) // Close waits for who calls this
+
+		return
+	}
+
+	go func() {
+		defer end()
+		l.passOn(lockID, res, ttl)
+	}()
 }
 
 // passOn gives up a grant that nobody wants any more, for as long as its lease

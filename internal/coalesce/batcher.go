@@ -11,6 +11,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,6 +33,12 @@ type Config[Req, Res any] struct {
 	// request may have gone out.
 	Left func(ctx context.Context, sent bool) Res
 
+	// Late is given the answer to a request that was sent and whose caller has left.
+	Late func(req Req, res Res)
+
+	// Go starts the goroutine of a batch; whoever wants to can wait for it.
+	Go func(run func())
+
 	// Compare gives the order of the requests in a batch.
 	Compare func(a, b Req) int
 
@@ -46,7 +53,9 @@ type Config[Req, Res any] struct {
 	Grace time.Duration
 }
 
-// maxUnready bounds how many flights wait for being ready to send at once.
+// maxUnready bounds how many flights wait for being ready to send at once. Each of them
+// may have met with something that will never be ready: beyond that the oldest is given
+// up for a new one.
 const maxUnready = 4
 
 // Batcher sends requests of one kind. It has a goroutine for each batch in flight,
@@ -63,10 +72,9 @@ type Batcher[Req, Res any] struct {
 	waiting int
 	// current is the flight that holds newcomers back, nil if none does.
 	current *flight[Req, Res]
-	// unready counts flights that have not taken their requests yet.
-	unready int
+	// unready are the flights that have not taken their requests yet, the oldest first.
+	unready []*flight[Req, Res]
 
-	flights sync.WaitGroup
 	// calls are used again, since there are many and each has a channel.
 	calls sync.Pool
 }
@@ -80,10 +88,12 @@ func New[Req, Res any](cfg Config[Req, Res]) *Batcher[Req, Res] {
 type call[Req, Res any] struct {
 	req Req
 	ctx context.Context
-	// flight is the one that took it, nil while it waits.
+	// flight is the one that took it, nil while it waits; left is for that time.
 	flight *flight[Req, Res]
 	left   bool
-	res    Res
+	// over is set by whoever is first: the caller that leaves, or the answer.
+	over atomic.Bool
+	res  Res
 	// landed has room for one, which is there when res is.
 	landed chan struct{}
 }
@@ -96,7 +106,7 @@ type flight[Req, Res any] struct {
 	// cancel and calls are those of a batch, nil for a lone caller.
 	cancel context.CancelFunc
 	calls  []*call[Req, Res]
-	// taken: the requests have been taken. abandoned: before that, all callers left.
+	// taken: the requests have been taken. abandoned: it was given up before that.
 	taken     bool
 	abandoned bool
 	// callers counts those of calls that have not left.
@@ -135,11 +145,7 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 
 	select {
 	case <-c.landed:
-		res := c.res
-		*c = call[Req, Res]{landed: c.landed}
-		b.calls.Put(c)
-
-		return res
+		return b.reuse(c)
 	case <-ctx.Done():
 		return b.leave(ctx, c)
 	}
@@ -150,25 +156,24 @@ func (b *Batcher[Req, Res]) leave(ctx context.Context, c *call[Req, Res]) Res {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
-	select {
-	case <-c.landed: // at the same moment
-		return c.res
-	default:
-	}
-
-	c.left = true
-
 	f := c.flight
 	if f == nil {
+		c.left = true
 		b.waiting--
 
-		if f := b.current; b.waiting == 0 && f != nil && !f.taken {
-			f.abandoned = true
-			f.cancel()
-			b.current = nil
+		b.tidy()
+
+		if len(b.queue) > 2*b.waiting+b.cfg.Limit {
+			b.queue = slices.DeleteFunc(b.queue, func(c *call[Req, Res]) bool { return c.left })
 		}
 
 		return b.cfg.Left(ctx, false)
+	}
+
+	if !c.over.CompareAndSwap(false, true) { // answered at the same moment
+		<-c.landed
+
+		return b.reuse(c)
 	}
 
 	f.callers--
@@ -177,6 +182,39 @@ func (b *Batcher[Req, Res]) leave(ctx context.Context, c *call[Req, Res]) Res {
 	}
 
 	return b.cfg.Left(ctx, true)
+}
+
+// reuse returns the answer of a call, and puts it by.
+func (b *Batcher[Req, Res]) reuse(c *call[Req, Res]) Res {
+	var (
+		req Req
+		res Res
+	)
+
+	res, c.res = c.res, res
+	c.req, c.ctx, c.flight = req, nil, nil
+	c.over.Store(false)
+	b.calls.Put(c)
+
+	return res
+}
+
+// tidy gives up the flights that aren't ready if nobody waits for them. b.mu is held.
+func (b *Batcher[Req, Res]) tidy() {
+	for b.waiting == 0 && len(b.unready) > 0 {
+		b.abandon(b.unready[0])
+	}
+}
+
+// abandon gives up a flight that is not ready. b.mu is held.
+func (b *Batcher[Req, Res]) abandon(f *flight[Req, Res]) {
+	f.abandoned = true
+	f.cancel()
+	b.unready = slices.DeleteFunc(b.unready, func(other *flight[Req, Res]) bool { return other == f })
+
+	if b.current == f {
+		b.current = nil
+	}
 }
 
 // watch makes sure that the current flight is overtaken when its time has come. b.mu
@@ -196,10 +234,8 @@ func (b *Batcher[Req, Res]) overtake(f *flight[Req, Res]) {
 		return
 	}
 
-	if b.unready >= maxUnready { // more of them would not get anything sent
-		f.overtaking.Reset(b.cfg.Patience)
-
-		return
+	if len(b.unready) >= maxUnready {
+		b.abandon(b.unready[0])
 	}
 
 	b.next()
@@ -241,26 +277,39 @@ func (b *Batcher[Req, Res]) next() {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(first.ctx))
 	f := &flight[Req, Res]{began: time.Now(), cancel: cancel}
 	b.current = f
-	b.unready++
+	b.unready = append(b.unready, f)
 	b.watch(f)
 
-	b.flights.Add(1)
-
-	go b.fly(ctx, f)
+	b.cfg.Go(func() { b.fly(ctx, f) })
 }
 
 // fly sends a batch and hands out the answers.
 func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
-	defer b.flights.Done()
 	defer f.cancel()
-	defer b.land(f)
 
-	answers := b.cfg.Many(ctx, func() []Req { return b.take(f) })
+	var reqs []Req
 
-	// Not under b.mu: of a call that has left, res is not read.
+	answers := b.cfg.Many(ctx, func() []Req {
+		reqs = b.take(f)
+
+		return reqs
+	})
+
+	var late []int
+
 	for i, c := range f.calls {
-		c.res = answers[i]
-		c.landed <- struct{}{}
+		if c.over.CompareAndSwap(false, true) {
+			c.res = answers[i]
+			c.landed <- struct{}{} // there is room: each call lands once
+		} else {
+			late = append(late, i)
+		}
+	}
+
+	b.land(f)
+
+	for _, i := range late {
+		b.cfg.Late(reqs[i], answers[i])
 	}
 }
 
@@ -268,14 +317,14 @@ func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 	b.mu.Lock()
 
-	f.taken = true
-	b.unready--
-
 	if f.abandoned {
 		b.mu.Unlock()
 
 		return nil
 	}
+
+	f.taken = true
+	b.unready = slices.DeleteFunc(b.unready, func(other *flight[Req, Res]) bool { return other == f })
 
 	taken := 0
 
@@ -295,6 +344,7 @@ func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 	b.queue = slices.Delete(b.queue, 0, taken)
 	b.waiting -= len(f.calls)
 	f.callers = len(f.calls)
+	b.tidy()
 
 	b.mu.Unlock()
 
@@ -307,7 +357,3 @@ func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 
 	return reqs
 }
-
-// Wait returns when no batch is in flight. It must not be called while requests may
-// still come.
-func (b *Batcher[Req, Res]) Wait() { b.flights.Wait() }

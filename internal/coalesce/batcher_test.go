@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,6 +36,10 @@ type server struct {
 	ready chan struct{}
 	// waiting counts those that do.
 	waiting int
+	// late are the answers that came too late.
+	late []string
+	// running are the batches.
+	running sync.WaitGroup
 }
 
 // statement is what was sent.
@@ -60,21 +65,23 @@ func newServer() *server {
 			s.waiting++
 			s.mu.Unlock()
 
-			defer func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.waiting--
-			}()
+			answer := "not ready"
 
 			select {
 			case <-ready:
+				answer = ""
 			case <-ctx.Done():
-				reqs := take()
-
-				return slices.Repeat([]string{"not ready"}, len(reqs))
 			}
 
+			s.mu.Lock()
+			s.waiting--
+			s.mu.Unlock()
+
 			reqs := take()
+			if answer != "" {
+				return slices.Repeat([]string{answer}, len(reqs))
+			}
+
 			if len(reqs) == 0 {
 				return nil
 			}
@@ -84,7 +91,14 @@ func newServer() *server {
 		Left: func(_ context.Context, sent bool) string {
 			return fmt.Sprintf("left, sent=%v", sent)
 		},
+		Late: func(req int, res string) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+
+			s.late = append(s.late, fmt.Sprint(req, ": ", res))
+		},
 		Compare:  cmp.Compare[int],
+		Go:       s.running.Go,
 		Limit:    limit,
 		Patience: patience,
 		Grace:    grace,
@@ -219,7 +233,7 @@ func TestGather(t *testing.T) {
 		expect(t, "answer", callers[4].got(), "answer to 7")
 		expect(t, "answer", callers[5].got(), "answer to 8")
 
-		s.batcher.Wait()
+		s.running.Wait()
 	})
 }
 
@@ -253,7 +267,7 @@ func TestOvertake(t *testing.T) {
 		close(s.statements()[2].answer)
 		expect(t, "third", third.got(), "answer to 3")
 
-		s.batcher.Wait()
+		s.running.Wait()
 	})
 }
 
@@ -278,12 +292,13 @@ func TestLeave(t *testing.T) {
 
 		close(s.statements()[1].answer)
 		expect(t, "who stays", stays.got(), "answer to 3")
+		expect(t, "too late", strings.Join(s.late, ", "), "4: answer to 4")
 
 		gone, cancel := context.WithCancel(context.Background())
 		cancel()
 		expect(t, "came too late", s.batcher.Do(gone, 5), "left, sent=false")
 
-		s.batcher.Wait()
+		s.running.Wait()
 	})
 }
 
@@ -311,7 +326,7 @@ func TestAllLeave(t *testing.T) {
 		synctest.Wait()
 		expect(t, "cancelled", sent.ctx.Err() != nil, true)
 
-		s.batcher.Wait()
+		s.running.Wait()
 	})
 }
 
@@ -341,12 +356,12 @@ func TestNotReady(t *testing.T) {
 		close(s.statements()[1].answer)
 		expect(t, "c", c.got(), "answer to 4")
 
-		s.batcher.Wait()
+		s.running.Wait()
 	})
 }
 
 // TestNotReadyForLong: several batches may wait to be sent, but not without bound, and
-// the first that can takes all.
+// the first that can takes all. One that is given up for a new one takes nothing.
 func TestNotReadyForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
@@ -360,27 +375,57 @@ func TestNotReadyForLong(t *testing.T) {
 		synctest.Wait()
 		expect(t, "waiting to be sent", s.waiting, 4)
 
+		// What is ready now helps the next one that begins, whatever the others met with.
+		s.mu.Lock()
+		s.ready = make(chan struct{})
 		close(s.ready)
+		s.mu.Unlock()
+		time.Sleep(patience)
 		expect(t, "statements", len(s.statements()), 2)
+		expect(t, "waiting for nobody", s.waiting, 0)
 		expectReqs(t, s.statements()[1], 2, 3)
 		close(s.statements()[1].answer)
 		expect(t, "a", a.got(), "answer to 2")
 		expect(t, "b", b.got(), "answer to 3")
 
-		s.batcher.Wait()
+		// Nobody waits: those that are still not ready end by being overtaken no more.
+		c := s.call(4)
+		s.mu.Lock()
+		s.ready = make(chan struct{})
+		s.mu.Unlock()
+
+		d := s.call(5)
+		close(s.statements()[2].answer)
+		expect(t, "c", c.got(), "answer to 4")
+		time.Sleep(3 * patience)
+
+		d.leave()
+		expect(t, "d", d.got(), "left, sent=false")
+		synctest.Wait()
+		expect(t, "waiting for nobody", s.waiting, 0)
+
+		s.running.Wait()
 	})
 }
 
 // TestCrowd: under a crowd, of whom some leave at any moment, each gets the answer to
 // its own request.
 func TestCrowd(t *testing.T) {
+	var running sync.WaitGroup
+
 	s := coalesce.New(coalesce.Config[int, int]{
 		One: func(_ context.Context, req int) int { return req },
 		Many: func(_ context.Context, take func() []int) []int {
 			return take()
 		},
-		Left:     func(context.Context, bool) int { return -1 },
+		Left: func(context.Context, bool) int { return -1 },
+		Late: func(req, res int) {
+			if req != res {
+				t.Errorf("asked %d, got %d, too late", req, res)
+			}
+		},
 		Compare:  cmp.Compare[int],
+		Go:       running.Go,
 		Limit:    limit,
 		Patience: time.Microsecond,
 		Grace:    time.Millisecond,
@@ -422,6 +467,6 @@ func TestCrowd(t *testing.T) {
 	}
 
 	group.Wait()
-	s.Wait()
+	running.Wait()
 	t.Logf("%d of %d left", left, 64*500)
 }

@@ -3,6 +3,8 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -31,16 +33,17 @@ type request struct {
 	ttl        int64 // microseconds
 	generation int64
 	hold       int64 // microseconds
-	// seen is since when the lock was seen free, in microseconds, see sqlSeen. 0: it was
-	// not seen so.
+	// seen is [State].Until in microseconds, see sqlSeen; 0 for none.
 	seen int64
+	// discard: if the caller has left, nobody wants the grant.
+	discard bool
 }
 
 // lanes send requests, each one a kind of them: alone, or with others that come
 // while a statement is in flight.
 type lanes struct {
-	acquire, insert, refresh, handOver, get *lane[Row]
-	release                                 *lane[bool]
+	acquire, insert, refresh, get *lane[Row]
+	release                       *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -92,15 +95,6 @@ func newLanes(s *Store) *lanes {
 			scan:    scanRow,
 			scanOne: scanNumbered,
 		}),
-		handOver: newLane(s, kind[Row]{
-			one: func(r request) (string, []any) {
-				return r.shape.statements.handOver, r.withOwner(r.id, r.ttl, r.generation)
-			},
-			many:    func(st *statements) string { return st.handOverMany },
-			columns: refreshColumns,
-			scan:    scanRow,
-			scanOne: scanNumbered,
-		}),
 		get: newLane(s, kind[Row]{
 			one:     func(r request) (string, []any) { return r.shape.statements.get, []any{r.id} },
 			many:    func(st *statements) string { return st.getMany },
@@ -139,14 +133,6 @@ func newLanes(s *Store) *lanes {
 			},
 		}),
 	}
-}
-
-func (l *lanes) wait() {
-	for _, l := range []*lane[Row]{l.acquire, l.insert, l.refresh, l.handOver, l.get} {
-		l.batcher.Wait()
-	}
-
-	l.release.batcher.Wait()
 }
 
 // withOwner are arguments; the owner goes last, where the table has that column.
@@ -209,6 +195,15 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 
 			return answer[T]{err: ended(ctx)}
 		},
+		Late: l.late,
+		Go: func(run func()) {
+			s.detached.add()
+
+			go func() {
+				defer s.detached.done()
+				run()
+			}()
+		},
 		Compare:  func(a, b request) int { return cmp.Compare(a.id, b.id) },
 		Limit:    batchLimit,
 		Patience: patience,
@@ -231,7 +226,7 @@ func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
 }
 
 func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
-	if alone || req.seen != 0 {
+	if alone || req.seen != 0 || req.hold != 0 { // which the statement for many has no place for
 		return l.askOne(ctx, req)
 	}
 
@@ -311,6 +306,12 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 			i = indexOf(reqs, row.id)
 		}
 
+		if i < 0 {
+			l.mistake(answers)
+
+			continue
+		}
+
 		values[k] = row.value
 		answers[i].rows = values[k : k+1 : k+1]
 	}
@@ -320,18 +321,37 @@ func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
 	return askDriver(ctx, l.store, func() (prepared, bool) { return l.statement(reqs), true }, l.kind.scanOne())
 }
 
-// indexOf is the first of the sorted requests for the lock.
-func indexOf(reqs []request, id string) int {
-	lo, hi := 0, len(reqs)
-	for lo < hi {
-		if mid := (lo + hi) / 2; reqs[mid].id < id {
-			lo = mid + 1
-		} else {
-			hi = mid
+// mistake answers requests of which one was carried out, and nobody can say which: the
+// table changes ids as they are written.
+func (l *lane[T]) mistake(answers []answer[T]) {
+	for i := range answers {
+		if len(answers[i].rows) == 0 {
+			answers[i].outcome, answers[i].err = unknown, errStrangeID
 		}
 	}
+}
 
-	return lo
+var errStrangeID = errors.New("pglocker: the table shows another lock_id than was written")
+
+// late gives up a grant whose caller has left.
+func (l *lane[T]) late(req request, a answer[T]) {
+	if len(a.rows) == 0 || !req.discard || l.store.late == nil {
+		return
+	}
+
+	if row, ok := any(a.rows[0]).(Row); ok {
+		l.store.late(req.id, Result{Verdict: Granted, Row: row, Sent: a.sent}, time.Duration(req.ttl)*time.Microsecond)
+	}
+}
+
+// indexOf is the first of the sorted requests for the lock, or -1.
+func indexOf(reqs []request, id string) int {
+	i, found := slices.BinarySearchFunc(reqs, id, func(r request, id string) int { return cmp.Compare(r.id, id) })
+	if !found {
+		return -1
+	}
+
+	return i
 }
 
 // arrayColumns are the columns of the arrays that a statement for several locks is

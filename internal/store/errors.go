@@ -124,14 +124,25 @@ func retriable(err error) bool {
 	return code == codeSerializationFailure || code == codeDeadlockDetected
 }
 
-// divisible reports whether an error may be due to one of several requests in a
-// statement, and the others would succeed without it: what is wrong with a value, a
-// constraint or a trigger, and what runs beside one of the rows.
+// divisible reports whether a refusal may be due to one of several requests in a
+// statement, and the others would succeed without it. Most may: what is wrong with a
+// value, a constraint, a policy, a trigger, what takes too long or runs beside one of
+// the rows. The others are about the table or the server as a whole.
 func divisible(err error) bool {
-	code := sqlState(err)
+	switch code := sqlState(err); code {
+	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
+		codeInvalidStatementName, codeDuplicateStatement:
+		return false
+	default:
+		// Connections, authorization, catalogs, resources, limits, operators, systems.
+		for _, class := range []string{"08", "28", "3D", "53", "54", "57P", "58"} {
+			if strings.HasPrefix(code, class) {
+				return false
+			}
+		}
+	}
 
-	return retriable(err) || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "23") ||
-		strings.HasPrefix(code, "P0")
+	return true
 }
 
 // explain gives an error of the server the name under which pglocker's users

@@ -56,7 +56,7 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 
 	lane := map[string]*lane[Row]{
 		"acquire": s.lanes.acquire, "insert": s.lanes.insert, "refresh": s.lanes.refresh,
-		"hand over": s.lanes.handOver, "get": s.lanes.get,
+		"get": s.lanes.get,
 	}[verb]
 
 	for i, a := range lane.askMany(ctx, take) {

@@ -129,20 +129,22 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 // State is a state of a lock that a request goes by.
 type State struct {
 	Generation int64
-	// FreeSince is since when the lock was free in that state, by the database's clock;
-	// zero if it was held, or if that isn't known. A crash may have undone a release,
-	// and the next grant have got its generation: a tenure that began later is not this
-	// state. Without the columns it takes, it is ignored, and releases are flushed.
-	FreeSince time.Time
+	// Until is what that state showed as the end of the lease, zero if that isn't known or
+	// the state was that of a grant. A crash may have undone a release, and the next
+	// grant have got its generation: a tenure that began after Until is not this state.
+	// Without the columns it takes, it is ignored, and releases are flushed.
+	Until time.Time
 }
 
-// seen is FreeSince for a statement.
+// Dated reports whether the state goes by more than its generation.
+func (s *Store) Dated(st State) bool { return s.Full() && !st.Until.IsZero() }
+
 func (st State) seen(sh *shape) int64 {
-	if !sh.full || st.FreeSince.IsZero() {
+	if !sh.full || st.Until.IsZero() {
 		return 0
 	}
 
-	return st.FreeSince.UnixMicro()
+	return st.Until.UnixMicro()
 }
 
 // Refresh grants the lock to owner for ttl if it is in the given state, held or not.
@@ -153,29 +155,31 @@ func (s *Store) Refresh(ctx context.Context, id string, state State, owner strin
 		return Result{}, err
 	}
 
-	return s.swap(ctx, sh, s.lanes.refresh, id, state, owner, ttl, margin)
+	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl, keep: true}
+
+	return g.swap(ctx, state, margin)
 }
 
-// HandOver is [Store.Refresh] for another owner than the one that holds the lock:
-// a release and the grant to the next in one statement.
+// HandOver is [Store.Refresh] for another owner than the one that holds the lock: a
+// release and the grant to the next in one statement.
 func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 
-	return s.swap(ctx, sh, s.lanes.handOver, id, State{Generation: generation}, owner, ttl, margin)
+	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
+
+	return g.swap(ctx, State{Generation: generation}, margin)
 }
 
-// swap runs a granting statement that goes by generation.
-func (s *Store) swap(
-	ctx context.Context, sh *shape, l *lane[Row], id string, state State, owner string, ttl, margin time.Duration,
-) (Result, error) {
-	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
+// swap grants by a state.
+func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Result, error) {
+	s, sh := g.store, g.shape
 	alone := false
 
 	for {
-		res, granted, err := g.try(ctx, l, state, alone)
+		res, granted, err := g.try(ctx, s.lanes.refresh, state, alone)
 		if err != nil {
 			return Result{}, err
 		}
@@ -190,7 +194,7 @@ func (s *Store) swap(
 			continue
 		}
 
-		seen, err := s.get(ctx, sh, id)
+		seen, err := s.get(ctx, sh, g.id)
 		if err != nil {
 			return Result{}, g.doubt(err)
 		}
@@ -220,6 +224,9 @@ type grant struct {
 	id    string
 	owner string
 	ttl   time.Duration
+	// keep: the grant extends a lease under which the caller may be working, even if it
+	// doesn't wait for the answer.
+	keep bool
 
 	// doubtful: a reply was lost, so the row may already name this owner.
 	doubtful bool
@@ -255,7 +262,7 @@ func (g *grant) doubt(err error) error {
 func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) (Result, bool, error) {
 	req := request{
 		shape: g.shape, id: g.id, owner: g.owner, ttl: Microseconds(g.ttl),
-		generation: state.Generation, seen: state.seen(g.shape),
+		generation: state.Generation, seen: state.seen(g.shape), discard: !g.keep,
 	}
 
 	for n := 1; ; n++ {

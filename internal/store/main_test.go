@@ -61,5 +61,5 @@ func newStore(t *testing.T, driver string) (*store.Store, *sql.DB) {
 		t.Fatal(err)
 	}
 
-	return store.New(db, table), db
+	return store.New(db, table, nil), db
 }

@@ -79,7 +79,7 @@ SELECT part
 // Migrate makes the table, or adds what an older one lacks. Where nothing is
 // missing it only reads the catalogs.
 func Migrate(ctx context.Context, db *sql.DB, table Table) error {
-	s := New(db, table)
+	s := New(db, table, nil)
 	s.unnamed.Store(true) // each text is sent once
 
 	missing, err := s.missing(ctx, db)

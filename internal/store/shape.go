@@ -20,17 +20,18 @@ type shape struct {
 // locker made before its table works as soon as the table is there.
 type shapeCache struct {
 	found atomic.Pointer[shape]
-	// looking is full while somebody looks.
+	// looking is full while enough of them look. More than one may: its connection may be
+	// dead without anybody knowing.
 	looking chan struct{}
 }
 
-func newShapeCache() *shapeCache { return &shapeCache{looking: make(chan struct{}, 1)} }
+func newShapeCache() *shapeCache { return &shapeCache{looking: make(chan struct{}, 4)} }
 
 func (c *shapeCache) get() *shape      { return c.found.Load() }
 func (c *shapeCache) set(found *shape) { c.found.Store(found) }
 
-// shapeOf returns the table's shape, from memory after the first time. Of several
-// first callers one looks it up, and the others wait for it.
+// shapeOf returns the table's shape, from memory after the first time. Of many first
+// callers a few look it up, and the others wait for them.
 func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	if found := s.shape.get(); found != nil {
 		return found, nil
@@ -75,8 +76,9 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 
 // column is one of the table's columns.
 type column struct {
-	name, kind, category string
-	unique               bool
+	// base is what kind is a domain over, or kind itself.
+	name, kind, base, category string
+	unique                     bool
 }
 
 // canHoldLocks checks the three columns that every lock table has. Without a
@@ -91,7 +93,7 @@ func (s *Store) canHoldLocks(columns map[string]column) error {
 	id, generation, expiresAt := columns["lock_id"], columns["generation"], columns["expires_at"]
 
 	switch {
-	case id.category != "S" || id.kind == "character" || id.kind == "name":
+	case id.category != "S" || id.base == "character" || id.base == "name":
 		return fmt.Errorf("%w: lock_id of %s is %s, it must be text", ErrInvalidTable, s.table, id.kind)
 	case !id.unique:
 		return fmt.Errorf("%w: %s has no primary key or unique index on lock_id alone", ErrInvalidTable, s.table)
@@ -108,7 +110,7 @@ func (s *Store) canHoldLocks(columns map[string]column) error {
 // columns reads what the catalogs say of the table's columns.
 func (s *Store) columns(ctx context.Context) (map[string]column, error) {
 	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(from scanner) (c column, err error) {
-		err = from.Scan(&c.name, &c.kind, &c.category, &c.unique)
+		err = from.Scan(&c.name, &c.kind, &c.base, &c.category, &c.unique)
 
 		return c, err
 	})
@@ -153,14 +155,14 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 // statements are the SQL texts for one table.
 type statements struct {
 	// grants
-	acquire, insert, refresh, refreshSeen, handOver, try, claim string
+	acquire, insert, refresh, refreshSeen, try, claim string
 	// settling of unknown grants
 	confirm, giveBack, giveBackLast string
 
 	create, get, release, releaseSeen, renew, held string
 
 	// for several locks at once
-	acquireMany, insertMany, refreshMany, handOverMany, releaseMany, getMany string
+	acquireMany, insertMany, refreshMany, releaseMany, getMany string
 }
 
 // render fills the table's name and the type of its ids into the texts, and takes out
@@ -216,23 +218,21 @@ func render(table Table, full, floor bool, idKind string) statements {
 	}
 
 	st := statements{
-		acquire:  optional(sqlAcquire, sqlAcquireOwner),
-		refresh:  optional(seen(sqlRefresh, "", ""), sqlRefreshOwner),
-		handOver: optional(sqlHandOver, sqlHandOverOwner),
-		try:      optional(sqlTry, sqlAcquireOwner),
-		release:  optional(seen(sqlRelease, "", ""), sqlReleaseOwner),
-		create:   replace(sqlCreate),
-		get:      replace(sqlGet),
-		renew:    many(renewColumns, sqlRenew, ""),
-		held:     many(heldColumns, sqlHeld, ""),
-		insert:   replace(sqlInsert),
+		acquire: optional(sqlAcquire, sqlAcquireOwner),
+		refresh: optional(seen(sqlRefresh, "", ""), sqlRefreshOwner),
+		try:     optional(sqlTry, sqlAcquireOwner),
+		release: optional(seen(sqlRelease, "", ""), sqlReleaseOwner),
+		create:  replace(sqlCreate),
+		get:     replace(sqlGet),
+		renew:   many(renewColumns, sqlRenew, ""),
+		held:    many(heldColumns, sqlHeld, ""),
+		insert:  replace(sqlInsert),
 
-		acquireMany:  many(acquireColumns, sqlAcquireMany, sqlAcquireManyOwner),
-		insertMany:   many(acquireColumns, sqlInsertMany, ""),
-		refreshMany:  many(refreshColumns, sqlRefreshMany, sqlRefreshManyOwner),
-		handOverMany: many(refreshColumns, sqlRefreshMany, sqlAcquireManyOwner),
-		releaseMany:  many(releaseColumns, sqlReleaseMany, sqlReleaseOwner),
-		getMany:      many(getColumns, sqlGetMany, ""),
+		acquireMany: many(acquireColumns, sqlAcquireMany, sqlAcquireManyOwner),
+		insertMany:  many(acquireColumns, sqlInsertMany, ""),
+		refreshMany: many(refreshColumns, sqlRefreshMany, sqlAcquireManyOwner),
+		releaseMany: many(releaseColumns, sqlReleaseMany, sqlReleaseOwner),
+		getMany:     many(getColumns, sqlGetMany, ""),
 	}
 
 	if full {

@@ -29,12 +29,19 @@ const sqlDurable = `CASE WHEN current_setting('synchronous_commit') NOT IN ('on'
 // columns it is {durable}: see sqlSeen.
 const sqlLazy = `set_config('synchronous_commit', 'off', true)`
 
-// sqlColumns lists the columns of the table $1, none if it isn't there: name, type,
-// the type's category, and whether a unique index makes sure, at once and for all
+// sqlColumns lists the columns of the table $1, none if it isn't there: name, type, the
+// type that it is a domain over, if it is one, the type's category, and whether a unique index makes sure, at once and for all
 // rows, that no two have the same value.
 const sqlColumns = `
 SELECT a.attname::text,
        pg_catalog.format_type(a.atttypid, NULL),
+       (WITH RECURSIVE b AS (
+            SELECT a.atttypid AS oid
+             UNION ALL
+            SELECT d.typbasetype FROM b JOIN pg_catalog.pg_type AS d ON d.oid = b.oid WHERE d.typtype = 'd')
+        SELECT pg_catalog.format_type(b.oid, NULL)
+          FROM b JOIN pg_catalog.pg_type AS d ON d.oid = b.oid
+         WHERE d.typtype <> 'd'),
        t.typcategory::text,
        EXISTS (SELECT
                  FROM pg_catalog.pg_index AS i
@@ -71,12 +78,12 @@ const sqlAcquireOwner = `,
 // asks alone. A row that was changed between the snapshot and its lock is passed
 // over as well: its ctid leads to a version that the snapshot doesn't show. Two
 // requests for the same row get it one after the other, and the second finds it
-// changed. {n} is the request's number, from 1.
+// changed. The column n is the request's number, from 1. A ctid is one of a table: of
+// a partition, where the user's table has some.
 //
 // The rows are looked up one by one, whatever the planner thinks of the table: a
 // LATERAL subquery that locks can't be turned into a join. The clock and the floor
-// are read once, before anything is locked; since nothing waits, that is the start
-// of the lease.
+// are read once for all.
 
 // sqlAcquireMany is sqlAcquire for the arrays $1 (ids), $2 (microseconds) and, with
 // six columns, $3 (owners).
@@ -84,9 +91,9 @@ const sqlAcquireMany = `
 WITH c AS MATERIALIZED (
     SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
 ), free AS MATERIALIZED (
-    SELECT l.row_version, r.*
+    SELECT l.part, l.row_version, r.*
       FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.ctid AS row_version
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
                       FROM {table} AS l
                      WHERE l.lock_id = r.lock_id
                        AND l.expires_at <= clock_timestamp()
@@ -97,6 +104,7 @@ UPDATE {table} AS l
        expires_at = c.now + r.ttl * interval '1 microsecond'{optional}
   FROM free AS r, c
  WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
 RETURNING {row}, r.n`
 
 const sqlAcquireManyOwner = `,
@@ -120,10 +128,13 @@ ON CONFLICT DO NOTHING
 RETURNING {row}, {durable}`
 
 // sqlInsertMany is sqlInsert for the arrays of sqlAcquireMany. What it returns is told
-// apart by the id, of which it inserts the first.
+// apart by the id, of which it inserts the first. It can't pass over a lock that a
+// transaction creates which has not ended: it waits for that one for a moment, and then
+// fails with 55P03.
 const sqlInsertMany = `
 WITH c AS MATERIALIZED (
-    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
+    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable,
+           set_config('lock_timeout', '20ms', true) AS patience
 )
 INSERT INTO {table} AS l (lock_id, generation, expires_at)
 SELECT r.lock_id, greatest(2, c.floor), c.now + r.ttl * interval '1 microsecond'
@@ -134,7 +145,8 @@ RETURNING {row}, l.lock_id`
 // sqlInsertManyFull is sqlInsertMany for the six-column table.
 const sqlInsertManyFull = `
 WITH c AS MATERIALIZED (
-    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
+    SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable,
+           set_config('lock_timeout', '20ms', true) AS patience
 )
 INSERT INTO {table} AS l (lock_id, generation, expires_at, owner, acquired_at)
 SELECT r.lock_id, greatest(2, c.floor), c.now + r.ttl * interval '1 microsecond', r.owner, c.now
@@ -143,7 +155,8 @@ ON CONFLICT DO NOTHING
 RETURNING {row}, l.lock_id`
 
 // sqlRefresh: generation $3, held or not -> held by $4 for $2 microseconds, with
-// the next generation. A compare-and-swap. It locks one row, and waits for it.
+// the next generation. A compare-and-swap, and for another owner a hand-over: a
+// release and the grant to the next, in one. It locks one row, and waits for it.
 const sqlRefresh = `
 UPDATE {table} AS l
    SET generation = {next},
@@ -154,8 +167,7 @@ RETURNING {row}, {durable}`
 
 const sqlRefreshOwner = `,
        owner = $4,
-       acquired_at = CASE WHEN l.expires_at > clock_timestamp() AND l.acquired_at IS NOT NULL
-                          THEN l.acquired_at ELSE clock_timestamp() END`
+       acquired_at = clock_timestamp()`
 
 // sqlSeen, in a refresh or a release, refuses a status from before the present tenure:
 // the status shows the lock free since {seen}, in microseconds, and the tenure began
@@ -165,15 +177,15 @@ const sqlSeen = `
    AND (l.acquired_at IS NULL
         OR (extract(epoch FROM l.acquired_at) * 1000000)::bigint <= {seen}::bigint)`
 
-// sqlRefreshMany is sqlRefresh, and sqlHandOver, for the arrays $1 (ids), $2
+// sqlRefreshMany is sqlRefresh for the arrays $1 (ids), $2
 // (microseconds), $3 (generations) and, with six columns, $4 (owners).
 const sqlRefreshMany = `
 WITH c AS MATERIALIZED (
     SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
 ), found AS MATERIALIZED (
-    SELECT l.row_version, r.*
+    SELECT l.part, l.row_version, r.*
       FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.ctid AS row_version
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
                       FROM {table} AS l
                      WHERE l.lock_id = r.lock_id
                        AND l.generation = r.generation
@@ -184,12 +196,8 @@ UPDATE {table} AS l
        expires_at = c.now + r.ttl * interval '1 microsecond'{optional}
   FROM found AS r, c
  WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
 RETURNING {row}, r.n`
-
-const sqlRefreshManyOwner = `,
-       owner = r.owner,
-       acquired_at = CASE WHEN l.expires_at > c.now AND l.acquired_at IS NOT NULL
-                          THEN l.acquired_at ELSE c.now END`
 
 // sqlConfirm settles a grant whose reply was lost: it writes the row that the
 // grant to $2 left, unchanged, so that its own commit, awaited, covers that of
@@ -267,9 +275,9 @@ const sqlReleaseMany = `
 WITH c AS MATERIALIZED (
     SELECT clock_timestamp() AS now, {floor} AS floor, {lazy} AS lazy
 ), held AS MATERIALIZED (
-    SELECT l.row_version, r.n
+    SELECT l.part, l.row_version, r.n
       FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.ctid AS row_version
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
                       FROM {table} AS l
                      WHERE l.lock_id = r.lock_id
                        AND l.generation = r.generation
@@ -280,21 +288,8 @@ UPDATE {table} AS l
        expires_at = c.now{optional}
   FROM held AS r, c
  WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
 RETURNING {notify}, r.n`
-
-// sqlHandOver: generation $3 -> held by $4 for $2 microseconds. A release and the
-// grant to the next, in one. It locks one row, and waits for it.
-const sqlHandOver = `
-UPDATE {table} AS l
-   SET generation = {next},
-       expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'{optional}
- WHERE l.lock_id = $1
-   AND l.generation = $3::bigint
-RETURNING {row}, {durable}`
-
-const sqlHandOverOwner = `,
-       owner = $4,
-       acquired_at = clock_timestamp()`
 
 // sqlTry is sqlAcquire that tells what stands in the way: it returns one row, the
 // granted one, or else the row as this statement's snapshot shows it, or none if
@@ -352,9 +347,9 @@ const sqlRenew = `
 WITH c AS MATERIALIZED (
     SELECT {durable} AS durable
 ), due AS MATERIALIZED (
-    SELECT l.row_version, r.*
+    SELECT l.part, l.row_version, r.*
       FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.ctid AS row_version
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
                       FROM {table} AS l
                      WHERE l.lock_id = r.lock_id
                        AND l.generation = r.generation
@@ -365,6 +360,7 @@ UPDATE {table} AS l
    SET expires_at = greatest(l.expires_at, clock_timestamp() + r.ttl * interval '1 microsecond')
   FROM due AS r, c
  WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
 RETURNING r.n, l.expires_at`
 
 // sqlHeld lists those of the arrays $1 (ids) and $2 (generations) that are still

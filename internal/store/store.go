@@ -35,10 +35,16 @@ type Store struct {
 	detached *counter
 
 	lanes *lanes
+	late  LateFunc
 }
 
+// LateFunc is told of a grant that came when its caller had left: whose generation it is
+// is nobody's concern any more. It is called from a goroutine of the Store, and must
+// return soon.
+type LateFunc func(id string, granted Result, ttl time.Duration)
+
 // New returns a Store that uses db, which stays the caller's. It sends nothing.
-func New(db *sql.DB, table Table) *Store {
+func New(db *sql.DB, table Table, late LateFunc) *Store {
 	_, isPgx := db.Driver().(*stdlib.Driver)
 
 	s := &Store{
@@ -49,6 +55,7 @@ func New(db *sql.DB, table Table) *Store {
 		pq:       isPq(db),
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
+		late:     late,
 	}
 	s.lanes = newLanes(s)
 
@@ -112,12 +119,9 @@ func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
 // generation $2 holds the lock $1.
 func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
 
-// Wait returns when no statement that was left behind is still under way. It must
-// not be called while requests may still come.
-func (s *Store) Wait() {
-	s.lanes.wait()
-	s.detached.wait()
-}
+// Wait returns when no statement is under way that served several or was left behind, on
+// this handle or on another.
+func (s *Store) Wait() { s.detached.wait() }
 
 // Full reports whether grants carry the name of their owner: false also while
 // the table has not been looked at.

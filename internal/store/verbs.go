@@ -63,7 +63,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 
 	var (
 		req   = request{shape: sh, id: id, generation: state.Generation, seen: state.seen(sh), hold: Microseconds(hold)}
-		alone = req.hold > 0 // a hold is written durably, which the others need not wait for
+		alone bool
 		doubt error
 	)
 
@@ -74,7 +74,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		}
 
 		if a.outcome == unknown {
-			doubt = a.err
+			doubt, alone = a.err, true // it has to be settled, and not to be passed over
 			if n < sendAttempts && pause(ctx, n) {
 				continue
 			}
