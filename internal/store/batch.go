@@ -299,6 +299,7 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 	}
 
 	values := make([]T, len(a.rows))
+	strange := false
 
 	for k, row := range a.rows {
 		i := int(row.number) - 1
@@ -307,13 +308,17 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 		}
 
 		if i < 0 {
-			l.mistake(answers)
+			strange = true
 
 			continue
 		}
 
 		values[k] = row.value
 		answers[i].rows = values[k : k+1 : k+1]
+	}
+
+	if strange {
+		l.mistake(answers)
 	}
 }
 

@@ -3,7 +3,9 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +22,7 @@ var shapes = map[string]string{
 	"varchar":       "varchar(1024)",
 	"collation":     `text COLLATE "und-x-icu"`,
 	"domain":        "id",
+	"partitions":    "text, partitioned",
 }
 
 // eachShape runs a test for each driver and shape.
@@ -38,8 +41,23 @@ func eachShape(t *testing.T, test func(t *testing.T, s *store.Store, db *sql.DB)
 				db := contract.Open(t, driver, databases.NewDatabase(t).String())
 				contract.Exec(t, db, "CREATE DOMAIN id AS text")
 				contract.Exec(t, db, "CREATE SCHEMA pglocker")
-				contract.Exec(t, db, "CREATE TABLE "+table.String()+" (lock_id "+kind+
-					" PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+
+				kind, partitioned := strings.CutSuffix(kind, ", partitioned")
+				create := []string{"CREATE TABLE " + table.String() + " (lock_id " + kind +
+					" PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)"}
+
+				if partitioned { // with rows at the same places of each
+					create[0] += " PARTITION BY HASH (lock_id)"
+					for i := range 4 {
+						create = append(create, fmt.Sprintf(
+							"CREATE TABLE pglocker.part_%d PARTITION OF %s FOR VALUES WITH (MODULUS 4, REMAINDER %d)", i, table, i))
+					}
+				}
+
+				for _, text := range create {
+					contract.Exec(t, db, text)
+				}
+
 				test(t, store.New(db, table, nil), db)
 			})
 		})
@@ -79,6 +97,18 @@ func TestTogether(t *testing.T) {
 		}
 
 		all := make(map[string]bool)
+
+		// Nobody asks for these, and nobody may get them.
+		for i := range 64 {
+			if _, err := s.Acquire(ctx, fmt.Sprint("other ", i), "other", time.Hour, margin); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		others := func() []string {
+			return column[string](t, db, "SELECT t::text FROM "+table.String()+" AS t WHERE lock_id LIKE 'other%' ORDER BY lock_id")
+		}
+		before := others()
 
 		ask("acquire", asked)
 		expectMatched(t, "acquire of what isn't there", asked, nil)
@@ -127,6 +157,26 @@ func TestTogether(t *testing.T) {
 
 		ask("release", asked)
 		expectMatched(t, "release", asked, some)
+
+		var renewals []store.Renewal
+		for _, a := range asked {
+			renewals = append(renewals, store.Renewal{LockID: a.ID, Generation: a.Generation + 1, TTL: time.Hour})
+		}
+
+		renewed, _, err := s.Renew(ctx, renewals)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		for i, r := range renewed {
+			if held := !some[renewals[i].LockID]; (r.State == store.Renewed) != held {
+				t.Errorf("renewal of %q: %+v, held %t", renewals[i].LockID, r, held)
+			}
+		}
+
+		if after := others(); !slices.Equal(before, after) {
+			t.Errorf("others were %q and are %q", before, after)
+		}
 
 		ask("get", asked)
 
@@ -254,20 +304,28 @@ func TestLockedRowDelaysNobody(t *testing.T) {
 			}
 		}
 
-		// The whole way: while it waits, others come and go.
+		// The whole way. One that is alone waits for the row itself; those that come
+		// meanwhile go together behind it, are passed over, and then wait as well. All the
+		// while others come and go.
 		type outcome struct {
 			res store.Result
 			err error
 		}
 
-		waiting := make(chan outcome, 1)
+		waiting := make(chan outcome, 4)
+		ask := func(call func() (store.Result, error)) {
+			go func() {
+				res, err := call()
+				waiting <- outcome{res, err}
+			}()
+		}
+		acquire := func() (store.Result, error) { return s.Acquire(ctx, busy, "me", ttl, margin) }
 
-		go func() {
-			res, err := s.Acquire(ctx, busy, "me", ttl, margin)
-			waiting <- outcome{res, err}
-		}()
-
-		awaitBlocked(t, db)
+		ask(acquire)
+		awaitWaiters(t, db, 1)
+		ask(acquire)
+		ask(acquire)
+		awaitWaiters(t, db, 3)
 
 		var group sync.WaitGroup
 		for _, a := range asked {
@@ -303,9 +361,81 @@ func TestLockedRowDelaysNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if o := <-waiting; o.err != nil || o.res.Verdict != store.Granted {
-			t.Errorf("after the row was let go: %+v, %v", o.res, o.err)
+		var granted store.Result
+
+		for range 3 {
+			switch o := <-waiting; {
+			case o.err != nil:
+				t.Errorf("after the row was let go: %v", o.err)
+			case o.res.Verdict == store.Granted && granted.Verdict == 0:
+				granted = o.res
+			case o.res.Verdict != store.Busy:
+				t.Errorf("after the row was let go: %+v, and %+v was granted", o.res, granted)
+			}
 		}
+
+		if granted.Verdict == 0 {
+			t.Fatal("nobody was granted the row that was let go")
+		}
+
+		// The same for what goes by generation: while one waits alone for a row, those
+		// behind it go together, and are passed over for theirs.
+		generations := map[string]int64{busy: granted.Row.Generation}
+
+		for _, id := range []string{"lock 08", "lock 09"} {
+			res, err := s.Acquire(ctx, id, "me", ttl, margin)
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			generations[id] = res.Row.Generation
+		}
+
+		for verb, call := range map[string]func(id string, state store.State) (store.Result, error){
+			"refresh": func(id string, state store.State) (store.Result, error) {
+				return s.Refresh(ctx, id, state, "me", ttl, margin)
+			},
+			"release": func(id string, state store.State) (store.Result, error) { return s.Release(ctx, id, state, 0) },
+		} {
+			var strangers []*sql.Tx
+			for id := range generations {
+				strangers = append(strangers, lockRow(t, db, id))
+			}
+
+			n := 0
+			for id, generation := range generations {
+				ask(func() (store.Result, error) { return call(id, store.State{Generation: generation}) })
+
+				if n++; n == 1 {
+					awaitWaiters(t, db, 1)
+				}
+			}
+
+			awaitWaiters(t, db, len(generations))
+
+			for _, tx := range strangers {
+				if err := tx.Rollback(); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			for id := range generations {
+				if o := <-waiting; o.err != nil || o.res.Verdict != store.Granted {
+					t.Errorf("%s after its row was let go: %+v, %v", verb, o.res, o.err)
+				}
+
+				generations[id]++
+			}
+		}
+	})
+}
+
+// awaitWaiters returns when so many statements on the database wait for a lock.
+func awaitWaiters(t *testing.T, db *sql.DB, n int) {
+	t.Helper()
+	contract.Await(t, fmt.Sprint(n, " statements wait for a lock"), func() bool {
+		return contract.Query[int](t, db, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock'`) == n
 	})
 }
 
@@ -313,63 +443,161 @@ func TestLockedRowDelaysNobody(t *testing.T) {
 // that one; its neighbours are granted.
 func TestBadRequestFailsAlone(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
-		ctx := t.Context()
-		s, db := newStore(t, driver)
 
-		contract.Exec(t, db, "ALTER TABLE "+table.String()+" ADD CHECK (lock_id NOT LIKE 'bad%' OR generation < 2)")
-		contract.Exec(t, db, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-			$$ BEGIN RAISE EXCEPTION 'refused'; END $$`)
-		contract.Exec(t, db, `CREATE TRIGGER refuse BEFORE UPDATE ON `+table.String()+`
-			FOR EACH ROW WHEN (NEW.lock_id = 'bad 5') EXECUTE FUNCTION refuse()`)
+	refuse := func(how string) []string {
+		return []string{
+			`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ` + how + `; RETURN NEW; END $$`,
+			`CREATE TRIGGER refuse BEFORE UPDATE ON ` + table.String() + `
+				FOR EACH ROW WHEN (NEW.lock_id LIKE 'bad%') EXECUTE FUNCTION refuse()`,
+		}
+	}
 
-		var asked []*store.Asked
+	for name, setUp := range map[string][]string{
+		"constraint":     {"ALTER TABLE " + table.String() + " ADD CHECK (lock_id NOT LIKE 'bad%' OR generation < 2)"},
+		"trigger":        refuse("RAISE EXCEPTION 'refused'"),
+		"SQLSTATE":       refuse("RAISE EXCEPTION 'refused' USING ERRCODE = 'LK001'"),
+		"not privileged": refuse("RAISE EXCEPTION 'refused' USING ERRCODE = '42501'"), // as a policy has it
+		"timeout": append(refuse("PERFORM pg_sleep(5)"), `DO $$ BEGIN EXECUTE format(
+			'ALTER DATABASE %I SET statement_timeout = 300', current_database()); END $$`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachDriver(t, func(t *testing.T, driver string) {
+				ctx := t.Context()
+				url := databases.NewDatabase(t).String()
+				admin := contract.Open(t, driver, url)
 
-		want := make(map[string]bool)
+				if err := store.Migrate(ctx, admin, table); err != nil {
+					t.Fatal(err)
+				}
 
-		for i := range 32 {
-			id := fmt.Sprintf("good %d", i)
-			if i%5 == 0 {
-				id = fmt.Sprintf("bad %d", i)
-			}
+				for _, text := range setUp {
+					contract.Exec(t, admin, text)
+				}
 
-			if _, err := s.Create(ctx, id); err != nil {
-				t.Fatal(err)
-			}
+				s := store.New(contract.Open(t, driver, url), table, nil)
 
-			asked = append(asked, &store.Asked{ID: id, Owner: id, TTL: ttl})
-			want[id] = i%5 != 0
+				var asked []*store.Asked
+
+				good := make(map[string]bool)
+
+				for i := range 32 {
+					id := fmt.Sprintf("good %d", i)
+					if i == 5 || i == 20 {
+						id = fmt.Sprintf("bad %d", i)
+					}
+
+					if _, err := s.Create(ctx, id); err != nil {
+						t.Fatal(err)
+					}
+
+					asked = append(asked, &store.Asked{ID: id, Owner: id, TTL: ttl})
+					good[id] = i != 5 && i != 20
+				}
+
+				if err := store.AskTogether(ctx, s, "acquire", asked); err != nil {
+					t.Fatal(err)
+				}
+
+				for _, a := range asked {
+					if a.Matched != good[a.ID] || (a.Err == nil) != good[a.ID] || a.Unknown {
+						t.Errorf("%q: matched %t, %v; want matched %t", a.ID, a.Matched, a.Err, good[a.ID])
+					}
+				}
+
+				// The whole way, with whatever happens to go together.
+				contract.Exec(t, admin, "UPDATE "+table.String()+
+					" SET expires_at = clock_timestamp(), generation = 1 WHERE lock_id LIKE 'good%'")
+
+				var group sync.WaitGroup
+				for _, a := range asked {
+					group.Go(func() {
+						res, err := s.Acquire(ctx, a.ID, "me", ttl, margin)
+
+						if good[a.ID] && (err != nil || res.Verdict != store.Granted) {
+							t.Errorf("%s beside bad ones: %+v, %v", a.ID, res, err)
+						}
+
+						if !good[a.ID] && err == nil {
+							t.Errorf("%s: %+v, want the server's refusal", a.ID, res)
+						}
+					})
+				}
+
+				group.Wait()
+			})
+		})
+	}
+}
+
+// TestInsertsDelayNobody: a lock that a stranger creates in a transaction that doesn't
+// end holds up who asks for that lock, and nobody who asks together with him.
+func TestInsertsDelayNobody(t *testing.T) {
+	t.Parallel()
+	eachShape(t, func(t *testing.T, s *store.Store, db *sql.DB) {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+
+		stranger, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
 
-		if err := store.AskTogether(ctx, s, "acquire", asked); err != nil {
+		if _, err := stranger.ExecContext(ctx, "INSERT INTO "+table.String()+
+			" (lock_id, generation, expires_at) VALUES ('lock 3', 1, clock_timestamp())"); err != nil {
+			t.Fatal(err)
+		}
+
+		var (
+			asked []*store.Asked
+			free  = make(map[string]bool)
+		)
+
+		for i := range 8 {
+			id := fmt.Sprint("lock ", i)
+			asked = append(asked, &store.Asked{ID: id, Owner: id, TTL: ttl})
+			free[id] = i != 3
+		}
+
+		if err := store.AskTogether(ctx, s, "insert", asked); err != nil {
 			t.Fatal(err)
 		}
 
 		for _, a := range asked {
-			if a.Matched != want[a.ID] || (a.Err == nil) != want[a.ID] || a.Unknown {
-				t.Errorf("%q: matched %t, %v; want matched %t", a.ID, a.Matched, a.Err, want[a.ID])
+			if a.Matched != free[a.ID] || (a.Err == nil) != free[a.ID] || a.Unknown {
+				t.Errorf("%q: matched %t, %v; want matched %t", a.ID, a.Matched, a.Err, free[a.ID])
 			}
 		}
 
-		// The whole way, with whatever happens to go together.
-		contract.Exec(t, db, "UPDATE "+table.String()+" SET expires_at = clock_timestamp(), generation = 1 WHERE lock_id LIKE 'good%'")
+		if err := stranger.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
 
-		var group sync.WaitGroup
-		for _, a := range asked {
-			group.Go(func() {
-				res, err := s.Acquire(ctx, a.ID, "me", ttl, margin)
-
-				if want[a.ID] && (err != nil || res.Verdict != store.Granted) {
-					t.Errorf("%s beside bad ones: %+v, %v", a.ID, res, err)
-				}
-
-				if !want[a.ID] && err == nil {
-					t.Errorf("%s: %+v, want the server's refusal", a.ID, res)
-				}
-			})
+// TestStrangeIDs: where the table shows other ids than were written, nobody is told that
+// a lock of another was granted to him.
+func TestStrangeIDs(t *testing.T) {
+	t.Parallel()
+	eachShape(t, func(t *testing.T, s *store.Store, db *sql.DB) {
+		if contract.Query[string](t, db, "SELECT relkind::text FROM pg_class WHERE oid = '"+table.String()+"'::regclass") == "p" {
+			t.Skip("a trigger can't move a row to another partition")
 		}
 
-		group.Wait()
+		contract.Exec(t, db, `CREATE FUNCTION lower() RETURNS trigger LANGUAGE plpgsql AS
+			$$ BEGIN NEW.lock_id := lower(NEW.lock_id::text); RETURN NEW; END $$`)
+		contract.Exec(t, db, `CREATE TRIGGER lower BEFORE INSERT ON `+table.String()+` FOR EACH ROW EXECUTE FUNCTION lower()`)
+
+		asked := []*store.Asked{{ID: "A", Owner: "1", TTL: ttl}, {ID: "B", Owner: "2", TTL: ttl}, {ID: "c", Owner: "3", TTL: ttl}}
+		if err := store.AskTogether(t.Context(), s, "insert", asked); err != nil {
+			t.Fatal(err)
+		}
+
+		for _, a := range asked {
+			if own := a.ID == "c"; a.Matched != own || a.Unknown == own {
+				t.Errorf("%q: matched %t, unknown %t, %v", a.ID, a.Matched, a.Unknown, a.Err)
+			}
+		}
 	})
 }
 
@@ -455,6 +683,8 @@ func TestLostReplyOfMany(t *testing.T) {
 				}
 			case o.err == nil:
 				t.Errorf("%s: %+v, but nobody else asked for it", o.id, o.res)
+			case !errors.Is(o.err, store.ErrUnknownOutcome):
+				t.Errorf("%s: %v, want ErrUnknownOutcome", o.id, o.err)
 			}
 		}
 

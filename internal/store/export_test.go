@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -71,3 +72,15 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 
 // DB is the handle that the store is on.
 func (s *Store) DB() *sql.DB { return s.db }
+
+// Texts are all statements for a table of six columns or of three, by their names.
+func Texts(full bool) map[string]string {
+	st := reflect.ValueOf(render(Table{Schema: "s", Name: "t"}, full, true, "text"))
+	texts := make(map[string]string)
+
+	for i := range st.NumField() {
+		texts[st.Type().Field(i).Name] = st.Field(i).String()
+	}
+
+	return texts
+}
