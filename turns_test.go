@@ -294,3 +294,53 @@ func newLockerOver(t *testing.T, db *sql.DB) *pglocker.Locker {
 
 	return locker
 }
+
+// TestReleaseLockHandsOver: a lease that is released by hand goes to who waits in the
+// same Locker, in one statement, on three columns too.
+func TestReleaseLockHandsOver(t *testing.T) {
+	t.Parallel()
+
+	for _, columns := range []string{"six columns", "three columns"} {
+		t.Run(columns, func(t *testing.T) {
+			t.Parallel()
+
+			url := databases.NewDatabase(t).String()
+			db := contract.Open(t, "pgx", url)
+			w := contract.NewWatcher()
+			cfg := &pglocker.Config{Observer: w}
+
+			must(t, pglocker.MigrateDB(t.Context(), db, cfg))
+
+			if columns == "three columns" {
+				contract.Exec(t, db, `ALTER TABLE pglocker.lock_statuses
+					DROP COLUMN owner, DROP COLUMN acquired_at, DROP COLUMN contended_until`)
+			}
+
+			locker, err := pglocker.New(db, cfg)
+			must(t, err)
+
+			defer func() { must(t, locker.Close(context.Background())) }()
+
+			status, err := locker.AcquireLock(t.Context(), "a", time.Minute)
+			must(t, err)
+
+			granted := make(chan *pglocker.Lock, 1)
+
+			go func() {
+				lock, err := locker.Lock(t.Context(), "a", time.Minute)
+				if err != nil {
+					t.Error(err)
+				}
+
+				granted <- lock
+			}()
+
+			contract.Receive(t, "somebody waits", w.InLine())
+			must(t, locker.ReleaseLock(t.Context(), status))
+
+			if lock := contract.Receive(t, "the lock", granted); lock.Token() != status.Generation+1 {
+				t.Errorf("released %d and granted %d, want the next: one statement", status.Generation, lock.Token())
+			}
+		})
+	}
+}

@@ -695,3 +695,115 @@ func TestLostReplyOfMany(t *testing.T) {
 		t.Logf("%d of %d granted", granted, locks)
 	})
 }
+
+// TestLateGrants: a grant that comes when its caller has left is reported, one of each
+// caller that was told that the outcome isn't known; a refresh is not: its caller may
+// still be at work under the lease that it extends.
+func TestLateGrants(t *testing.T) {
+	t.Parallel()
+	eachShape(t, func(t *testing.T, _ *store.Store, db *sql.DB) {
+		late := make(chan string, 100)
+		s := store.New(db, table, func(id string, res store.Result, _ time.Duration) {
+			late <- fmt.Sprint(id, " ", res.Row.Generation)
+		})
+
+		contract.Exec(t, db, `CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+			$$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$`)
+
+		for _, id := range []string{"first", "a", "b", "c"} {
+			if _, err := s.Create(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		contract.Exec(t, db, `CREATE CONSTRAINT TRIGGER wait AFTER UPDATE ON `+table.String()+`
+			DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`)
+
+		barrier, err := db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		defer func() { _ = barrier.Close() }() // it is this test's alone
+
+		for verb, call := range map[string]func(ctx context.Context, id string) (store.Result, error){
+			"acquire": func(ctx context.Context, id string) (store.Result, error) {
+				return s.Acquire(ctx, id, "me "+id, ttl, margin)
+			},
+			"refresh": func(ctx context.Context, id string) (store.Result, error) {
+				seen, err := s.Get(context.WithoutCancel(ctx), id)
+				if err != nil {
+					return seen, err
+				}
+
+				return s.Refresh(ctx, id, store.State{Generation: seen.Row.Generation}, "me "+id, ttl, margin)
+			},
+		} {
+			contract.Exec(t, db, "ALTER TABLE "+table.String()+" DISABLE TRIGGER USER")
+			contract.Exec(t, db, "UPDATE "+table.String()+" SET generation = 1, expires_at = clock_timestamp()")
+			contract.Exec(t, db, "ALTER TABLE "+table.String()+" ENABLE TRIGGER USER")
+
+			if _, err := barrier.ExecContext(t.Context(), "SELECT pg_advisory_lock(42)"); err != nil {
+				t.Fatal(err)
+			}
+
+			type outcome struct {
+				res store.Result
+				err error
+			}
+
+			leaving, leave := context.WithCancel(t.Context())
+			defer leave()
+
+			outcomes := map[string]chan outcome{}
+			ask := func(ctx context.Context, id string) {
+				outcomes[id] = make(chan outcome, 1)
+
+				go func() {
+					res, err := call(ctx, id)
+					outcomes[id] <- outcome{res, err}
+				}()
+			}
+
+			ask(t.Context(), "first")
+			awaitWaiters(t, db, 1)
+			ask(leaving, "a")
+			ask(leaving, "b")
+			ask(t.Context(), "c")
+			awaitWaiters(t, db, 2)
+			leave()
+
+			for _, id := range []string{"a", "b"} {
+				if o := <-outcomes[id]; !errors.Is(o.err, store.ErrUnknownOutcome) {
+					t.Errorf("%s of %s, whose caller left: %+v, %v", verb, id, o.res, o.err)
+				}
+			}
+
+			if _, err := barrier.ExecContext(t.Context(), "SELECT pg_advisory_unlock(42)"); err != nil {
+				t.Fatal(err)
+			}
+
+			for _, id := range []string{"first", "c"} {
+				if o := <-outcomes[id]; o.err != nil || o.res.Verdict != store.Granted {
+					t.Errorf("%s of %s: %+v, %v", verb, id, o.res, o.err)
+				}
+			}
+
+			s.Wait()
+
+			want := []string{"a 2", "b 2"}
+			if verb == "refresh" {
+				want = nil
+			}
+
+			var got []string
+			for len(late) > 0 {
+				got = append(got, <-late)
+			}
+
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: late: %q, want %q", verb, got, want)
+			}
+		}
+	})
+}
