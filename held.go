@@ -39,9 +39,9 @@ func (h *heldLocks) remove(lk *Lock) {
 	delete(h.locks, lk)
 }
 
-// unlockersAtClose bounds how many locks are unlocked at once. It need not be
-// more than a small pool of connections can serve.
-const unlockersAtClose = 4
+// unlockersAtClose bounds how many locks are unlocked at once: as many as go together in
+// one statement.
+const unlockersAtClose = 512
 
 // close cancels the contexts of all locks and unlocks them.
 func (h *heldLocks) close(ctx context.Context) {

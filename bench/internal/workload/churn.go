@@ -30,7 +30,7 @@ func (b *Bench) Churn(ctx context.Context) error {
 	s, _, err := b.once(ctx, c, b.options(c, churnLocks), load{
 		goroutines: churnLocks,
 		slice:      time.Hour,
-		lock:       ownLock(churnLocks, churnLocks),
+		lock:       ownLock,
 		enough:     int64(b.Plan.ChurnPairs),
 	})
 	if err != nil {

@@ -213,10 +213,9 @@ func (b *Bench) record(key result.Key, s sample, more []result.Metric) {
 		time.Duration(metrics[1].Value).Round(time.Microsecond), time.Duration(metrics[2].Value).Round(time.Microsecond))
 }
 
-// ownLock gives each goroutine one lock for itself, evenly spread over a table.
-func ownLock(goroutines, locks int) func(goroutine, n int) int {
-	return func(goroutine, _ int) int { return goroutine * (locks / goroutines) }
-}
+// ownLock gives each goroutine one lock for itself, the first of the table: the same
+// locks, lying next to each other in the same way, however large the table is.
+func ownLock(goroutine, _ int) int { return goroutine }
 
 // Goroutines is the parameter of W2 and W5.
 func Goroutines(n int) string { return fmt.Sprintf("goroutines=%d", n) }

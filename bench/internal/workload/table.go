@@ -57,7 +57,7 @@ func (b *Bench) LargeTable(ctx context.Context) (err error) {
 			c := &contender.Pglocker{Server: b.Postgres, Table: t.table}
 			key := result.Key{Workload: "W5", Params: Locks(t.locks, goroutines), Contender: c.Name()}
 			entries = append(entries, entry{name: key.String(), run: func(ctx context.Context) error {
-				return b.measure(ctx, key, c, b.options(c, goroutines), b.load(goroutines, t.locks))
+				return b.measure(ctx, key, c, b.options(c, goroutines), b.load(goroutines))
 			}})
 		}
 
@@ -79,7 +79,7 @@ func (b *Bench) LargeTable(ctx context.Context) (err error) {
 		} {
 			key := result.Key{Workload: "W5", Params: UniformLocks(t.locks), Contender: c.Name()}
 			entries = append(entries, entry{name: key.String(), run: func(ctx context.Context) error {
-				l := b.load(uniformGoroutines, t.locks)
+				l := b.load(uniformGoroutines)
 				l.lock = anyLock(uniformGoroutines, t.locks)
 
 				return b.measure(ctx, key, c, b.options(c, uniformGoroutines), l)

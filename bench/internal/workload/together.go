@@ -37,7 +37,7 @@ func (b *Bench) distinct(ctx context.Context, workload, params string, goroutine
 	for _, c := range b.contenders {
 		key := result.Key{Workload: workload, Params: params, Contender: c.Name()}
 		e := entry{name: c.Name(), run: func(ctx context.Context) error {
-			return b.measure(ctx, key, c, b.options(c, goroutines), b.load(goroutines, b.Plan.SmallTable))
+			return b.measure(ctx, key, c, b.options(c, goroutines), b.load(goroutines))
 		}}
 
 		if !slices.Contains(compared, c.Name()) {
@@ -60,7 +60,7 @@ func (b *Bench) distinct(ctx context.Context, workload, params string, goroutine
 // about a second, with the slowest.
 const crowd = 4000
 
-func (b *Bench) load(goroutines, locks int) load {
+func (b *Bench) load(goroutines int) load {
 	warmUp, slice := b.Plan.PairWarmUp, b.Plan.PairSlice
 	if goroutines >= crowd {
 		warmUp, slice = 5*warmUp, 5*slice/2
@@ -70,7 +70,7 @@ func (b *Bench) load(goroutines, locks int) load {
 		goroutines: goroutines,
 		warmUp:     warmUp,
 		slice:      slice,
-		lock:       ownLock(goroutines, locks),
+		lock:       ownLock,
 	}
 }
 
@@ -126,7 +126,7 @@ func (b *Bench) tune(ctx context.Context) error {
 		best := 0.0
 
 		for _, size := range poolSizes[c.Name()] {
-			l := b.load(tuneGoroutines, b.Plan.SmallTable)
+			l := b.load(tuneGoroutines)
 			l.slice = b.Plan.TuneSlice
 
 			s, _, err := b.once(ctx, c, contender.Options{Pool: size}, l)
