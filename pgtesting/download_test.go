@@ -62,7 +62,7 @@ func downloading(t *testing.T, r *repository, cache string) ServerOption {
 	web := httptest.NewServer(r)
 	t.Cleanup(web.Close)
 	return func(o *serverOptions) {
-		o.folders = nil
+		o.binDir, o.folders = "", nil
 		o.cacheDir = cache
 		o.repository = web.URL + "/maven/"
 	}

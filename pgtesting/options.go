@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -48,11 +49,16 @@ func WithEnv(variable string) ServerOption {
 }
 
 // WithBinDir names the folder of the postgres and initdb to run, instead of the
-// newest that StartServer would find. When the test process is root, the account
-// that runs the server must be able to reach the folder.
+// newest that StartServer would find, and instead of those that the variable
+// PGTESTING_BIN_DIR names. When the test process is root, the account that runs the
+// server must be able to reach the folder.
 func WithBinDir(dir string) ServerOption {
 	return func(o *serverOptions) { o.binDir = dir }
 }
+
+// binDirVariable names the folder in the environment, so that the same tests can be
+// run on one version after another without a change to them.
+const binDirVariable = "PGTESTING_BIN_DIR"
 
 // WithProgress tells w, in whole lines, what takes long: a download under way.
 // Where PostgreSQL is installed nothing is written. StartServer writes from one
@@ -70,6 +76,7 @@ func WithBinaryRepository(url string) ServerOption {
 
 func newServerOptions(opts []ServerOption) (*serverOptions, error) {
 	o := &serverOptions{
+		binDir:   os.Getenv(binDirVariable),
 		progress: io.Discard,
 		users:    []string{"postgres", "nobody"},
 		parents:  temporaryFolders(),

@@ -51,8 +51,9 @@ type Server struct {
 // run programs on the machine can connect as that superuser: keep off machines
 // that are shared with people you don't trust.
 //
-// It runs the newest postgres of version 12 or later on PATH or in the usual
-// install folders. Where there is none it downloads one, once per user of the
+// It runs the postgres in the folder that the environment variable
+// PGTESTING_BIN_DIR names. Without that it runs the newest of version 12 or later
+// on PATH or in the usual install folders. Where there is none it downloads one, once per user of the
 // machine; WithProgress shows it. PostgreSQL refuses to run as root: there the
 // server runs as the user "postgres" if there is one, else as "nobody".
 //

@@ -313,6 +313,32 @@ func TestServerWithBinDir(t *testing.T) {
 	}
 }
 
+// TestServerWithBinDirVariable: the variable decides where no option does, and is no
+// suggestion: what it names is run or nothing is.
+func TestServerWithBinDirVariable(t *testing.T) {
+	shared := sharedServer(t)
+	t.Setenv("PGTESTING_BIN_DIR", "/nonexistent")
+
+	if s, err := StartServer(t.Context()); err == nil {
+		t.Errorf("started %s although the variable names no folder", s.BinDir())
+		_ = s.Stop()
+	}
+	if s := startServer(t, WithBinDir(shared.BinDir())); s.BinDir() != shared.BinDir() {
+		t.Errorf("with an option BinDir() = %s, want %s", s.BinDir(), shared.BinDir())
+	}
+
+	links := openTempDir(t)
+	for _, name := range []string{"postgres", "initdb"} {
+		if err := os.Symlink(filepath.Join(shared.BinDir(), name), filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PGTESTING_BIN_DIR", links)
+	if s := startServer(t); s.BinDir() != shared.BinDir() {
+		t.Errorf("by the variable BinDir() = %s, want %s", s.BinDir(), shared.BinDir())
+	}
+}
+
 func TestServerProgressIsSilentWithoutDownload(t *testing.T) {
 	var progress bytes.Buffer
 	startServer(t, WithProgress(&progress))
