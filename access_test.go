@@ -2,6 +2,7 @@ package pglocker_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -95,7 +96,7 @@ func TestPrivileges(t *testing.T) {
 		created, err := owners.CreateLock(ctx, "a")
 		must(t, err)
 
-		role := "pglocker_test_" + contract.Query[string](t, admin, "SELECT replace(gen_random_uuid()::text, '-', '')")
+		role := "pglocker_test_" + strings.ToLower(rand.Text())
 		contract.Exec(t, admin, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'secret'", role))
 		t.Cleanup(func() {
 			for _, text := range []string{"DROP OWNED BY " + role, "DROP ROLE " + role} {
