@@ -5,7 +5,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short cover bench bench-quick lint fmt clean postgres
+.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test-acc: ## The same with the race detector, shuffled, with a coverage profile
 test-short: ## Run the tests that need no database
 	$(GO) test -short ./...
 	cd bench && $(GO) test ./...
+
+test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MAJORS="12 18"
+	@GO=$(GO) .ci/matrix $(MAJORS)
 
 cover: coverage.out ## Show what the last test-acc covered
 	@$(GO) tool cover -func=coverage.out
