@@ -3,3 +3,15 @@ package pglocker
 // SetLocalRun sets how often in a row a lock is handed over inside the process
 // where others wait, before first use. Zero switches it off.
 func (l *Locker) SetLocalRun(n int) { l.localRun = n }
+
+// What requests are called, and who a name leads back to.
+var (
+	NameOf         = nameOf
+	ValidateLockID = validateLockID
+)
+
+// GrantName is the name of a request.
+func (l *Locker) GrantName() string { return l.grantName() }
+
+// Name is what the names of all requests of a Locker have in common.
+func (l *Locker) Name() string { return l.name }

@@ -9,11 +9,15 @@ import (
 	"time"
 )
 
-// TextArray and BigintArray are for tests on a server.
+// What these write is for tests on a server.
 var (
-	TextArray   = textArray
-	BigintArray = bigintArray
+	TextArray    = textArray
+	BigintArray  = bigintArray
+	QuoteLiteral = quoteLiteral
 )
+
+// SQLFloor is the expression for the floor of the server's timeline.
+const SQLFloor = sqlFloor
 
 // Asked is a request that goes with others in one statement, and its answer.
 type Asked struct {
