@@ -212,5 +212,9 @@ func (r row) String() string {
 		return "no row"
 	}
 
+	if r.expires == 0 { // see tidy
+		return fmt.Sprintf("row: gen %d, %s, over", r.gen, r.owner)
+	}
+
 	return fmt.Sprintf("row: gen %d, %s, until %d", r.gen, r.owner, r.expires)
 }

@@ -234,7 +234,7 @@ func (m *machine) fail(s *State, left image) {
 
 // faults are what happens to the server.
 func (m *machine) faults(s *State, yield yield) {
-	if s.cur != s.durable {
+	if s.cur != s.durable && (s.crashes < m.Crashes || s.promotions < m.Promotions) {
 		t := *s
 		t.durable = t.cur
 		yield("the server flushes its log", "", t, nil)
