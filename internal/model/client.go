@@ -173,7 +173,7 @@ func (m *machine) hear(s State, c int, yield yield) {
 		q.kind, q.phase, q.sent = k, sent, s.now
 
 		if k == confirm || k == settle { // it goes by the name alone
-			q.gen, q.ref = 0, 0
+			q.of, q.gen, q.ref = r.kind, 0, 0
 		}
 
 		q.answer = answer{}
@@ -216,10 +216,10 @@ func (m *machine) hear(s State, c int, yield yield) {
 	case r.ok:
 		broken := m.hold(&s, c, r, first)
 		yield("client %c hears that it is granted the lock", who(c), s, broken)
-	case r.kind == refresh:
+	case r.kind == refresh, r.of == refresh:
 		cl.holds = false
 		yield("client %c hears that its lease is another's", who(c), s, nil)
-	case r.kind == swap, r.kind == settle:
+	case r.kind == swap, r.kind == handOver, r.of == swap, r.of == handOver:
 		yield("client %c hears that the lock has moved on", who(c), s, nil)
 	case s.cur.row.there && s.cur.row.expires > s.clock():
 		// The look why it was refused.
@@ -428,9 +428,7 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 	cl.requests[slotMain], cl.doubt = request{}, false
 
 	switch {
-	case r.kind == handOver, r.kind == acquire, r.kind == settle:
-		cl.gives = r.name
-	case r.kind == confirm && !cl.holds:
+	case r.kind == handOver, r.kind == acquire, r.of == handOver, r.of == acquire:
 		cl.gives = r.name
 	case r.kind == release && m.mutant == BelieveUntilReleased:
 		cl.holds = false

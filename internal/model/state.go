@@ -131,7 +131,7 @@ const (
 	renew    //
 	release  //
 	handOver //
-	confirm  // of an acquire or a refresh
+	confirm  // of an acquire or a refresh, by its name
 	settle   // confirm, of a hand-over
 )
 
@@ -154,6 +154,8 @@ const (
 type request struct {
 	kind  kind
 	phase phase
+	// of is what a confirmation confirms.
+	of kind
 	// gen is the generation that it names, which the client knows as that of the grant
 	// ref, or else as free, since freeSince.
 	gen       uint8
