@@ -170,7 +170,7 @@ func FuzzMarksOnTheServer(f *testing.F) {
 		f.Fatal(err)
 	}
 
-	s := store.New(db, table)
+	s := store.New(db, table, nil)
 	if _, err := s.Acquire(f.Context(), "a", "holder", 10*time.Hour, 0); err != nil {
 		f.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func FuzzPayloads(f *testing.F) {
 		f.Fatal(err)
 	}
 
-	s := store.New(db, table)
+	s := store.New(db, table, nil)
 
 	conn, err := s.OpenListening(f.Context())
 	if err != nil {
