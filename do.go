@@ -134,6 +134,19 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 	select {
 	case <-ctx.Done():
 	case <-lock.ctx.Done():
+		// The caller believes until this returns. What is left of the lease is given up
+		// after that, and whether the database answers doesn't matter to it.
+		if err := lock.loss(); err != nil {
+			if end, beginErr := l.begin(); beginErr == nil {
+				go func() {
+					defer end()
+
+					_ = lock.Unlock(detached) // it was lost; freeing it is a courtesy
+				}()
+			}
+
+			return failed("relock", status.LockID, err)
+		}
 	case <-l.ctx.Done():
 		closed = ErrClosed
 	}

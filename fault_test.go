@@ -71,6 +71,47 @@ func TestServerFrozen(t *testing.T) {
 	})
 }
 
+// TestRelockerWhileServerFrozen: StartRelocker tells of a loss by returning, and so
+// returns before the lease is over, whatever the server does.
+func TestRelockerWhileServerFrozen(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const ttl = 3 * time.Second
+
+		server := startServer(t)
+		w := contract.NewWatcher()
+		db := contract.Open(t, driver, server.URL())
+		locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{Observer: w})
+		must(t, err)
+
+		status, err := locker.AcquireLock(t.Context(), "a", ttl)
+		must(t, err)
+
+		returned := make(chan error, 1)
+
+		go func() { returned <- locker.StartRelocker(t.Context(), status, ttl, ttl/3) }()
+
+		contract.Await(t, "a renewal", func() bool { return len(w.Ended(pglocker.OperationRenew, "")) > 0 })
+
+		frozen := time.Now()
+
+		must(t, server.Freeze())
+
+		err = contract.Receive(t, "StartRelocker returns", returned)
+		if took := time.Since(frozen); took >= ttl-50*time.Millisecond {
+			t.Errorf("it returned %s after the server froze, with a lease of %s", took, ttl)
+		}
+
+		if !errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("%v, want ErrLockLost", err)
+		}
+
+		must(t, server.Thaw())
+		closeLocker(t, locker)
+	})
+}
+
 // TestServerFrozenBriefly: what ends well within the lease costs nothing.
 func TestServerFrozenBriefly(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {

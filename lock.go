@@ -169,6 +169,14 @@ func (lk *Lock) Status() LockStatus {
 	return lk.status
 }
 
+// loss is why the lock was lost, nil if it wasn't.
+func (lk *Lock) loss() error {
+	lk.mu.Lock()
+	defer lk.mu.Unlock()
+
+	return lk.lost
+}
+
 func (lk *Lock) renewed(expiresAt time.Time) {
 	lk.mu.Lock()
 	defer lk.mu.Unlock()
