@@ -1,0 +1,106 @@
+// Package history is what clients did, as they saw it: a file for each process, with a
+// line for each event, which a reader puts together again.
+package history
+
+// Phase says which end of an operation an event is.
+type Phase string
+
+const (
+	// Invoke comes before anything is sent, Return when the answer is there. An
+	// operation without Return was cut off: nobody knows what became of it.
+	Invoke Phase = "invoke"
+	Return Phase = "return"
+	// Note is an event without an end.
+	Note Phase = "note"
+)
+
+// Kind is what was done.
+type Kind string
+
+// The verbs of the library.
+const (
+	Create  Kind = "create"
+	Get     Kind = "get"
+	Acquire Kind = "acquire"
+	Refresh Kind = "refresh"
+	Release Kind = "release"
+	Relock  Kind = "relock"
+	TryLock Kind = "trylock"
+	Lock    Kind = "lock"
+	Do      Kind = "do" // up to the call of its function, or its refusal
+	Unlock  Kind = "unlock"
+	// Leave is the end of a Do, from the return of its function.
+	Leave Kind = "leave"
+	Guard Kind = "guard"
+)
+
+// What happens besides.
+const (
+	// Lost is the moment at which a holder was told that its lock is lost.
+	Lost Kind = "lost"
+	// Stall: the process didn't run between From and At.
+	Stall Kind = "stall"
+	// Killed and Crash are the coordinator's: a client was killed, the server may have
+	// lost what wasn't flushed between From and At.
+	Killed Kind = "killed"
+	Crash  Kind = "crash"
+	// Leak: something was left after Close. Detail says what.
+	Leak Kind = "leak"
+	// Grant is the coordinator's, after healing: a lock that had to be granted again.
+	Grant Kind = "regrant"
+	// Write is an accepted write of the fenced resource outside of the database.
+	Write Kind = "write"
+)
+
+// Outcome is how an operation ended.
+type Outcome string
+
+const (
+	OK   Outcome = "ok"
+	Busy Outcome = "busy"
+	// Lost locks and generations that are no longer current.
+	OutcomeLost Outcome = "lost"
+	Missing     Outcome = "missing"
+	// Unknown: the library said so, or its answer leaves it open.
+	Unknown Outcome = "unknown"
+	// Refused: the library is certain that nothing was done.
+	Refused Outcome = "error"
+)
+
+// Event is one line of a history. Times named At, From and Until are of [Now]; those of
+// the database are microseconds since 1970, as it stores them.
+type Event struct {
+	At     int64  `json:"at"`
+	Phase  Phase  `json:"phase"`
+	Kind   Kind   `json:"kind"`
+	Client string `json:"client"`
+	// Op tells which Return belongs to which Invoke of the same client.
+	Op   int64  `json:"op,omitempty"`
+	Lock string `json:"lock,omitempty"`
+
+	// Arguments, in nanoseconds.
+	TTL     int64 `json:"ttl,omitempty"`
+	MinHold int64 `json:"min_hold,omitempty"`
+	// Waits: it waits for a lock that another holds.
+	Waits bool `json:"waits,omitempty"`
+	// Generation is the one that the request names.
+	Generation int64 `json:"generation,omitempty"`
+	// Free: it was seen on a free lock.
+	Free bool `json:"free,omitempty"`
+
+	// Answers.
+	Outcome  Outcome `json:"outcome,omitempty"`
+	Token    int64   `json:"token,omitempty"`
+	Expires  int64   `json:"expires,omitempty"`
+	Acquired int64   `json:"acquired,omitempty"`
+	Owner    string  `json:"owner,omitempty"`
+	// Remaining is that of a HeldError, in microseconds.
+	Remaining int64  `json:"remaining,omitempty"`
+	Detail    string `json:"detail,omitempty"`
+
+	From int64 `json:"from,omitempty"`
+	// Until is when a lease taken by hand ends for its holder.
+	Until int64 `json:"until,omitempty"`
+	// Value is what was written to a fenced resource.
+	Value int64 `json:"value,omitempty"`
+}

@@ -1,0 +1,74 @@
+package history
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync/atomic"
+)
+
+// Recorder appends events to a file, each by one write of its own: what was written is
+// with the kernel, and survives the SIGKILL of the process.
+type Recorder struct {
+	file   *os.File
+	client string
+	ops    atomic.Int64
+}
+
+// NewRecorder makes the file.
+func NewRecorder(path, client string) (*Recorder, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+
+	return &Recorder{file: file, client: client}, nil
+}
+
+// Invoke records the start of an operation, and returns it for the Return.
+func (r *Recorder) Invoke(e Event) Event {
+	e.Phase, e.Op = Invoke, r.ops.Add(1)
+	e.At = Now()
+	r.append(&e)
+
+	return e
+}
+
+// Return records the end of an operation at this moment, or at the one that is set.
+func (r *Recorder) Return(e Event) {
+	e.Phase = Return
+	r.stamp(&e)
+}
+
+// Note records an event that has no end, now or at the moment that is set.
+func (r *Recorder) Note(e Event) {
+	e.Phase = Note
+	r.stamp(&e)
+}
+
+func (r *Recorder) stamp(e *Event) {
+	if e.At == 0 {
+		e.At = Now()
+	}
+
+	r.append(e)
+}
+
+func (r *Recorder) append(e *Event) {
+	e.Client = r.client
+
+	line, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // plain fields only
+	}
+
+	// A history with holes proves nothing, so there is nothing to go on for.
+	if _, err := r.file.Write(append(line, '\n')); err != nil {
+		panic(fmt.Errorf("history: %w", err))
+	}
+}
+
+// Close closes the file.
+func (r *Recorder) Close() error {
+	return r.file.Close()
+}

@@ -1,0 +1,167 @@
+package traffic
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/ismurov/pglocker"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// poolSize bounds the connections of a client's application. All its workers at once
+// use it up now and then.
+const poolSize = 12
+
+// client is one process under test.
+type client struct {
+	cfg    Config
+	rec    *history.Recorder
+	db     *sql.DB
+	locker *pglocker.Locker
+	pauser *pauser
+}
+
+// worker is one goroutine of a client, with randomness of its own, so that what it
+// chooses depends on the seed and on its own past alone.
+type worker struct {
+	*client
+	*rand.Rand
+}
+
+func (c *client) worker(n int) *worker {
+	return &worker{c, rand.New(rand.NewPCG(c.cfg.Seed, uint64(n)))}
+}
+
+// run starts all workers, and returns when ctx has ended and so have they.
+func (c *client) run(ctx context.Context) {
+	var workers sync.WaitGroup
+
+	n := 0
+	start := func(step func(*worker, context.Context, Spec), pause time.Duration, pick func(*rand.Rand) Spec) {
+		n++
+		w := c.worker(n)
+
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				step(w, ctx, pick(w.Rand))
+				sleep(ctx, w.upTo(pause))
+			}
+		})
+	}
+
+	for _, lock := range Holds {
+		for range 2 {
+			start((*worker).hold, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
+		}
+	}
+
+	for _, lock := range Leases {
+		for range 2 {
+			start((*worker).lease, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
+		}
+	}
+
+	start((*worker).share, 10*time.Millisecond, func(*rand.Rand) Spec { return Shared })
+
+	anyPrivate := func(r *rand.Rand) Spec { return private(c.cfg.Name, r.IntN(privateLocks)) }
+	start((*worker).lease, 20*time.Millisecond, anyPrivate)
+	start((*worker).hold, 20*time.Millisecond, anyPrivate)
+
+	workers.Wait()
+}
+
+// upTo is a random duration below d.
+func (w *worker) upTo(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+
+	return time.Duration(w.Int64N(int64(d)))
+}
+
+// chance is true in percent of a hundred cases.
+func (w *worker) chance(percent int) bool { return w.IntN(100) < percent }
+
+// within is a context for one request: mostly patient, sometimes with so little time
+// that it ends while the request is under way.
+func (w *worker) within(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
+	if w.chance(10) {
+		patience = w.upTo(5 * time.Millisecond)
+	}
+
+	return context.WithTimeout(ctx, patience)
+}
+
+// sleep returns early when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// outcome fills in how a request ended that failed.
+func outcome(e history.Event, err error) history.Event {
+	var held *pglocker.HeldError
+
+	switch {
+	case err == nil:
+		e.Outcome = history.OK
+
+		return e
+	case errors.Is(err, pglocker.ErrUnknownOutcome), errors.Is(err, pglocker.ErrNotReleased):
+		e.Outcome = history.Unknown
+	case errors.As(err, &held):
+		e.Outcome, e.Token = history.Busy, held.Generation
+		e.Owner, e.Remaining = held.Owner, held.Remaining.Microseconds()
+	case errors.Is(err, pglocker.ErrWrongGeneration), errors.Is(err, pglocker.ErrLockLost):
+		e.Outcome = history.OutcomeLost
+	case errors.Is(err, pglocker.ErrLockNotFound):
+		e.Outcome = history.Missing
+	default:
+		e.Outcome = history.Refused
+	}
+
+	e.Detail = err.Error()
+
+	return e
+}
+
+func status(e history.Event, s *pglocker.LockStatus) history.Event {
+	e.Outcome = history.OK
+	e.Token, e.Owner, e.Expires = s.Generation, s.Owner, s.ExpiresAt.UnixMicro()
+
+	if !s.AcquiredAt.IsZero() {
+		e.Acquired = s.AcquiredAt.UnixMicro()
+	}
+
+	return e
+}
+
+func open(cfg Config, rec *history.Recorder) (*client, error) {
+	db, err := sql.Open(cfg.Driver, cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("traffic: %w", err)
+	}
+
+	db.SetMaxOpenConns(poolSize)
+	db.SetMaxIdleConns(poolSize)
+
+	c := &client{cfg: cfg, rec: rec, db: db, pauser: &pauser{}}
+
+	c.locker, err = pglocker.New(db, &pglocker.Config{Owner: cfg.Name, Observer: c.pauser})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+
+	return c, nil
+}

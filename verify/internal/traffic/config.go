@@ -1,0 +1,71 @@
+// Package traffic is what a client process does: it takes locks in every way there is,
+// works under them, and records all of it.
+package traffic
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config is all that a client process is told when it starts.
+type Config struct {
+	// Name is the client's, and that of this run of it: a killed client comes back
+	// under another.
+	Name    string
+	Driver  string
+	URL     string
+	History string
+	// Resource is the address of the fenced resource outside of the database.
+	Resource string
+	Seed     uint64
+	// Fenced: writers use the guard and the token. Without, they rely on exclusion
+	// alone, as the control does.
+	Fenced bool
+	// Think is how long a writer waits, at most, between what it read and what it
+	// writes.
+	Think time.Duration
+}
+
+// Spec is a lock. All leases of a lock have the same TTL, so that the audit can tell
+// when one began.
+type Spec struct {
+	ID  string
+	TTL time.Duration
+}
+
+// Holds are the locks of those who hold, wait and work.
+var Holds = []Spec{
+	{"hold-0", 300 * time.Millisecond},
+	{"hold-1", 500 * time.Millisecond},
+	{"hold-2", time.Second},
+	{"hold-3", 1500 * time.Millisecond},
+}
+
+// Leases are the locks of those who keep a status themselves.
+var Leases = []Spec{
+	{"lease-0", 400 * time.Millisecond},
+	{"lease-1", 900 * time.Millisecond},
+}
+
+// Shared is a lock that anybody refreshes and releases by whatever status was last
+// read. It has no holders who believe in anything, and tests compare-and-swap alone.
+var Shared = Spec{"shared-0", 300 * time.Millisecond}
+
+const (
+	privateLocks = 24
+	privateTTL   = 1200 * time.Millisecond
+
+	// MaxTTL is the longest of all TTLs and minimum holds: a lock that nobody uses any
+	// more is free after that.
+	MaxTTL = 1500 * time.Millisecond
+	maxMin = 200 * time.Millisecond
+)
+
+// Contended are the locks that all clients use.
+func Contended() []Spec {
+	return append(append(append([]Spec(nil), Holds...), Leases...), Shared)
+}
+
+func private(client string, n int) Spec {
+	return Spec{fmt.Sprintf("private-%s-%d", client, n), privateTTL}
+}

@@ -1,0 +1,86 @@
+package traffic
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/ismurov/pglocker"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// CountersSQL makes what [worker.count] writes to: a counter for each lock, and a row
+// for each write of it. The writer's update locks the counter until it commits, so that
+// the rows are numbered in the order in which the writes took effect.
+const CountersSQL = `
+CREATE TABLE counters (lock_id text COLLATE "C" PRIMARY KEY, value bigint NOT NULL);
+CREATE TABLE writes (seq bigserial PRIMARY KEY, lock_id text NOT NULL, token bigint NOT NULL,
+                     value bigint NOT NULL, client text NOT NULL)`
+
+// count adds one to the lock's counter: what was read, plus one, so that a write between
+// reading and writing is lost. The transaction isn't ended with the lock; the guard
+// alone keeps a stale one from committing.
+func (w *worker) count(ctx context.Context, lk *pglocker.Lock) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+
+	level := []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable}[w.IntN(3)]
+
+	tx, err := w.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
+	if err != nil {
+		return
+	}
+
+	defer func() { _ = tx.Rollback() }() // nothing after a commit
+
+	// In READ COMMITTED the guard may come last.
+	last := level == sql.LevelReadCommitted && w.chance(50)
+	if w.cfg.Fenced && !last && w.guard(ctx, tx, lk) != nil {
+		return
+	}
+
+	var value int64
+
+	id := lk.Status().LockID
+
+	err = tx.QueryRowContext(ctx, `SELECT value FROM counters WHERE lock_id = $1`, id).Scan(&value)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return
+	}
+
+	sleep(ctx, w.upTo(w.cfg.Think))
+	w.pauser.reached(inCritical)
+
+	if w.cfg.Fenced && last && w.guard(ctx, tx, lk) != nil {
+		return
+	}
+
+	_, err = tx.ExecContext(ctx, `
+		INSERT INTO counters AS c VALUES ($1, $2)
+		ON CONFLICT (lock_id) DO UPDATE SET value = excluded.value`, id, value+1)
+	if err != nil {
+		return
+	}
+
+	_, err = tx.ExecContext(ctx, `INSERT INTO writes (lock_id, token, value, client) VALUES ($1, $2, $3, $4)`,
+		id, lk.Token(), value+1, w.cfg.Name)
+	if err != nil {
+		return
+	}
+
+	w.pauser.reached(inCritical)
+
+	// Whether it was committed, the table tells.
+	_ = tx.Commit()
+}
+
+func (w *worker) guard(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {
+	e := w.rec.Invoke(history.Event{Kind: history.Guard, Lock: lk.Status().LockID, Generation: lk.Token()})
+	err := lk.Guard(ctx, tx)
+	e.At = 0
+	w.rec.Return(outcome(e, err))
+
+	return err
+}

@@ -1,0 +1,163 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ismurov/pglocker"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// hold takes a lock that is kept alive, works under it, and gives it up.
+func (w *worker) hold(ctx context.Context, lock Spec) {
+	switch w.IntN(3) {
+	case 0:
+		w.do(ctx, lock)
+	case 1:
+		w.lock(ctx, lock, history.TryLock)
+	default:
+		w.lock(ctx, lock, history.Lock)
+	}
+}
+
+func (w *worker) options(e *history.Event) []pglocker.LockOption {
+	var opts []pglocker.LockOption
+
+	e.Waits = e.Kind == history.Lock || w.chance(50)
+	if e.Waits && e.Kind != history.Lock {
+		opts = append(opts, pglocker.WithWait(w.upTo(600*time.Millisecond)))
+	}
+
+	if w.chance(10) {
+		hold := w.upTo(maxMin)
+		e.MinHold = int64(hold)
+		opts = append(opts, pglocker.WithMinHold(hold))
+	}
+
+	return opts
+}
+
+// lock is Lock or TryLock, with Unlock.
+func (w *worker) lock(ctx context.Context, lock Spec, kind history.Kind) {
+	e := history.Event{Kind: kind, Lock: lock.ID, TTL: int64(lock.TTL)}
+	opts := w.options(&e)
+
+	// Its values are the lock's, its end is not.
+	asking, cancel := w.within(ctx, time.Second)
+	defer cancel()
+
+	take := w.locker.TryLock
+	if kind == history.Lock {
+		take = w.locker.Lock
+	}
+
+	e = w.rec.Invoke(e)
+	lk, err := take(asking, lock.ID, lock.TTL, opts...)
+	e.At = 0
+
+	if err != nil {
+		w.rec.Return(outcome(e, err))
+
+		return
+	}
+
+	w.rec.Return(held(e, lk))
+	context.AfterFunc(lk.Context(), func() { w.lost(lk, context.Cause(lk.Context())) })
+
+	w.work(ctx, lk, lock)
+
+	if ctx.Err() != nil && w.chance(50) {
+		// Close unlocks it.
+		w.lost(lk, errors.New("left to Close"))
+
+		return
+	}
+
+	w.unlock(ctx, lk, e)
+}
+
+func (w *worker) unlock(ctx context.Context, lk *pglocker.Lock, granted history.Event) {
+	ctx, cancel := w.within(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+
+	e := w.rec.Invoke(history.Event{
+		Kind: history.Unlock, Lock: granted.Lock, TTL: granted.TTL,
+		Generation: lk.Token(), MinHold: granted.MinHold,
+	})
+	err := lk.Unlock(ctx)
+	e.At = 0
+	w.rec.Return(outcome(e, err))
+}
+
+// do is Do: one operation until its function is called, and another from when that
+// has returned.
+func (w *worker) do(ctx context.Context, lock Spec) {
+	e := history.Event{Kind: history.Do, Lock: lock.ID, TTL: int64(lock.TTL)}
+	opts := w.options(&e)
+
+	asking, cancel := w.within(ctx, 2*lock.TTL)
+	defer cancel()
+
+	var leave history.Event
+
+	e = w.rec.Invoke(e)
+	err := w.locker.Do(asking, lock.ID, lock.TTL, lock.TTL/4, func(fnCtx context.Context) error {
+		lk, _ := pglocker.FromContext(fnCtx)
+		e.At = 0
+		w.rec.Return(held(e, lk))
+
+		stop := context.AfterFunc(fnCtx, func() {
+			if cause := context.Cause(fnCtx); errors.Is(cause, pglocker.ErrLockLost) {
+				w.lost(lk, cause)
+			}
+		})
+		defer stop()
+
+		w.work(ctx, lk, lock)
+		leave = w.rec.Invoke(history.Event{
+			Kind: history.Leave, Lock: lock.ID, TTL: int64(lock.TTL), Generation: lk.Token(), MinHold: e.MinHold,
+		})
+
+		return nil
+	}, opts...)
+
+	if leave.Op == 0 { // it was not called
+		e.At = 0
+		w.rec.Return(outcome(e, err))
+
+		return
+	}
+
+	leave.At = 0
+	w.rec.Return(outcome(leave, err))
+}
+
+func held(e history.Event, lk *pglocker.Lock) history.Event {
+	s := lk.Status()
+	e = status(e, &s)
+	e.Expires = 0 // it may have been renewed since
+
+	return e
+}
+
+func (w *worker) lost(lk *pglocker.Lock, cause error) {
+	w.rec.Note(history.Event{
+		Kind: history.Lost, Lock: lk.Status().LockID, Token: lk.Token(), Detail: cause.Error(),
+	})
+}
+
+// work is done under a lock, until it is done or the lock can't be trusted any more.
+func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
+	switch n := w.IntN(100); {
+	case n < 30:
+		w.count(ctx, lk)
+	case n < 50:
+		w.writeOutside(lk)
+	case n < 53:
+		sleep(lk.Context(), lock.TTL+w.upTo(lock.TTL)) // renewals keep it
+	case n < 80:
+		sleep(lk.Context(), w.upTo(30*time.Millisecond))
+	}
+}

@@ -1,0 +1,174 @@
+package traffic
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
+	_ "github.com/lib/pq"              // the driver postgres
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// What a coordinator writes to a client's input, a line each. The end of the input ends
+// the client, too, without any tidying up.
+const (
+	// Quit makes it close everything, look for what is left, and exit.
+	Quit = "quit"
+	// Pause, with a place, makes it stop itself when it is there next.
+	Pause = "pause"
+	// Exhaust, with a duration, takes all connections of its pool.
+	Exhaust = "exhaust"
+)
+
+// PausePlaces are the places where a client can be told to stop itself.
+func PausePlaces() []string {
+	return []string{string(inCritical), string(inRenewer), string(inRequest)}
+}
+
+// Main is the client process.
+func Main(config string, commands io.Reader) error {
+	var cfg Config
+	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
+		return fmt.Errorf("traffic: %w", err)
+	}
+
+	rec, err := history.NewRecorder(cfg.History, cfg.Name)
+	if err != nil {
+		return err
+	}
+
+	c, err := open(cfg, rec)
+	if err != nil {
+		return err
+	}
+
+	stop := make(chan struct{})
+	watching := make(chan struct{})
+
+	go func() {
+		defer close(watching)
+		watchStalls(rec, stop)
+	}()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	done := make(chan struct{})
+
+	go func() {
+		defer close(done)
+		c.run(ctx)
+	}()
+
+	for lines := bufio.NewScanner(commands); ; {
+		if !lines.Scan() {
+			return errors.New("traffic: the coordinator is gone")
+		}
+
+		verb, arg, _ := strings.Cut(lines.Text(), " ")
+
+		switch verb {
+		case Quit:
+			cancel()
+			<-done
+			c.leave()
+			close(stop)
+			<-watching
+
+			return rec.Close()
+		case Pause:
+			c.pauser.at(place(arg))
+		case Exhaust:
+			d, err := time.ParseDuration(arg)
+			if err != nil {
+				return fmt.Errorf("traffic: %w", err)
+			}
+
+			go c.exhaust(ctx, d)
+		}
+	}
+}
+
+// exhaust takes as many connections of the pool as it gets, and keeps them.
+func (c *client) exhaust(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+
+	for range poolSize {
+		conn, err := c.db.Conn(ctx)
+		if err != nil {
+			return
+		}
+
+		defer func() { _ = conn.Close() }()
+	}
+
+	<-ctx.Done()
+}
+
+const (
+	closeWithin = 15 * time.Second
+	// settleWithin is how long what has ended may take to be gone: the drivers close
+	// connections in goroutines of their own.
+	settleWithin = 2 * time.Second
+)
+
+// leave closes the Locker, and records what it has left behind.
+func (c *client) leave() {
+	leak := func(format string, args ...any) {
+		c.rec.Note(history.Event{Kind: history.Leak, Detail: fmt.Sprintf(format, args...)})
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+
+	if err := c.locker.Close(ctx); err != nil {
+		leak("%v; running: %s", err, goroutines())
+
+		return
+	}
+
+	var left string
+
+	for deadline := time.Now().Add(settleWithin); ; time.Sleep(pulse) {
+		inUse := c.db.Stats().InUse
+		if left = goroutines(); left == "" && inUse == 0 {
+			break
+		}
+
+		if time.Now().After(deadline) {
+			leak("after Close %d connections of the pool are in use; running: %s", inUse, left)
+
+			break
+		}
+	}
+
+	if err := c.db.Close(); err != nil {
+		leak("closing the pool: %v", err)
+	}
+}
+
+// goroutines returns the stacks of those that run the library's code.
+func goroutines() string {
+	buffer := make([]byte, 1<<20)
+	buffer = buffer[:runtime.Stack(buffer, true)]
+
+	var found []string
+
+	for stack := range strings.SplitSeq(string(buffer), "\n\n") {
+		if strings.Contains(stack, "github.com/ismurov/pglocker.") ||
+			strings.Contains(stack, "github.com/ismurov/pglocker/internal/") {
+			found = append(found, stack)
+		}
+	}
+
+	return strings.Join(found, "\n\n")
+}
