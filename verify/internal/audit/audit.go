@@ -1,0 +1,122 @@
+// Package audit is the true history of a lock table: a trigger writes down each change
+// of a row, in the transaction that makes it. What was rolled back or lost in a crash
+// isn't there, what was committed is, and the row's lock puts the changes of one lock in
+// their order.
+//
+// It takes nothing from what is tested: it changes no row, asks for no commit to be
+// awaited, and an attempt that changes nothing doesn't meet it.
+package audit
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// SQL makes the audit of the table with the default names. Who made a change is told by
+// the name of its connection. The mark of those who wait is no transition.
+const SQL = `
+CREATE SCHEMA audit;
+
+CREATE TABLE audit.transitions (
+    seq bigserial PRIMARY KEY,
+    lock_id text NOT NULL,
+    old_generation bigint, old_expires timestamptz, old_owner text, old_acquired timestamptz,
+    new_generation bigint, new_expires timestamptz, new_owner text, new_acquired timestamptz,
+    at timestamptz NOT NULL,
+    xid bigint NOT NULL,
+    app text NOT NULL
+);
+
+CREATE FUNCTION audit.record() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.transitions (lock_id, old_generation, old_expires, old_owner, old_acquired,
+                                   new_generation, new_expires, new_owner, new_acquired, at, xid, app)
+    VALUES (coalesce(NEW.lock_id, OLD.lock_id), OLD.generation, OLD.expires_at, OLD.owner, OLD.acquired_at,
+            NEW.generation, NEW.expires_at, NEW.owner, NEW.acquired_at,
+            clock_timestamp(), txid_current(), current_setting('application_name'));
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER audit_made AFTER INSERT OR DELETE ON pglocker.lock_statuses
+   FOR EACH ROW EXECUTE FUNCTION audit.record();
+
+CREATE TRIGGER audit_changed AFTER UPDATE ON pglocker.lock_statuses
+   FOR EACH ROW WHEN ((OLD.generation, OLD.expires_at, OLD.owner, OLD.acquired_at)
+                      IS DISTINCT FROM (NEW.generation, NEW.expires_at, NEW.owner, NEW.acquired_at))
+   EXECUTE FUNCTION audit.record();
+`
+
+// Version is a row of the lock table. Times are microseconds since 1970. The zero
+// Version is no row; generations of rows are positive.
+type Version struct {
+	Generation int64
+	Expires    int64
+	// Owner and Acquired are "" and 0 where they are NULL.
+	Owner    string
+	Acquired int64
+}
+
+// Transition is one change of one lock.
+type Transition struct {
+	Seq      int64
+	Lock     string
+	Old, New Version
+	// At is the database's clock after the change was decided, and before its commit.
+	At int64
+	// App is the client that made it.
+	App string
+}
+
+// Renews reports whether only the end of the lease moved.
+func (t *Transition) Renews() bool {
+	return t.Old.Generation == t.New.Generation
+}
+
+// Grants reports whether it made somebody the holder.
+func (t *Transition) Grants() bool {
+	return t.New.Owner != "" && !t.Renews()
+}
+
+func (t *Transition) String() string {
+	return fmt.Sprintf("#%d %s by %s at %d: %+v -> %+v", t.Seq, t.Lock, t.App, t.At, t.Old, t.New)
+}
+
+const microseconds = `coalesce((extract(epoch FROM %s) * 1000000)::bigint, 0)`
+
+// Load reads the audit.
+func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
+	us := func(column string) string { return fmt.Sprintf(microseconds, column) }
+
+	rows, err := db.QueryContext(ctx, `
+		SELECT seq, lock_id,
+		       coalesce(old_generation, 0), `+us("old_expires")+`, coalesce(old_owner, ''), `+us("old_acquired")+`,
+		       coalesce(new_generation, 0), `+us("new_expires")+`, coalesce(new_owner, ''), `+us("new_acquired")+`,
+		       `+us("at")+`, app
+		  FROM audit.transitions ORDER BY seq`)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	defer rows.Close()
+
+	var all []*Transition
+
+	for rows.Next() {
+		t := &Transition{}
+
+		err := rows.Scan(&t.Seq, &t.Lock,
+			&t.Old.Generation, &t.Old.Expires, &t.Old.Owner, &t.Old.Acquired,
+			&t.New.Generation, &t.New.Expires, &t.New.Owner, &t.New.Acquired, &t.At, &t.App)
+		if err != nil {
+			return nil, fmt.Errorf("audit: %w", err)
+		}
+
+		all = append(all, t)
+	}
+
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+
+	return all, nil
+}

@@ -1,0 +1,156 @@
+package oracle
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// belief is the time during which a client believed that it held a lock.
+type belief struct {
+	start, end int64
+	grant      *history.Operation
+	why        string // it ended
+}
+
+// awakeWithin is how long a process that was stopped may take to notice what it missed.
+const awakeWithin = 50 * time.Millisecond
+
+// CheckBeliefs is O2, for G2 and G6: two clients never believed in the same lock at the
+// same moment. A belief lasts from the acknowledgement to the call that gives the lock
+// up, to the word that it is lost, or, for a lease taken by hand, to its end as counted
+// from the call. What a client believed while it didn't run doesn't count.
+func CheckBeliefs(run *Run) []Violation {
+	if run.ClockSteps {
+		return nil
+	}
+
+	var violations []Violation
+
+	beliefs := byLock(beliefsOf(run.History), func(b *belief) string { return b.grant.Lock })
+
+	for _, lock := range sortedKeys(beliefs) {
+		list := beliefs[lock]
+		slices.SortStableFunc(list, func(a, b *belief) int { return cmp.Compare(a.start, b.start) })
+
+		var last *belief // the one that ends last
+
+		for _, b := range list {
+			if b.end <= b.start {
+				continue
+			}
+
+			if last != nil && b.start < last.end {
+				violations = append(violations, Violation{
+					Beliefs, lock,
+					fmt.Sprintf("two believe for %s: one until %d (%s), the other from %d on",
+						time.Duration(min(last.end, b.end)-b.start), last.end, last.why, b.start),
+					describe(last.grant, b.grant),
+				})
+			}
+
+			if last == nil || b.end > last.end {
+				last = b
+			}
+		}
+	}
+
+	return violations
+}
+
+// tenure is what beliefs, and all that ends them, go by.
+type tenure struct {
+	client, lock string
+	token        int64
+}
+
+func beliefsOf(h *history.History) []*belief {
+	var (
+		all    []*belief
+		by     = make(map[tenure]*belief)
+		stalls = make(map[string][]history.Event)
+		killed = make(map[string]int64)
+	)
+
+	for _, op := range acknowledgedGrants(h) {
+		if op.Lock == traffic.Shared.ID {
+			continue // nobody believes in it
+		}
+
+		b := &belief{start: op.End, end: history.Never, grant: op, why: "never given up"}
+		if op.Until > 0 {
+			b.until(op.Until, "its end as counted from the call")
+		}
+
+		by[tenure{op.Client, op.Lock, op.Token}] = b
+		all = append(all, b)
+	}
+
+	for _, op := range h.Operations {
+		if b := by[tenure{op.Client, op.Lock, op.Generation}]; b != nil {
+			b.end, b.why = b.endBy(op)
+		}
+	}
+
+	for _, e := range h.Notes {
+		switch e.Kind {
+		case history.Lost:
+			if b := by[tenure{e.Client, e.Lock, e.Token}]; b != nil {
+				b.until(e.At, "lost: "+e.Detail)
+			}
+		case history.Killed:
+			killed[e.Detail] = e.At
+		case history.Stall:
+			stalls[e.Client] = append(stalls[e.Client], e)
+		}
+	}
+
+	for _, b := range all {
+		if at, ok := killed[b.grant.Client]; ok {
+			b.until(at, "killed")
+		}
+
+		for _, stall := range stalls[b.grant.Client] {
+			if stall.From <= b.end && stall.At > b.start && stall.At+int64(awakeWithin) >= b.end {
+				b.until(stall.From, "stopped")
+			}
+		}
+	}
+
+	return all
+}
+
+func (b *belief) until(at int64, why string) {
+	if at < b.end {
+		b.end, b.why = at, why
+	}
+}
+
+// endBy is when the belief ends if its holder made this request.
+func (b *belief) endBy(op *history.Operation) (end int64, why string) {
+	switch op.Kind {
+	case history.Unlock, history.Leave, history.Release:
+		b.until(op.Call, string(op.Kind))
+	case history.Refresh:
+		if op.Outcome == history.OK {
+			b.until(op.End, "refreshed") // the same client goes on under the new token
+		}
+	case history.Relock:
+		// It keeps the lease, which so doesn't end by the caller's own count, unless the
+		// relocker gives up without having renewed it once. Of that it says nothing; but if
+		// it had, it would have run for a TTL.
+		kept := op.End == history.Never || op.Outcome != history.OutcomeLost ||
+			op.End-op.Call > op.TTL+int64(awakeWithin)
+		if kept {
+			return op.End, "relocker ended"
+		}
+
+		b.until(op.End, "relocker ended")
+	}
+
+	return b.end, b.why
+}

@@ -1,0 +1,268 @@
+package oracle
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// checkWithin bounds the search for one lock. A search that gives up is a violation.
+const checkWithin = 20 * time.Second
+
+// Failure is a lock whose history is not linearizable.
+type Failure struct {
+	Lock string
+	info porcupine.LinearizationInfo
+}
+
+// Picture writes a page that shows the history, and how far it could be put in order.
+func (f Failure) Picture(path string) error {
+	return porcupine.VisualizePath(model, f.info, path)
+}
+
+// CheckLinearizability is O1, for G1, G3 and G5: each lock's history is one of a single
+// row on which one request after the other took effect, each between its call and its
+// answer. The model is [model].
+func CheckLinearizability(run *Run, settled *Settled) ([]Violation, []Failure) {
+	var (
+		violations []Violation
+		failures   []Failure
+	)
+
+	steps := stepsOf(run, settled)
+	histories := byLock(steps, func(op porcupine.Operation) string { return op.Input.(*step).lock })
+
+	for _, lock := range sortedKeys(histories) {
+		if porcupine.CheckOperationsTimeout(model, histories[lock], checkWithin) == porcupine.Ok {
+			continue
+		}
+
+		// Once more, for the picture.
+		result, info := porcupine.CheckOperationsVerbose(model, histories[lock], checkWithin)
+
+		what := "not linearizable"
+		if result == porcupine.Unknown {
+			what = fmt.Sprintf("nobody could say within %s whether it is linearizable", checkWithin)
+		}
+
+		failures = append(failures, Failure{Lock: lock, info: info})
+		violations = append(violations, Violation{
+			Linearizability, lock, what, stuckAt(info, histories[lock]),
+		})
+	}
+
+	return violations, failures
+}
+
+// stuckAt describes where the longest linearization ends that was found: the state, and the
+// first few steps that are not in it.
+func stuckAt(info porcupine.LinearizationInfo, ops []porcupine.Operation) []string {
+	var longest []int
+
+	for _, partition := range info.PartialLinearizations() {
+		for _, one := range partition {
+			if len(one) > len(longest) {
+				longest = one
+			}
+		}
+	}
+
+	lines := []string{fmt.Sprintf("%d of %d steps in order", len(longest), len(ops))}
+	included := make(map[int]bool)
+	state := model.Init()
+
+	for _, id := range longest {
+		included[id] = true
+		_, state = model.Step(state, ops[id].Input, nil)
+	}
+
+	if len(longest) > 0 {
+		lines = append(lines, fmt.Sprintf("the last: %s", ops[longest[len(longest)-1]].Input))
+	}
+
+	lines = append(lines, fmt.Sprintf("which leaves: %+v", state))
+
+	rest := make([]porcupine.Operation, 0, len(ops)-len(longest))
+
+	for id, op := range ops {
+		if !included[id] {
+			rest = append(rest, op)
+		}
+	}
+
+	slices.SortFunc(rest, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+
+	const few = 8
+
+	for _, op := range rest[:min(few, len(rest))] {
+		lines = append(lines, fmt.Sprintf("not then, %d to %d: %s", op.Call, op.Return, op.Input))
+	}
+
+	return lines
+}
+
+// stepsOf makes steps of the requests whose answers say something, and of the transitions
+// that no answer tells of. A request of an unknown outcome has either made such a
+// transition, whose place among the others the audit knows, or none; in both cases it is
+// open-ended, and no step of its own.
+func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
+	var steps []porcupine.Operation
+
+	clients := make(map[string]int)
+	clientID := func(name string) int {
+		if _, ok := clients[name]; !ok {
+			clients[name] = len(clients)
+		}
+
+		return clients[name]
+	}
+
+	ends := make(map[*audit.Transition]window)
+
+	for _, op := range run.History.Operations {
+		s := stepOf(run, settled, op)
+		if s == nil {
+			continue
+		}
+
+		if s.transition != nil && s.kind != moved {
+			ends[s.transition] = window{op.Call, op.End}
+		}
+
+		steps = append(steps, porcupine.Operation{
+			ClientId: clientID(op.Client), Input: s, Call: op.Call, Return: op.End,
+		})
+	}
+
+	windows := silentWindows(run, settled, ends)
+
+	for _, t := range run.Audit {
+		if w, silent := windows[t]; silent {
+			steps = append(steps, porcupine.Operation{
+				ClientId: clientID(t.App + " unseen"), Input: &step{lock: t.Lock, kind: changed, transition: t},
+				Call: w.from, Return: w.to,
+			})
+		}
+	}
+
+	return append(steps, crashSteps(run, settled, clientID)...)
+}
+
+func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
+	s := &step{
+		lock: op.Lock, op: op, lossy: run.crashAfter(op.Call),
+		from: run.dbTime(op.Call) - clockError, to: run.dbTime(op.End) + clockError,
+	}
+
+	if run.ClockSteps || op.End == history.Never {
+		s.from, s.to = 0, math.MaxInt64
+	}
+
+	switch {
+	case settled.Grants[op] != nil:
+		s.kind, s.transition = changed, settled.Grants[op]
+	case settled.Creates[op] != nil:
+		s.kind, s.transition = changed, settled.Creates[op]
+	case settled.LostInCrash[op]:
+		s.kind = lostRelease
+	case settled.Frees[op] != nil && settled.Claimed[settled.Frees[op]] && settled.Frees[op].App == op.Client && !settled.Frees[op].Grants():
+		s.kind, s.transition = changed, settled.Frees[op]
+	case settled.Frees[op] != nil:
+		s.kind, s.transition = moved, settled.Frees[op]
+	case op.Outcome == history.Busy && op.Token > 0:
+		s.kind = busy
+	case op.Outcome == history.OK && (op.Kind == history.Get || op.Kind == history.Create):
+		s.kind = shown
+	case op.Outcome == history.OK && op.Kind == history.Guard:
+		s.kind = guarded
+	case op.Outcome == history.OutcomeLost && (op.Kind == history.Refresh || op.Kind == history.Release):
+		s.kind = wrong
+	case op.Outcome == history.Missing:
+		s.kind = missing
+	default:
+		return nil
+	}
+
+	return s
+}
+
+// window is when something took effect.
+type window struct{ from, to int64 }
+
+// silentWindows says when the transitions took effect that no answer tells of: not before
+// those that the audit has before them began, nor after those behind them were answered,
+// and, where clocks can be compared, after the audit's own time.
+func silentWindows(run *Run, settled *Settled, known map[*audit.Transition]window) map[*audit.Transition]window {
+	windows := make(map[*audit.Transition]window)
+
+	for _, chain := range byLock(run.Audit, func(t *audit.Transition) string { return t.Lock }) {
+		from := int64(0)
+
+		for _, t := range chain {
+			if w, ok := known[t]; ok {
+				from = max(from, w.from)
+
+				continue
+			}
+
+			if !run.ClockSteps {
+				from = max(from, (t.At-clockError)*1000-run.WallOffset)
+			}
+
+			windows[t] = window{from, history.Never}
+		}
+
+		to := int64(history.Never)
+
+		for i := len(chain) - 1; i >= 0; i-- {
+			t := chain[i]
+			if w, ok := known[t]; ok {
+				to = min(to, w.to)
+
+				continue
+			}
+
+			w := windows[t]
+			w.to = max(to, w.from)
+			windows[t] = w
+
+			if !run.ClockSteps {
+				// The next decision saw this one committed.
+				to = min(to, (t.At+clockError)*1000-run.WallOffset)
+			}
+		}
+	}
+
+	return windows
+}
+
+// crashSteps are the moments at which acknowledged releases were undone.
+func crashSteps(run *Run, settled *Settled, clientID func(string) int) []porcupine.Operation {
+	var steps []porcupine.Operation
+
+	locks := make(map[string]bool)
+	for op := range settled.LostInCrash {
+		locks[op.Lock] = true
+	}
+
+	for _, e := range run.History.Notes {
+		if e.Kind != history.Crash {
+			continue
+		}
+
+		for _, lock := range sortedKeys(locks) {
+			steps = append(steps, porcupine.Operation{
+				ClientId: clientID("crash"), Input: &step{lock: lock, kind: crashed}, Call: e.From, Return: e.At,
+			})
+		}
+	}
+
+	return steps
+}

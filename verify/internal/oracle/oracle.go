@@ -1,0 +1,137 @@
+// Package oracle judges what a run has recorded, promise by promise. docs/guarantees.md
+// numbers the promises; each oracle says which of them it stands for.
+package oracle
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// Name is an oracle's.
+type Name string
+
+// The oracles. The issue tracker and the documentation call them by these names.
+const (
+	Linearizability Name = "O1"
+	Beliefs         Name = "O2"
+	Tokens          Name = "O3"
+	Fencing         Name = "O4"
+	Audit           Name = "O5"
+	Healing         Name = "O6"
+)
+
+// Names lists them in their order.
+func Names() []Name {
+	return []Name{Linearizability, Beliefs, Tokens, Fencing, Audit, Healing}
+}
+
+// Violation is a broken promise, and the part of the history that shows it.
+type Violation struct {
+	Oracle   Name
+	Lock     string
+	What     string
+	Evidence []string
+}
+
+func (v Violation) String() string {
+	return fmt.Sprintf("%s %s: %s\n    %s", v.Oracle, v.Lock, v.What, strings.Join(v.Evidence, "\n    "))
+}
+
+// Run is all that is known of a run.
+type Run struct {
+	History *history.History
+	// Audit is in the order of its numbers.
+	Audit []*audit.Transition
+	// Writes are those to the counters in the database, in the order in which they took
+	// effect.
+	Writes []Write
+	// WallOffset is what makes [history.Now] the database's clock, in nanoseconds.
+	WallOffset int64
+	// ClockSteps: the database's clock was set. Times of the database and of the clients
+	// then can't be compared, and holders may overlap.
+	ClockSteps bool
+}
+
+// Write is one write to a fenced resource.
+type Write struct {
+	Lock         string
+	Token, Value int64
+	Client       string
+}
+
+// dbTime is the database's clock, in microseconds, at a moment of [history.Now].
+func (r *Run) dbTime(at int64) int64 {
+	return (at + r.WallOffset) / 1000
+}
+
+// crashAfter reports whether the server crashed at or after a moment.
+func (r *Run) crashAfter(at int64) bool {
+	return slices.ContainsFunc(r.History.Notes, func(e history.Event) bool {
+		return e.Kind == history.Crash && e.At >= at
+	})
+}
+
+// describe makes evidence of operations, events or transitions.
+func describe(things ...any) []string {
+	var lines []string
+
+	for _, thing := range things {
+		switch t := thing.(type) {
+		case *history.Operation:
+			if t == nil {
+				continue
+			}
+
+			end := "never"
+			if t.End != history.Never {
+				end = fmt.Sprint(t.End)
+			}
+
+			lines = append(lines, fmt.Sprintf("%s %s(%s) op %d, %d to %s, names %d: %s, token %d, owner %q, expires %d, remaining %d %s",
+				t.Client, t.Kind, t.Lock, t.Op, t.Call, end, t.Generation, t.Outcome, t.Token, t.Owner, t.Expires, t.Remaining, t.Detail))
+		case *audit.Transition:
+			if t != nil {
+				lines = append(lines, t.String())
+			}
+		default:
+			lines = append(lines, fmt.Sprintf("%+v", t))
+		}
+	}
+
+	return lines
+}
+
+// byLock sorts things into one list for each lock, keeping their order.
+func byLock[T any](all []T, lock func(T) string) map[string][]T {
+	lists := make(map[string][]T)
+	for _, one := range all {
+		lists[lock(one)] = append(lists[lock(one)], one)
+	}
+
+	return lists
+}
+
+// sortedKeys makes reports come in the same order each time.
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+
+	slices.Sort(keys)
+
+	return keys
+}
+
+// clientOf is who made a grant of this owner: [pglocker.Config.Owner] is the client's
+// name.
+func clientOf(owner string) string {
+	client, _, _ := strings.Cut(owner, "#")
+
+	return client
+}

@@ -1,0 +1,263 @@
+package oracle
+
+import (
+	"fmt"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// Settled is what the audit says of the clients' requests.
+type Settled struct {
+	// Grants are the transitions that acknowledged requests for a lock made.
+	Grants map[*history.Operation]*audit.Transition
+	// Frees are those that ended the tenure which an acknowledged request gave up,
+	// whoever made them.
+	Frees map[*history.Operation]*audit.Transition
+	// Creates are those that acknowledged requests to create a lock made.
+	Creates map[*history.Operation]*audit.Transition
+	// LostInCrash are acknowledged releases that no transition shows.
+	LostInCrash map[*history.Operation]bool
+	// Claimed are all transitions of the maps above; the others were made by requests
+	// whose outcome their clients don't know, or by the library on its own.
+	Claimed map[*audit.Transition]bool
+}
+
+// Settle is O5, for G3, G4 and G5: the audit, which shows what was committed and in which
+// order, is compared with what clients were told. The transitions of a lock must follow
+// each other, each allowed by the one before; what was acknowledged must be among them;
+// what wasn't must come from a request whose outcome its client didn't claim to know.
+func Settle(run *Run) (*Settled, []Violation) {
+	s := &settler{
+		run: run,
+		Settled: Settled{
+			Grants:      make(map[*history.Operation]*audit.Transition),
+			Frees:       make(map[*history.Operation]*audit.Transition),
+			Creates:     make(map[*history.Operation]*audit.Transition),
+			LostInCrash: make(map[*history.Operation]bool),
+			Claimed:     make(map[*audit.Transition]bool),
+		},
+	}
+
+	transitions := byLock(run.Audit, func(t *audit.Transition) string { return t.Lock })
+	operations := byLock(run.History.Operations, func(op *history.Operation) string { return op.Lock })
+
+	for _, lock := range sortedKeys(transitions) {
+		s.checkChain(transitions[lock])
+	}
+
+	for _, lock := range sortedKeys(operations) {
+		if lock != "" {
+			s.match(operations[lock], transitions[lock])
+		}
+	}
+
+	for _, lock := range sortedKeys(transitions) {
+		s.checkSilent(operations[lock], transitions[lock])
+	}
+
+	return &s.Settled, s.violations
+}
+
+type settler struct {
+	Settled
+	run        *Run
+	violations []Violation
+}
+
+func (s *settler) violate(lock, what string, things ...any) {
+	s.violations = append(s.violations, Violation{Audit, lock, what, describe(things...)})
+}
+
+// checkChain checks each transition of a lock against the one before.
+func (s *settler) checkChain(chain []*audit.Transition) {
+	var before audit.Version
+
+	for _, t := range chain {
+		if t.Old != before {
+			s.violate(t.Lock, fmt.Sprintf("the row was %+v before", before), t)
+		}
+
+		if what := illegal(t); what != "" {
+			s.violate(t.Lock, what, t)
+		}
+
+		before = t.New
+	}
+}
+
+// illegal says why a transition is not one of the protocol's; "" if it is.
+func illegal(t *audit.Transition) string {
+	var (
+		// Whoever reads the shared lock may refresh and release it.
+		anybody = t.Lock == traffic.Shared.ID
+		holders = t.Old.Owner == "" || clientOf(t.Old.Owner) == t.App || anybody
+		made    = t.Old == audit.Version{}
+	)
+
+	switch {
+	case t.New == audit.Version{}:
+		return "the row was deleted"
+	case made && t.New.Owner == "" && t.New.Generation != 1:
+		return "created with another generation than 1"
+	case made && t.New.Owner != "" && t.New.Generation < 2:
+		return "first granted with a generation below 2"
+	case made:
+		return ""
+	case t.New.Generation < t.Old.Generation:
+		return "the generation fell"
+	case t.Renews() && (t.New.Owner != t.Old.Owner || t.New.Acquired != t.Old.Acquired || t.New.Expires <= t.Old.Expires):
+		return "a renewal changed more than the end of the lease, or shortened it"
+	case t.Renews() && !holders:
+		return "renewed by somebody else than the holder"
+	case t.Renews():
+		return ""
+	case t.New.Owner == "" && !holders:
+		return "released by somebody else than the holder"
+	case t.New.Owner != "" && clientOf(t.New.Owner) != t.App:
+		return "granted to another than who asked"
+	case t.New.Owner != "" && t.Old.Expires > t.At && !holders:
+		return "granted while another held it"
+	}
+
+	return ""
+}
+
+// match finds the transitions of acknowledged requests.
+func (s *settler) match(ops []*history.Operation, chain []*audit.Transition) {
+	grants := make(map[string]*audit.Transition)
+	ends := make(map[int64]*audit.Transition)
+	var created *audit.Transition
+
+	for _, t := range chain {
+		switch {
+		case t.Renews():
+			continue
+		case t.Grants():
+			grants[fmt.Sprint(t.New.Owner, t.New.Generation)] = t
+		case t.Old == audit.Version{}:
+			created = t
+		}
+
+		ends[t.Old.Generation] = t
+	}
+
+	granted := make(map[tenure]*history.Operation)
+
+	for _, op := range ops {
+		if op.Outcome != history.OK {
+			continue
+		}
+
+		switch {
+		case op.Kind.Grants():
+			t := grants[fmt.Sprint(op.Owner, op.Token)]
+			s.matchGrant(op, t)
+
+			granted[tenure{op.Client, op.Lock, op.Token}] = op
+		case op.Kind.Frees():
+			s.matchFree(op, granted[tenure{op.Client, op.Lock, op.Generation}], ends[op.Generation])
+		case op.Kind == history.Create && op.Token == 1 && created != nil && created.App == op.Client &&
+			created.New.Expires == op.Expires && !s.Claimed[created]:
+			s.Creates[op] = created
+			s.Claimed[created] = true
+		}
+	}
+}
+
+func (s *settler) matchGrant(op *history.Operation, t *audit.Transition) {
+	switch {
+	case t == nil:
+		s.violate(op.Lock, "an acknowledged grant was not committed, or lost", op)
+
+		return
+	case s.Claimed[t]:
+		s.violate(op.Lock, "two requests were answered with the same grant", op, t)
+	case op.Expires != 0 && op.Expires != t.New.Expires:
+		s.violate(op.Lock, "the acknowledged lease isn't the committed one", op, t)
+	case op.Kind == history.Refresh && t.Old.Generation != op.Generation && t.Old.Owner != t.New.Owner:
+		s.violate(op.Lock, "refreshed another generation than the one that was named", op, t)
+	}
+
+	s.Grants[op] = t
+	s.Claimed[t] = true
+}
+
+func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
+	if t == nil {
+		// A release is the one thing that a crash may undo. One with a minimum hold is
+		// flushed.
+		if !s.run.crashAfter(op.Call) || op.MinHold > 0 {
+			s.violate(op.Lock, "an acknowledged release was not committed, or lost", op)
+		}
+
+		s.LostInCrash[op] = true
+
+		return
+	}
+
+	s.Frees[op] = t
+
+	if t.App != op.Client || t.Grants() {
+		return // handed over, or taken by another after its end
+	}
+
+	s.Claimed[t] = true
+
+	if grant != nil && op.MinHold > 0 && t.New.Expires < grant.Acquired+op.MinHold/1000 {
+		s.violate(op.Lock, "released before the minimum hold was over", grant, op, t)
+	}
+}
+
+// checkSilent checks that what nobody was told of comes from a request that leaves it
+// open.
+func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transition) {
+	acknowledged := make(map[string]bool)
+
+	for _, op := range ops {
+		if op.Outcome == history.OK && op.Kind.Grants() {
+			acknowledged[op.Owner] = true
+		}
+	}
+
+	for _, t := range chain {
+		// A request whose first grant came too late refreshes it under the same name.
+		if !t.Grants() || s.Claimed[t] || acknowledged[t.New.Owner] {
+			continue
+		}
+
+		open := false
+
+		for _, op := range ops {
+			if op.Client == clientOf(t.New.Owner) && mayBeSilent(op) &&
+				(s.run.ClockSteps || s.run.dbTime(op.Call) <= t.At+clockError) {
+				open = true
+
+				break
+			}
+		}
+
+		if !open {
+			s.violate(t.Lock, "granted to a client of which every request was refused", t)
+		}
+	}
+}
+
+// mayBeSilent reports whether a request may have been granted the lock without its
+// client being told.
+func mayBeSilent(op *history.Operation) bool {
+	if !op.Kind.Grants() || op.Outcome == history.OK {
+		return false
+	}
+
+	// A grant that arrives too late for who waits for it is passed on, and one whose
+	// reply was lost is given back even if the request was refused in the end. "Lost" is
+	// a grant whose answer took as long as its lease.
+	return op.Outcome == history.Unknown || op.Outcome == history.Busy || op.Waits ||
+		op.Outcome == history.OutcomeLost && op.Kind != history.Refresh
+}
+
+// clockError is how far times of the database and of the clients may be off each other, in
+// microseconds.
+const clockError = 5000

@@ -1,0 +1,77 @@
+package oracle
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// CheckTokens is O3, for G1: no two grants of a lock have the same token, and a grant that
+// was asked for after another was acknowledged has a larger one. It rests on what the
+// clients saw alone.
+func CheckTokens(run *Run) []Violation {
+	var violations []Violation
+
+	grants := byLock(acknowledgedGrants(run.History), func(op *history.Operation) string { return op.Lock })
+
+	for _, lock := range sortedKeys(grants) {
+		seen := make(map[int64]*history.Operation)
+
+		for _, op := range grants[lock] {
+			if other := seen[op.Token]; other != nil {
+				violations = append(violations, Violation{
+					Tokens, lock, "two grants have the same token", describe(other, op),
+				})
+			}
+
+			seen[op.Token] = op
+		}
+
+		violations = append(violations, checkOrder(lock, grants[lock])...)
+	}
+
+	return violations
+}
+
+// checkOrder goes through the grants as they were asked for, and compares each with the
+// largest token that was acknowledged before.
+func checkOrder(lock string, asked []*history.Operation) []Violation {
+	var (
+		violations []Violation
+		largest    *history.Operation
+		answered   = slices.SortedStableFunc(slices.Values(asked), func(a, b *history.Operation) int {
+			return cmp.Compare(a.End, b.End)
+		})
+	)
+
+	for _, op := range asked { // in the order of their calls
+		for len(answered) > 0 && answered[0].End < op.Call {
+			if largest == nil || answered[0].Token > largest.Token {
+				largest = answered[0]
+			}
+
+			answered = answered[1:]
+		}
+
+		if largest != nil && op.Token <= largest.Token {
+			violations = append(violations, Violation{
+				Tokens, lock, "a later grant has no larger token", describe(largest, op),
+			})
+		}
+	}
+
+	return violations
+}
+
+func acknowledgedGrants(h *history.History) []*history.Operation {
+	var grants []*history.Operation
+
+	for _, op := range h.Operations {
+		if op.Kind.Grants() && op.Outcome == history.OK {
+			grants = append(grants, op)
+		}
+	}
+
+	return grants
+}
