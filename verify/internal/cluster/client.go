@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// Role is the first argument of this program where it is started again.
+const (
+	ClientRole   = "client"
+	ResourceRole = "resource"
+)
+
+// Client is one client process after the other: a killed one is followed by a new one.
+type Client struct {
+	Proxy *Proxy
+
+	name    string
+	driver  string
+	cluster *Cluster
+
+	// mu is held while one process takes the place of another.
+	mu      sync.Mutex
+	process *process
+	config  traffic.Config
+	runs    int
+}
+
+// Start starts the client.
+func (c *Client) start() error {
+	c.runs++
+
+	name := fmt.Sprintf("%s.%d", c.name, c.runs)
+	address := url.URL{
+		Scheme: "postgres", User: url.UserPassword("postgres", "postgres"),
+		Host: c.Proxy.address(), Path: c.cluster.database,
+		RawQuery: url.Values{
+			"sslmode": {"disable"}, "application_name": {name}, "connect_timeout": {"5"},
+		}.Encode(),
+	}
+
+	c.config = traffic.Config{
+		Name: name, Driver: c.driver, URL: address.String(),
+		History:  filepath.Join(c.cluster.Folder, name+".jsonl"),
+		Resource: c.cluster.resourceAddress,
+		Seed:     c.cluster.options.Seed<<16 + uint64(c.runs)<<8 + uint64(c.name[1]),
+		Fenced:   c.cluster.options.Fenced, Think: c.cluster.options.Think,
+	}
+
+	config, err := json.Marshal(c.config)
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+
+	if c.process, err = startProcess(ClientRole, string(config)); err != nil {
+		return err
+	}
+
+	c.process.reap()
+
+	return nil
+}
+
+// Stop halts the client from outside for some time.
+func (c *Client) Stop(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	c.process.signal(syscall.SIGSTOP)
+	time.Sleep(d)
+	c.process.signal(syscall.SIGCONT)
+}
+
+// Continue lets a client go on that has stopped itself.
+func (c *Client) Continue() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	c.process.signal(syscall.SIGCONT)
+}
+
+// Tell sends the client a command.
+func (c *Client) Tell(command string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	c.process.tell(command)
+}
+
+// Kill ends the client by SIGKILL and starts another in its place.
+func (c *Client) Kill() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	e := history.Event{Kind: history.Killed, Detail: c.config.Name, At: history.Now()}
+
+	c.process.kill()
+	c.cluster.Notes.Note(e)
+
+	return c.start()
+}
+
+// quit makes the client close what it has and end.
+func (c *Client) quit() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	c.process.tell(traffic.Quit)
+
+	return c.process.endWithin(25 * time.Second)
+}

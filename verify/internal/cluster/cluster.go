@@ -1,0 +1,255 @@
+// Package cluster is what a run breaks: a database on a server, clients as processes of
+// their own, each behind a proxy of its own, and a fenced resource.
+package cluster
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the coordinator's driver
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/pgtesting"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// Options say what to build.
+type Options struct {
+	Seed    uint64
+	Clients int
+	// Fenced: writers use guard and token.
+	Fenced bool
+	Think  time.Duration
+	// Pooled: the clients go through a pooler in transaction mode.
+	Pooled bool
+}
+
+// Cluster is a running set-up.
+type Cluster struct {
+	Server  *pgtesting.Server
+	Clients []*Client
+	// Admin goes to the server directly.
+	Admin *sql.DB
+	// Notes is the coordinator's own history.
+	Notes *history.Recorder
+	// Folder is where all histories are.
+	Folder string
+	// Pooler is nil unless the clients go through one.
+	Pooler *Pooler
+
+	options         Options
+	database        string
+	resource        *process
+	resourceAddress string
+}
+
+// Start makes a database of its own on the server, with its audit, and starts the
+// clients. Close ends all of it.
+func Start(ctx context.Context, server *pgtesting.Server, folder string, options Options) (_ *Cluster, err error) {
+	c := &Cluster{Server: server, Folder: folder, options: options}
+
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+
+	if c.Notes, err = history.NewRecorder(filepath.Join(folder, "coordinator.jsonl"), "coordinator"); err != nil {
+		return nil, err
+	}
+
+	if err := c.createDatabase(ctx); err != nil {
+		return nil, err
+	}
+
+	if err := c.startResource(); err != nil {
+		return nil, err
+	}
+
+	upstream := "127.0.0.1:" + strconv.Itoa(server.Port())
+
+	if options.Pooled {
+		if c.Pooler, err = startPooler(server.Port()); err != nil {
+			return nil, err
+		}
+
+		upstream = c.Pooler.address()
+	}
+
+	for n := range options.Clients {
+		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: "pgx", cluster: c}
+		if n == options.Clients-1 {
+			client.driver = "postgres" // lib/pq
+		}
+
+		if client.Proxy, err = newProxy(client.name, upstream); err != nil {
+			return nil, err
+		}
+
+		if err := client.start(); err != nil {
+			return nil, err
+		}
+
+		c.Clients = append(c.Clients, client)
+	}
+
+	return c, nil
+}
+
+func (c *Cluster) createDatabase(ctx context.Context) error {
+	root, err := sql.Open("pgx", c.Server.URL())
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	defer root.Close()
+
+	c.database = fmt.Sprintf("run_%d", history.Now())
+	if _, err := root.ExecContext(ctx, `CREATE DATABASE `+c.database); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+
+	u, err := url.Parse(c.Server.URL())
+	if err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+
+	u.Path = c.database
+	u.RawQuery += "&application_name=coordinator"
+
+	if c.Admin, err = sql.Open("pgx", u.String()); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+
+	if err := pglocker.MigrateDB(ctx, c.Admin, &pglocker.Config{}); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+
+	if _, err := c.Admin.ExecContext(ctx, audit.SQL+traffic.CountersSQL); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+
+	return nil
+}
+
+func (c *Cluster) startResource() (err error) {
+	c.resource, err = startProcess(ResourceRole,
+		filepath.Join(c.Folder, "resource.jsonl"), strconv.FormatBool(c.options.Fenced))
+	if err != nil {
+		return err
+	}
+
+	c.resourceAddress, err = c.resource.output.ReadString('\n')
+	c.resourceAddress = strings.TrimSpace(c.resourceAddress)
+
+	c.resource.reap()
+
+	if err != nil {
+		return fmt.Errorf("cluster: the resource: %w", err)
+	}
+
+	return nil
+}
+
+// Crash runs what may make the server lose what it hasn't flushed, and records when.
+func (c *Cluster) Crash(how func() error) error {
+	e := history.Event{Kind: history.Crash, From: history.Now()}
+	err := how()
+	c.Notes.Note(e)
+
+	return err
+}
+
+// Quit ends the clients in an orderly way. What doesn't end, and what is left of them at
+// the server, is recorded.
+func (c *Cluster) Quit(ctx context.Context) error {
+	var wait sync.WaitGroup
+
+	for _, client := range c.Clients {
+		wait.Go(func() {
+			if err := client.quit(); err != nil {
+				c.Notes.Note(history.Event{Kind: history.Leak, Detail: client.name + ": " + err.Error()})
+			}
+		})
+	}
+
+	wait.Wait()
+
+	return c.recordSessions(ctx)
+}
+
+// sessionsGoneWithin is how long the server may take to notice that a client has left.
+const sessionsGoneWithin = 3 * time.Second
+
+// recordSessions records which sessions of clients the server still has. A pooler's stay.
+func (c *Cluster) recordSessions(ctx context.Context) error {
+	if c.Pooler != nil {
+		return nil
+	}
+
+	var left int
+
+	for deadline := time.Now().Add(sessionsGoneWithin); ; time.Sleep(20 * time.Millisecond) {
+		err := c.Admin.QueryRowContext(ctx, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name LIKE 'c%.%'`).Scan(&left)
+		if err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+
+		if left == 0 {
+			return nil
+		}
+
+		if time.Now().After(deadline) {
+			c.Notes.Note(history.Event{Kind: history.Leak, Detail: fmt.Sprintf("the server still has %d sessions of clients", left)})
+
+			return nil
+		}
+	}
+}
+
+// Close ends whatever still runs, but the server. The histories stay.
+func (c *Cluster) Close() error {
+	var errs []error
+
+	for _, client := range c.Clients {
+		client.mu.Lock()
+		client.process.kill()
+		client.mu.Unlock()
+		client.Proxy.proxy.Stop()
+	}
+
+	if c.Pooler != nil {
+		c.Pooler.stop()
+	}
+
+	if c.resource != nil {
+		_ = c.resource.input.Close()
+		errs = append(errs, c.resource.endWithin(5*time.Second))
+	}
+
+	if c.Admin != nil {
+		errs = append(errs, c.Admin.Close())
+	}
+
+	if c.Notes != nil {
+		errs = append(errs, c.Notes.Close())
+	}
+
+	return errors.Join(errs...)
+}

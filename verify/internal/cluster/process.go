@@ -1,0 +1,99 @@
+package cluster
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is this program, started again in another role. It ends with its input, and so
+// with the coordinator, however that ends.
+type process struct {
+	cmd    *exec.Cmd
+	input  io.WriteCloser
+	output *bufio.Reader
+	errors strings.Builder
+	done   chan struct{}
+	// err is how it ended, once done is closed.
+	err error
+}
+
+func startProcess(args ...string) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+
+	p := &process{cmd: exec.Command(self, args...), done: make(chan struct{})}
+	p.cmd.Stderr = &p.errors
+	// The interrupt of a terminal is for the coordinator, which ends the others. One that
+	// is stopped wouldn't see the end of its input.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+
+	if p.input, err = p.cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+
+	output, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+
+	p.output = bufio.NewReader(output)
+
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+
+	return p, nil
+}
+
+// reap waits for the end, in a goroutine that lasts as long as the process. Output that
+// somebody wants must have been read before.
+func (p *process) reap() {
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+}
+
+// signal does nothing to a process that has ended: package os sees to that.
+func (p *process) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
+
+func (p *process) tell(line string) {
+	_, _ = io.WriteString(p.input, line+"\n") // it may just have ended
+}
+
+// endWithin waits for the process to end by itself, and kills it if it doesn't.
+func (p *process) endWithin(limit time.Duration) error {
+	select {
+	case <-p.done:
+	case <-time.After(limit):
+		p.signal(syscall.SIGCONT)
+		p.signal(syscall.SIGQUIT) // which prints its goroutines
+
+		select {
+		case <-p.done:
+		case <-time.After(time.Second):
+			p.kill()
+		}
+
+		return fmt.Errorf("cluster: a process didn't end within %s:\n%s", limit, p.errors.String())
+	}
+
+	if p.err != nil {
+		return fmt.Errorf("cluster: a process: %w\n%s", p.err, p.errors.String())
+	}
+
+	return nil
+}
+
+func (p *process) kill() {
+	p.signal(syscall.SIGKILL)
+	<-p.done
+}

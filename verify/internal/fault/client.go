@@ -1,0 +1,82 @@
+package fault
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// stopClients halts one client after the other from outside, mostly for longer than
+// leases last.
+func stopClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 50, 200)) {
+		pause := beyondTTL(r)
+		if r.IntN(3) == 0 {
+			pause = between(r, 100, 600)
+		}
+
+		anyClient(c, r).Stop(pause)
+	}
+
+	return nil
+}
+
+// stopWithin makes each client stop itself where it matters: between what it read and what
+// it writes, in its renewer, between a request and its reply.
+func stopWithin(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	places := traffic.PausePlaces()
+
+	for n := r.IntN(len(places)); rest(ctx, between(r, 50, 150)); n++ {
+		client := anyClient(c, r)
+		client.Tell(traffic.Pause + " " + places[n%len(places)])
+
+		// It gets there soon, or goes on as if nothing was.
+		rest(ctx, beyondTTL(r))
+		client.Continue()
+	}
+
+	// Who stopped late would stay so.
+	for _, client := range c.Clients {
+		client.Tell(traffic.Pause + " nowhere")
+	}
+
+	for range 20 {
+		for _, client := range c.Clients {
+			client.Continue()
+		}
+
+		time.Sleep(5 * time.Millisecond)
+	}
+
+	return nil
+}
+
+// killClients ends one client after the other by SIGKILL. Others take their place.
+func killClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 100, 700)) {
+		if err := anyClient(c, r).Kill(); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// exhaustPools lets the applications use up their pools, for longer than leases last.
+func exhaustPools(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for {
+		pause := beyondTTL(r)
+		for _, client := range c.Clients {
+			if r.IntN(2) == 0 {
+				client.Tell(traffic.Exhaust + " " + pause.String())
+			}
+		}
+
+		if !rest(ctx, pause+between(r, 100, 300)) {
+			return nil
+		}
+	}
+}

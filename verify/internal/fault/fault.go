@@ -1,0 +1,140 @@
+// Package fault is what a run does to its cluster: each fault injects itself again and
+// again until its time is over, and heals what it broke before it returns.
+package fault
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// Fault is one way to break things.
+type Fault struct {
+	Name string
+	// With lists what a mixture is made of.
+	With string
+	// Inject runs until ctx ends. r is all the randomness that it uses.
+	Inject func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error
+	// Pooled: it needs a pooler between clients and server.
+	Pooled bool
+	// Clock: it needs a server whose clock can be set, and sets it.
+	Clock bool
+	// Server: it ends or halts the server. Two of them would get in each other's way.
+	Server bool
+	// Alone: it is not for mixtures.
+	Alone bool
+}
+
+// All lists the faults in the order in which they are run.
+func All() []Fault {
+	return []Fault{
+		{Name: "none", Inject: none, Alone: true},
+		{Name: "client-stop", Inject: stopClients},
+		{Name: "client-stop-within", Inject: stopWithin},
+		{Name: "client-kill", Inject: killClients},
+		{Name: "net-blackhole", Inject: network(blackHole)},
+		{Name: "net-reset", Inject: network(reset)},
+		{Name: "net-latency", Inject: network(latency)},
+		{Name: "net-slow", Inject: network(slow)},
+		{Name: "net-cut", Inject: network(cut)},
+		{Name: "net-one-way", Inject: network(oneWay)},
+		{Name: "backend-terminate", Inject: sessions("pg_terminate_backend")},
+		{Name: "backend-cancel", Inject: sessions("pg_cancel_backend")},
+		{Name: "backend-kill", Inject: killBackends, Server: true},
+		{Name: "server-stop", Inject: freezeServer, Server: true},
+		{Name: "server-kill", Inject: killServer, Server: true},
+		{Name: "server-immediate", Inject: restartImmediate, Server: true},
+		{Name: "server-fast", Inject: restartFast, Server: true},
+		{Name: "rows-locked", Inject: lockRows},
+		{Name: "old-transaction", Inject: oldTransaction},
+		{Name: "pool-exhausted", Inject: exhaustPools},
+		{Name: "pooler-restart", Inject: restartPooler, Pooled: true, Alone: true},
+		{Name: "clock-steps", Inject: stepClock, Clock: true, Alone: true},
+	}
+}
+
+// Control is the pauses that show what exclusion alone is worth.
+func Control() Fault { return Fault{Name: "control", Inject: stopWithin} }
+
+// Mixture is some of the faults at the same time, as r draws them.
+func Mixture(r *rand.Rand) Fault {
+	const parts = 4
+
+	var (
+		faults []Fault
+		server bool
+		all    = All()
+	)
+
+	for _, n := range r.Perm(len(all)) {
+		f := all[n]
+		if f.Alone || f.Server && server || len(faults) == parts {
+			continue
+		}
+
+		server = server || f.Server
+		faults = append(faults, f)
+	}
+
+	names := make([]string, 0, parts)
+	for _, f := range faults {
+		names = append(names, f.Name)
+	}
+
+	return Fault{
+		Name: "mixture",
+		With: strings.Join(names, ", "),
+		Inject: func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+			var (
+				wait sync.WaitGroup
+				errs = make([]error, len(faults))
+			)
+
+			for i, f := range faults {
+				own := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+
+				wait.Go(func() { errs[i] = f.Inject(ctx, c, own) })
+			}
+
+			wait.Wait()
+
+			return errors.Join(errs...)
+		},
+	}
+}
+
+func none(ctx context.Context, _ *cluster.Cluster, _ *rand.Rand) error {
+	<-ctx.Done()
+
+	return nil
+}
+
+// beyondTTL is a pause that no lease survives.
+func beyondTTL(r *rand.Rand) time.Duration {
+	return traffic.MaxTTL + between(r, 50, 400)
+}
+
+// between is a random number of milliseconds.
+func between(r *rand.Rand, least, most int) time.Duration {
+	return time.Duration(least+r.IntN(most-least)) * time.Millisecond
+}
+
+// rest waits, and is false if ctx ended before.
+func rest(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func anyClient(c *cluster.Cluster, r *rand.Rand) *cluster.Client {
+	return c.Clients[r.IntN(len(c.Clients))]
+}

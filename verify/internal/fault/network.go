@@ -1,0 +1,97 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+)
+
+// breakage spoils the network of one client.
+type breakage func(p *cluster.Proxy, r *rand.Rand) error
+
+// network breaks the network of one or two clients, again and again, now for a moment and
+// now for longer than leases last.
+func network(how breakage) func(context.Context, *cluster.Cluster, *rand.Rand) error {
+	return func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+		for rest(ctx, between(r, 20, 150)) {
+			first, second := anyClient(c, r), anyClient(c, r)
+			broken := []*cluster.Client{first}
+
+			if second != first && r.IntN(2) == 0 {
+				broken = append(broken, second)
+			}
+
+			for _, client := range broken {
+				if err := how(client.Proxy, r); err != nil {
+					return err
+				}
+			}
+
+			pause := between(r, 50, 400)
+			if r.IntN(3) == 0 {
+				pause = beyondTTL(r)
+			}
+
+			rest(ctx, pause)
+
+			for _, client := range broken {
+				client.Proxy.Heal()
+			}
+		}
+
+		return nil
+	}
+}
+
+// blackHole swallows everything in both directions.
+func blackHole(p *cluster.Proxy, _ *rand.Rand) error {
+	if err := p.Break("timeout", cluster.Requests, `{"timeout": 0}`); err != nil {
+		return err
+	}
+
+	return p.Break("timeout", cluster.Replies, `{"timeout": 0}`)
+}
+
+// reset ends connections as soon as something comes over them.
+func reset(p *cluster.Proxy, r *rand.Rand) error {
+	direction := cluster.Requests
+	if r.IntN(2) == 0 {
+		direction = cluster.Replies
+	}
+
+	return p.Break("reset_peer", direction, fmt.Sprintf(`{"timeout": %d}`, r.IntN(20)))
+}
+
+// latency delays, in one direction or both, by times that differ from packet to packet.
+func latency(p *cluster.Proxy, r *rand.Rand) error {
+	delay := 5 + r.IntN(120)
+	attributes := fmt.Sprintf(`{"latency": %d, "jitter": %d}`, delay, delay/2)
+
+	if err := p.Break("latency", cluster.Replies, attributes); err != nil || r.IntN(2) == 0 {
+		return err
+	}
+
+	return p.Break("latency", cluster.Requests, attributes)
+}
+
+// slow lets through a few kilobytes a second.
+func slow(p *cluster.Proxy, r *rand.Rand) error {
+	return p.Break("bandwidth", cluster.Replies, fmt.Sprintf(`{"rate": %d}`, 1+r.IntN(8)))
+}
+
+// cut ends connections after some bytes of replies, which may be in the middle of one.
+func cut(p *cluster.Proxy, r *rand.Rand) error {
+	return p.Break("limit_data", cluster.Replies, fmt.Sprintf(`{"bytes": %d}`, 1+r.IntN(2000)))
+}
+
+// oneWay swallows what goes in one direction.
+func oneWay(p *cluster.Proxy, r *rand.Rand) error {
+	direction := cluster.Requests
+	if r.IntN(3) > 0 {
+		direction = cluster.Replies // the requests are carried out
+	}
+
+	return p.Break("timeout", direction, `{"timeout": 0}`)
+}

@@ -1,0 +1,121 @@
+package fault
+
+import (
+	"context"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/ismurov/pglocker/pgtesting"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+)
+
+// freezeServer halts all processes of the server, mostly for longer than leases last.
+func freezeServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 100, 500)) {
+		if err := c.Server.Freeze(); err != nil {
+			return err
+		}
+
+		pause := beyondTTL(r)
+		if r.IntN(3) == 0 {
+			pause = between(r, 50, 500)
+		}
+
+		time.Sleep(pause)
+
+		if err := c.Server.Thaw(); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// killServer ends the server by SIGKILL, all of it at once, and starts it again.
+func killServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 200, 900)) {
+		err := c.Crash(func() error {
+			if err := c.Server.Kill(); err != nil {
+				return err
+			}
+
+			return c.Server.Start(context.WithoutCancel(ctx))
+		})
+		if err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// restartImmediate is as good as a crash.
+func restartImmediate(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 200, 900)) {
+		err := c.Crash(func() error {
+			return c.Server.Restart(context.WithoutCancel(ctx), pgtesting.ImmediateShutdown)
+		})
+		if err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// restartFast is an orderly restart, which loses nothing.
+func restartFast(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 300, 1000)) {
+		if err := c.Server.Restart(context.WithoutCancel(ctx), pgtesting.FastShutdown); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// recoverWithin is how long a server may take to be back after one of its processes was
+// killed.
+const recoverWithin = 15 * time.Second
+
+// killBackends ends one session's process by SIGKILL, upon which the server ends all
+// others and recovers.
+func killBackends(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 300, 1000)) {
+		var pid int
+
+		err := c.Admin.QueryRowContext(ctx, `SELECT pid FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name LIKE 'c%.%' ORDER BY random() LIMIT 1`).Scan(&pid)
+		if err != nil {
+			continue // nobody is there yet
+		}
+
+		err = c.Crash(func() error {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
+
+			return awaitServer(ctx, c)
+		})
+		if err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// awaitServer waits until the server answers.
+func awaitServer(ctx context.Context, c *cluster.Cluster) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
+	defer cancel()
+
+	for {
+		err := c.Admin.PingContext(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+
+		time.Sleep(10 * time.Millisecond)
+	}
+}

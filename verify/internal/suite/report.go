@@ -1,0 +1,94 @@
+package suite
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/ismurov/pglocker/verify/internal/oracle"
+)
+
+// Print writes what a run has found, and how to repeat it.
+func (r *Result) Print(w io.Writer, seed uint64) {
+	switch {
+	case r.Skipped != nil:
+		fmt.Fprintf(w, "%s: %v\n", r.Name(), r.Skipped)
+	case r.Err != nil:
+		fmt.Fprintf(w, "%s: %v\n", r.Name(), r.Err)
+	default:
+		fmt.Fprintf(w, "%s: %d operations, %d violations in %.1f s\n", r.Name(), r.Operations, len(r.Violations), r.Took.Seconds())
+	}
+
+	if r.Job.Fault.With != "" {
+		fmt.Fprintf(w, "    made of %s\n", r.Job.Fault.With)
+	}
+
+	if r.Job.Control {
+		fmt.Fprintf(w, "    without fencing %d writes were lost or stale, as was to be shown\n", r.Losses)
+	}
+
+	const few = 5
+
+	for _, v := range r.Violations[:min(few, len(r.Violations))] {
+		fmt.Fprintln(w, v)
+	}
+
+	if r.Failed() {
+		fmt.Fprintf(w, "    to repeat: go run . -seed %d -only %s -duration %s\n", seed, r.Name(), r.Took.Round(1e9))
+	}
+}
+
+// Report writes the table of all results.
+func Report(w io.Writer, results []*Result) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+
+	fmt.Fprint(table, "fault\tseconds\toperations\tgrants\tunknown\t")
+
+	for _, name := range oracle.Names() {
+		fmt.Fprintf(table, "%s\t", name)
+	}
+
+	fmt.Fprintln(table)
+
+	var total Result
+
+	for _, r := range results {
+		line(table, r)
+
+		total.Took += r.Took
+		total.Operations += r.Operations
+		total.Grants += r.Grants
+		total.Unknowns += r.Unknowns
+		total.Violations = append(total.Violations, r.Violations...)
+	}
+
+	total.Job.Fault.Name = "all"
+	line(table, &total)
+
+	return table.Flush()
+}
+
+func line(table io.Writer, r *Result) {
+	fmt.Fprintf(table, "%s\t%.1f\t%d\t%d\t%d\t", r.Name(), r.Took.Seconds(), r.Operations, r.Grants, r.Unknowns)
+
+	for _, name := range oracle.Names() {
+		count := 0
+
+		for _, v := range r.Violations {
+			if v.Oracle == name {
+				count++
+			}
+		}
+
+		switch {
+		case r.Skipped != nil:
+			fmt.Fprint(table, "skipped\t")
+		case r.Err != nil:
+			fmt.Fprint(table, "error\t")
+		default:
+			fmt.Fprintf(table, "%d\t", count)
+		}
+	}
+
+	fmt.Fprintln(table)
+}

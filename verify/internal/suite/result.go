@@ -1,0 +1,102 @@
+package suite
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/oracle"
+)
+
+// Result is what came of a job.
+type Result struct {
+	Job  Job
+	Took time.Duration
+
+	Operations, Grants, Unknowns int
+	// Losses are what the control lost for want of fencing.
+	Losses     int
+	Violations []oracle.Violation
+	// Err is why the run could not be made or judged, Skipped why it wasn't.
+	Err, Skipped error
+
+	failures []oracle.Failure
+}
+
+// Name is the job's.
+func (r *Result) Name() string { return r.Job.Name() }
+
+// Failed reports whether anything was wrong.
+func (r *Result) Failed() bool { return r.Err != nil || len(r.Violations) > 0 }
+
+func (r *Result) judge(run *oracle.Run) {
+	for _, op := range run.History.Operations {
+		r.Operations++
+
+		switch {
+		case op.Outcome == history.Unknown:
+			r.Unknowns++
+		case op.Outcome == history.OK && op.Kind.Grants():
+			r.Grants++
+		}
+	}
+
+	settled, violations := oracle.Settle(run)
+	linear, failures := oracle.CheckLinearizability(run, settled)
+	fencing := oracle.CheckFencing(run)
+
+	if r.Job.Control {
+		r.Losses = len(fencing)
+		fencing = nil
+
+		if r.Losses == 0 {
+			fencing = []oracle.Violation{{
+				Oracle: oracle.Fencing, What: "without fencing nothing was lost: the fault is too weak to prove anything",
+			}}
+		}
+	}
+
+	r.failures = failures
+	r.Violations = append(r.Violations, linear...)
+	r.Violations = append(r.Violations, oracle.CheckBeliefs(run)...)
+	r.Violations = append(r.Violations, oracle.CheckTokens(run)...)
+	r.Violations = append(r.Violations, fencing...)
+	r.Violations = append(r.Violations, violations...)
+	r.Violations = append(r.Violations, oracle.CheckHealing(run)...)
+}
+
+// keep puts everything that is known of a failure where it isn't removed.
+func (s *Suite) keep(r *Result, run *oracle.Run, folder string) error {
+	kept := filepath.Join(s.Failures, fmt.Sprintf("%s-%d", r.Name(), r.Job.Seed))
+	if err := errors.Join(os.RemoveAll(kept), os.MkdirAll(kept, 0o755), os.CopyFS(kept, os.DirFS(folder))); err != nil {
+		return fmt.Errorf("suite: %w", err)
+	}
+
+	var text strings.Builder
+
+	for _, v := range r.Violations {
+		fmt.Fprintln(&text, v)
+	}
+
+	if r.Err != nil {
+		fmt.Fprintln(&text, r.Err)
+	}
+
+	errs := []error{os.WriteFile(filepath.Join(kept, "violations.txt"), []byte(text.String()), 0o644)}
+
+	if run != nil {
+		transitions, err := json.MarshalIndent(run.Audit, "", " ")
+		errs = append(errs, err, os.WriteFile(filepath.Join(kept, "audit.json"), transitions, 0o644))
+	}
+
+	for _, f := range r.failures {
+		errs = append(errs, f.Picture(filepath.Join(kept, f.Lock+".html")))
+	}
+
+	return errors.Join(errs...)
+}

@@ -1,0 +1,159 @@
+// Verify attacks the promises of docs/guarantees.md: client processes take locks in every
+// way there is while network, server and clients are broken in all the ways listed in
+// internal/fault, and the oracles in internal/oracle judge the recorded history.
+//
+//	make verify
+//	go run . [-seed N] [-only FAULT,...] [-duration D] [-list]
+//
+// Its exit code is 1 if any promise was broken. The history is then in failures/.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/fault"
+	"github.com/ismurov/pglocker/verify/internal/resource"
+	"github.com/ismurov/pglocker/verify/internal/suite"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+func main() {
+	// The program starts itself again for what has to be a process of its own.
+	if len(os.Args) > 2 {
+		switch os.Args[1] {
+		case cluster.ClientRole:
+			exit(traffic.Main(os.Args[2], os.Stdin))
+		case cluster.ResourceRole:
+			exit(resource.Main(os.Args[2], os.Args[3] == "true", os.Stdin, os.Stdout))
+		}
+	}
+
+	exit(run())
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "verify:", err)
+		os.Exit(1)
+	}
+
+	os.Exit(0)
+}
+
+// errViolated is the end of a run that found something.
+var errViolated = errors.New("promises were broken, or runs could not be made: see failures/")
+
+func run() (err error) {
+	seed := flag.Uint64("seed", 0, "what all randomness comes from; 0: a new one")
+	only := flag.String("only", "", "comma-separated names of what to run, all by default")
+	duration := flag.Duration("duration", 2*time.Minute, "how long to run, roughly")
+	failures := flag.String("failures", "failures", "the folder for histories that show a violation")
+	list := flag.Bool("list", false, "list what there is to run")
+	flag.Parse()
+
+	if *seed == 0 {
+		*seed = uint64(rand.Uint32())
+	}
+
+	jobs := jobsOf(*seed)
+
+	if *list {
+		for _, job := range jobs {
+			fmt.Println(job.Name())
+		}
+
+		return nil
+	}
+
+	if *only != "" {
+		names := strings.Split(*only, ",")
+		jobs = slices.DeleteFunc(jobs, func(job suite.Job) bool { return !slices.Contains(names, job.Name()) })
+	}
+
+	if len(jobs) == 0 {
+		return fmt.Errorf("nothing is called %q: see -list", *only)
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	folder, err := os.MkdirTemp("", "pglocker-verify-")
+	if err != nil {
+		return err
+	}
+
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+
+	// The server's account has to be able to read its clock there.
+	if err := os.Chmod(folder, 0o755); err != nil {
+		return err
+	}
+
+	fmt.Printf("seed %d\n", *seed)
+
+	s := &suite.Suite{Folder: folder, Failures: *failures}
+	defer func() { err = errors.Join(err, s.Close()) }()
+
+	return runJobs(ctx, s, jobs, *seed, *duration)
+}
+
+// jobsOf lists every fault alone, a mixture, and the control.
+func jobsOf(seed uint64) []suite.Job {
+	faults := fault.All()
+	r := rand.New(rand.NewPCG(suite.SeedOf(seed, "mixture"), 0))
+	faults = append(faults, fault.Mixture(r))
+
+	jobs := make([]suite.Job, 0, len(faults)+1)
+	for _, f := range faults {
+		jobs = append(jobs, suite.Job{Fault: f, Seed: suite.SeedOf(seed, f.Name)})
+	}
+
+	return append(jobs, suite.Job{Fault: fault.Control(), Control: true, Seed: suite.SeedOf(seed, "control")})
+}
+
+// overhead is what a job takes besides its fault: to start, heal, end and judge.
+const overhead = 3 * time.Second
+
+// leastFault is the shortest time for a fault in which something happens.
+const leastFault = 2 * time.Second
+
+func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64, duration time.Duration) error {
+	var results []*suite.Result
+
+	failed := false
+
+	for _, job := range jobs {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+
+		job.Duration = max(duration/time.Duration(len(jobs))-overhead, leastFault)
+
+		r := s.Run(ctx, job)
+		results = append(results, r)
+		r.Print(os.Stdout, seed)
+
+		failed = failed || r.Failed()
+	}
+
+	if err := suite.Report(os.Stdout, results); err != nil {
+		return err
+	}
+
+	if failed {
+		return errViolated
+	}
+
+	return nil
+}
