@@ -5,7 +5,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick lint fmt clean postgres
+.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test-short: ## Run the tests that need no database
 
 test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MAJORS="12 18"
 	@GO=$(GO) .ci/matrix $(MAJORS)
+
+verify: postgres ## Break everything for two minutes, and check every promise; FLAGS='-seed 1 -only net-cut'
+	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .
+	@cd verify && exec ../bin/verify $(FLAGS)
 
 cover: coverage.out ## Show what the last test-acc covered
 	@$(GO) tool cover -func=coverage.out
@@ -49,6 +53,7 @@ lint: ## Check formatting (gofmt, gofumpt), go vet, staticcheck
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	cd bench && $(GO) vet ./... && $(GO) tool -modfile=../tools/go.mod staticcheck ./...
+	cd verify && $(GO) vet ./... && $(GO) tool -modfile=../tools/go.mod staticcheck ./...
 
 fmt: ## Format the code
 	$(TOOL) gofumpt -w .
