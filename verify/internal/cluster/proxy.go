@@ -14,6 +14,9 @@ type Proxy struct {
 	proxy *toxiproxy.Proxy
 }
 
+// Some toxics log by a logger of their own.
+func init() { zerolog.SetGlobalLevel(zerolog.Disabled) }
+
 func newProxy(name, upstream string) (*Proxy, error) {
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	p := &Proxy{toxiproxy.NewProxy(server, name, "127.0.0.1:0", upstream)}

@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
@@ -38,7 +39,36 @@ func stopWithin(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		client.Continue()
 	}
 
-	// Who stopped late would stay so.
+	wakeAll(c)
+
+	return nil
+}
+
+// stopWriters makes all clients stop themselves between what they read and what they
+// write, one after the other but for the pauses, which overlap.
+func stopWriters(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	var wait sync.WaitGroup
+
+	for _, client := range c.Clients {
+		r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+
+		wait.Go(func() {
+			for rest(ctx, between(r, 10, 300)) {
+				client.Tell(traffic.PauseWriter)
+				rest(ctx, between(r, 500, 800)) // longer than the shortest leases
+				client.Continue()
+			}
+		})
+	}
+
+	wait.Wait()
+	wakeAll(c)
+
+	return nil
+}
+
+// wakeAll lets everybody go on, also those who stop late.
+func wakeAll(c *cluster.Cluster) {
 	for _, client := range c.Clients {
 		client.Tell(traffic.Pause + " nowhere")
 	}
@@ -50,8 +80,6 @@ func stopWithin(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 
 		time.Sleep(5 * time.Millisecond)
 	}
-
-	return nil
 }
 
 // killClients ends one client after the other by SIGKILL. Others take their place.

@@ -60,7 +60,7 @@ func All() []Fault {
 }
 
 // Control is the pauses that show what exclusion alone is worth.
-func Control() Fault { return Fault{Name: "control", Inject: stopWithin} }
+func Control() Fault { return Fault{Name: "control", Inject: stopWriters} }
 
 // Mixture is some of the faults at the same time, as r draws them.
 func Mixture(r *rand.Rand) Fault {

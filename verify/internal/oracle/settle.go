@@ -103,6 +103,8 @@ func illegal(t *audit.Transition) string {
 		return "created with another generation than 1"
 	case made && t.New.Owner != "" && t.New.Generation < 2:
 		return "first granted with a generation below 2"
+	case !t.Renews() && t.New.Owner != "" && clientOf(t.New.Owner) != t.App:
+		return "granted to another than who asked"
 	case made:
 		return ""
 	case t.New.Generation < t.Old.Generation:
@@ -115,8 +117,6 @@ func illegal(t *audit.Transition) string {
 		return ""
 	case t.New.Owner == "" && !holders:
 		return "released by somebody else than the holder"
-	case t.New.Owner != "" && clientOf(t.New.Owner) != t.App:
-		return "granted to another than who asked"
 	case t.New.Owner != "" && t.Old.Expires > t.At && !holders:
 		return "granted while another held it"
 	}
@@ -185,11 +185,11 @@ func (s *settler) matchGrant(op *history.Operation, t *audit.Transition) {
 }
 
 func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
-	if t == nil {
-		// A release is the one thing that a crash may undo. One with a minimum hold is
-		// flushed.
-		if !s.run.crashAfter(op.Call) || op.MinHold > 0 {
-			s.violate(op.Lock, "an acknowledged release was not committed, or lost", op)
+	if t == nil || s.later(t, op) {
+		// A release is the one thing that a crash may undo. One with a minimum hold that
+		// isn't over is flushed.
+		if !s.run.crashAfter(op.Call) || grant != nil && op.MinHold > 0 && grant.Call+op.MinHold > op.End {
+			s.violate(op.Lock, "an acknowledged release was not committed, or lost", grant, op, t)
 		}
 
 		s.LostInCrash[op] = true
@@ -208,6 +208,12 @@ func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
 	if grant != nil && op.MinHold > 0 && t.New.Expires < grant.Acquired+op.MinHold/1000 {
 		s.violate(op.Lock, "released before the minimum hold was over", grant, op, t)
 	}
+}
+
+// later reports whether a transition was made after the operation had been answered, and
+// so not by it.
+func (s *settler) later(t *audit.Transition, op *history.Operation) bool {
+	return !s.run.ClockSteps && t.At > s.run.dbTime(op.End)+clockError
 }
 
 // checkSilent checks that what nobody was told of comes from a request that leaves it
@@ -230,7 +236,7 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 		open := false
 
 		for _, op := range ops {
-			if op.Client == clientOf(t.New.Owner) && mayBeSilent(op) &&
+			if op.Client == clientOf(t.New.Owner) && mayBeSilent(op, t) &&
 				(s.run.ClockSteps || s.run.dbTime(op.Call) <= t.At+clockError) {
 				open = true
 
@@ -244,9 +250,15 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 	}
 }
 
-// mayBeSilent reports whether a request may have been granted the lock without its
-// client being told.
-func mayBeSilent(op *history.Operation) bool {
+// mayBeSilent reports whether a request may have made this grant without any client being
+// told.
+func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
+	if op.Kind.Frees() {
+		// It was handed over to somebody who waits in the same client, and the reply was
+		// lost, or came too late for whom it was meant.
+		return op.Generation == t.Old.Generation
+	}
+
 	if !op.Kind.Grants() || op.Outcome == history.OK {
 		return false
 	}

@@ -151,13 +151,13 @@ func (w *worker) lost(lk *pglocker.Lock, cause error) {
 // work is done under a lock, until it is done or the lock can't be trusted any more.
 func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	switch n := w.IntN(100); {
-	case n < 30:
+	case n < 40:
 		w.count(ctx, lk)
-	case n < 50:
+	case n < 65:
 		w.writeOutside(lk)
-	case n < 53:
+	case n < 68:
 		sleep(lk.Context(), lock.TTL+w.upTo(lock.TTL)) // renewals keep it
-	case n < 80:
+	case n < 85:
 		sleep(lk.Context(), w.upTo(30*time.Millisecond))
 	}
 }

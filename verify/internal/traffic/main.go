@@ -24,6 +24,8 @@ const (
 	Quit = "quit"
 	// Pause, with a place, makes it stop itself when it is there next.
 	Pause = "pause"
+	// PauseWriter is one such place: between what a writer read and what it writes.
+	PauseWriter = Pause + " " + string(inCritical)
 	// Exhaust, with a duration, takes all connections of its pool.
 	Exhaust = "exhaust"
 )

@@ -1,0 +1,121 @@
+package oracle_test
+
+import (
+	"testing"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/oracle"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+func TestBeliefs(t *testing.T) {
+	t.Parallel()
+
+	// lease is one taken by hand, which ends by its holder's own count.
+	lease := func(client string, from, to, token int64) *history.Operation {
+		o := granted(client, history.Acquire, from, to, token)
+		o.Until = (from + ttl) * ms
+
+		return o
+	}
+	refreshed := func(client string, from, to, generation, token int64) *history.Operation {
+		o := granted(client, history.Refresh, from, to, token)
+		o.Generation, o.Until = generation, (from+ttl)*ms
+
+		return o
+	}
+	relocked := func(from, to, token int64, outcome history.Outcome) *history.Operation {
+		return op("c1.1", history.Relock, from, to, history.Event{Generation: token, Outcome: outcome})
+	}
+	lost := func(client string, at, token int64) history.Event {
+		return note(client, history.Lost, at, history.Event{Lock: "a", Token: token})
+	}
+	stall := func(client string, from, to int64) history.Event {
+		return note(client, history.Stall, to, history.Event{From: from * ms})
+	}
+	shared := func(o *history.Operation) *history.Operation {
+		o.Lock = traffic.Shared.ID
+
+		return o
+	}
+
+	hold1 := granted("c1.1", history.Lock, 0, 1, 2)
+
+	for _, test := range []struct {
+		name  string
+		ops   []*history.Operation
+		notes []history.Event
+		want  string
+	}{
+		{name: "unlocked before the next", ops: []*history.Operation{
+			hold1, freed("c1.1", history.Unlock, 10, 12, 2), granted("c2.1", history.Lock, 3, 11, 3),
+		}},
+		{name: "held while the next begins", ops: []*history.Operation{
+			hold1, freed("c1.1", history.Unlock, 10, 12, 2), granted("c2.1", history.Lock, 3, 9, 3),
+		}, want: "two believe"},
+		{name: "never given up", ops: []*history.Operation{
+			hold1, granted("c2.1", history.TryLock, 500, 501, 3),
+		}, want: "two believe"},
+		{name: "covered by one that is longer", ops: []*history.Operation{
+			hold1, freed("c1.1", history.Leave, 90, 91, 2),
+			granted("c2.1", history.Lock, 95, 96, 3), freed("c2.1", history.Unlock, 97, 98, 3),
+			granted("c3.1", history.Lock, 89, 89, 4),
+		}, want: "two believe"},
+		{name: "told of the loss in time", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 80, 3),
+		}, notes: []history.Event{lost("c1.1", 79, 2)}},
+		{name: "told too late", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 80, 3),
+		}, notes: []history.Event{lost("c1.1", 81, 2)}, want: "two believe"},
+		{name: "told of another token", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 80, 3),
+		}, notes: []history.Event{lost("c1.1", 79, 1)}, want: "two believe"},
+		{name: "killed", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 80, 3),
+		}, notes: []history.Event{note("coordinator", history.Killed, 50, history.Event{Detail: "c1.1"})}},
+		{name: "stopped beyond the lease, and told when it went on", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{stall("c1.1", 40, 300), lost("c1.1", 301, 2)}},
+		{name: "stopped, and still not told long after", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{stall("c1.1", 40, 300), lost("c1.1", 400, 2)}, want: "two believe"},
+		{name: "another was stopped", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{stall("c3.1", 40, 300), lost("c1.1", 301, 2)}, want: "two believe"},
+		{name: "a lease that has ended", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), lease("c2.1", 99, 101, 3),
+		}},
+		{name: "a lease that has not", ops: []*history.Operation{
+			lease("c1.1", 2, 3, 2), lease("c2.1", 99, 101, 3),
+		}, want: "two believe"},
+		{name: "a lease that was released", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), freed("c1.1", history.Release, 10, 12, 2), lease("c2.1", 10, 11, 4),
+		}},
+		{name: "a lease that was refreshed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), refreshed("c1.1", 50, 51, 2, 3), lease("c2.1", 120, 121, 4),
+		}, want: "two believe"},
+		{name: "a lease that was kept alive", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(2, 300, 2, history.OK), lease("c2.1", 200, 201, 4),
+		}, want: "two believe"},
+		{name: "a relocker that was told to stop", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(2, 300, 2, history.OK), lease("c2.1", 200, 201, 4),
+		}, notes: []history.Event{lost("c1.1", 200, 2)}},
+		{name: "a relocker that never renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(50, 148, 2, history.OutcomeLost), lease("c2.1", 101, 102, 4),
+		}},
+		{name: "nobody believes in the shared lock", ops: []*history.Operation{
+			shared(lease("c1.1", 0, 1, 2)), shared(lease("c2.1", 2, 3, 3)),
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			r := run(test.ops...)
+			r.History.Notes = test.notes
+			wantOnly(t, oracle.CheckBeliefs(r), oracle.Beliefs, test.want)
+
+			r.ClockSteps = true
+			wantOnly(t, oracle.CheckBeliefs(r), oracle.Beliefs, "")
+		})
+	}
+}

@@ -1,0 +1,252 @@
+package oracle_test
+
+import (
+	"testing"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/oracle"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// audited is a run whose audit is known.
+func audited(transitions []*audit.Transition, ops ...*history.Operation) *oracle.Run {
+	r := run(ops...)
+	r.Audit = transitions
+
+	return r
+}
+
+func crashed(r *oracle.Run, from, to int64) *oracle.Run {
+	r.History.Notes = append(r.History.Notes, note("coordinator", history.Crash, to, history.Event{From: from * ms}))
+
+	return r
+}
+
+func renewed(v audit.Version, at int64) audit.Version {
+	v.Expires = (at + ttl) * us
+
+	return v
+}
+
+func unknown(client string, kind history.Kind, from, to int64) *history.Operation {
+	return op(client, kind, from, to, history.Event{Outcome: history.Unknown})
+}
+
+func TestSettle(t *testing.T) {
+	t.Parallel()
+
+	var (
+		first  = change{"c1.1", 10, heldFrom("c1.1", 10, 2)}
+		freed3 = change{"c1.1", 20, freeSince(20, 3)}
+		second = change{"c2.1", 30, heldFrom("c2.1", 30, 4)}
+
+		grant1  = granted("c1.1", history.Acquire, 9, 11, 2)
+		free1   = freed("c1.1", history.Release, 19, 21, 2)
+		grant2  = granted("c2.1", history.Lock, 5, 31, 4)
+		minimum = op("c1.1", history.Unlock, 19, 21, history.Event{Outcome: history.OK, Generation: 2, MinHold: 50 * ms})
+	)
+
+	onShared := func(r *oracle.Run) *oracle.Run {
+		for _, t := range r.Audit {
+			t.Lock = traffic.Shared.ID
+		}
+
+		for _, o := range r.History.Operations {
+			o.Lock = traffic.Shared.ID
+		}
+
+		return r
+	}
+
+	for _, test := range []struct {
+		name string
+		run  *oracle.Run
+		want string
+	}{
+		{"granted, released, granted", audited(chain(first, freed3, second), grant1, free1, grant2), ""},
+		{"renewed", audited(chain(first, change{"c1.1", 50, renewed(first.row, 50)}), grant1), ""},
+		{"handed over", audited(
+			chain(first, change{"c1.1", 30, heldFrom("c1.1", 30, 3)}), grant1, granted("c1.1", history.Lock, 5, 31, 3),
+		), ""},
+		{"taken after its end", audited(
+			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}), grant1, granted("c2.1", history.Lock, 5, 120, 3),
+		), ""},
+		{"taken before its end", audited(
+			chain(first, change{"c2.1", 109, heldFrom("c2.1", 109, 3)}), grant1, granted("c2.1", history.Lock, 5, 120, 3),
+		), "while another held it"},
+		{"a change that nobody wrote down", audited(
+			append(chain(first), &audit.Transition{Lock: "a", Old: freeSince(5, 7), New: heldFrom("c2.1", 30, 8), At: 30 * us, App: "c2.1"}),
+			grant1, granted("c2.1", history.Lock, 5, 31, 8),
+		), "the row was"},
+		{"deleted", audited(chain(first, change{"c1.1", 20, audit.Version{}}), grant1), "deleted"},
+		{"created in the middle", audited(chain(change{"c1.1", 5, freeSince(5, 4)})), "another generation than 1"},
+		{"granted as the first generation", audited(
+			chain(change{"c1.1", 5, heldFrom("c1.1", 5, 1)}), granted("c1.1", history.Acquire, 4, 6, 1),
+		), "below 2"},
+		{"a generation that fell", audited(chain(second, change{"c2.1", 40, freeSince(40, 3)}), grant2), "fell"},
+		{"a lease that was cut", audited(
+			chain(first, change{"c1.1", 20, audit.Version{Generation: 2, Owner: first.row.Owner, Acquired: first.row.Acquired, Expires: 50 * us}}),
+			grant1,
+		), "shortened"},
+		{"renewed by another", audited(
+			chain(first, change{"c2.1", 50, renewed(first.row, 50)}), grant1,
+		), "renewed by somebody else"},
+		{"released by another", audited(
+			chain(first, change{"c2.1", 50, freeSince(50, 3)}), grant1,
+		), "released by somebody else"},
+		{"the shared lock, released by another", onShared(audited(
+			chain(first, change{"c2.1", 50, freeSince(50, 3)}), granted("c1.1", history.Acquire, 9, 11, 2),
+		)), ""},
+		{"granted in another's name", audited(
+			chain(change{"c2.1", 10, heldFrom("c1.1", 10, 2)}), grant1,
+		), "to another than who asked"},
+		{"an acknowledged grant that isn't there", audited(nil, grant1), "grant was not committed, or lost"},
+		{"which a crash doesn't excuse", crashed(audited(nil, grant1), 12, 13), "grant was not committed, or lost"},
+		{"another lease than was committed", audited(chain(first),
+			op("c1.1", history.Acquire, 9, 11, history.Event{
+				Outcome: history.OK, Token: 2, Owner: first.row.Owner, Expires: first.row.Expires + us,
+			})), "isn't the committed one"},
+		{"a refresh of another generation", audited(
+			chain(first, change{"c1.1", 30, heldFrom("c1.1", 30, 3)}), grant1,
+			op("c1.1", history.Refresh, 29, 31, history.Event{
+				Outcome: history.OK, Generation: 1, Token: 3, Owner: owner("c1.1", "d"), Expires: (30 + ttl) * us,
+			})), "another generation than the one that was named"},
+		{"one grant for two requests", audited(chain(first), grant1, granted("c1.1", history.TryLock, 8, 12, 2)), "the same grant"},
+		{"an acknowledged release that isn't there", audited(chain(first), grant1, free1), "release was not committed"},
+		{"undone by a crash", crashed(audited(chain(first), grant1, free1), 22, 25), ""},
+		{"undone by a crash before it", crashed(audited(chain(first), grant1, free1), 12, 15), "release was not committed"},
+		{"undone, and then taken by another", crashed(audited(
+			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}), grant1, free1, granted("c2.1", history.Lock, 5, 120, 3),
+		), 22, 25), ""},
+		{"taken by another, and never undone", audited(
+			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}), grant1, free1, granted("c2.1", history.Lock, 5, 120, 3),
+		), "release was not committed"},
+		{"a minimum hold that a crash undid", crashed(audited(chain(first), grant1, minimum), 22, 25), "release was not committed"},
+		{"a minimum hold", audited(chain(first, change{"c1.1", 20, freeSince(60, 3)}), grant1, minimum), ""},
+		{"a minimum hold that was cut", audited(chain(first, freed3), grant1, minimum), "before the minimum hold"},
+		{"a grant with a lost reply", audited(
+			chain(change{"c1.1", 10, heldFrom("c1.1", 10, 2)}), unknown("c1.1", history.Acquire, 9, 50),
+		), ""},
+		{"a grant to who was killed", audited(chain(first), op("c1.1", history.TryLock, 9, 0, history.Event{})), ""},
+		{"a grant that was reported as refused", audited(chain(first),
+			op("c1.1", history.Acquire, 9, 50, history.Event{Outcome: history.Refused})), "every request was refused"},
+		{"a grant to who asked later", audited(chain(first), unknown("c1.1", history.Acquire, 40, 50)), "every request was refused"},
+		{"a grant to who didn't ask", audited(chain(first), unknown("c2.1", history.Acquire, 9, 50)), "every request was refused"},
+		{"a hand-over with a lost reply", audited(
+			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
+			op("c1.1", history.Release, 19, 21, history.Event{Outcome: history.Unknown, Generation: 2}),
+		), ""},
+		{"a hand-over of another tenure", audited(
+			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
+			op("c1.1", history.Release, 19, 21, history.Event{Outcome: history.Unknown, Generation: 9}),
+		), "every request was refused"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			_, violations := oracle.Settle(test.run)
+			wantOnly(t, violations, oracle.Audit, test.want)
+		})
+	}
+}
+
+func TestLinearizability(t *testing.T) {
+	t.Parallel()
+
+	var (
+		first  = change{"c1.1", 10, heldFrom("c1.1", 10, 2)}
+		freed3 = change{"c1.1", 20, freeSince(20, 3)}
+		second = change{"c2.1", 30, heldFrom("c2.1", 30, 4)}
+		all    = chain(first, freed3, second)
+
+		grant1 = granted("c1.1", history.Acquire, 9, 11, 2)
+		free1  = freed("c1.1", history.Release, 19, 21, 2)
+		grant2 = granted("c2.1", history.Lock, 5, 31, 4)
+	)
+
+	busy := func(from, to, generation, remaining int64) *history.Operation {
+		return op("c3.1", history.TryLock, from, to, history.Event{
+			Outcome: history.Busy, Token: generation, Remaining: remaining * us,
+		})
+	}
+	shows := func(from, to int64, v audit.Version) *history.Operation {
+		return op("c3.1", history.Get, from, to, history.Event{
+			Outcome: history.OK, Token: v.Generation, Expires: v.Expires, Owner: v.Owner, Acquired: v.Acquired,
+		})
+	}
+	guards := func(from, to, generation int64) *history.Operation {
+		return op("c1.1", history.Guard, from, to, history.Event{Outcome: history.OK, Generation: generation})
+	}
+	refused := func(kind history.Kind, from, to, generation int64) *history.Operation {
+		return op("c3.1", kind, from, to, history.Event{Outcome: history.OutcomeLost, Generation: generation})
+	}
+	missing := func(from, to int64) *history.Operation {
+		return op("c3.1", history.Get, from, to, history.Event{Outcome: history.Missing})
+	}
+
+	const illegal = "not linearizable"
+
+	for _, test := range []struct {
+		name string
+		run  *oracle.Run
+		want string
+	}{
+		{"granted, released, granted", audited(all, grant1, free1, grant2), ""},
+		{"a grant that was answered before the release was asked for", audited(all,
+			grant1, freed("c1.1", history.Release, 40, 41, 2), grant2), illegal},
+		{"a grant that was asked for after it was made", audited(all,
+			granted("c1.1", history.Acquire, 24, 25, 2), free1, grant2), illegal},
+		{"busy while held", audited(all, grant1, busy(12, 14, 2, 97), free1, grant2), ""},
+		{"busy after the release", audited(all, grant1, free1, busy(22, 24, 2, 87), grant2), illegal},
+		{"busy while another holds", audited(all, grant1, busy(12, 14, 4, 97), free1, grant2), illegal},
+		{"busy for longer than the lease runs", audited(all, grant1, busy(12, 14, 2, 130), free1, grant2), illegal},
+		{"busy after the end of the lease", audited(chain(first), grant1, busy(150, 152, 2, 5), free1), illegal},
+		{"busy because of a renewal", audited(
+			chain(first, change{"c1.1", 60, renewed(first.row, 60)}), grant1, busy(150, 152, 2, 9),
+		), ""},
+		{"busy because of a renewal to come", audited(
+			chain(first, change{"c1.1", 60, renewed(first.row, 60)}), grant1, busy(20, 22, 2, 139),
+		), illegal},
+		{"it had just changed hands", audited(all, grant1, free1, busy(22, 40, 3, 0), grant2), ""},
+		{"shown as it is", audited(all, grant1, free1, shows(22, 25, freed3.row), grant2), ""},
+		{"shown as it was", audited(all, grant1, free1, shows(22, 25, first.row), grant2), illegal},
+		{"shown as it was never", audited(all, grant1, shows(12, 13, heldFrom("c1.1", 11, 2)), free1, grant2), illegal},
+		{"guarded while held", audited(all, grant1, guards(12, 15, 2), free1, grant2), ""},
+		{"guarded after the release", audited(all, grant1, free1, guards(24, 26, 2), grant2), illegal},
+		{"guarded after the end of the lease", audited(chain(first), grant1, guards(130, 140, 2)), illegal},
+		{"a wrong generation", audited(all, grant1, free1, refused(history.Refresh, 22, 25, 2), grant2), ""},
+		{"the right generation, refused", audited(all, grant1, refused(history.Release, 12, 14, 2), free1, grant2), illegal},
+		{"not there yet", audited(all, missing(1, 3), grant1, free1, grant2), ""},
+		{"there, and not found", audited(all, grant1, missing(12, 14), free1, grant2), illegal},
+		{"a lost reply to the first grant", audited(all, unknown("c1.1", history.Acquire, 9, 0), grant2), ""},
+		{"a lost reply, and a look before it was carried out", audited(all,
+			unknown("c1.1", history.Acquire, 1, 0), missing(2, 4), busy(12, 14, 2, 97), grant2), ""},
+		{"handed over", audited(
+			chain(first, change{"c1.1", 30, heldFrom("c1.1", 30, 3)}),
+			grant1, freed("c1.1", history.Unlock, 29, 31, 2), granted("c1.1", history.Lock, 5, 32, 3),
+		), ""},
+		{"a release that a crash undid", crashed(audited(
+			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}),
+			grant1, free1, shows(22, 23, freed3.row), busy(41, 43, 2, 68), granted("c2.1", history.Lock, 5, 112, 3),
+		), 25, 40), ""},
+		{"held by the released lease without a crash between", crashed(audited(
+			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}),
+			grant1, free1, busy(22, 23, 2, 88), granted("c2.1", history.Lock, 5, 112, 3),
+		), 25, 40), illegal},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			settled, _ := oracle.Settle(test.run)
+			violations, failures := oracle.CheckLinearizability(test.run, settled)
+			wantOnly(t, violations, oracle.Linearizability, test.want)
+
+			if test.want != "" {
+				if err := failures[0].Picture(t.TempDir() + "/a.html"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
