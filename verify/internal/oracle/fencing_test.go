@@ -16,7 +16,9 @@ func TestFencing(t *testing.T) {
 		want   string
 	}{
 		{"each builds on the one before", []oracle.Write{
-			{Lock: "a", Token: 2, Value: 1}, {Lock: "b", Token: 9, Value: 1}, {Lock: "a", Token: 2, Value: 2},
+			{Lock: "a", Token: 2, Value: 1},
+			{Lock: "b", Token: 9, Value: 1},
+			{Lock: "a", Token: 2, Value: 2},
 			{Lock: "a", Token: 4, Value: 3},
 		}, ""},
 		{"two from the same value", []oracle.Write{

@@ -1,0 +1,129 @@
+package audit_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/pgtesting"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAudit: every transition is written down as it was made, and nothing else is.
+func TestAudit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs a database")
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	server, err := pgtesting.StartServer(ctx, pgtesting.WithProgress(os.Stderr))
+	must(t, err)
+	t.Cleanup(func() { must(t, server.Stop()) })
+
+	db, err := sql.Open("pgx", server.URL()+"&application_name=c1.1")
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+
+	locker, err := pglocker.NewWithMigrateDB(ctx, db, &pglocker.Config{Owner: "c1.1"})
+	must(t, err)
+
+	_, err = db.ExecContext(ctx, audit.SQL)
+	must(t, err)
+
+	created, err := locker.CreateLock(ctx, "a")
+	must(t, err)
+	granted, err := locker.AcquireLock(ctx, "a", time.Minute)
+	must(t, err)
+
+	// Neither a refusal nor the mark of who waits is a transition.
+	if _, err := locker.AcquireLock(ctx, "a", time.Minute); err == nil {
+		t.Fatal("granted twice")
+	}
+
+	if _, err := locker.TryLock(ctx, "a", time.Minute, pglocker.WithWait(50*time.Millisecond)); err == nil {
+		t.Fatal("granted twice")
+	}
+
+	refreshed, err := locker.RefreshLock(ctx, granted, time.Hour)
+	must(t, err)
+
+	relocking, stop := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer stop()
+	must(t, locker.StartRelocker(relocking, refreshed, 2*time.Hour, time.Hour))
+
+	// What is rolled back was never there.
+	tx, err := db.BeginTx(ctx, nil)
+	must(t, err)
+	_, err = tx.ExecContext(ctx, `UPDATE pglocker.lock_statuses SET generation = 99`)
+	must(t, err)
+	must(t, tx.Rollback())
+
+	_, err = db.ExecContext(ctx, `DELETE FROM pglocker.lock_statuses`)
+	must(t, err)
+
+	transitions, err := audit.Load(ctx, db)
+	must(t, err)
+
+	version := func(s *pglocker.LockStatus) audit.Version {
+		v := audit.Version{Generation: s.Generation, Expires: s.ExpiresAt.UnixMicro(), Owner: s.Owner}
+		if s.Owner != "" {
+			v.Acquired = s.AcquiredAt.UnixMicro()
+		}
+
+		return v
+	}
+
+	wanted := []string{
+		fmt.Sprint(audit.Version{}, version(created)),
+		fmt.Sprint(version(created), version(granted)),
+		fmt.Sprint(version(granted), version(refreshed)),
+		"renewed", "released", "deleted",
+	}
+
+	if len(transitions) != len(wanted) {
+		t.Fatalf("%d transitions: %v", len(transitions), transitions)
+	}
+
+	for i, tr := range transitions {
+		if got := fmt.Sprint(tr.Old, tr.New); i < 3 && got != wanted[i] {
+			t.Errorf("%d: %s, want %s", i, got, wanted[i])
+		}
+
+		if tr.App != "c1.1" || tr.Lock != "a" || i > 0 && tr.Old != transitions[i-1].New {
+			t.Errorf("%d: %s", i, tr)
+		}
+	}
+
+	if tr := transitions[3]; !tr.Renews() || tr.Grants() || tr.New.Expires <= tr.Old.Expires {
+		t.Errorf("%s, want a renewal", tr)
+	}
+
+	if tr := transitions[4]; tr.Renews() || tr.Grants() || tr.New.Owner != "" || tr.New.Generation != refreshed.Generation+1 {
+		t.Errorf("%s, want a release", tr)
+	}
+
+	if tr := transitions[5]; tr.New != (audit.Version{}) {
+		t.Errorf("%s, want it deleted", tr)
+	}
+
+	if tr := transitions[1]; !tr.Grants() || tr.Renews() {
+		t.Errorf("%s, want a grant", tr)
+	}
+}

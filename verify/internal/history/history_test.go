@@ -1,0 +1,89 @@
+package history_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLoad: what two processes recorded is one history, in the order of time. One of them
+// was killed within an operation, and while it wrote a line.
+func TestLoad(t *testing.T) {
+	t.Parallel()
+
+	folder := t.TempDir()
+
+	one, err := history.NewRecorder(filepath.Join(folder, "one.jsonl"), "one")
+	must(t, err)
+
+	killed, err := history.NewRecorder(filepath.Join(folder, "killed.jsonl"), "killed")
+	must(t, err)
+
+	first := one.Invoke(history.Event{Kind: history.Acquire, Lock: "a"})
+	killed.Invoke(history.Event{Kind: history.Lock, Lock: "a"})
+
+	first.At, first.Outcome, first.Token = 0, history.OK, 2
+	one.Return(first)
+	one.Note(history.Event{Kind: history.Lost, Lock: "a", Token: 2})
+	must(t, one.Close())
+	must(t, killed.Close())
+
+	torn, err := os.OpenFile(filepath.Join(folder, "killed.jsonl"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = torn.WriteString(`{"at": 1, "kind": "acq`)
+	must(t, err)
+	must(t, torn.Close())
+
+	h, err := history.Load(folder)
+	must(t, err)
+
+	if len(h.Operations) != 2 || len(h.Notes) != 1 {
+		t.Fatalf("%d operations, %d notes, want 2 and 1", len(h.Operations), len(h.Notes))
+	}
+
+	if op := h.Operations[0]; op.Client != "one" || op.Outcome != history.OK || op.Token != 2 ||
+		op.End <= op.Call || op.Kind != history.Acquire {
+		t.Errorf("first %+v", op)
+	}
+
+	if op := h.Operations[1]; op.Client != "killed" || op.Outcome != history.Unknown || op.End != history.Never {
+		t.Errorf("second %+v, want it open", op)
+	}
+
+	if n := h.Notes[0]; n.At < h.Operations[0].End {
+		t.Errorf("the note is from %d, before %d", n.At, h.Operations[0].End)
+	}
+}
+
+// TestJoinRefuses: a return without its invocation is no history.
+func TestJoinRefuses(t *testing.T) {
+	t.Parallel()
+
+	if h, err := history.Join([]history.Event{{Phase: history.Return, Client: "one", Op: 1}}); err == nil {
+		t.Errorf("joined to %+v", h)
+	}
+}
+
+// TestClocks: both clocks, put together, are the wall clock.
+func TestClocks(t *testing.T) {
+	t.Parallel()
+
+	offset := history.WallOffset()
+	before := time.Now()
+	now := time.Unix(0, history.Now()+offset)
+
+	if off := now.Sub(before); off.Abs() > time.Second {
+		t.Errorf("off by %s", off)
+	}
+}
