@@ -55,7 +55,7 @@ func stopWriters(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		wait.Go(func() {
 			for rest(ctx, between(r, 10, 300)) {
 				client.Tell(traffic.PauseWriter)
-				rest(ctx, between(r, 500, 800)) // longer than the shortest leases
+				rest(ctx, between(r, 600, 900)) // longer than the shortest leases
 				client.Continue()
 			}
 		})

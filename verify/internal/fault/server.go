@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"time"
@@ -84,25 +85,48 @@ const recoverWithin = 15 * time.Second
 // others and recovers.
 func killBackends(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 1000)) {
-		var pid int
-
-		err := c.Admin.QueryRowContext(ctx, `SELECT pid FROM pg_stat_activity
-			WHERE datname = current_database() AND application_name LIKE 'c%.%' ORDER BY random() LIMIT 1`).Scan(&pid)
-		if err != nil {
-			continue // nobody is there yet
-		}
-
-		err = c.Crash(func() error {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended by itself
-
-			return awaitServer(ctx, c)
-		})
-		if err != nil {
+		if err := killBackend(ctx, c); err != nil {
 			return err
 		}
 	}
 
 	return nil
+}
+
+func killBackend(ctx context.Context, c *cluster.Cluster) error {
+	witness, err := c.Admin.Conn(ctx)
+	if err != nil {
+		return nil // it is down for another fault's sake
+	}
+	defer witness.Close()
+
+	var pid int
+
+	err = witness.QueryRowContext(ctx, `SELECT pid FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name LIKE 'c%.%' ORDER BY random() LIMIT 1`).Scan(&pid)
+	if err != nil {
+		return nil // nobody is there yet
+	}
+
+	return c.Crash(func() error {
+		if syscall.Kill(pid, syscall.SIGKILL) != nil {
+			return nil // it has ended by itself
+		}
+
+		// The server may take a while to notice. Then it ends the witness, too.
+		noticed, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
+		defer cancel()
+
+		for witness.PingContext(noticed) == nil {
+			time.Sleep(time.Millisecond)
+		}
+
+		if err := noticed.Err(); err != nil {
+			return fmt.Errorf("fault: the server didn't notice the end of %d: %w", pid, err)
+		}
+
+		return awaitServer(ctx, c)
+	})
 }
 
 // awaitServer waits until the server answers.

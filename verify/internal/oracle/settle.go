@@ -2,6 +2,9 @@ package oracle
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
@@ -216,8 +219,8 @@ func (s *settler) later(t *audit.Transition, op *history.Operation) bool {
 	return !s.run.ClockSteps && t.At > s.run.dbTime(op.End)+clockError
 }
 
-// checkSilent checks that what nobody was told of comes from a request that leaves it
-// open.
+// checkSilent checks that a grant that nobody was told of comes from a request that leaves
+// it open whether there was one, and that was under way when the grant got its name.
 func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transition) {
 	acknowledged := make(map[string]bool)
 
@@ -233,21 +236,49 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 			continue
 		}
 
-		open := false
+		named := s.named(t.New.Owner)
 
-		for _, op := range ops {
-			if op.Client == clientOf(t.New.Owner) && mayBeSilent(op, t) &&
-				(s.run.ClockSteps || s.run.dbTime(op.Call) <= t.At+clockError) {
-				open = true
-
-				break
-			}
-		}
-
+		open := slices.ContainsFunc(ops, func(op *history.Operation) bool {
+			return op.Client == clientOf(t.New.Owner) && mayBeSilent(op, t) &&
+				op.Call <= named.to && op.End >= named.from &&
+				(s.run.ClockSteps || s.run.dbTime(op.Call) <= t.At+clockError)
+		})
 		if !open {
 			s.violate(t.Lock, "granted to a client of which every request was refused", t)
 		}
 	}
+}
+
+// named is when a grant got its name. A Locker numbers the names in the order in which it
+// makes them, and those of grants that were acknowledged were made while these requests
+// were under way.
+func (s *settler) named(owner string) window {
+	w := window{0, history.Never}
+	prefix, number := splitName(owner)
+
+	for op := range s.Grants {
+		if p, n := splitName(op.Owner); p != prefix {
+			continue
+		} else if n < number {
+			w.from = max(w.from, op.Call)
+		} else if n > number {
+			w.to = min(w.to, op.End)
+		}
+	}
+
+	return w
+}
+
+// splitName takes the name of a grant apart: which Locker made it, and its number there.
+func splitName(owner string) (locker string, number int64) {
+	at := strings.LastIndexByte(owner, '.')
+	if at < 0 {
+		return owner, 0
+	}
+
+	number, _ = strconv.ParseInt(owner[at+1:], 36, 64)
+
+	return owner[:at], number
 }
 
 // mayBeSilent reports whether a request may have made this grant without any client being

@@ -33,6 +33,17 @@ func unknown(client string, kind history.Kind, from, to int64) *history.Operatio
 	return op(client, kind, from, to, history.Event{Outcome: history.Unknown})
 }
 
+// besideB adds the third named grant of the client, of another lock, which was under way
+// from one moment to another.
+func besideB(r *oracle.Run, from, to int64) *oracle.Run {
+	t := chain(change{"c1.1", from, heldFrom("c1.1", from, 3)})[0]
+	o := granted("c1.1", history.Acquire, from, to, 3)
+	t.Lock, o.Lock = "b", "b"
+	r.Audit, r.History.Operations = append(r.Audit, t), append(r.History.Operations, o)
+
+	return r
+}
+
 func TestSettle(t *testing.T) {
 	t.Parallel()
 
@@ -133,6 +144,15 @@ func TestSettle(t *testing.T) {
 			op("c1.1", history.Acquire, 9, 50, history.Event{Outcome: history.Refused})), "every request was refused"},
 		{"a grant to who asked later", audited(chain(first), unknown("c1.1", history.Acquire, 40, 50)), "every request was refused"},
 		{"a grant to who didn't ask", audited(chain(first), unknown("c2.1", history.Acquire, 9, 50)), "every request was refused"},
+		{"a grant that got its name before the request", besideB(audited(
+			chain(change{"c1.1", 30, heldFrom("c1.1", 30, 2)}), unknown("c1.1", history.Acquire, 20, 50),
+		), 5, 6), "every request was refused"},
+		{"a grant that got its name after the request", besideB(audited(
+			chain(change{"c1.1", 30, heldFrom("c1.1", 30, 4)}), unknown("c1.1", history.Acquire, 5, 15),
+		), 20, 21), "every request was refused"},
+		{"a grant that got its name meanwhile", besideB(audited(
+			chain(change{"c1.1", 30, heldFrom("c1.1", 30, 4)}), unknown("c1.1", history.Acquire, 5, 25),
+		), 20, 21), ""},
 		{"a hand-over with a lost reply", audited(
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
 			op("c1.1", history.Release, 19, 21, history.Event{Outcome: history.Unknown, Generation: 2}),

@@ -22,7 +22,7 @@ CREATE TABLE writes (seq bigserial PRIMARY KEY, lock_id text NOT NULL, token big
 // count adds one to the lock's counter: what was read, plus one, so that a write between
 // reading and writing is lost. The transaction isn't ended with the lock; the guard
 // alone keeps a stale one from committing.
-func (w *worker) count(ctx context.Context, lk *pglocker.Lock) {
+func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 
@@ -47,15 +47,13 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock) {
 
 	var value int64
 
-	id := lk.Status().LockID
-
-	err = tx.QueryRowContext(ctx, `SELECT value FROM counters WHERE lock_id = $1`, id).Scan(&value)
+	err = tx.QueryRowContext(ctx, `SELECT value FROM counters WHERE lock_id = $1`, lock.ID).Scan(&value)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return
 	}
 
 	sleep(ctx, w.upTo(w.cfg.Think))
-	w.pauser.reached(inCritical)
+	w.mayStop(lock)
 
 	if w.cfg.Fenced && last && w.guard(ctx, tx, lk) != nil {
 		return
@@ -63,23 +61,32 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock) {
 
 	_, err = tx.ExecContext(ctx, `
 		INSERT INTO counters AS c VALUES ($1, $2)
-		ON CONFLICT (lock_id) DO UPDATE SET value = excluded.value`, id, value+1)
+		ON CONFLICT (lock_id) DO UPDATE SET value = excluded.value`, lock.ID, value+1)
 	if err != nil {
 		return
 	}
 
 	_, err = tx.ExecContext(ctx, `INSERT INTO writes (lock_id, token, value, client) VALUES ($1, $2, $3, $4)`,
-		id, lk.Token(), value+1, w.cfg.Name)
+		lock.ID, lk.Token(), value+1, w.cfg.Name)
 	if err != nil {
 		return
 	}
 
 	if w.cfg.Fenced { // or else the counter's own row lock would keep the others waiting
-		w.pauser.reached(inCritical)
+		w.mayStop(lock)
 	}
 
 	// Whether it was committed, the table tells.
 	_ = tx.Commit()
+}
+
+// mayStop stops this process if it was told to stop while it writes. It does so under
+// contended locks with short leases, so that a pause lasts beyond the lease and somebody
+// else writes meanwhile.
+func (w *worker) mayStop(lock Spec) {
+	if lock == Holds[0] || lock == Holds[1] {
+		w.pauser.reached(inCritical)
+	}
 }
 
 func (w *worker) guard(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {

@@ -150,11 +150,16 @@ func (w *worker) lost(lk *pglocker.Lock, cause error) {
 
 // work is done under a lock, until it is done or the lock can't be trusted any more.
 func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
-	switch n := w.IntN(100); {
+	n := w.IntN(100)
+	if !w.cfg.Fenced {
+		n = w.IntN(65) // the control is about writes alone
+	}
+
+	switch {
 	case n < 40:
-		w.count(ctx, lk)
+		w.count(ctx, lk, lock)
 	case n < 65:
-		w.writeOutside(lk)
+		w.writeOutside(lk, lock)
 	case n < 68:
 		sleep(lk.Context(), lock.TTL+w.upTo(lock.TTL)) // renewals keep it
 	case n < 85:

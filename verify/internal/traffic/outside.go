@@ -10,9 +10,7 @@ import (
 
 // writeOutside adds one to the lock's value in the resource outside of the database:
 // what was read, plus one. Both requests carry the token.
-func (w *worker) writeOutside(lk *pglocker.Lock) {
-	id := lk.Status().LockID
-
+func (w *worker) writeOutside(lk *pglocker.Lock, lock Spec) {
 	conn, err := resource.Dial(w.cfg.Resource, time.Second)
 	if err != nil {
 		return
@@ -20,12 +18,12 @@ func (w *worker) writeOutside(lk *pglocker.Lock) {
 
 	defer conn.Close()
 
-	value, ok := conn.Read(id, lk.Token())
+	value, ok := conn.Read(lock.ID, lk.Token())
 	if !ok {
 		return
 	}
 
 	sleep(lk.Context(), w.upTo(w.cfg.Think))
-	w.pauser.reached(inCritical)
-	conn.Write(id, lk.Token(), value+1) // whether it was accepted, the resource records
+	w.mayStop(lock)
+	conn.Write(lock.ID, lk.Token(), value+1) // whether it was accepted, the resource records
 }
