@@ -5,10 +5,10 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify lint fmt clean postgres
+.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify verify-mutants lint fmt clean postgres
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: postgres ## See it at work: three processes, one lock, a kill and a pause
 	@$(GO) build -o bin/demo ./examples/demo
@@ -30,6 +30,9 @@ test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MA
 verify: postgres ## Break everything for two minutes, and check every promise; FLAGS='-seed 1 -only net-cut'
 	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .
 	@cd verify && exec ../bin/verify $(FLAGS)
+
+verify-mutants: postgres ## Break the library on purpose, and see whether make verify notices
+	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -mutants
 
 cover: coverage.out ## Show what the last test-acc covered
 	@$(GO) tool cover -func=coverage.out

@@ -4,6 +4,7 @@
 //
 //	make verify
 //	go run . [-seed N] [-only FAULT,...] [-duration D] [-list]
+//	go run . -mutants
 //
 // Its exit code is 1 if any promise was broken. The history is then in failures/.
 package main
@@ -23,6 +24,7 @@ import (
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 	"github.com/ismurov/pglocker/verify/internal/fault"
+	"github.com/ismurov/pglocker/verify/internal/mutant"
 	"github.com/ismurov/pglocker/verify/internal/resource"
 	"github.com/ismurov/pglocker/verify/internal/suite"
 	"github.com/ismurov/pglocker/verify/internal/traffic"
@@ -60,6 +62,7 @@ func run() (err error) {
 	duration := flag.Duration("duration", 2*time.Minute, "how long to run, roughly")
 	failures := flag.String("failures", "failures", "the folder for histories that show a violation")
 	list := flag.Bool("list", false, "list what there is to run")
+	mutants := flag.Bool("mutants", false, "break the library on purpose, and see whether that is noticed")
 	flag.Parse()
 
 	if *seed == 0 {
@@ -87,6 +90,10 @@ func run() (err error) {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+
+	if *mutants {
+		return mutant.Run(ctx, "..", *seed, os.Stdout)
+	}
 
 	folder, err := os.MkdirTemp("", "pglocker-verify-")
 	if err != nil {

@@ -37,6 +37,7 @@ func All() []Fault {
 		{Name: "none", Inject: none, Alone: true},
 		{Name: "client-stop", Inject: stopClients},
 		{Name: "client-stop-within", Inject: stopWithin},
+		{Name: "writer-stop", Inject: stopWriters},
 		{Name: "client-kill", Inject: killClients},
 		{Name: "net-blackhole", Inject: network(blackHole)},
 		{Name: "net-reset", Inject: network(reset)},
