@@ -86,7 +86,9 @@ func (s *Suite) Run(ctx context.Context, job Job) *Result {
 	case errors.Is(err, errSkipped):
 		result.Skipped = err
 	case err != nil:
-		result.Err = err
+		// The server may be in any state: the next run starts another.
+		result.Err = errors.Join(err, s.Close())
+		s.server = nil
 	default:
 		result.judge(run)
 	}
