@@ -230,7 +230,7 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 		}
 	}
 
-	for _, t := range chain {
+	for i, t := range chain {
 		// A request whose first grant came too late refreshes it under the same name.
 		if !t.Grants() || s.Claimed[t] || acknowledged[t.New.Owner] {
 			continue
@@ -239,7 +239,7 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 		named := s.named(t.New.Owner)
 
 		open := slices.ContainsFunc(ops, func(op *history.Operation) bool {
-			return op.Client == clientOf(t.New.Owner) && mayBeSilent(op, t) &&
+			return op.Client == clientOf(t.New.Owner) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&
 				op.Call <= named.to && op.End >= named.from &&
 				(s.run.ClockSteps || s.run.dbTime(op.Call) <= t.At+clockError)
 		})
@@ -299,6 +299,15 @@ func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 	// a grant whose answer took as long as its lease.
 	return op.Outcome == history.Unknown || op.Outcome == history.Busy || op.Waits ||
 		op.Outcome == history.OutcomeLost && op.Kind != history.Refresh
+}
+
+// wasOver reports whether a refresh that was answered with "wrong generation" may have made
+// this grant all the same: the reply was lost, and when it asked again the grant was over.
+func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*audit.Transition) bool {
+	return op.Kind == history.Refresh && op.Outcome == history.OutcomeLost && op.Generation == t.Old.Generation &&
+		slices.ContainsFunc(later, func(next *audit.Transition) bool {
+			return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
+		})
 }
 
 // clockError is how far times of the database and of the clients may be off each other, in

@@ -153,6 +153,14 @@ func TestSettle(t *testing.T) {
 		{"a grant that got its name meanwhile", besideB(audited(
 			chain(change{"c1.1", 30, heldFrom("c1.1", 30, 4)}), unknown("c1.1", history.Acquire, 5, 25),
 		), 20, 21), ""},
+		{"a refresh whose reply was lost, and that was over when it was asked for again", audited(
+			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}, change{"c1.1", 25, freeSince(25, 4)}), grant1,
+			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
+		), ""},
+		{"a refresh that was made, and refused while it lasted", audited(
+			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}, change{"c1.1", 55, freeSince(55, 4)}), grant1,
+			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
+		), "every request was refused"},
 		{"a hand-over with a lost reply", audited(
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
 			op("c1.1", history.Release, 19, 21, history.Event{Outcome: history.Unknown, Generation: 2}),
