@@ -4,7 +4,7 @@
 //
 //	make verify
 //	go run . [-seed N] [-only FAULT,...] [-duration D] [-list]
-//	go run . -mutants
+//	go run . -mutants [-seed N] [-only MUTANT,...] [-duration D]
 //
 // Its exit code is 1 if any promise was broken. The history is then in failures/.
 package main
@@ -69,6 +69,13 @@ func run() (err error) {
 		*seed = uint64(rand.Uint32())
 	}
 
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	if *mutants {
+		return runMutants(ctx, *only, *seed, *duration)
+	}
+
 	jobs := jobsOf(*seed)
 
 	if *list {
@@ -86,13 +93,6 @@ func run() (err error) {
 
 	if len(jobs) == 0 {
 		return fmt.Errorf("nothing is called %q: see -list", *only)
-	}
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
-	if *mutants {
-		return mutant.Run(ctx, "..", *seed, os.Stdout)
 	}
 
 	folder, err := os.MkdirTemp("", "pglocker-verify-")
@@ -113,6 +113,22 @@ func run() (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 
 	return runJobs(ctx, s, jobs, *seed, *duration)
+}
+
+// runMutants runs the suite on the mutants of the library that this module stands beside.
+func runMutants(ctx context.Context, only string, seed uint64, duration time.Duration) error {
+	mutants := mutant.All()
+
+	if only != "" {
+		names := strings.Split(only, ",")
+		mutants = slices.DeleteFunc(mutants, func(m mutant.Mutant) bool { return !slices.Contains(names, m.Name) })
+	}
+
+	if len(mutants) == 0 {
+		return fmt.Errorf("no mutant is called %q: see internal/mutant", only)
+	}
+
+	return mutant.Run(ctx, mutants, "..", seed, duration, os.Stdout)
 }
 
 // jobsOf lists every fault alone, a mixture, and the control.

@@ -18,24 +18,25 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
-// runFor is how long the suite has for a mutant, besides what a run takes anyway.
-const runFor = 8 * time.Second
+// longEnough is how long the suite runs on a mutant at most, to start and end included.
+const longEnough = 8 * time.Second
 
 // ErrSurvived: the suite found nothing wrong with some mutant.
 var ErrSurvived = errors.New("mutant: not every mutant was caught")
 
-// Run makes each mutant of the library in source, runs the suite on it, and writes a
-// table of which oracles caught it.
-func Run(ctx context.Context, source string, seed uint64, w io.Writer) error {
+// Run makes each mutant of the library in source, runs the suite on it with the seed, and
+// writes a table of which oracles caught it. duration is for all of them.
+func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, duration time.Duration, w io.Writer) error {
+	each := min(duration/time.Duration(max(len(mutants), 1)), longEnough)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "mutant\tfault\tseconds\tcaught by")
 
 	survived := false
 
-	for _, m := range All() {
+	for _, m := range mutants {
 		began := time.Now()
 
-		caught, err := m.run(ctx, source, seed)
+		caught, err := m.run(ctx, source, seed, each)
 		if err != nil {
 			return fmt.Errorf("mutant: %s: %w", m.Name, err)
 		}
@@ -60,7 +61,7 @@ func Run(ctx context.Context, source string, seed uint64, w io.Writer) error {
 }
 
 // run returns which oracles caught the mutant.
-func (m Mutant) run(ctx context.Context, source string, seed uint64) (caught []string, err error) {
+func (m Mutant) run(ctx context.Context, source string, seed uint64, duration time.Duration) (caught []string, err error) {
 	folder, err := os.MkdirTemp("", "pglocker-mutant-")
 	if err != nil {
 		return nil, err
@@ -82,7 +83,7 @@ func (m Mutant) run(ctx context.Context, source string, seed uint64) (caught []s
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
 
-	suite := exec.CommandContext(ctx, program, "-only", m.Fault, "-duration", runFor.String(), "-seed", fmt.Sprint(seed))
+	suite := exec.CommandContext(ctx, program, "-only", m.Fault, "-duration", duration.String(), "-seed", fmt.Sprint(seed))
 	suite.Dir = module
 
 	// Its exit code says that it found something, as it should.
