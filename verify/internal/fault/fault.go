@@ -42,6 +42,8 @@ func All() []Fault {
 		{Name: "net-blackhole", Inject: network(blackHole)},
 		{Name: "net-reset", Inject: network(reset)},
 		{Name: "net-latency", Inject: network(latency)},
+		{Name: "net-late", Inject: network(late)},
+		{Name: "net-late-hole", Inject: network(lateHole)},
 		{Name: "net-slow", Inject: network(slow)},
 		{Name: "net-cut", Inject: network(cut)},
 		{Name: "net-one-way", Inject: network(oneWay)},

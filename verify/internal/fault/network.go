@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 )
@@ -74,6 +75,27 @@ func latency(p *cluster.Proxy, r *rand.Rand) error {
 	}
 
 	return p.Break("latency", cluster.Requests, attributes)
+}
+
+// late delays requests by about as long as leases last, so that they are carried out when
+// somebody else may have the lock.
+func late(p *cluster.Proxy, r *rand.Rand) error {
+	delay := 300 + r.IntN(900)
+
+	return p.Break("latency", cluster.Requests, fmt.Sprintf(`{"latency": %d, "jitter": %d}`, delay, delay/4))
+}
+
+// lateHole delays replies, and swallows everything once the delays have been met: the last
+// thing that a holder hears is then old.
+func lateHole(p *cluster.Proxy, r *rand.Rand) error {
+	delay := 80 + r.IntN(120)
+	if err := p.Break("latency", cluster.Replies, fmt.Sprintf(`{"latency": %d}`, delay)); err != nil {
+		return err
+	}
+
+	time.Sleep(between(r, 300, 600))
+
+	return blackHole(p, r)
 }
 
 // slow lets through a few kilobytes a second.

@@ -20,23 +20,10 @@ func All() []Mutant {
 
 	return []Mutant{
 		{
-			Name: "renew any generation", File: statements,
-			Old: "                       AND l.generation = r.generation\n" +
-				"                       AND l.expires_at > clock_timestamp()\n",
-			New:   "                       AND l.expires_at > clock_timestamp()\n",
-			Fault: "client-stop",
-		},
-		{
 			Name: "release any generation", File: statements,
 			Old:   "   AND l.generation = $2::bigint{seen}\nRETURNING {notify}",
 			New:   "   AND $2::bigint > 0{seen}\nRETURNING {notify}",
-			Fault: "client-stop",
-		},
-		{
-			Name: "term counted from the reply", File: store,
-			Old:   "	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)",
-			New:   "	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)",
-			Fault: "server-stop",
+			Fault: "net-late",
 		},
 		{
 			Name: "grants that aren't flushed", File: statements,

@@ -160,7 +160,7 @@ func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 		w.count(ctx, lk, lock)
 	case n < 65:
 		w.writeOutside(lk, lock)
-	case n < 68:
+	case n < 73:
 		sleep(lk.Context(), lock.TTL+w.upTo(lock.TTL)) // renewals keep it
 	case n < 85:
 		sleep(lk.Context(), w.upTo(30*time.Millisecond))
