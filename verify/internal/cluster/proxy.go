@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
@@ -12,6 +13,8 @@ import (
 // Proxy is the network between one client and the database.
 type Proxy struct {
 	proxy *toxiproxy.Proxy
+	// toxics counts those that were ever added, for their names.
+	toxics atomic.Int64
 }
 
 // Some toxics log by a logger of their own.
@@ -19,7 +22,7 @@ func init() { zerolog.SetGlobalLevel(zerolog.Disabled) }
 
 func newProxy(name, upstream string) (*Proxy, error) {
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	p := &Proxy{toxiproxy.NewProxy(server, name, "127.0.0.1:0", upstream)}
+	p := &Proxy{proxy: toxiproxy.NewProxy(server, name, "127.0.0.1:0", upstream)}
 
 	if err := p.proxy.Start(); err != nil {
 		return nil, fmt.Errorf("cluster: proxy: %w", err)
@@ -40,9 +43,10 @@ const (
 // Break spoils one direction, by one of toxiproxy's toxics, until [Proxy.Heal].
 // attributes are those of the toxic, as JSON.
 func (p *Proxy) Break(toxic string, direction Direction, attributes string) error {
+	// In a mixture two faults may break the same client in the same way.
 	_, err := p.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(
-		`{"name": "%s-%s", "type": "%s", "stream": "%s", "toxicity": 1, "attributes": %s}`,
-		toxic, direction, toxic, direction, attributes)))
+		`{"name": "%d", "type": "%s", "stream": "%s", "toxicity": 1, "attributes": %s}`,
+		p.toxics.Add(1), toxic, direction, attributes)))
 	if err != nil {
 		return fmt.Errorf("cluster: %s: %w", toxic, err)
 	}
