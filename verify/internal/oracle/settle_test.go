@@ -147,9 +147,9 @@ func TestSettle(t *testing.T) {
 		{"a grant that got its name before the request", besideB(audited(
 			chain(change{"c1.1", 30, heldFrom("c1.1", 30, 2)}), unknown("c1.1", history.Acquire, 20, 50),
 		), 5, 6), "every request was refused"},
-		{"a grant that got its name after the request", besideB(audited(
-			chain(change{"c1.1", 30, heldFrom("c1.1", 30, 4)}), unknown("c1.1", history.Acquire, 5, 15),
-		), 20, 21), "every request was refused"},
+		{"a grant that got its name long after the request", besideB(audited(
+			chain(change{"c1.1", 2030, heldFrom("c1.1", 2030, 4)}), unknown("c1.1", history.Acquire, 5, 15),
+		), 2020, 2021), "every request was refused"},
 		{"a grant that got its name meanwhile", besideB(audited(
 			chain(change{"c1.1", 30, heldFrom("c1.1", 30, 4)}), unknown("c1.1", history.Acquire, 5, 25),
 		), 20, 21), ""},

@@ -118,12 +118,15 @@ func outcome(e history.Event, err error) history.Event {
 		e.Outcome = history.OK
 
 		return e
+	case errors.Is(err, pglocker.ErrLockLost):
+		// Even if it is for want of an answer.
+		e.Outcome = history.OutcomeLost
 	case errors.Is(err, pglocker.ErrUnknownOutcome), errors.Is(err, pglocker.ErrNotReleased):
 		e.Outcome = history.Unknown
 	case errors.As(err, &held):
 		e.Outcome, e.Token = history.Busy, held.Generation
 		e.Owner, e.Remaining = held.Owner, held.Remaining.Microseconds()
-	case errors.Is(err, pglocker.ErrWrongGeneration), errors.Is(err, pglocker.ErrLockLost):
+	case errors.Is(err, pglocker.ErrWrongGeneration):
 		e.Outcome = history.OutcomeLost
 	case errors.Is(err, pglocker.ErrLockNotFound):
 		e.Outcome = history.Missing

@@ -12,8 +12,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// TestOutcome: an answer is recorded as what it says, and as unknown as soon as anything
-// in it says so.
+// TestOutcome: an answer is recorded as what it says. What is lost is lost, whatever the
+// reason; else it is unknown as soon as anything in it says so.
 func TestOutcome(t *testing.T) {
 	t.Parallel()
 
@@ -32,6 +32,7 @@ func TestOutcome(t *testing.T) {
 		{fmt.Errorf("%w: the server is down", pglocker.ErrNotReleased), history.Unknown},
 		{fmt.Errorf("%w (release)", pglocker.ErrWrongGeneration), history.OutcomeLost},
 		{pglocker.ErrLockLost, history.OutcomeLost},
+		{fmt.Errorf("%w: no renewal: %w", pglocker.ErrLockLost, pglocker.ErrUnknownOutcome), history.OutcomeLost},
 		{pglocker.ErrLockNotFound, history.Missing},
 		{context.Canceled, history.Refused},
 		{errors.New("the server is down"), history.Refused},
