@@ -295,14 +295,18 @@ func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 		return op.Generation == t.Old.Generation
 	}
 
-	if !op.Kind.Grants() || op.Outcome == history.OK {
+	switch {
+	case !op.Kind.Grants():
 		return false
+	case op.Waits:
+		// Who waits asks again and again. A grant that arrives too late is passed on, and one
+		// whose reply was lost is given back, also if another of its requests succeeds.
+		return true
 	}
 
-	// A grant that arrives too late for who waits for it is passed on, and one whose
-	// reply was lost is given back even if the request was refused in the end. "Lost" is
-	// a grant whose answer took as long as its lease.
-	return op.Outcome == history.Unknown || op.Outcome == history.Busy || op.Waits ||
+	// A grant whose reply was lost is given back even if the request was refused in the
+	// end. "Lost" is a grant whose answer took as long as its lease.
+	return op.Outcome == history.Unknown || op.Outcome == history.Busy ||
 		op.Outcome == history.OutcomeLost && op.Kind != history.Refresh
 }
 

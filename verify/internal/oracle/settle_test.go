@@ -161,6 +161,14 @@ func TestSettle(t *testing.T) {
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}, change{"c1.1", 55, freeSince(55, 4)}), grant1,
 			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
 		), "every request was refused"},
+		{"granted twice to who waits, and the first given back", audited(
+			chain(first, freed3, change{"c1.1", 30, heldFrom("c1.1", 30, 4)}),
+			op("c1.1", history.Lock, 5, 31, history.Event{Outcome: history.OK, Waits: true, Token: 4, Owner: owner("c1.1", "e")}),
+		), ""},
+		{"granted twice to who asks once", audited(
+			chain(first, freed3, change{"c1.1", 30, heldFrom("c1.1", 30, 4)}),
+			op("c1.1", history.TryLock, 5, 31, history.Event{Outcome: history.OK, Token: 4, Owner: owner("c1.1", "e")}),
+		), "every request was refused"},
 		{"a hand-over with a lost reply", audited(
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
 			op("c1.1", history.Release, 19, 21, history.Event{Outcome: history.Unknown, Generation: 2}),
