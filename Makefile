@@ -62,7 +62,7 @@ fmt: ## Format the code
 	$(TOOL) gofumpt -w .
 
 clean: ## Remove what the other verbs made here
-	rm -rf bin coverage.out coverage.html
+	rm -rf bin coverage.out coverage.html verify/failures
 
 postgres:
 	@.ci/postgres
