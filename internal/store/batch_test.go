@@ -770,7 +770,10 @@ func TestLateGrants(t *testing.T) {
 			ask(leaving, "a")
 			ask(leaving, "b")
 			ask(t.Context(), "c")
-			awaitWaiters(t, db, 2)
+			contract.Await(t, "all are sent, together or not", func() bool { // their rows are being changed
+				return contract.Query[int](t, db, "SELECT count(*) FROM "+table.String()+
+					" WHERE lock_id IN ('a', 'b', 'c') AND xmax::text <> '0'") == 3
+			})
 			leave()
 
 			for _, id := range []string{"a", "b"} {
@@ -800,6 +803,8 @@ func TestLateGrants(t *testing.T) {
 			for len(late) > 0 {
 				got = append(got, <-late)
 			}
+
+			slices.Sort(got)
 
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: late: %q, want %q", verb, got, want)
