@@ -113,20 +113,13 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 	}
 	defer end()
 
-	// Not a state that a crash has undone, and whose generation another has now.
-	if state := status.state(); !state.Until.IsZero() {
-		seen, err := l.store.Get(ctx, status.LockID)
-		if err == nil && l.store.Dated(state) && seen.Row.AcquiredAt.After(state.Until) {
-			err = fmt.Errorf("%w: %q was granted to another", ErrLockLost, status.LockID)
-		}
-
-		if err != nil {
-			return failed("relock", status.LockID, err)
-		}
-	}
-
 	detached := context.WithoutCancel(ctx)
 	term := keepalive.Term{Sent: time.Now(), TTL: ttl, Margin: l.cfg.margin(ttl)}
+
+	if l.undone(ctx, status, term) {
+		return failed("relock", status.LockID, fmt.Errorf("%w: it was granted to another", ErrLockLost))
+	}
+
 	lock := l.hold(detached, status, term, options, true)
 
 	var closed error
@@ -156,4 +149,21 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 	}
 
 	return nil
+}
+
+// undone reports whether a status is of a state that a crash has undone, and whose
+// generation another has now. If the database doesn't say so within the term, it isn't
+// known to be: the release goes by the status again.
+func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.Term) bool {
+	state := status.state()
+	if state.Until.IsZero() {
+		return false
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, term.Left(time.Now()))
+	defer cancel()
+
+	seen, err := l.store.Get(ctx, status.LockID)
+
+	return err == nil && l.store.Dated(state) && seen.Row.AcquiredAt.After(state.Until)
 }

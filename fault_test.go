@@ -107,6 +107,17 @@ func TestRelockerWhileServerFrozen(t *testing.T) {
 			t.Errorf("%v, want ErrLockLost", err)
 		}
 
+		// The same of a status that says less, and while nothing was renewed.
+		frozen = time.Now()
+		own := &pglocker.LockStatus{LockID: "a", Generation: status.Generation, ExpiresAt: status.ExpiresAt}
+
+		go func() { returned <- locker.StartRelocker(t.Context(), own, ttl, ttl/3) }()
+
+		err = contract.Receive(t, "StartRelocker returns", returned)
+		if took := time.Since(frozen); took >= ttl-50*time.Millisecond || !errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("without an owner: %v after %s, want ErrLockLost within %s", err, took, ttl)
+		}
+
 		must(t, server.Thaw())
 		closeLocker(t, locker)
 	})
