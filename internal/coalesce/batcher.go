@@ -3,12 +3,19 @@
 // end and then goes together, in one statement. Nothing waits for a timer, and a
 // lone caller for nobody. The slower the server, the larger the batches.
 //
+// Callers who were answered together tend to ask for the next thing together. So after
+// a batch of several, the first who comes lets those go first who are ready to run, and
+// takes along what they ask for; alone, it would make all of them wait for its own
+// statement. That costs a turn of the scheduler, and once: who turns out to be alone is
+// alone from then on.
+//
 // A statement that takes unusually long holds nobody back: after [Config.Patience]
 // the next one is sent beside it.
 package coalesce
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -72,6 +79,8 @@ type Batcher[Req, Res any] struct {
 	waiting int
 	// current is the flight that holds newcomers back, nil if none does.
 	current *flight[Req, Res]
+	// crowded: the last batch had several requests.
+	crowded bool
 	// unready are the flights that have not taken their requests yet, the oldest first.
 	unready []*flight[Req, Res]
 
@@ -106,6 +115,8 @@ type flight[Req, Res any] struct {
 	// cancel and calls are those of a batch, nil for a lone caller.
 	cancel context.CancelFunc
 	calls  []*call[Req, Res]
+	// gathers: it holds its place for others who are about to come.
+	gathers bool
 	// taken: the requests have been taken. abandoned: it was given up before that.
 	taken     bool
 	abandoned bool
@@ -122,7 +133,7 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 
 	b.mu.Lock()
 
-	if b.current == nil {
+	if b.current == nil && !b.crowded {
 		f := &flight[Req, Res]{began: time.Now(), taken: true}
 		b.current = f
 		b.mu.Unlock()
@@ -140,7 +151,13 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 	c.req, c.ctx = req, ctx
 	b.queue = append(b.queue, c)
 	b.waiting++
-	b.watch(b.current)
+
+	if b.current == nil {
+		b.next(true)
+	} else {
+		b.watch(b.current)
+	}
+
 	b.mu.Unlock()
 
 	select {
@@ -238,7 +255,7 @@ func (b *Batcher[Req, Res]) overtake(f *flight[Req, Res]) {
 		b.abandon(b.unready[0])
 	}
 
-	b.next()
+	b.next(false)
 }
 
 // land ends a flight. What has gathered behind it goes next.
@@ -251,12 +268,13 @@ func (b *Batcher[Req, Res]) land(f *flight[Req, Res]) {
 	}
 
 	if b.current == f {
-		b.next()
+		b.next(false)
 	}
 }
 
-// next starts the flight for those who wait, if anybody does. b.mu is held.
-func (b *Batcher[Req, Res]) next() {
+// next starts the flight for those who wait, if anybody does; gathers says whether more
+// are about to come. b.mu is held.
+func (b *Batcher[Req, Res]) next(gathers bool) {
 	b.current = nil
 
 	if b.waiting == 0 {
@@ -275,7 +293,7 @@ func (b *Batcher[Req, Res]) next() {
 	}
 
 	ctx, cancel := context.WithCancel(context.WithoutCancel(first.ctx))
-	f := &flight[Req, Res]{began: time.Now(), cancel: cancel}
+	f := &flight[Req, Res]{began: time.Now(), cancel: cancel, gathers: gathers}
 	b.current = f
 	b.unready = append(b.unready, f)
 	b.watch(f)
@@ -290,6 +308,7 @@ func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 	var reqs []Req
 
 	answers := b.cfg.Many(ctx, func() []Req {
+		b.gather(f)
 		reqs = b.take(f)
 
 		return reqs
@@ -311,6 +330,27 @@ func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 	for _, i := range late {
 		b.cfg.Late(reqs[i], answers[i])
 	}
+}
+
+// gather lets other goroutines run for as long as they bring new requests.
+func (b *Batcher[Req, Res]) gather(f *flight[Req, Res]) {
+	if !f.gathers {
+		return
+	}
+
+	for before, waiting := 0, b.waits(); before < waiting && waiting < b.cfg.Limit; {
+		runtime.Gosched()
+
+		before, waiting = waiting, b.waits()
+	}
+}
+
+// waits counts the calls that wait.
+func (b *Batcher[Req, Res]) waits() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.waiting
 }
 
 // take gives a flight its requests.
@@ -341,6 +381,7 @@ func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 		}
 	}
 
+	b.crowded = len(f.calls) > 1
 	b.queue = slices.Delete(b.queue, 0, taken)
 	b.waiting -= len(f.calls)
 	f.callers = len(f.calls)

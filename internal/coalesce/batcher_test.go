@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -235,6 +236,83 @@ func TestGather(t *testing.T) {
 
 		s.running.Wait()
 	})
+}
+
+// TestAfterACrowd: who comes first after a batch of several doesn't go alone, and who
+// then was alone does.
+func TestAfterACrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		callers := []caller{s.call(1), s.call(2), s.call(3)}
+
+		for n, lone := range []bool{true, false, false, true} {
+			if n >= 2 {
+				callers = append(callers, s.call(n+2))
+			}
+
+			sent := s.statements()
+			expect(t, "statements", len(sent), n+1)
+			expect(t, "lone", sent[n].lone, lone)
+			close(sent[n].answer)
+			synctest.Wait()
+		}
+
+		for i, c := range callers {
+			expect(t, "answer", c.got(), fmt.Sprint("answer to ", i+1))
+		}
+
+		s.running.Wait()
+	})
+}
+
+// TestTakesAlong: after a batch of several, those who are ready to run go with the first
+// of them.
+func TestTakesAlong(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // or they come while others run
+
+	const rounds = 100
+
+	together := 0
+
+	for range rounds {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer()
+
+			for n := range 3 {
+				s.call(n)
+			}
+
+			close(s.statements()[0].answer)
+			close(s.statements()[1].answer)
+			synctest.Wait()
+
+			var callers sync.WaitGroup
+			for n := range limit {
+				callers.Go(func() { s.batcher.Do(t.Context(), n) })
+			}
+
+			third := s.statements()[2]
+			if len(third.reqs) == limit {
+				together++
+			}
+
+			close(third.answer)
+
+			if rest := s.statements()[3:]; len(rest) > 0 {
+				close(rest[0].answer)
+			}
+
+			callers.Wait()
+			s.running.Wait()
+		})
+	}
+
+	// The scheduler promises nothing.
+	t.Logf("in %d of %d rounds", together, rounds)
+
+	if together < rounds*3/4 {
+		t.Errorf("only in %d of %d rounds", together, rounds)
+	}
 }
 
 // TestOvertake: a statement that takes long holds the next one back for so long and
