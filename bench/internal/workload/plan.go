@@ -56,7 +56,7 @@ var Full = Plan{
 	SmallTable:      10_000,
 	LargeTable:      10_000_000,
 	TableGoroutines: []int{1, 256, 1000},
-	TableRounds:     3,
+	TableRounds:     5,
 	UniformIDs:      true,
 
 	ChurnPairs: 5_000_000,

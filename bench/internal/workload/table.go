@@ -30,25 +30,35 @@ const uniformGoroutines = 256
 // written to the WAL as a whole: what a table costs that is large and all of it in
 // use, with the floor to compare.
 func (b *Bench) LargeTable(ctx context.Context) (err error) {
-	began := time.Now()
-
-	large, err := contender.NewTable(ctx, b.Postgres.URL(), "large", b.Plan.LargeTable)
-	if err != nil {
-		return err
+	type sized struct {
+		locks int
+		table contender.Table
 	}
 
-	defer func() { err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public.large")) }()
+	var tables []sized
+
+	// Both are new: in one that other workloads have used, the rows are no longer packed
+	// as they were written.
+	for _, locks := range []int{b.Plan.SmallTable, b.Plan.LargeTable} {
+		began := time.Now()
+
+		t := sized{locks: locks}
+		if t.table, err = contender.NewTable(ctx, b.Postgres.URL(), fmt.Sprintf("locks_%d", locks), locks); err != nil {
+			return err
+		}
+
+		defer func() {
+			err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public."+string(t.table)))
+		}()
+
+		b.Say("  filled a table with %d locks in %v", locks, time.Since(began).Round(time.Second))
+
+		tables = append(tables, t)
+	}
 
 	if err := b.Postgres.Checkpoint(ctx); err != nil {
 		return err
 	}
-
-	b.Say("  filled a table with %d locks in %v", b.Plan.LargeTable, time.Since(began).Round(time.Second))
-
-	tables := []struct {
-		locks int
-		table contender.Table
-	}{{b.Plan.SmallTable, b.own}, {b.Plan.LargeTable, large}}
 
 	for _, goroutines := range b.Plan.TableGoroutines {
 		var entries []entry
