@@ -135,7 +135,7 @@ func runMutants(ctx context.Context, only string, seed uint64, duration time.Dur
 func jobsOf(seed uint64) []suite.Job {
 	faults := fault.All()
 	r := rand.New(rand.NewPCG(suite.SeedOf(seed, "mixture"), 0))
-	faults = append(faults, fault.Mixture(r))
+	faults = append(faults, fault.Mixture(r, 4))
 
 	jobs := make([]suite.Job, 0, len(faults)+1)
 	for _, f := range faults {

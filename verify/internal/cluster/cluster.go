@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the coordinator's driver
@@ -34,6 +35,9 @@ type Options struct {
 	Think  time.Duration
 	// Pooled: the clients go through a pooler in transaction mode.
 	Pooled bool
+	// Clock and Disk are the server's, or nil if it has that of this machine.
+	Clock *Clock
+	Disk  *Disk
 }
 
 // Cluster is a running set-up.
@@ -48,6 +52,10 @@ type Cluster struct {
 	Folder string
 	// Pooler is nil unless the clients go through one.
 	Pooler *Pooler
+	// Disk is nil unless the server has one for itself.
+	Disk *Disk
+	// Injected counts how often a fault broke something.
+	Injected atomic.Int64
 
 	options         Options
 	database        string
@@ -58,7 +66,7 @@ type Cluster struct {
 // Start makes a database of its own on the server, with its audit, and starts the
 // clients. Close ends all of it.
 func Start(ctx context.Context, server *pgtesting.Server, folder string, options Options) (_ *Cluster, err error) {
-	c := &Cluster{Server: server, Folder: folder, options: options}
+	c := &Cluster{Server: server, Folder: folder, Disk: options.Disk, options: options}
 
 	defer func() {
 		if err != nil {

@@ -17,7 +17,8 @@ import (
 const regrantBound = time.Second
 
 // Regrant takes every lock that there is, within the longest TTL and the bound, and
-// records how that went.
+// records how that went. Where the database's clock was set back, leases last so much
+// longer.
 func (c *Cluster) Regrant(ctx context.Context) error {
 	locks, err := c.locks(ctx)
 	if err != nil {
@@ -29,7 +30,12 @@ func (c *Cluster) Regrant(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
-	limited, cancel := context.WithTimeout(ctx, traffic.MaxTTL+regrantBound)
+	within := traffic.MaxTTL + regrantBound
+	if c.options.Clock != nil {
+		within += c.options.Clock.Behind()
+	}
+
+	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 
 	var wait sync.WaitGroup

@@ -19,6 +19,7 @@ func stopClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 			pause = between(r, 100, 600)
 		}
 
+		c.Injected.Add(1)
 		anyClient(c, r).Stop(pause)
 	}
 
@@ -32,6 +33,8 @@ func stopWithin(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 
 	for n := r.IntN(len(places)); rest(ctx, between(r, 50, 150)); n++ {
 		client := anyClient(c, r)
+
+		c.Injected.Add(1)
 		client.Tell(traffic.Pause + " " + places[n%len(places)])
 
 		// It gets there soon, or goes on as if nothing was.
@@ -54,6 +57,7 @@ func stopWriters(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 
 		wait.Go(func() {
 			for rest(ctx, between(r, 10, 300)) {
+				c.Injected.Add(1)
 				client.Tell(traffic.PauseWriter)
 				rest(ctx, between(r, 600, 900)) // longer than the shortest leases
 				client.Continue()
@@ -85,6 +89,8 @@ func wakeAll(c *cluster.Cluster) {
 // killClients ends one client after the other by SIGKILL. Others take their place.
 func killClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 100, 700)) {
+		c.Injected.Add(1)
+
 		if err := anyClient(c, r).Kill(); err != nil {
 			return err
 		}
@@ -99,6 +105,7 @@ func exhaustPools(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		pause := beyondTTL(r)
 		for _, client := range c.Clients {
 			if r.IntN(2) == 0 {
+				c.Injected.Add(1)
 				client.Tell(traffic.Exhaust + " " + pause.String())
 			}
 		}

@@ -2,74 +2,79 @@ package fault
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/ismurov/pglocker/pgtesting"
-
 	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
-
-// clockFile says how far the clock of a server is off that has [FakeClock]. Its processes
-// read it each time that they ask for the time.
-const clockFile = "clock"
-
-// FakeClock returns what makes a server's clock one that can be set, by a file in the
-// folder; the monotonic clock is left alone. ok is false where libfaketime is missing.
-func FakeClock(folder string) (options []pgtesting.ServerOption, ok bool, err error) {
-	for _, pattern := range []string{
-		"/usr/lib/*/faketime/libfaketimeMT.so.1",
-		"/usr/lib*/faketime/libfaketimeMT.so.1",
-		"/usr/local/lib/faketime/libfaketimeMT.so.1",
-	} {
-		found, _ := filepath.Glob(pattern) // the patterns are right
-		if len(found) == 0 {
-			continue
-		}
-
-		path := filepath.Join(folder, clockFile)
-
-		return []pgtesting.ServerOption{
-			pgtesting.WithEnv("LD_PRELOAD=" + found[0]),
-			pgtesting.WithEnv("FAKETIME_TIMESTAMP_FILE=" + path),
-			pgtesting.WithEnv("FAKETIME_NO_CACHE=1"),
-			pgtesting.WithEnv("DONT_FAKE_MONOTONIC=1"),
-		}, true, setClock(folder, 0)
-	}
-
-	return nil, false, nil
-}
-
-func setClock(folder string, off time.Duration) error {
-	// By renaming: nobody must read half of it.
-	temporary := filepath.Join(folder, clockFile+".new")
-	if err := os.WriteFile(temporary, fmt.Appendf(nil, "%+.6f\n", off.Seconds()), 0o644); err != nil {
-		return fmt.Errorf("fault: %w", err)
-	}
-
-	if err := os.Rename(temporary, filepath.Join(folder, clockFile)); err != nil {
-		return fmt.Errorf("fault: %w", err)
-	}
-
-	return nil
-}
 
 // stepClock sets the server's clock ahead, again and again, by less and by more than leases
 // last.
 func stepClock(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
-	folder := filepath.Dir(c.Folder)
-
-	var off time.Duration
+	var ahead time.Duration
 
 	for rest(ctx, between(r, 200, 600)) {
-		off += between(r, 50, 3000)
-		if err := setClock(folder, off); err != nil {
+		ahead += between(r, 50, 3000)
+		if err := setClock(c, ahead); err != nil {
 			return err
 		}
 	}
 
 	return nil
+}
+
+// setClockBack sets the server's clock back, again and again, mostly by less than leases
+// last. After a step beyond that it takes a rest as long: a lease that is left to its end
+// keeps everybody waiting until then.
+func setClockBack(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	var ahead time.Duration
+
+	for pause := between(r, 100, 400); rest(ctx, pause); {
+		step := between(r, 5, 500)
+		pause = between(r, 100, 400)
+
+		if r.IntN(4) == 0 {
+			step = beyondTTL(r)
+			pause += step
+		}
+
+		ahead -= step
+		if err := setClock(c, ahead); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// strobeClock sets the server's clock forward and back every few milliseconds, for a while
+// by less than leases last, and for a while by more.
+func strobeClock(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 50, 200)) {
+		most := int(traffic.MaxTTL / time.Millisecond)
+		if r.IntN(3) > 0 {
+			most /= 10 // of the same size as the margins
+		}
+
+		strobing, cancel := context.WithTimeout(ctx, between(r, 200, 800))
+
+		for rest(strobing, between(r, 5, 50)) {
+			if err := setClock(c, between(r, -2*most, 2*most)); err != nil {
+				cancel()
+
+				return err
+			}
+		}
+
+		cancel()
+	}
+
+	return setClock(c, 0)
+}
+
+func setClock(c *cluster.Cluster, ahead time.Duration) error {
+	c.Injected.Add(1)
+
+	return c.SetClock(ahead)
 }

@@ -25,6 +25,8 @@ type Fault struct {
 	Pooled bool
 	// Clock: it needs a server whose clock can be set, and sets it.
 	Clock bool
+	// Disk: it needs a server with a small disk of its own, and fills it.
+	Disk bool
 	// Server: it ends or halts the server. Two of them would get in each other's way.
 	Server bool
 	// Alone: it is not for mixtures.
@@ -52,6 +54,7 @@ func All() []Fault {
 		{Name: "backend-kill", Inject: killBackends, Server: true},
 		{Name: "server-stop", Inject: freezeServer, Server: true},
 		{Name: "server-kill", Inject: killServer, Server: true},
+		{Name: "postmaster-kill", Inject: killPostmaster, Server: true},
 		{Name: "server-immediate", Inject: restartImmediate, Server: true},
 		{Name: "server-fast", Inject: restartFast, Server: true},
 		{Name: "rows-locked", Inject: lockRows},
@@ -59,16 +62,17 @@ func All() []Fault {
 		{Name: "pool-exhausted", Inject: exhaustPools},
 		{Name: "pooler-restart", Inject: restartPooler, Pooled: true, Alone: true},
 		{Name: "clock-steps", Inject: stepClock, Clock: true, Alone: true},
+		{Name: "clock-back", Inject: setClockBack, Clock: true, Alone: true},
+		{Name: "clock-strobe", Inject: strobeClock, Clock: true, Alone: true},
+		{Name: "disk-full", Inject: fillDisk, Disk: true, Alone: true},
 	}
 }
 
 // Control is the pauses that show what exclusion alone is worth.
 func Control() Fault { return Fault{Name: "control", Inject: stopWriters} }
 
-// Mixture is some of the faults at the same time, as r draws them.
-func Mixture(r *rand.Rand) Fault {
-	const parts = 4
-
+// Mixture is as many of the faults at the same time, as r draws them.
+func Mixture(r *rand.Rand, parts int) Fault {
 	var (
 		faults []Fault
 		server bool

@@ -25,7 +25,7 @@ func TestMixture(t *testing.T) {
 	different := make(map[string]bool)
 
 	for seed := range uint64(200) {
-		draw := func() string { return fault.Mixture(rand.New(rand.NewPCG(seed, 0))).With }
+		draw := func() string { return fault.Mixture(rand.New(rand.NewPCG(seed, 0)), 4).With }
 
 		with := draw()
 		if again := draw(); again != with {
@@ -37,7 +37,7 @@ func TestMixture(t *testing.T) {
 
 		for name := range strings.SplitSeq(with, ", ") {
 			f, ok := byName[name]
-			if !ok || f.Alone || f.Pooled || f.Clock {
+			if !ok || f.Alone || f.Pooled || f.Clock || f.Disk {
 				t.Errorf("seed %d: %s can't be mixed", seed, name)
 			}
 

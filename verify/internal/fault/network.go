@@ -25,6 +25,8 @@ func network(how breakage) func(context.Context, *cluster.Cluster, *rand.Rand) e
 			}
 
 			for _, client := range broken {
+				c.Injected.Add(1)
+
 				if err := how(client.Proxy, r); err != nil {
 					return err
 				}

@@ -2,8 +2,13 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,6 +20,8 @@ import (
 // freezeServer halts all processes of the server, mostly for longer than leases last.
 func freezeServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 100, 500)) {
+		c.Injected.Add(1)
+
 		if err := c.Server.Freeze(); err != nil {
 			return err
 		}
@@ -37,6 +44,8 @@ func freezeServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 // killServer ends the server by SIGKILL, all of it at once, and starts it again.
 func killServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 200, 900)) {
+		c.Injected.Add(1)
+
 		err := c.Crash(func() error {
 			if err := c.Server.Kill(); err != nil {
 				return err
@@ -52,9 +61,55 @@ func killServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
+// killPostmaster ends the server's main process alone, by SIGKILL, and starts the server
+// again a little later. Until then the sessions live on that have something to do.
+func killPostmaster(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 200, 900)) {
+		orphaned := between(r, 0, 300)
+
+		text, err := os.ReadFile(filepath.Join(c.Server.DataDir(), "postmaster.pid"))
+		if err != nil {
+			return fmt.Errorf("fault: %w", err)
+		}
+
+		line, _, _ := strings.Cut(string(text), "\n")
+
+		pid, err := strconv.Atoi(line)
+		if err != nil {
+			return fmt.Errorf("fault: the server's lock file: %w", err)
+		}
+
+		c.Injected.Add(1)
+
+		err = c.Crash(func() error {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				return fmt.Errorf("fault: %w", err)
+			}
+
+			time.Sleep(orphaned)
+
+			// The process may take a moment to be gone.
+			err := c.Server.Start(context.WithoutCancel(ctx))
+			for errors.Is(err, pgtesting.ErrServerUp) {
+				time.Sleep(time.Millisecond)
+				err = c.Server.Start(context.WithoutCancel(ctx))
+			}
+
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
 // restartImmediate is as good as a crash.
 func restartImmediate(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 200, 900)) {
+		c.Injected.Add(1)
+
 		err := c.Crash(func() error {
 			return c.Server.Restart(context.WithoutCancel(ctx), pgtesting.ImmediateShutdown)
 		})
@@ -69,6 +124,8 @@ func restartImmediate(ctx context.Context, c *cluster.Cluster, r *rand.Rand) err
 // restartFast is an orderly restart, which loses nothing.
 func restartFast(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 1000)) {
+		c.Injected.Add(1)
+
 		if err := c.Server.Restart(context.WithoutCancel(ctx), pgtesting.FastShutdown); err != nil {
 			return err
 		}
@@ -112,6 +169,8 @@ func killBackend(ctx context.Context, c *cluster.Cluster) error {
 		if syscall.Kill(pid, syscall.SIGKILL) != nil {
 			return nil // it has ended by itself
 		}
+
+		c.Injected.Add(1)
 
 		// The server may take a while to notice. Then it ends the witness, too.
 		noticed, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)

@@ -15,8 +15,15 @@ func sessions(function string) func(context.Context, *cluster.Cluster, *rand.Ran
 	return func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		for rest(ctx, between(r, 5, 120)) {
 			// It may be down for another fault's sake; then there is nothing to end.
-			_, _ = c.Admin.ExecContext(ctx, `SELECT `+function+`(pid) FROM pg_stat_activity
+			done, err := c.Admin.ExecContext(ctx, `SELECT `+function+`(pid) FROM pg_stat_activity
 				WHERE datname = current_database() AND application_name LIKE 'c%.%' AND random() < 0.3`)
+			if err != nil {
+				continue
+			}
+
+			if n, err := done.RowsAffected(); err == nil {
+				c.Injected.Add(n)
+			}
 		}
 
 		return nil
@@ -35,6 +42,8 @@ func lockRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		}
 
 		inTransaction(ctx, c, sql.LevelDefault, func(tx *sql.Tx) {
+			c.Injected.Add(1)
+
 			_, _ = tx.ExecContext(ctx, `SELECT FROM pglocker.lock_statuses
 				WHERE random() < 0.5 ORDER BY lock_id FOR `+strength[r.IntN(len(strength))])
 
@@ -52,6 +61,7 @@ func oldTransaction(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error
 		inTransaction(ctx, c, sql.LevelRepeatableRead, func(tx *sql.Tx) {
 			_, err := tx.ExecContext(ctx, `SELECT count(*) FROM pglocker.lock_statuses`)
 			if err == nil {
+				c.Injected.Add(1)
 				<-ctx.Done()
 			}
 		})
@@ -77,6 +87,8 @@ func inTransaction(ctx context.Context, c *cluster.Cluster, level sql.IsolationL
 // restartPooler kills the pooler and starts it again.
 func restartPooler(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 900)) {
+		c.Injected.Add(1)
+
 		if err := c.Pooler.Restart(); err != nil {
 			return err
 		}

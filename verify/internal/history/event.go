@@ -44,6 +44,9 @@ const (
 	// lost what wasn't flushed between From and At.
 	Killed Kind = "killed"
 	Crash  Kind = "crash"
+	// Clock is the coordinator's, too: between From and At the database's clock was set, to
+	// Value nanoseconds ahead of this machine's.
+	Clock Kind = "clock"
 	// Leak: something was left after Close. Detail says what.
 	Leak Kind = "leak"
 	// Grant is the coordinator's, after healing: a lock that had to be granted again.
@@ -101,6 +104,6 @@ type Event struct {
 	From int64 `json:"from,omitempty"`
 	// Until is when a lease taken by hand ends for its holder.
 	Until int64 `json:"until,omitempty"`
-	// Value is what was written to a fenced resource.
+	// Value is what was written to a fenced resource, or how far ahead a clock was set.
 	Value int64 `json:"value,omitempty"`
 }

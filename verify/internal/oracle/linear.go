@@ -146,7 +146,7 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 	for _, t := range run.Audit {
 		if w, silent := windows[t]; silent {
 			steps = append(steps, porcupine.Operation{
-				ClientId: clientID(t.App + " unseen"), Input: &step{lock: t.Lock, kind: changed, transition: t},
+				ClientId: clientID(t.App + " unseen"), Input: &step{lock: t.Lock, kind: changed, transition: t, seen: run.seenBy(t, nil)},
 				Call: w.from, Return: w.to,
 			})
 		}
@@ -156,18 +156,16 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 }
 
 func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
-	s := &step{
-		lock: op.Lock, op: op, lossy: run.crashAfter(op.Call),
-		from: run.dbTime(op.Call) - clockError, to: run.dbTime(op.End) + clockError,
-	}
+	s := &step{lock: op.Lock, op: op, lossy: run.crashAfter(op.Call), from: 0, to: math.MaxInt64}
 
-	if run.ClockSteps || op.End == history.Never {
-		s.from, s.to = 0, math.MaxInt64
+	if op.End != history.Never {
+		s.from, s.to = run.shown(op.Call, op.End)
 	}
 
 	switch {
 	case settled.Grants[op] != nil:
 		s.kind, s.transition = changed, settled.Grants[op]
+		s.seen = run.seenBy(s.transition, op)
 	case settled.Creates[op] != nil:
 		s.kind, s.transition = changed, settled.Creates[op]
 	case settled.LostInCrash[op]:
@@ -198,7 +196,7 @@ type window struct{ from, to int64 }
 
 // silentWindows says when the transitions took effect that no answer tells of: not before
 // those that the audit has before them began, nor after those behind them were answered,
-// and, where clocks can be compared, after the audit's own time.
+// and at the audit's own time.
 func silentWindows(run *Run, settled *Settled, known map[*audit.Transition]window) map[*audit.Transition]window {
 	windows := make(map[*audit.Transition]window)
 
@@ -212,10 +210,8 @@ func silentWindows(run *Run, settled *Settled, known map[*audit.Transition]windo
 				continue
 			}
 
-			if !run.ClockSteps {
-				from = max(from, (t.At-clockError)*1000-run.WallOffset)
-			}
-
+			first, _ := run.moments(t.At)
+			from = max(from, first)
 			windows[t] = window{from, history.Never}
 		}
 
@@ -233,10 +229,9 @@ func silentWindows(run *Run, settled *Settled, known map[*audit.Transition]windo
 			w.to = max(to, w.from)
 			windows[t] = w
 
-			if !run.ClockSteps {
-				// The next decision saw this one committed.
-				to = min(to, (t.At+clockError)*1000-run.WallOffset)
-			}
+			// The next decision saw this one committed.
+			_, last := run.moments(t.At)
+			to = min(to, last)
 		}
 	}
 

@@ -57,6 +57,11 @@ func note(client string, kind history.Kind, at int64, e history.Event) history.E
 	return e
 }
 
+// set is the database's clock being set between two moments, to so far ahead.
+func set(from, to, ahead int64) history.Event {
+	return note("coordinator", history.Clock, to, history.Event{From: from * ms, Value: ahead * ms})
+}
+
 func run(ops ...*history.Operation) *oracle.Run {
 	return &oracle.Run{History: &history.History{Operations: ops}}
 }

@@ -52,9 +52,9 @@ type Run struct {
 	Writes []Write
 	// WallOffset is what makes [history.Now] the database's clock, in nanoseconds.
 	WallOffset int64
-	// ClockSteps: the database's clock was set. Times of the database and of the clients
-	// then can't be compared, and holders may overlap.
-	ClockSteps bool
+
+	// clock is what settings has found.
+	clock []setting
 }
 
 // Write is one write to a fenced resource.
@@ -62,11 +62,6 @@ type Write struct {
 	Lock         string
 	Token, Value int64
 	Client       string
-}
-
-// dbTime is the database's clock, in microseconds, at a moment of [history.Now].
-func (r *Run) dbTime(at int64) int64 {
-	return (at + r.WallOffset) / 1000
 }
 
 // crashAfter reports whether the server crashed at or after a moment.

@@ -47,10 +47,6 @@ func Settle(run *Run) (*Settled, []Violation) {
 	transitions := byLock(run.Audit, func(t *audit.Transition) string { return t.Lock })
 	operations := byLock(run.History.Operations, func(op *history.Operation) string { return op.Lock })
 
-	for _, lock := range sortedKeys(transitions) {
-		s.checkChain(transitions[lock])
-	}
-
 	for _, lock := range sortedKeys(operations) {
 		if lock != "" {
 			s.match(operations[lock], transitions[lock])
@@ -58,6 +54,7 @@ func Settle(run *Run) (*Settled, []Violation) {
 	}
 
 	for _, lock := range sortedKeys(transitions) {
+		s.checkChain(transitions[lock])
 		s.checkSilent(operations[lock], transitions[lock])
 	}
 
@@ -78,12 +75,17 @@ func (s *settler) violate(lock, what string, things ...any) {
 func (s *settler) checkChain(chain []*audit.Transition) {
 	var before audit.Version
 
+	askers := make(map[*audit.Transition]*history.Operation)
+	for op, t := range s.Grants {
+		askers[t] = op
+	}
+
 	for _, t := range chain {
 		if t.Old != before {
 			s.violate(t.Lock, fmt.Sprintf("the row was %+v before", before), t)
 		}
 
-		if what := illegal(t); what != "" {
+		if what := illegal(t, s.run.seenBy(t, askers[t])); what != "" {
 			s.violate(t.Lock, what, t)
 		}
 
@@ -91,8 +93,9 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 	}
 }
 
-// illegal says why a transition is not one of the protocol's; "" if it is.
-func illegal(t *audit.Transition) string {
+// illegal says why a transition is not one of the protocol's; "" if it is. seen is the
+// latest time that its statement may have seen.
+func illegal(t *audit.Transition, seen int64) string {
 	var (
 		// Whoever reads the shared lock may refresh and release it.
 		anybody = t.Lock == traffic.Shared.ID
@@ -121,7 +124,7 @@ func illegal(t *audit.Transition) string {
 		return ""
 	case t.New.Owner == "" && !holders:
 		return "released by somebody else than the holder"
-	case t.New.Owner != "" && t.Old.Expires > t.At && !holders:
+	case t.New.Owner != "" && t.Old.Expires > seen && !holders:
 		return "granted while another held it"
 	}
 
@@ -209,7 +212,15 @@ func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
 
 	s.Claimed[t] = true
 
-	if grant != nil && op.MinHold > 0 && t.New.Expires < grant.Acquired+op.MinHold/1000 {
+	if grant == nil || op.MinHold == 0 {
+		return
+	}
+
+	// The hold lasts as long as the holder said, by a clock that may have been set back since.
+	_, before := s.run.ahead(grant.Call, grant.End)
+	since, _ := s.run.ahead(op.Call, op.End)
+
+	if t.New.Expires+max(0, before-since) < grant.Acquired+op.MinHold/1000 {
 		s.violate(op.Lock, "released before the minimum hold was over", grant, op, t)
 	}
 }
@@ -217,7 +228,9 @@ func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
 // later reports whether a transition was made after the operation had been answered, and
 // so not by it.
 func (s *settler) later(t *audit.Transition, op *history.Operation) bool {
-	return !s.run.ClockSteps && t.At > s.run.dbTime(op.End)+clockError
+	first, _ := s.run.moments(t.At)
+
+	return first > op.End
 }
 
 // leftFor is how long a request may go on by itself whose caller has left: a second, and
@@ -242,11 +255,12 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 		}
 
 		named := s.named(t.New.Owner)
+		_, last := s.run.moments(t.At)
 
 		open := slices.ContainsFunc(ops, func(op *history.Operation) bool {
 			return op.Client == clientOf(t.New.Owner) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&
 				op.Call <= named.to && (op.End == history.Never || op.End+int64(leftFor) >= named.from) &&
-				(s.run.ClockSteps || s.run.dbTime(op.Call) <= t.At+clockError)
+				op.Call <= last
 		})
 		if !open {
 			s.violate(t.Lock, "granted to a client of which every request was refused", t)
@@ -318,7 +332,3 @@ func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*a
 			return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
 		})
 }
-
-// clockError is how far times of the database and of the clients may be off each other, in
-// microseconds.
-const clockError = 5000

@@ -42,7 +42,7 @@ func (r *Result) Print(w io.Writer, seed uint64) {
 func Report(w io.Writer, results []*Result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 
-	fmt.Fprint(table, "fault\tseconds\toperations\tgrants\tunknown\t")
+	fmt.Fprint(table, "fault\tseconds\tinjected\toperations\tgrants\tunknown\t")
 
 	for _, name := range oracle.Names() {
 		fmt.Fprintf(table, "%s\t", name)
@@ -56,6 +56,7 @@ func Report(w io.Writer, results []*Result) error {
 		line(table, r)
 
 		total.Took += r.Took
+		total.Injected += r.Injected
 		total.Operations += r.Operations
 		total.Grants += r.Grants
 		total.Unknowns += r.Unknowns
@@ -69,7 +70,7 @@ func Report(w io.Writer, results []*Result) error {
 }
 
 func line(table io.Writer, r *Result) {
-	fmt.Fprintf(table, "%s\t%.1f\t%d\t%d\t%d\t", r.Name(), r.Took.Seconds(), r.Operations, r.Grants, r.Unknowns)
+	fmt.Fprintf(table, "%s\t%.1f\t%d\t%d\t%d\t%d\t", r.Name(), r.Took.Seconds(), r.Injected, r.Operations, r.Grants, r.Unknowns)
 
 	for _, name := range oracle.Names() {
 		count := 0

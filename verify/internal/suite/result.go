@@ -18,6 +18,9 @@ type Result struct {
 	Job  Job
 	Took time.Duration
 
+	// Injected is how often something was broken.
+	Injected int64
+
 	Operations, Grants, Unknowns int
 	// Losses are what the control lost for want of fencing.
 	Losses     int

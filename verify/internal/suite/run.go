@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -55,16 +54,6 @@ type Suite struct {
 	server *pgtesting.Server
 }
 
-// serverOptions make the server one on which commits aren't awaited by default: those
-// that have to be, the library itself has to ask for.
-func serverOptions() []pgtesting.ServerOption {
-	return []pgtesting.ServerOption{
-		pgtesting.WithSetting("synchronous_commit", "off"),
-		pgtesting.WithSetting("max_connections", "400"),
-		pgtesting.WithProgress(os.Stderr),
-	}
-}
-
 // Close stops the server.
 func (s *Suite) Close() error {
 	if s.server == nil {
@@ -80,7 +69,7 @@ func (s *Suite) Run(ctx context.Context, job Job) *Result {
 	result := &Result{Job: job}
 	folder := filepath.Join(s.Folder, job.Name(), "history")
 
-	run, err := s.make(ctx, job, folder)
+	run, err := s.make(ctx, result, folder)
 
 	switch {
 	case errors.Is(err, errSkipped):
@@ -102,16 +91,9 @@ func (s *Suite) Run(ctx context.Context, job Job) *Result {
 	return result
 }
 
-// errSkipped: this machine lacks what the job needs.
-var errSkipped = errors.New("suite: skipped")
-
-func (s *Suite) make(ctx context.Context, job Job, folder string) (_ *oracle.Run, err error) {
-	server, stop, err := s.serverFor(ctx, job, filepath.Dir(folder))
-	if err != nil {
-		return nil, err
-	}
-
-	defer func() { err = errors.Join(err, stop()) }()
+// make makes the run of a result's job, and counts what was broken.
+func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *oracle.Run, err error) {
+	job := result.Job
 
 	options := cluster.Options{
 		Seed: job.Seed, Clients: clients, Fenced: !job.Control, Think: think, Pooled: job.Fault.Pooled,
@@ -119,6 +101,13 @@ func (s *Suite) make(ctx context.Context, job Job, folder string) (_ *oracle.Run
 	if job.Control {
 		options.Think = controlThink
 	}
+
+	server, stop, err := s.serverFor(ctx, job, filepath.Dir(folder), &options)
+	if err != nil {
+		return nil, err
+	}
+
+	defer func() { err = errors.Join(err, stop()) }()
 
 	c, err := cluster.Start(ctx, server, folder, options)
 	if errors.Is(err, cluster.ErrNoPooler) {
@@ -137,7 +126,7 @@ func (s *Suite) make(ctx context.Context, job Job, folder string) (_ *oracle.Run
 		}
 	}()
 
-	run := &oracle.Run{WallOffset: history.WallOffset(), ClockSteps: job.Fault.Clock}
+	run := &oracle.Run{WallOffset: history.WallOffset()}
 
 	time.Sleep(warmUp)
 
@@ -147,6 +136,8 @@ func (s *Suite) make(ctx context.Context, job Job, folder string) (_ *oracle.Run
 	if err := job.Fault.Inject(injecting, c, rand.New(rand.NewPCG(job.Seed, 1))); err != nil {
 		return nil, err
 	}
+
+	result.Injected = c.Injected.Load()
 
 	time.Sleep(coolDown)
 
@@ -179,40 +170,6 @@ func (s *Suite) make(ctx context.Context, job Job, folder string) (_ *oracle.Run
 	run.History, err = history.Load(folder)
 
 	return run, err
-}
-
-// serverFor returns the server of all runs, or one of the job's own whose clock can be
-// set. stop is called after the job.
-func (s *Suite) serverFor(ctx context.Context, job Job, folder string) (_ *pgtesting.Server, stop func() error, err error) {
-	if job.Fault.Clock {
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return nil, nil, fmt.Errorf("suite: %w", err)
-		}
-
-		options, ok, err := fault.FakeClock(folder)
-		if err != nil {
-			return nil, nil, err
-		}
-
-		if !ok {
-			return nil, nil, fmt.Errorf("%w: libfaketime is not installed", errSkipped)
-		}
-
-		server, err := pgtesting.StartServer(ctx, append(serverOptions(), options...)...)
-		if err != nil {
-			return nil, nil, err
-		}
-
-		return server, server.Stop, nil
-	}
-
-	if s.server == nil {
-		if s.server, err = pgtesting.StartServer(ctx, serverOptions()...); err != nil {
-			return nil, nil, err
-		}
-	}
-
-	return s.server, func() error { return nil }, nil
 }
 
 // SeedOf is the seed of one run, which so doesn't depend on what else is run.

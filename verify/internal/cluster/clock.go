@@ -1,0 +1,94 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ismurov/pglocker/pgtesting"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// Clock is that of a server, and can be set; the monotonic clock is left alone. The
+// server's processes read it in a file, each time that they ask for the time.
+type Clock struct {
+	library, path string
+	// ahead is how far it was set ahead of this machine's; furthest is the latest time that
+	// it has shown.
+	ahead    time.Duration
+	furthest time.Time
+}
+
+// NewClock returns a clock whose file is in the folder, or nil where libfaketime is missing.
+func NewClock(folder string) (*Clock, error) {
+	for _, pattern := range []string{
+		"/usr/lib/*/faketime/libfaketimeMT.so.1",
+		"/usr/lib*/faketime/libfaketimeMT.so.1",
+		"/usr/local/lib/faketime/libfaketimeMT.so.1",
+	} {
+		found, _ := filepath.Glob(pattern) // the patterns are right
+		if len(found) == 0 {
+			continue
+		}
+
+		c := &Clock{library: found[0], path: filepath.Join(folder, "clock")}
+
+		return c, c.set(0)
+	}
+
+	return nil, nil
+}
+
+// ServerOptions make a server go by the clock.
+func (c *Clock) ServerOptions() []pgtesting.ServerOption {
+	return []pgtesting.ServerOption{
+		pgtesting.WithEnv("LD_PRELOAD=" + c.library),
+		pgtesting.WithEnv("FAKETIME_TIMESTAMP_FILE=" + c.path),
+		pgtesting.WithEnv("FAKETIME_NO_CACHE=1"),
+		pgtesting.WithEnv("DONT_FAKE_MONOTONIC=1"),
+	}
+}
+
+func (c *Clock) set(ahead time.Duration) error {
+	// By renaming: nobody must read half of it.
+	temporary := c.path + ".new"
+	if err := os.WriteFile(temporary, fmt.Appendf(nil, "%+.6f\n", ahead.Seconds()), 0o644); err != nil {
+		return fmt.Errorf("cluster: clock: %w", err)
+	}
+
+	c.noteFurthest()
+
+	if err := os.Rename(temporary, c.path); err != nil {
+		return fmt.Errorf("cluster: clock: %w", err)
+	}
+
+	c.noteFurthest()
+	c.ahead = ahead
+
+	return nil
+}
+
+func (c *Clock) noteFurthest() {
+	if now := time.Now().Add(c.ahead); now.After(c.furthest) {
+		c.furthest = now
+	}
+}
+
+// Behind is how far the clock is behind the latest time that it has shown. Leases may last
+// so much longer.
+func (c *Clock) Behind() time.Duration {
+	c.noteFurthest()
+
+	return c.furthest.Sub(time.Now().Add(c.ahead))
+}
+
+// SetClock sets the server's clock so far ahead of this machine's, and records when.
+func (c *Cluster) SetClock(ahead time.Duration) error {
+	e := history.Event{Kind: history.Clock, From: history.Now(), Value: int64(ahead)}
+	err := c.options.Clock.set(ahead)
+	c.Notes.Note(e)
+
+	return err
+}

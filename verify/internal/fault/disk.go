@@ -1,0 +1,127 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/ismurov/pglocker/pgtesting"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// fillDisk fills the server's disk, mostly for longer than leases last, again and again.
+func fillDisk(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	for rest(ctx, between(r, 100, 500)) {
+		c.Injected.Add(1)
+
+		if err := fullDisk(ctx, c, r); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// fullDisk keeps the disk full for a while. Statements fail that make a file larger. In half
+// of the cases the server has to begin a new file of its log, which it can't: it crashes,
+// and ends if that goes on while it recovers.
+func fullDisk(ctx context.Context, c *cluster.Cluster, r *rand.Rand) (err error) {
+	pause, switches, early := beyondTTL(r), r.IntN(2) == 0, between(r, 10, 400)
+	if r.IntN(3) == 0 {
+		pause = between(r, 100, 600)
+	}
+
+	stop := watchCrashes(ctx, c)
+	defer stop()
+
+	defer func() { err = errors.Join(err, c.Disk.Free(), startAgain(ctx, c)) }()
+
+	full, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+
+	for began := time.Now(); ; {
+		// The server gives some space back now and then.
+		if err := c.Disk.Fill(); err != nil {
+			return err
+		}
+
+		if switches && time.Since(began) > early {
+			switches = false
+			_, _ = c.Admin.ExecContext(full, `SELECT pg_switch_wal()`) // it may be down already
+		}
+
+		if !rest(full, 10*time.Millisecond) {
+			return nil
+		}
+	}
+}
+
+// startAgain waits until the server answers, and starts it if it has ended.
+func startAgain(ctx context.Context, c *cluster.Cluster) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
+	defer cancel()
+
+	for {
+		err := c.Admin.PingContext(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+
+		if err := c.Server.Start(ctx); err != nil && !errors.Is(err, pgtesting.ErrServerUp) {
+			return err
+		}
+
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// watchCrashes records when the server crashes by itself, by a session that ends with it,
+// until stop is called, which is when it runs again.
+func watchCrashes(ctx context.Context, c *cluster.Cluster) (stop func()) {
+	watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
+
+	var wait sync.WaitGroup
+
+	wait.Go(func() {
+		for crashed := int64(0); ; time.Sleep(time.Millisecond) {
+			alive := history.Now()
+
+			witness, err := c.Admin.Conn(watching)
+			if err == nil {
+				err = witness.PingContext(watching)
+			}
+
+			if err == nil && crashed != 0 {
+				c.Notes.Note(history.Event{Kind: history.Crash, From: crashed})
+				crashed = 0
+			}
+
+			for err == nil {
+				alive = history.Now()
+				time.Sleep(time.Millisecond)
+				err = witness.PingContext(watching)
+			}
+
+			if witness != nil {
+				_ = witness.Close()
+			}
+
+			if crashed == 0 {
+				crashed = alive
+			}
+
+			if watching.Err() != nil {
+				return
+			}
+		}
+	})
+
+	return func() {
+		cancel()
+		wait.Wait()
+	}
+}

@@ -1,0 +1,138 @@
+package oracle
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// Times of the database and of the clients can be compared even in runs that set the
+// database's clock: each setting is in the history. A time that the database wrote down may
+// then have been shown at several moments, and a moment near a setting may have shown
+// several times. The oracles count every one of them as possible.
+
+const (
+	// clockError is how far times of the database and of the clients may be off each other,
+	// in microseconds.
+	clockError = 5000
+	// clockLag is how long a process may go by a setting that another has taken the place of:
+	// between the reading of the setting and the use that is made of it, it may not run.
+	clockLag = 50 * time.Millisecond
+)
+
+// setting is how far ahead the database's clock may have been between two moments, in
+// microseconds.
+type setting struct{ from, to, ahead int64 }
+
+// settings are those of the database's clock, the first of which is that of this machine.
+func (r *Run) settings() []setting {
+	if r.clock != nil {
+		return r.clock
+	}
+
+	last := setting{from: math.MinInt64, to: history.Never}
+
+	for _, e := range r.History.Notes {
+		if e.Kind != history.Clock {
+			continue
+		}
+
+		last.to = e.At + int64(clockLag)
+		r.clock = append(r.clock, last)
+		last = setting{from: e.From, to: history.Never, ahead: e.Value / 1000}
+	}
+
+	r.clock = append(r.clock, last)
+
+	return r.clock
+}
+
+// settingsIn are those that may have counted between two moments.
+func (r *Run) settingsIn(from, to int64) []setting {
+	return slices.DeleteFunc(slices.Clone(r.settings()), func(s setting) bool { return s.to < from || s.from > to })
+}
+
+// dbTime is the database's clock, in microseconds, at a moment of [history.Now], unless it
+// was set.
+func (r *Run) dbTime(at int64) int64 {
+	return (at + r.WallOffset) / 1000
+}
+
+// ahead is how far ahead the database's clock was between two moments, at least and at most.
+func (r *Run) ahead(from, to int64) (least, most int64) {
+	least, most = math.MaxInt64, math.MinInt64
+
+	for _, s := range r.settingsIn(from, to) {
+		least, most = min(least, s.ahead), max(most, s.ahead)
+	}
+
+	return least, most
+}
+
+// shown are the earliest and the latest time that the database's clock may have shown
+// between two moments.
+func (r *Run) shown(from, to int64) (earliest, latest int64) {
+	least, most := r.ahead(from, to)
+
+	return r.dbTime(from) + least - clockError, r.dbTime(to) + most + clockError
+}
+
+// moments are the first and the last moment at which the database's clock may have shown a
+// time.
+func (r *Run) moments(dbTime int64) (first, last int64) {
+	first, last = history.Never, math.MinInt64
+
+	for _, s := range r.settings() {
+		at := (dbTime-s.ahead)*1000 - r.WallOffset
+		if at < s.from-int64(clockLag) && s.from != math.MinInt64 || at > s.to {
+			continue
+		}
+
+		first, last = min(first, at-clockError*1000), max(last, at+clockError*1000)
+	}
+
+	if first > last { // no setting explains it
+		return math.MinInt64, history.Never
+	}
+
+	return first, last
+}
+
+// seenBy is the latest time that the statement may have seen which made a transition: what
+// it wrote down after its decision, unless the clock was set back meanwhile. op is whose
+// statement it was, if that is known.
+func (r *Run) seenBy(t *audit.Transition, op *history.Operation) int64 {
+	if len(r.settings()) == 1 {
+		return t.At
+	}
+
+	from, seen := int64(math.MinInt64), t.At
+	_, to := r.moments(t.At)
+
+	if op != nil {
+		from, to = op.Call, min(op.End, to)
+	}
+
+	for _, s := range r.settingsIn(from, to) {
+		seen = max(seen, r.dbTime(min(s.to, to))+s.ahead+clockError)
+	}
+
+	return seen
+}
+
+// setAhead reports whether the database's clock may have been set ahead between two moments.
+func (r *Run) setAhead(from, to int64) bool {
+	settings := r.settings()
+
+	for i, s := range settings[1:] {
+		before := settings[i]
+		if s.ahead > before.ahead && s.from <= to && before.to >= from {
+			return true
+		}
+	}
+
+	return false
+}

@@ -1,0 +1,92 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/ismurov/pglocker/pgtesting"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+)
+
+// errSkipped: this machine lacks what the job needs.
+var errSkipped = errors.New("suite: skipped")
+
+// serverOptions make the server one on which commits aren't awaited by default: those
+// that have to be, the library itself has to ask for.
+func serverOptions() []pgtesting.ServerOption {
+	return []pgtesting.ServerOption{
+		pgtesting.WithSetting("synchronous_commit", "off"),
+		pgtesting.WithSetting("max_connections", "400"),
+		pgtesting.WithProgress(os.Stderr),
+	}
+}
+
+// serverFor returns the server of all runs, or one of the job's own with a clock or a disk
+// that is added to the options. stop is called after the job.
+func (s *Suite) serverFor(
+	ctx context.Context, job Job, folder string, options *cluster.Options,
+) (_ *pgtesting.Server, stop func() error, err error) {
+	switch {
+	case job.Fault.Clock:
+		return clockServer(ctx, folder, options)
+	case job.Fault.Disk:
+		return diskServer(ctx, folder, options)
+	}
+
+	if s.server == nil {
+		if s.server, err = pgtesting.StartServer(ctx, serverOptions()...); err != nil {
+			return nil, nil, err
+		}
+	}
+
+	return s.server, func() error { return nil }, nil
+}
+
+func clockServer(ctx context.Context, folder string, options *cluster.Options) (_ *pgtesting.Server, stop func() error, err error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, nil, fmt.Errorf("suite: %w", err)
+	}
+
+	options.Clock, err = cluster.NewClock(folder)
+	if err != nil {
+		return nil, nil, err
+	}
+
+	if options.Clock == nil {
+		return nil, nil, fmt.Errorf("%w: libfaketime is not installed", errSkipped)
+	}
+
+	server, err := pgtesting.StartServer(ctx, append(serverOptions(), options.Clock.ServerOptions()...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+
+	return server, server.Stop, nil
+}
+
+func diskServer(ctx context.Context, folder string, options *cluster.Options) (_ *pgtesting.Server, stop func() error, err error) {
+	mount := filepath.Join(folder, "disk")
+	if err := os.MkdirAll(mount, 0o755); err != nil {
+		return nil, nil, fmt.Errorf("suite: %w", err)
+	}
+
+	options.Disk, err = cluster.NewDisk(mount)
+	if errors.Is(err, cluster.ErrNoDisk) {
+		return nil, nil, fmt.Errorf("%w: %w", errSkipped, err)
+	}
+
+	if err != nil {
+		return nil, nil, err
+	}
+
+	server, err := options.Disk.StartServer(ctx, serverOptions()...)
+	if err != nil {
+		return nil, nil, errors.Join(err, options.Disk.Unmount())
+	}
+
+	return server, func() error { return errors.Join(server.Stop(), options.Disk.Unmount()) }, nil
+}
