@@ -5,7 +5,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify verify-mutants lint fmt clean postgres
+.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify verify-long verify-mutants lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MA
 verify: postgres ## Break everything for two minutes, and check every promise; FLAGS='-seed 1 -only net-cut'
 	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .
 	@cd verify && exec ../bin/verify $(FLAGS)
+
+verify-long: postgres ## The same round after round, for hours; FLAGS='-duration 8h -seed 1 -table t.md', or FLAGS=-resume
+	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -long -duration 1h $(FLAGS)
 
 verify-mutants: postgres ## Break the library on purpose, and see whether make verify notices
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -mutants
@@ -62,7 +65,7 @@ fmt: ## Format the code
 	$(TOOL) gofumpt -w .
 
 clean: ## Remove what the other verbs made here
-	rm -rf bin coverage.out coverage.html verify/failures
+	rm -rf bin coverage.out coverage.html verify/failures verify/long.json
 
 postgres:
 	@.ci/postgres

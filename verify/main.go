@@ -4,6 +4,7 @@
 //
 //	make verify
 //	go run . [-seed N] [-only FAULT,...] [-duration D] [-list]
+//	go run . -long [-seed N] [-duration D] [-resume] [-table FILE]
 //	go run . -mutants [-seed N] [-only MUTANT,...] [-duration D]
 //
 // Its exit code is 1 if any promise was broken. The history is then in failures/.
@@ -63,6 +64,7 @@ func run() (err error) {
 	failures := flag.String("failures", "failures", "the folder for histories that show a violation")
 	list := flag.Bool("list", false, "list what there is to run")
 	mutants := flag.Bool("mutants", false, "break the library on purpose, and see whether that is noticed")
+	long := longFlags()
 	flag.Parse()
 
 	if *seed == 0 {
@@ -107,10 +109,14 @@ func run() (err error) {
 		return err
 	}
 
-	fmt.Printf("seed %d\n", *seed)
-
 	s := &suite.Suite{Folder: folder, Failures: *failures}
 	defer func() { err = errors.Join(err, s.Close()) }()
+
+	if long.on {
+		return long.run(ctx, s, *seed, *duration)
+	}
+
+	fmt.Printf("seed %d\n", *seed)
 
 	return runJobs(ctx, s, jobs, *seed, *duration)
 }
@@ -165,7 +171,7 @@ func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64,
 
 		r := s.Run(ctx, job)
 		results = append(results, r)
-		r.Print(os.Stdout, seed)
+		r.Print(os.Stdout, fmt.Sprintf("-seed %d -only %s -duration %s", seed, r.Name(), r.Took.Round(time.Second)))
 
 		failed = failed || r.Failed()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ismurov/pglocker/pgtesting"
@@ -35,7 +36,7 @@ func fullDisk(ctx context.Context, c *cluster.Cluster, r *rand.Rand) (err error)
 		pause = between(r, 100, 600)
 	}
 
-	stop := watchCrashes(ctx, c)
+	stop := watchCrashes(c)
 	defer stop()
 
 	defer func() { err = errors.Join(err, c.Disk.Free(), startAgain(ctx, c)) }()
@@ -80,48 +81,56 @@ func startAgain(ctx context.Context, c *cluster.Cluster) error {
 }
 
 // watchCrashes records when the server crashes by itself, by a session that ends with it,
-// until stop is called, which is when it runs again.
-func watchCrashes(ctx context.Context, c *cluster.Cluster) (stop func()) {
-	watching, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// until stop is called, which is when the server runs again.
+func watchCrashes(c *cluster.Cluster) (stop func()) {
+	var (
+		wait             sync.WaitGroup
+		stopping         atomic.Bool
+		watching, cancel = context.WithCancel(context.Background())
+		alive, crashed   = history.Now(), false
+	)
 
-	var wait sync.WaitGroup
+	// watch returns nil when there is no more to watch, and else that the session has ended.
+	watch := func() error {
+		witness, err := c.Admin.Conn(watching)
+		if err != nil {
+			return err
+		}
+		defer witness.Close()
+
+		for ; ; time.Sleep(time.Millisecond) {
+			now := history.Now()
+			if err := witness.PingContext(watching); err != nil {
+				return err
+			}
+
+			if crashed {
+				c.Notes.Note(history.Event{Kind: history.Crash, From: alive})
+			}
+
+			alive, crashed = now, false
+
+			if stopping.Load() {
+				return nil
+			}
+		}
+	}
 
 	wait.Go(func() {
-		for crashed := int64(0); ; time.Sleep(time.Millisecond) {
-			alive := history.Now()
+		for watch() != nil && watching.Err() == nil {
+			crashed = true
 
-			witness, err := c.Admin.Conn(watching)
-			if err == nil {
-				err = witness.PingContext(watching)
-			}
-
-			if err == nil && crashed != 0 {
-				c.Notes.Note(history.Event{Kind: history.Crash, From: crashed})
-				crashed = 0
-			}
-
-			for err == nil {
-				alive = history.Now()
-				time.Sleep(time.Millisecond)
-				err = witness.PingContext(watching)
-			}
-
-			if witness != nil {
-				_ = witness.Close()
-			}
-
-			if crashed == 0 {
-				crashed = alive
-			}
-
-			if watching.Err() != nil {
-				return
-			}
+			time.Sleep(time.Millisecond)
 		}
 	})
 
 	return func() {
-		cancel()
+		stopping.Store(true)
+
+		// A server that doesn't answer any more is no reason to wait for ever.
+		impatient := time.AfterFunc(recoverWithin, cancel)
 		wait.Wait()
+		impatient.Stop()
+		cancel()
 	}
 }

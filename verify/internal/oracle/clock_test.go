@@ -71,8 +71,10 @@ func TestClockSet(t *testing.T) {
 		{"taken before the end though the clock was ahead", clocked(with(950, 949, 951), ahead), "while another held it", "not linearizable"},
 		{"taken as the clock was set back", clocked(with(503, 999, 1003), back), "", ""},
 		{"taken long after the clock was set back", clocked(with(700, 1199, 1201), back), "while another held it", "not linearizable"},
-		{"taken by a request that began after the lease had ended and before the clock was set back",
-			clocked(with(700, 999, 1201), set(1010, 1011, -500)), "", ""},
+		{
+			"taken by a request that began after the lease had ended and before the clock was set back",
+			clocked(with(700, 999, 1201), set(1010, 1011, -500)), "", "",
+		},
 
 		// Busy for as long as the clock at that moment leaves of it.
 		{"busy, by a clock that was set back", clocked(alone(busy(1299, 1301, 200)), back), "", ""},

@@ -8,8 +8,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
-// Print writes what a run has found, and how to repeat it.
-func (r *Result) Print(w io.Writer, seed uint64) {
+// Print writes what a run has found, and how to repeat it: with which flags.
+func (r *Result) Print(w io.Writer, flags string) {
 	switch {
 	case r.Skipped != nil:
 		fmt.Fprintf(w, "%s: %v\n", r.Name(), r.Skipped)
@@ -34,7 +34,7 @@ func (r *Result) Print(w io.Writer, seed uint64) {
 	}
 
 	if r.Failed() {
-		fmt.Fprintf(w, "    to repeat: go run . -seed %d -only %s -duration %s\n", seed, r.Name(), r.Took.Round(1e9))
+		fmt.Fprintf(w, "    to repeat: go run . %s\n", flags)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -34,6 +35,9 @@ const (
 	hostClockError = 3 * time.Millisecond
 )
 
+// mostKept bounds the failures of which everything is kept.
+const mostKept = 20
+
 // Job is one run to make.
 type Job struct {
 	Fault fault.Fault
@@ -48,19 +52,24 @@ func (j Job) Name() string { return j.Fault.Name }
 
 // Suite runs jobs.
 type Suite struct {
-	// Folder is where histories are written; those of failures are moved to Failures.
+	// Folder is where histories are written, for as long as their jobs last. Those of the
+	// first failures are copied to Failures.
 	Folder, Failures string
 
 	server *pgtesting.Server
+	kept   int
 }
 
-// Close stops the server.
+// Close stops the server. Another run starts another.
 func (s *Suite) Close() error {
 	if s.server == nil {
 		return nil
 	}
 
-	return s.server.Stop()
+	err := s.server.Stop()
+	s.server = nil
+
+	return err
 }
 
 // Run makes one run and judges it. Result.Err is set if it could not be made.
@@ -77,15 +86,17 @@ func (s *Suite) Run(ctx context.Context, job Job) *Result {
 	case err != nil:
 		// The server may be in any state: the next run starts another.
 		result.Err = errors.Join(err, s.Close())
-		s.server = nil
 	default:
 		result.judge(run)
 	}
 
-	if result.Failed() {
+	// One that was interrupted shows nothing.
+	if result.Failed() && ctx.Err() == nil && s.kept < mostKept {
+		s.kept++
 		result.Err = errors.Join(result.Err, s.keep(result, run, folder))
 	}
 
+	result.Err = errors.Join(result.Err, os.RemoveAll(filepath.Dir(folder)))
 	result.Took = time.Since(began)
 
 	return result
