@@ -79,9 +79,7 @@ func (c *Clock) noteFurthest() {
 // Behind is how far the clock is behind the latest time that it has shown. Leases may last
 // so much longer.
 func (c *Clock) Behind() time.Duration {
-	c.noteFurthest()
-
-	return c.furthest.Sub(time.Now().Add(c.ahead))
+	return max(0, c.furthest.Sub(time.Now().Add(c.ahead)))
 }
 
 // SetClock sets the server's clock so far ahead of this machine's, and records when.
