@@ -71,6 +71,7 @@ func beliefsOf(h *history.History) []*belief {
 		by     = make(map[tenure]*belief)
 		stalls = make(map[string][]history.Event)
 		killed = make(map[string]int64)
+		lost   = make(map[tenure]history.Event)
 	)
 
 	for _, op := range acknowledgedGrants(h) {
@@ -87,22 +88,43 @@ func beliefsOf(h *history.History) []*belief {
 		all = append(all, b)
 	}
 
-	for _, op := range h.Operations {
-		if b := by[tenure{op.Client, op.Lock, op.Generation}]; b != nil {
-			b.end, b.why = b.endBy(op)
-		}
-	}
-
 	for _, e := range h.Notes {
 		switch e.Kind {
 		case history.Lost:
-			if b := by[tenure{e.Client, e.Lock, e.Token}]; b != nil {
-				b.until(e.At, "lost: "+e.Detail)
+			t := tenure{e.Client, e.Lock, e.Token}
+			if first, ok := lost[t]; !ok || e.At < first.At {
+				lost[t] = e
 			}
 		case history.Killed:
 			killed[e.Detail] = e.At
 		case history.Stall:
 			stalls[e.Client] = append(stalls[e.Client], e)
+		}
+	}
+
+	for _, op := range h.Operations {
+		t := tenure{op.Client, op.Lock, op.Generation}
+
+		b := by[t]
+		if b == nil {
+			continue
+		}
+
+		stopped := op.End
+		if e, ok := lost[t]; ok {
+			stopped = min(stopped, e.At)
+		}
+
+		if at, ok := killed[op.Client]; ok {
+			stopped = min(stopped, at)
+		}
+
+		b.end, b.why = b.endBy(op, stopped)
+	}
+
+	for t, e := range lost {
+		if b := by[t]; b != nil {
+			b.until(e.At, "lost: "+e.Detail)
 		}
 	}
 
@@ -127,8 +149,9 @@ func (b *belief) until(at int64, why string) {
 	}
 }
 
-// endBy is when the belief ends if its holder made this request.
-func (b *belief) endBy(op *history.Operation) (end int64, why string) {
+// endBy is when the belief ends if its holder made this request. stopped is when what the
+// request had begun was over, or was told to end.
+func (b *belief) endBy(op *history.Operation, stopped int64) (end int64, why string) {
 	switch op.Kind {
 	case history.Unlock, history.Leave, history.Release:
 		b.until(op.Call, string(op.Kind))
@@ -137,12 +160,10 @@ func (b *belief) endBy(op *history.Operation) (end int64, why string) {
 			b.until(op.End, "refreshed") // the same client goes on under the new token
 		}
 	case history.Relock:
-		// It keeps the lease, which so doesn't end by the caller's own count, unless the
-		// relocker gives up without having renewed it once. Of that it says nothing; but if
-		// it had, it would have run for a TTL.
-		kept := op.End == history.Never || op.Outcome != history.OutcomeLost ||
-			op.End-op.Call > op.TTL+int64(awakeWithin)
-		if kept {
+		// It keeps the lease, which so doesn't end by the caller's own count, unless it never
+		// renewed it. Of that it says nothing; but then it would have given up after a TTL. A
+		// release that was acknowledged says that nobody else had the lock before.
+		if op.Outcome == history.OK || stopped-op.Call > op.TTL+int64(awakeWithin) {
 			return op.End, "relocker ended"
 		}
 

@@ -118,6 +118,21 @@ func TestBeliefs(t *testing.T) {
 		{name: "the clock was set back, and some way ahead again", ops: []*history.Operation{
 			granted("c1.1", history.Lock, 100, 101, 2), granted("c2.1", history.Lock, 260, 280, 3),
 		}, notes: []history.Event{set(20, 21, -200), set(220, 221, -100)}},
+		{name: "a relocker that was told to stop before it renewed, and could not release", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(120, 400, 2, history.Unknown), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{lost("c1.1", 190, 2)}},
+		{name: "a relocker that was told to stop when it must have renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(20, 400, 2, history.Unknown), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{lost("c1.1", 190, 2)}, want: "two believe"},
+		{name: "a relocker that was killed before it renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(20, 0, 2, history.Unknown), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{note("coordinator", history.Killed, 150, history.Event{Detail: "c1.1"})}},
+		{name: "a relocker that was killed when it must have renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(20, 0, 2, history.Unknown), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{note("coordinator", history.Killed, 190, history.Event{Detail: "c1.1"})}, want: "two believe"},
+		{name: "a relocker that released what another had", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(50, 140, 2, history.OK), lease("c2.1", 101, 102, 4),
+		}, want: "two believe"},
 		{name: "nobody believes in the shared lock", ops: []*history.Operation{
 			shared(lease("c1.1", 0, 1, 2)), shared(lease("c2.1", 2, 3, 3)),
 		}},
