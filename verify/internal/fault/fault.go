@@ -60,6 +60,7 @@ func All() []Fault {
 		{Name: "rows-locked", Inject: lockRows},
 		{Name: "old-transaction", Inject: oldTransaction},
 		{Name: "pool-exhausted", Inject: exhaustPools},
+		{Name: "commit-fails", Inject: failCommits, Alone: true},
 		{Name: "pooler-restart", Inject: restartPooler, Pooled: true, Alone: true},
 		{Name: "clock-steps", Inject: stepClock, Clock: true, Alone: true},
 		{Name: "clock-back", Inject: setClockBack, Clock: true, Alone: true},
