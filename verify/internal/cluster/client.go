@@ -52,7 +52,7 @@ func (c *Client) start() error {
 		History:  filepath.Join(c.cluster.Folder, name+".jsonl"),
 		Resource: c.cluster.resourceAddress,
 		Seed:     c.cluster.options.Seed<<16 + uint64(c.runs)<<8 + uint64(c.name[1]),
-		Fenced:   c.cluster.options.Fenced, Think: c.cluster.options.Think,
+		Fenced:   c.cluster.options.Fenced, Think: c.cluster.options.Think, Waits: c.cluster.options.Waits,
 	}
 
 	config, err := json.Marshal(c.config)

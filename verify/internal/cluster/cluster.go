@@ -38,6 +38,8 @@ type Options struct {
 	// Clock and Disk are the server's, or nil if it has that of this machine.
 	Clock *Clock
 	Disk  *Disk
+	// Waits: the clients do nothing but wait for each other.
+	Waits bool
 }
 
 // Cluster is a running set-up.

@@ -27,6 +27,8 @@ type Fault struct {
 	Clock bool
 	// Disk: it needs a server with a small disk of its own, and fills it.
 	Disk bool
+	// Waits: nothing is broken, and clients do nothing but wait for each other.
+	Waits bool
 	// Server: it ends or halts the server. Two of them would get in each other's way.
 	Server bool
 	// Alone: it is not for mixtures.
@@ -37,6 +39,7 @@ type Fault struct {
 func All() []Fault {
 	return []Fault{
 		{Name: "none", Inject: none, Alone: true},
+		{Name: "wake-up", Inject: none, Waits: true, Alone: true},
 		{Name: "client-stop", Inject: stopClients},
 		{Name: "client-stop-within", Inject: stopWithin},
 		{Name: "writer-stop", Inject: stopWriters},

@@ -52,6 +52,8 @@ type Run struct {
 	Writes []Write
 	// WallOffset is what makes [history.Now] the database's clock, in nanoseconds.
 	WallOffset int64
+	// Undisturbed: nothing was broken, so that nobody may have waited for long in vain.
+	Undisturbed bool
 
 	// clock is what settings has found.
 	clock []setting

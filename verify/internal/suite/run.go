@@ -107,7 +107,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 	job := result.Job
 
 	options := cluster.Options{
-		Seed: job.Seed, Clients: clients, Fenced: !job.Control, Think: think, Pooled: job.Fault.Pooled,
+		Seed: job.Seed, Clients: clients, Fenced: !job.Control, Think: think, Pooled: job.Fault.Pooled, Waits: job.Fault.Waits,
 	}
 	if job.Control {
 		options.Think = controlThink
@@ -137,7 +137,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		}
 	}()
 
-	run := &oracle.Run{WallOffset: history.WallOffset()}
+	run := &oracle.Run{WallOffset: history.WallOffset(), Undisturbed: job.Fault.Waits}
 
 	time.Sleep(warmUp)
 

@@ -55,6 +55,16 @@ func (c *client) run(ctx context.Context) {
 		})
 	}
 
+	if c.cfg.Waits {
+		for lock := range turnLocks {
+			start((*worker).takeTurn, 0, func(*rand.Rand) Spec { return turns(lock) })
+		}
+
+		workers.Wait()
+
+		return
+	}
+
 	for _, lock := range Holds {
 		for range 2 {
 			start((*worker).hold, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })

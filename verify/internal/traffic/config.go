@@ -24,6 +24,8 @@ type Config struct {
 	// Think is how long a writer waits, at most, between what it read and what it
 	// writes.
 	Think time.Duration
+	// Waits: it does nothing but wait for locks that others hold.
+	Waits bool
 }
 
 // Spec is a lock. All leases of a lock have the same TTL, so that the audit can tell

@@ -1,0 +1,87 @@
+package oracle
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// wakeWithin is how long a released lock may stay free while somebody waits for it and
+// nothing is broken. Who can't listen looks every 400 ms; who can and isn't woken looks
+// after two seconds, at the earliest.
+const wakeWithin = 1500 * time.Millisecond
+
+// CheckWaking is the other part of O6: who waits for a lock is told of its release once
+// that is committed. Told too early, he finds the lock held, and sleeps on until he looks
+// by himself: that costs no promise but time, which only a run can show in which nothing
+// is broken.
+func CheckWaking(run *Run) []Violation {
+	if !run.Undisturbed {
+		return nil
+	}
+
+	var violations []Violation
+
+	waiting := byLock(run.History.Operations, func(op *history.Operation) string { return op.Lock })
+
+	for _, free := range freeTimes(run) {
+		for _, op := range waiting[free.release.Lock] {
+			if !op.Waits || op.End == history.Never {
+				continue
+			}
+
+			waited := window{max(op.Call, free.from), min(op.End, free.to)}
+			if wasted := waited.to - waited.from - stalledIn(run, op.Client, waited); wasted > int64(wakeWithin) {
+				violations = append(violations, Violation{
+					Healing, op.Lock,
+					fmt.Sprintf("free for %s while somebody waited", time.Duration(wasted)),
+					describe(free.release, op),
+				})
+			}
+		}
+	}
+
+	return violations
+}
+
+// freeTime is how long a lock was free after a release, by the clock of the histories.
+type freeTime struct {
+	window
+	release *audit.Transition
+}
+
+func freeTimes(run *Run) []freeTime {
+	var all []freeTime
+
+	last := make(map[string]int) // which of them is that of a lock
+
+	at := func(us int64) int64 { return us*1000 - run.WallOffset }
+
+	for _, t := range run.Audit {
+		if i, free := last[t.Lock]; free {
+			all[i].to = at(t.At)
+
+			delete(last, t.Lock)
+		}
+
+		if t.New.Owner == "" {
+			last[t.Lock] = len(all)
+			all = append(all, freeTime{window{at(max(t.At, t.New.Expires)), history.Never}, t})
+		}
+	}
+
+	return all
+}
+
+// stalledIn is for how long the client didn't run in that time.
+func stalledIn(run *Run, client string, w window) (stalled int64) {
+	for _, e := range run.History.Notes {
+		if e.Kind == history.Stall && e.Client == client {
+			stalled += max(0, min(e.At, w.to)-max(e.From, w.from))
+		}
+	}
+
+	return stalled
+}
