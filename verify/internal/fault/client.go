@@ -48,7 +48,7 @@ func stopWithin(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 }
 
 // stopWriters makes all clients stop themselves between what they read and what they
-// write, one after the other but for the pauses, which overlap.
+// write, or before a late guard, one after the other but for the pauses, which overlap.
 func stopWriters(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	var wait sync.WaitGroup
 
@@ -58,7 +58,13 @@ func stopWriters(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		wait.Go(func() {
 			for rest(ctx, between(r, 10, 300)) {
 				c.Injected.Add(1)
-				client.Tell(traffic.PauseWriter)
+
+				where := traffic.PauseWriter
+				if r.IntN(4) == 0 {
+					where = traffic.PauseGuard
+				}
+
+				client.Tell(where)
 				rest(ctx, between(r, 600, 900)) // longer than the shortest leases
 				client.Continue()
 			}

@@ -80,11 +80,17 @@ func latency(p *cluster.Proxy, r *rand.Rand) error {
 }
 
 // late delays requests by about as long as leases last, so that they are carried out when
-// somebody else may have the lock.
+// somebody else may have the lock. Healing delivers them at once, and so must not come too
+// soon.
 func late(p *cluster.Proxy, r *rand.Rand) error {
 	delay := 300 + r.IntN(900)
+	if err := p.Break("latency", cluster.Requests, fmt.Sprintf(`{"latency": %d, "jitter": %d}`, delay, delay/4)); err != nil {
+		return err
+	}
 
-	return p.Break("latency", cluster.Requests, fmt.Sprintf(`{"latency": %d, "jitter": %d}`, delay, delay/4))
+	time.Sleep(between(r, 200, 500))
+
+	return nil
 }
 
 // lateHole delays replies, and swallows everything once the delays have been met: the last

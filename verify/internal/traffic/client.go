@@ -71,6 +71,10 @@ func (c *client) run(ctx context.Context) {
 		}
 	}
 
+	for _, lock := range Kept {
+		start((*worker).keep, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
+	}
+
 	for _, lock := range Leases {
 		for range 2 {
 			start((*worker).lease, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
@@ -82,6 +86,10 @@ func (c *client) run(ctx context.Context) {
 	anyPrivate := func(r *rand.Rand) Spec { return private(c.cfg.Name, r.IntN(privateLocks)) }
 	start((*worker).lease, 20*time.Millisecond, anyPrivate)
 	start((*worker).hold, 20*time.Millisecond, anyPrivate)
+
+	if c.cfg.Fenced {
+		start((*worker).hold, 100*time.Millisecond, func(*rand.Rand) Spec { return lone(c.cfg.Name) })
+	}
 
 	workers.Wait()
 }

@@ -43,6 +43,14 @@ var Holds = []Spec{
 	{"hold-3", 1500 * time.Millisecond},
 }
 
+// Kept are the locks of those who hold them for several times as long as a lease lasts,
+// and mostly wait for each other. So there is always somebody who lives on renewals.
+var Kept = []Spec{
+	{"kept-0", 300 * time.Millisecond},
+	{"kept-1", 300 * time.Millisecond},
+	{"kept-2", 400 * time.Millisecond},
+}
+
 // Leases are the locks of those who keep a status themselves.
 var Leases = []Spec{
 	{"lease-0", 400 * time.Millisecond},
@@ -67,6 +75,10 @@ const (
 func Contended() []Spec {
 	return append(append(append([]Spec(nil), Holds...), Leases...), Shared)
 }
+
+// lone is a lock that its client alone uses, for writes in transactions that were begun
+// long before their guard: nobody else takes it, even if its lease ends meanwhile.
+func lone(client string) Spec { return Spec{"lone-" + client, 400 * time.Millisecond} }
 
 func private(client string, n int) Spec {
 	return Spec{fmt.Sprintf("private-%s-%d", client, n), privateTTL}

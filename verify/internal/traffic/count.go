@@ -29,7 +29,12 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	// Without the guard nothing else is to keep a stale write off, as the stricter levels do.
 	level := sql.LevelReadCommitted
 	if w.cfg.Fenced {
-		level = []sql.IsolationLevel{level, sql.LevelRepeatableRead, sql.LevelSerializable}[w.IntN(3)]
+		level = []sql.IsolationLevel{level, level, sql.LevelRepeatableRead, sql.LevelSerializable}[w.IntN(4)]
+	}
+
+	late := lock == lone(w.cfg.Name)
+	if late || lock == Holds[0] { // which nothing but the guard protects
+		level = sql.LevelReadCommitted
 	}
 
 	tx, err := w.db.BeginTx(ctx, &sql.TxOptions{Isolation: level})
@@ -40,7 +45,7 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	defer func() { _ = tx.Rollback() }() // nothing after a commit
 
 	// In READ COMMITTED the guard may come last.
-	last := level == sql.LevelReadCommitted && w.chance(50)
+	last := late || level == sql.LevelReadCommitted && w.chance(50)
 	if w.cfg.Fenced && !last && w.guard(ctx, tx, lk) != nil {
 		return
 	}
@@ -54,6 +59,10 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 
 	sleep(ctx, w.upTo(w.cfg.Think))
 	w.mayStop(lock)
+
+	if late {
+		w.pauser.reached(beforeGuard)
+	}
 
 	if w.cfg.Fenced && last && w.guard(ctx, tx, lk) != nil {
 		return
@@ -91,9 +100,30 @@ func (w *worker) mayStop(lock Spec) {
 
 func (w *worker) guard(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {
 	e := w.rec.Invoke(history.Event{Kind: history.Guard, Lock: lk.Status().LockID, Generation: lk.Token()})
-	err := lk.Guard(ctx, tx)
+	prove := lk.Guard
+
+	if lk.Status().LockID == lone(w.cfg.Name).ID || w.chance(50) {
+		prove = func(ctx context.Context, tx *sql.Tx) error { return guardBySQL(ctx, tx, lk) }
+	}
+
+	err := prove(ctx, tx)
 	e.At = 0
 	w.rec.Return(outcome(e, err))
+
+	return err
+}
+
+// guardBySQL is the guard of those who don't use database/sql. Only the database is asked,
+// not what this process believes.
+func guardBySQL(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {
+	query, args := lk.GuardSQL()
+
+	var generation int64
+
+	err := tx.QueryRowContext(ctx, query, args...).Scan(&generation)
+	if errors.Is(err, sql.ErrNoRows) {
+		return pglocker.ErrLockLost
+	}
 
 	return err
 }

@@ -3,6 +3,7 @@ package traffic
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/ismurov/pglocker"
@@ -21,6 +22,9 @@ func (w *worker) hold(ctx context.Context, lock Spec) {
 		w.lock(ctx, lock, history.Lock)
 	}
 }
+
+// keep takes a lock that is kept alive, mostly after a wait, and holds it.
+func (w *worker) keep(ctx context.Context, lock Spec) { w.lock(ctx, lock, history.Lock) }
 
 func (w *worker) options(e *history.Event) []pglocker.LockOption {
 	var opts []pglocker.LockOption
@@ -156,7 +160,9 @@ func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	}
 
 	switch {
-	case n < 40:
+	case slices.Contains(Kept, lock):
+		sleep(lk.Context(), lock.TTL+w.upTo(2*lock.TTL))
+	case n < 40, lock == lone(w.cfg.Name):
 		w.count(ctx, lk, lock)
 	case n < 65:
 		w.writeOutside(lk, lock)

@@ -26,13 +26,16 @@ const (
 	Pause = "pause"
 	// PauseWriter is one such place: between what a writer read and what it writes.
 	PauseWriter = Pause + " " + string(inCritical)
+	// PauseGuard is another: in a transaction, before the guard that is its last statement but
+	// the writes.
+	PauseGuard = Pause + " " + string(beforeGuard)
 	// Exhaust, with a duration, takes all connections of its pool.
 	Exhaust = "exhaust"
 )
 
 // PausePlaces are the places where a client can be told to stop itself.
 func PausePlaces() []string {
-	return []string{string(inCritical), string(inRenewer), string(inRequest)}
+	return []string{string(inCritical), string(inRenewer), string(inRequest), string(beforeGuard)}
 }
 
 // Main is the client process.

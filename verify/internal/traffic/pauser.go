@@ -17,6 +17,9 @@ const (
 	inCritical place = "critical" // between what was read and the commit
 	inRenewer  place = "renewer"  // before or after a renewal was sent
 	inRequest  place = "request"  // between a request and its reply
+
+	// beforeGuard is in a transaction that was begun before.
+	beforeGuard place = "guard"
 )
 
 // pauser stops the process by SIGSTOP where it was told to. The coordinator lets it go
