@@ -5,7 +5,7 @@
 //	make verify
 //	go run . [-seed N] [-only FAULT,...] [-duration D] [-list]
 //	go run . -long [-seed N] [-duration D] [-resume] [-table FILE]
-//	go run . -mutants [-seed N] [-only MUTANT,...] [-duration D]
+//	go run . -mutants [-seed N] [-only MUTANT,...]
 //
 // Its exit code is 1 if any promise was broken. The history is then in failures/.
 package main
@@ -75,7 +75,7 @@ func run() (err error) {
 	defer stop()
 
 	if *mutants {
-		return runMutants(ctx, *only, *seed, *duration)
+		return runMutants(ctx, *only, *seed)
 	}
 
 	jobs := jobsOf(*seed)
@@ -122,7 +122,7 @@ func run() (err error) {
 }
 
 // runMutants runs the suite on the mutants of the library that this module stands beside.
-func runMutants(ctx context.Context, only string, seed uint64, duration time.Duration) error {
+func runMutants(ctx context.Context, only string, seed uint64) error {
 	mutants := mutant.All()
 
 	if only != "" {
@@ -134,7 +134,7 @@ func runMutants(ctx context.Context, only string, seed uint64, duration time.Dur
 		return fmt.Errorf("no mutant is called %q: see internal/mutant", only)
 	}
 
-	return mutant.Run(ctx, mutants, "..", seed, duration, os.Stdout)
+	return mutant.Run(ctx, mutants, "..", seed, os.Stdout)
 }
 
 // jobsOf lists every fault alone, a mixture, and the control.

@@ -1,6 +1,7 @@
 package mutant
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,50 +11,82 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/fault"
 )
 
-// TestApply: every mutant still finds in the library what it breaks, and breaks nothing
-// else.
-func TestApply(t *testing.T) {
+// TestAll: every mutant still finds in the library what it breaks, once, and the fault
+// under which it shows.
+func TestAll(t *testing.T) {
 	t.Parallel()
 
 	const source = "../../.."
 
+	names := make(map[string]bool)
+
 	for _, m := range All() {
-		t.Run(m.Name, func(t *testing.T) {
-			t.Parallel()
+		if names[m.Name] {
+			t.Errorf("two mutants are called %q", m.Name)
+		}
 
-			folder := t.TempDir()
-			if err := m.copySource(folder, source); err != nil {
-				t.Fatal(err)
-			}
+		names[m.Name] = true
 
-			original, err := os.ReadFile(filepath.Join(source, m.File))
+		files, err := m.apply(source)
+		if err != nil {
+			t.Errorf("%s: %v", m.Name, err)
+		}
+
+		for name, mutated := range files {
+			original, err := os.ReadFile(filepath.Join(source, name))
 			if err != nil {
 				t.Fatal(err)
 			}
 
-			mutated, err := os.ReadFile(filepath.Join(folder, m.File))
-			if err != nil {
-				t.Fatal(err)
+			if string(original) == mutated {
+				t.Errorf("%s changes nothing in %s", m.Name, name)
 			}
+		}
 
-			if string(original) == string(mutated) {
-				t.Error("nothing was changed")
-			}
+		known := slices.ContainsFunc(fault.All(), func(f fault.Fault) bool { return f.Name == m.Fault })
+		if !known && len(m.Flags) == 0 {
+			t.Errorf("%s: no fault is called %q", m.Name, m.Fault)
+		}
+	}
+}
 
-			if back := strings.ReplaceAll(string(mutated), m.New, m.Old); back != string(original) {
-				t.Error("more was changed than was to be")
-			}
+// TestApply: all edits are made, also several of one file, and an edit that doesn't fit is
+// refused.
+func TestApply(t *testing.T) {
+	t.Parallel()
 
-			known := slices.ContainsFunc(fault.All(), func(f fault.Fault) bool { return f.Name == m.Fault })
-			if !known {
-				t.Errorf("no fault is called %q", m.Fault)
-			}
-		})
+	folder := t.TempDir()
+
+	for name, text := range map[string]string{"a": "one two two", "b": "three"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 
-	gone := Mutant{Name: "gone", File: "doc.go", Old: "what was never there", New: ""}
-	if err := gone.copySource(t.TempDir(), source); err == nil {
-		t.Error("a mutant that changes nothing was made")
+	m := Mutant{Edits: []Edit{{"a", "one", "1"}, {"b", "three", "3"}, {"a", "1 two", "12"}}}
+
+	files, err := m.apply(folder)
+	if err != nil || len(files) != 2 || files["a"] != "12 two" || files["b"] != "3" {
+		t.Errorf("%q, %v", files, err)
+	}
+
+	for _, e := range []Edit{{"a", "three", ""}, {"a", "two", ""}, {"c", "one", ""}} {
+		if files, err := (Mutant{Edits: []Edit{e}}).apply(folder); err == nil {
+			t.Errorf("%+v makes %q", e, files)
+		}
+	}
+}
+
+// TestControls: what the mutants need is run on the library as it is, each fault once.
+func TestControls(t *testing.T) {
+	t.Parallel()
+
+	got := controls([]Mutant{
+		{Fault: "none"}, {Fault: "net-late"}, {Fault: "failover", Flags: []string{"-ha"}}, {Fault: "none"},
+	})
+
+	if len(got) != 2 || got[0].Fault != "none,net-late" || got[1].Fault != "failover" || got[1].Flags[0] != "-ha" {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -72,6 +105,18 @@ verify: promises were broken
 	caught, err := columns([]byte(table))
 	if err != nil || !slices.Equal(caught, []string{"O2", "O4"}) {
 		t.Errorf("%v, %v, want O2 and O4", caught, err)
+	}
+
+	const row = "3081     368      106   0   0   0   0   0   0\n    all"
+
+	skipped := strings.Replace(table, row, "0 0 0 skipped skipped skipped skipped skipped skipped\n    all", 1)
+	if caught, err := columns([]byte(skipped)); !errors.Is(err, errSkipped) {
+		t.Errorf("%v, %v, want to know that it was skipped", caught, err)
+	}
+
+	broken := strings.Replace(table, row, "0 0 0 error error error error error error\n    all", 1)
+	if caught, err := columns([]byte(broken)); err == nil {
+		t.Errorf("%v read from a run that could not be made", caught)
 	}
 
 	if caught, err := columns([]byte("seed 1\nverify: it broke\n")); err == nil {

@@ -2,51 +2,209 @@
 // the suite notices. The library itself knows nothing of it.
 package mutant
 
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
 // Mutant is one way to get the protocol wrong.
 type Mutant struct {
 	Name string
-	// File is where Old is replaced by New, everywhere in it.
-	File, Old, New string
+	// Edits are made together: one rule may be kept in several places.
+	Edits []Edit
 	// Fault is the one under which it shows.
 	Fault string
+	// Flags are what the suite needs besides to run that fault.
+	Flags []string
 }
+
+// Edit replaces Old, which is found once in File, by New.
+type Edit struct{ File, Old, New string }
+
+const (
+	statements = "internal/store/statements.go"
+	shape      = "internal/store/shape.go"
+	store      = "internal/store/store.go"
+	verbs      = "internal/store/verbs.go"
+)
 
 // All lists the mutants.
 func All() []Mutant {
-	const (
-		statements = "internal/store/statements.go"
-		store      = "internal/store/store.go"
-	)
-
 	return []Mutant{
 		{
-			Name: "release any generation", File: statements,
-			Old:   "   AND l.generation = $2::bigint{seen}\nRETURNING {notify}",
-			New:   "   AND $2::bigint > 0{seen}\nRETURNING {notify}",
+			Name: "no generation check on renew",
+			Edits: []Edit{{
+				statements,
+				"   AND l.generation = r.generation\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
+				"   AND r.generation > 0\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
+			}},
 			Fault: "net-late",
 		},
 		{
-			Name: "grants that aren't flushed", File: statements,
-			Old:   "THEN set_config('synchronous_commit', 'on', true) END`",
-			New:   "THEN set_config('synchronous_commit', 'off', true) END`",
-			Fault: "server-kill",
+			Name: "no generation check on release",
+			Edits: []Edit{
+				{
+					statements,
+					"   AND l.generation = $2::bigint{seen}\nRETURNING {notify}",
+					"   AND $2::bigint > 0{seen}\nRETURNING {notify}",
+				},
+				{
+					statements,
+					"AS r ({columns}, n),\n           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version\n" +
+						"                      FROM {table} AS l\n                     WHERE l.lock_id = r.lock_id\n" +
+						"                       AND l.generation = r.generation\n                       FOR UPDATE SKIP LOCKED) AS l\n" +
+						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation + 1, c.floor),\n       expires_at = c.now{optional}",
+					"AS r ({columns}, n),\n           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version\n" +
+						"                      FROM {table} AS l\n                     WHERE l.lock_id = r.lock_id\n" +
+						"                       AND r.generation > 0\n                       FOR UPDATE SKIP LOCKED) AS l\n" +
+						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation + 1, c.floor),\n       expires_at = c.now{optional}",
+				},
+			},
+			Fault: "net-late",
 		},
 		{
-			Name: "unknown grant reported as refused", File: store,
-			Old:   "a.err = fmt.Errorf(\"%w: %w\", ErrUnknownOutcome, a.err)",
-			New:   "a.outcome = refused",
-			Fault: "net-one-way",
+			Name: "local deadline counted from the reply",
+			Edits: []Edit{{
+				store,
+				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)\n	}\n\n	return a\n",
+				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)\n	}\n\n	return a\n",
+			}},
+			Fault: "net-late-hole",
 		},
 		{
-			Name: "guard as FOR KEY SHARE", File: statements,
-			Old: "   FOR SHARE`", New: "   FOR KEY SHARE`",
+			// The guard is the one statement that runs in a transaction of somebody else's.
+			Name: "now() in a long transaction",
+			Edits: []Edit{{
+				statements,
+				"   AND l.expires_at > clock_timestamp()\n   FOR SHARE`",
+				"   AND l.expires_at > now()\n   FOR SHARE`",
+			}},
 			Fault: "writer-stop",
 		},
 		{
-			Name: "a lease that is granted before its end", File: statements,
-			Old:   " WHERE l.lock_id = $1\n   AND l.expires_at <= clock_timestamp()\nRETURNING {row}, {durable}`",
-			New:   " WHERE l.lock_id = $1\n   AND l.expires_at <= clock_timestamp() + interval '50 ms'\nRETURNING {row}, {durable}`",
+			Name: "rows deleted on release",
+			Edits: []Edit{
+				{
+					statements,
+					"UPDATE {table} AS l\n   SET generation = {next},\n" +
+						"       expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond'{optional}\n",
+					"DELETE FROM {table} AS l\n",
+				},
+				{
+					statements,
+					"UPDATE {table} AS l\n   SET generation = greatest(l.generation + 1, c.floor),\n" +
+						"       expires_at = c.now{optional}\n  FROM held AS r, c\n",
+					"DELETE FROM {table} AS l\n USING held AS r, c\n",
+				},
+			},
+			Fault: "none",
+		},
+		{
+			// All statements that grant or renew take it from there.
+			Name: "grants with synchronous_commit off",
+			Edits: []Edit{{
+				statements,
+				"THEN set_config('synchronous_commit', 'on', true) END`",
+				"THEN set_config('synchronous_commit', 'off', true) END`",
+			}},
+			Fault: "server-kill",
+		},
+		{
+			// What is read after the rows says whether they were committed.
+			Name: "grant counted on the first row of RETURNING",
+			Edits: []Edit{{
+				store,
+				"	err = rows.Err()\n	if closeErr := rows.Close(); err == nil {\n		err = closeErr\n	}\n",
+				"	err = rows.Err()\n	if closeErr := rows.Close(); err == nil {\n		err = closeErr\n	}\n\n" +
+					"	if len(scanned) > 0 {\n		err = nil\n	}\n",
+			}},
+			Fault: "commit-fails",
+		},
+		{
+			// Requests that go alone and those that go with others end up there.
+			Name: "unknown acquire reported as free",
+			Edits: []Edit{{
+				store,
+				"a.err = fmt.Errorf(\"%w: %w\", ErrUnknownOutcome, a.err)",
+				"a.outcome = refused",
+			}},
+			Fault: "net-one-way",
+		},
+		{
+			Name:  "guard as FOR KEY SHARE",
+			Edits: []Edit{{statements, "   FOR SHARE`", "   FOR KEY SHARE`"}},
+			Fault: "writer-stop",
+		},
+		{
+			Name: "wake-up sent before the commit",
+			Edits: []Edit{
+				{
+					shape,
+					"\" THEN pg_notify('\" + table.Channel() + \"', l.lock_id) END IS NOT NULL)\"",
+					"\" THEN true END IS NOT NULL)\"",
+				},
+				{
+					verbs,
+					"	for n := 1; ; n++ {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+					"	if sh.full {\n		_, _ = s.db.ExecContext(ctx, \"SELECT pg_notify('\"+s.table.Channel()+\"', $1::text)\", id)\n	}\n\n" +
+						"	for n := 1; ; n++ {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+				},
+			},
+			Fault: "wake-up",
+		},
+		{
+			Name: "lease granted before its end",
+			Edits: []Edit{
+				{
+					statements,
+					" WHERE l.lock_id = $1\n   AND l.expires_at <= clock_timestamp()\nRETURNING {row}, {durable}`",
+					" WHERE l.lock_id = $1\n   AND l.expires_at <= clock_timestamp() + interval '50 ms'\nRETURNING {row}, {durable}`",
+				},
+				{
+					statements,
+					"AND l.expires_at <= clock_timestamp()\n                       FOR UPDATE SKIP LOCKED",
+					"AND l.expires_at <= clock_timestamp() + interval '50 ms'\n                       FOR UPDATE SKIP LOCKED",
+				},
+				{
+					statements,
+					"       AND l.expires_at <= clock_timestamp()\n    RETURNING l.*",
+					"       AND l.expires_at <= clock_timestamp() + interval '50 ms'\n    RETURNING l.*",
+				},
+				{
+					statements,
+					"FROM (SELECT clock_timestamp() AS now OFFSET 0) AS n",
+					"FROM (SELECT clock_timestamp() + interval '50 ms' AS now OFFSET 0) AS n",
+				},
+			},
 			Fault: "none",
 		},
 	}
+}
+
+// apply returns the files that the mutant changes, with their edits made. It fails where
+// the library no longer has what is to be broken.
+func (m Mutant) apply(source string) (map[string]string, error) {
+	files := make(map[string]string)
+
+	for _, e := range m.Edits {
+		text, ok := files[e.File]
+		if !ok {
+			original, err := os.ReadFile(filepath.Join(source, filepath.FromSlash(e.File)))
+			if err != nil {
+				return nil, err
+			}
+
+			text = string(original)
+		}
+
+		if found := strings.Count(text, e.Old); found != 1 {
+			return nil, fmt.Errorf("%s has this %d times, want once:\n%s", e.File, found, e.Old)
+		}
+
+		files[e.File] = strings.Replace(text, e.Old, e.New, 1)
+	}
+
+	return files, nil
 }

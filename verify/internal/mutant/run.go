@@ -4,13 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,73 +19,180 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
-// longEnough is how long the suite runs on a mutant at most, to start and end included.
-const longEnough = 8 * time.Second
+const (
+	// tryFor is how long the suite runs on a fault, to start and end included.
+	tryFor = 7 * time.Second
+	// tries is how many seeds a mutant may survive.
+	tries = 5
+)
 
-// ErrSurvived: the suite found nothing wrong with some mutant.
-var ErrSurvived = errors.New("mutant: not every mutant was caught")
+var (
+	// ErrSurvived: the suite found nothing wrong with some mutant.
+	ErrSurvived = errors.New("mutant: not every mutant was caught")
+	// ErrFalseAlarm: the suite found something wrong with the library as it is.
+	ErrFalseAlarm = errors.New("mutant: oracles see violations where nothing was changed")
 
-// Run makes each mutant of the library in source, runs the suite on it with the seed, and
-// writes a table of which oracles caught it. duration is for all of them.
-func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, duration time.Duration, w io.Writer) error {
-	each := min(duration/time.Duration(max(len(mutants), 1)), longEnough)
+	errSkipped = errors.New("mutant: this machine lacks what the fault needs")
+)
+
+// Run makes each mutant of the library in source, runs the suite on it until it is caught,
+// with the seed and then with those that follow it, and writes a table of which oracles
+// caught it, and after how long. First of all it runs the suite on the library as it is,
+// with the same faults and the same seed: who cries then, catches nothing.
+func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io.Writer) error {
+	source, err := filepath.Abs(source)
+	if err != nil {
+		return fmt.Errorf("mutant: %w", err)
+	}
+
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "mutant\tfault\tseconds\tcaught by")
+	defer func() { _ = table.Flush() }() // what is known so far, if it goes wrong
 
-	survived := false
+	fmt.Fprintln(table, "mutant\tfault\tcaught by\ttries\tseconds")
 
-	for _, m := range mutants {
-		began := time.Now()
+	var survived, falseAlarm bool
 
-		caught, err := m.run(ctx, source, seed, each)
-		if err != nil {
+	for _, m := range slices.Concat(controls(mutants), mutants) {
+		control := len(m.Edits) == 0
+
+		f, err := m.hunt(ctx, source, seed)
+
+		by := strings.Join(f.by, ", ")
+
+		switch {
+		case errors.Is(err, errSkipped):
+			by = "skipped"
+		case err != nil:
 			return fmt.Errorf("mutant: %s: %w", m.Name, err)
+		case by == "":
+			by = "nobody"
+			survived = survived || !control
+		default:
+			falseAlarm = falseAlarm || control
 		}
 
-		by := strings.Join(caught, ", ")
-		if by == "" {
-			by, survived = "nobody", true
-		}
-
-		fmt.Fprintf(table, "%s\t%s\t%.1f\t%s\n", m.Name, m.Fault, time.Since(began).Seconds(), by)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%.1f\n", m.Name, strings.ReplaceAll(m.Fault, ",", ", "), by, f.tries, f.took.Seconds())
 	}
 
-	if err := table.Flush(); err != nil {
-		return err
-	}
-
-	if survived {
+	switch {
+	case falseAlarm:
+		return ErrFalseAlarm
+	case survived:
 		return ErrSurvived
 	}
 
 	return nil
 }
 
-// run returns which oracles caught the mutant.
-func (m Mutant) run(ctx context.Context, source string, seed uint64, duration time.Duration) (caught []string, err error) {
+// controls are runs of the library as it is on all faults of the mutants, one for each set
+// of flags.
+func controls(mutants []Mutant) []Mutant {
+	var all []Mutant
+
+	for _, m := range mutants {
+		i := slices.IndexFunc(all, func(c Mutant) bool { return slices.Equal(c.Flags, m.Flags) })
+
+		switch {
+		case i < 0:
+			all = append(all, Mutant{Name: "none: the library as it is", Fault: m.Fault, Flags: m.Flags})
+		case !slices.Contains(strings.Split(all[i].Fault, ","), m.Fault):
+			all[i].Fault += "," + m.Fault
+		}
+	}
+
+	return all
+}
+
+// found is what came of a hunt.
+type found struct {
+	by    []string
+	tries int
+	took  time.Duration
+}
+
+// hunt runs the suite on the mutant until an oracle catches it. What isn't broken is looked
+// at once.
+func (m Mutant) hunt(ctx context.Context, source string, seed uint64) (f found, err error) {
 	folder, err := os.MkdirTemp("", "pglocker-mutant-")
 	if err != nil {
-		return nil, err
+		return f, err
 	}
 
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 
-	if err := m.copySource(folder, source); err != nil {
-		return nil, err
+	program, err := m.build(ctx, source, folder)
+	if err != nil {
+		return f, err
 	}
 
-	module := filepath.Join(folder, "verify")
-	program := filepath.Join(folder, "mutant")
+	most := tries
+	if len(m.Edits) == 0 {
+		most = 1
+	}
 
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, ".")
-	build.Dir = module
+	began := time.Now()
+
+	for len(f.by) == 0 && f.tries < most && err == nil {
+		f.by, err = m.try(ctx, program, seed+uint64(f.tries))
+		f.tries++
+		f.took = time.Since(began)
+	}
+
+	return f, err
+}
+
+// build builds the suite with the mutated library. The compiler reads the mutated files in
+// place of the library's own, and so finds in its cache what is the same.
+func (m Mutant) build(ctx context.Context, source, folder string) (program string, err error) {
+	files, err := m.apply(source)
+	if err != nil {
+		return "", err
+	}
+
+	var overlay struct{ Replace map[string]string }
+
+	overlay.Replace = make(map[string]string)
+
+	for name, text := range files {
+		mutated := filepath.Join(folder, strings.ReplaceAll(name, "/", "_"))
+		if err := os.WriteFile(mutated, []byte(text), 0o644); err != nil {
+			return "", err
+		}
+
+		overlay.Replace[filepath.Join(source, filepath.FromSlash(name))] = mutated
+	}
+
+	list, err := json.Marshal(overlay)
+	if err != nil {
+		return "", err
+	}
+
+	overlayFile := filepath.Join(folder, "overlay.json")
+	if err := os.WriteFile(overlayFile, list, 0o644); err != nil {
+		return "", err
+	}
+
+	program = filepath.Join(folder, "mutant")
+
+	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlayFile, "-o", program, ".")
+	build.Dir = filepath.Join(source, "verify")
 
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
+		return "", fmt.Errorf("%w: %s", err, out)
 	}
 
-	suite := exec.CommandContext(ctx, program, "-only", m.Fault, "-duration", duration.String(), "-seed", fmt.Sprint(seed))
-	suite.Dir = module
+	return program, nil
+}
+
+// try runs the suite once, and returns which oracles caught the mutant.
+func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]string, error) {
+	faults := strings.Count(m.Fault, ",") + 1
+	args := slices.Concat(m.Flags, []string{
+		"-only", m.Fault, "-duration", (time.Duration(faults) * tryFor).String(), "-seed", fmt.Sprint(seed),
+	})
+
+	suite := exec.CommandContext(ctx, program, args...)
+	suite.Dir = filepath.Dir(program) // where it leaves the histories of what it found
 
 	// Its exit code says that it found something, as it should.
 	out, err := suite.CombinedOutput()
@@ -98,16 +206,28 @@ func (m Mutant) run(ctx context.Context, source string, seed uint64, duration ti
 // columns returns the oracles that have a number above zero in the last line of the
 // suite's table.
 func columns(out []byte) (caught []string, err error) {
-	var total []string
+	var (
+		names = oracle.Names()
+		total []string
+	)
 
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) > 0 && fields[0] == "all" {
+		fields := strings.Fields(lines.Text())
+		if len(fields) <= len(names) {
+			continue
+		}
+
+		switch last := fields[len(fields)-1]; {
+		case fields[0] == "all":
 			total = fields
+		case last == "skipped":
+			return nil, errSkipped
+		case last == "error":
+			return nil, fmt.Errorf("a run could not be made: %s", out)
 		}
 	}
 
-	names := oracle.Names()
-	if len(total) < len(names) {
+	if total == nil {
 		return nil, fmt.Errorf("the suite didn't get to its end: %s", out)
 	}
 
@@ -118,53 +238,4 @@ func columns(out []byte) (caught []string, err error) {
 	}
 
 	return caught, nil
-}
-
-// copySource copies what the build needs, with the mutation.
-func (m Mutant) copySource(folder, source string) error {
-	mutated := false
-
-	err := filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-
-		name, err := filepath.Rel(source, path)
-		if err != nil {
-			return err
-		}
-
-		target := filepath.Join(folder, name)
-
-		if d.IsDir() {
-			if d.Name() == ".git" {
-				return fs.SkipDir
-			}
-
-			return os.MkdirAll(target, 0o755)
-		}
-
-		switch filepath.Ext(name) {
-		case ".go", ".mod", ".sum", ".sql":
-		default:
-			return nil
-		}
-
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-
-		if name == filepath.FromSlash(m.File) {
-			mutated = bytes.Contains(text, []byte(m.Old))
-			text = bytes.ReplaceAll(text, []byte(m.Old), []byte(m.New))
-		}
-
-		return os.WriteFile(target, text, 0o644)
-	})
-	if err == nil && !mutated {
-		err = fmt.Errorf("%s has no %q any more", m.File, m.Old)
-	}
-
-	return err
 }
