@@ -35,7 +35,7 @@ verify-long: postgres ## The same round after round, for hours; FLAGS='-duration
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -long -duration 1h $(FLAGS)
 
 verify-mutants: postgres ## Break the library on purpose, and see whether make verify notices
-	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -mutants
+	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -mutants $(FLAGS)
 
 cover: coverage.out ## Show what the last test-acc covered
 	@$(GO) tool cover -func=coverage.out
