@@ -12,9 +12,12 @@ import (
 // a deferred trigger: the statement was carried out then, and its rows may be with the
 // client. A conflict that is noticed late or a full disk do the same.
 const failingSQL = `
+CREATE SEQUENCE audit.failures;
+
 CREATE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF random() < 0.1 THEN
+        PERFORM nextval('audit.failures'); -- which no failure takes back
         RAISE EXCEPTION 'failed at the commit'
               USING ERRCODE = (ARRAY['40001', '23514', '53100'])[1 + floor(random() * 3)::integer];
     END IF;
@@ -41,6 +44,16 @@ func failCommits(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
 	if _, err := c.Admin.ExecContext(context.WithoutCancel(ctx), succeedingSQL); err != nil {
 		return fmt.Errorf("fault: %w", err)
 	}
+
+	var failures int64
+
+	err := c.Admin.QueryRowContext(context.WithoutCancel(ctx),
+		`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit.failures`).Scan(&failures)
+	if err != nil {
+		return fmt.Errorf("fault: %w", err)
+	}
+
+	c.Injected.Add(failures)
 
 	return nil
 }
