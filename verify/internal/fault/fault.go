@@ -39,7 +39,7 @@ type Fault struct {
 func All() []Fault {
 	return []Fault{
 		{Name: "none", Inject: none, Alone: true},
-		{Name: "wake-up", Inject: none, Waits: true, Alone: true},
+		{Name: "wake-up", Inject: farOff, Waits: true, Alone: true},
 		{Name: "client-stop", Inject: stopClients},
 		{Name: "client-stop-within", Inject: stopWithin},
 		{Name: "writer-stop", Inject: stopWriters},
@@ -48,7 +48,7 @@ func All() []Fault {
 		{Name: "net-reset", Inject: network(reset)},
 		{Name: "net-latency", Inject: network(latency)},
 		{Name: "net-late", Inject: network(late)},
-		{Name: "net-late-hole", Inject: network(lateHole)},
+		{Name: "net-late-hole", Inject: lateHoles},
 		{Name: "net-slow", Inject: network(slow)},
 		{Name: "net-cut", Inject: network(cut)},
 		{Name: "net-one-way", Inject: network(oneWay)},

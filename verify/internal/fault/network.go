@@ -2,8 +2,10 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
@@ -93,17 +95,72 @@ func late(p *cluster.Proxy, r *rand.Rand) error {
 	return nil
 }
 
-// lateHole delays replies, and swallows everything once the delays have been met: the last
-// thing that a holder hears is then old.
-func lateHole(p *cluster.Proxy, r *rand.Rand) error {
+// lateHoles does to each client what [lateHole] does, without regard to the others.
+func lateHoles(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	var (
+		wait sync.WaitGroup
+		errs = make([]error, len(c.Clients))
+	)
+
+	for i, client := range c.Clients {
+		r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+
+		wait.Go(func() {
+			for errs[i] == nil && rest(ctx, between(r, 100, 500)) {
+				errs[i] = lateHole(ctx, client.Proxy, r)
+			}
+		})
+	}
+
+	wait.Wait()
+
+	return errors.Join(errs...)
+}
+
+// lateHole delays replies, and swallows all requests once the delays have been met. So the
+// last thing that a holder hears is old, and nothing is done for him that he doesn't hear of.
+func lateHole(ctx context.Context, p *cluster.Proxy, r *rand.Rand) error {
+	defer p.Heal()
+
 	delay := 80 + r.IntN(120)
 	if err := p.Break("latency", cluster.Replies, fmt.Sprintf(`{"latency": %d}`, delay)); err != nil {
 		return err
 	}
 
-	time.Sleep(between(r, 300, 600))
+	rest(ctx, between(r, 250, 400))
 
-	return blackHole(p, r)
+	if err := p.Break("timeout", cluster.Requests, `{"timeout": 0}`); err != nil {
+		return err
+	}
+
+	hole := between(r, 450, 900)
+	if r.IntN(4) == 0 {
+		hole = beyondTTL(r)
+	}
+
+	rest(ctx, hole)
+
+	return nil
+}
+
+// farOff puts half of the clients farther away from the server than the others. Nothing is
+// broken by that.
+func farOff(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
+	far := c.Clients[:len(c.Clients)/2]
+
+	for _, client := range far {
+		if err := client.Proxy.Break("latency", cluster.Requests, `{"latency": 20}`); err != nil {
+			return err
+		}
+	}
+
+	<-ctx.Done()
+
+	for _, client := range far {
+		client.Proxy.Heal()
+	}
+
+	return nil
 }
 
 // slow lets through a few kilobytes a second.
