@@ -115,5 +115,5 @@ func (c *Client) quit() error {
 
 	c.process.tell(traffic.Quit)
 
-	return c.process.endWithin(25 * time.Second)
+	return c.process.endWithin(40 * time.Second)
 }

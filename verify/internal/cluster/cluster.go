@@ -204,7 +204,7 @@ func (c *Cluster) Quit(ctx context.Context) error {
 }
 
 // sessionsGoneWithin is how long the server may take to notice that a client has left.
-const sessionsGoneWithin = 3 * time.Second
+const sessionsGoneWithin = 15 * time.Second
 
 // recordSessions records which sessions of clients the server still has. A pooler's stay.
 func (c *Cluster) recordSessions(ctx context.Context) error {

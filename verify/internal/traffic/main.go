@@ -121,9 +121,11 @@ func (c *client) exhaust(ctx context.Context, d time.Duration) {
 
 const (
 	closeWithin = 15 * time.Second
-	// settleWithin is how long what has ended may take to be gone: the drivers close
-	// connections in goroutines of their own.
-	settleWithin = 2 * time.Second
+	// settleWithin is how long what has ended may take to be gone. The drivers close
+	// connections in goroutines of their own; and the pool counts as in use, and opens one
+	// after the other, the connections for requests that have gone since. On a machine that
+	// has no time for it that takes seconds. What was not given back stays for ever.
+	settleWithin = 15 * time.Second
 )
 
 // leave closes the Locker, and records what it has left behind.
