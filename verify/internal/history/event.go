@@ -47,6 +47,15 @@ const (
 	// Clock is the coordinator's, too: between From and At the database's clock was set, to
 	// Value nanoseconds ahead of this machine's.
 	Clock Kind = "clock"
+	// Failover is the coordinator's: between From and At a standby took the primary's
+	// place, which had everything that was acknowledged, but for what a crash may undo.
+	// Answers from between may be the old primary's.
+	Failover Kind = "failover"
+	// Loss: between From and At the standby lacked commits that were acknowledged.
+	Loss Kind = "loss"
+	// OldPrimary: between From and At an old primary went on granting, to the client that
+	// Detail names.
+	OldPrimary Kind = "old-primary"
 	// Leak: something was left after Close. Detail says what.
 	Leak Kind = "leak"
 	// Grant is the coordinator's, after healing: a lock that had to be granted again.

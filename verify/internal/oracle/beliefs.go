@@ -25,38 +25,55 @@ const awakeWithin = 50 * time.Millisecond
 // up, to the word that it is lost, or, for a lease taken by hand, to its end as counted
 // from the call. What a client believed while it didn't run doesn't count, nor what it
 // believed when the database's clock had been set ahead since its grant.
+//
+// Where a promotion lost commits, [Measure] counts what that explains.
 func CheckBeliefs(run *Run) []Violation {
-	var violations []Violation
+	violations, _ := compareBeliefs(run)
 
+	return violations
+}
+
+func compareBeliefs(run *Run) (violations []Violation, explained Overlaps) {
 	beliefs := byLock(beliefsOf(run.History), func(b *belief) string { return b.grant.Lock })
 
 	for _, lock := range sortedKeys(beliefs) {
 		list := beliefs[lock]
 		slices.SortStableFunc(list, func(a, b *belief) int { return cmp.Compare(a.start, b.start) })
 
-		var last *belief // the one that ends last
+		var open []*belief // those that may last
 
 		for _, b := range list {
 			if b.end <= b.start {
 				continue
 			}
 
-			if last != nil && b.start < last.end && !run.setAhead(last.grant.Call, b.start) {
+			open = slices.DeleteFunc(open, func(other *belief) bool { return other.end <= b.start })
+
+			for _, other := range open {
+				if run.setAhead(other.grant.Call, b.start) {
+					continue
+				}
+
+				both := time.Duration(min(other.end, b.end) - b.start)
+
+				if run.lossExplains(other, b) {
+					explained.add(both)
+
+					continue
+				}
+
 				violations = append(violations, Violation{
 					Beliefs, lock,
-					fmt.Sprintf("two believe for %s: one until %d (%s), the other from %d on",
-						time.Duration(min(last.end, b.end)-b.start), last.end, last.why, b.start),
-					describe(last.grant, b.grant),
+					fmt.Sprintf("two believe for %s: one until %d (%s), the other from %d on", both, other.end, other.why, b.start),
+					describe(other.grant, b.grant),
 				})
 			}
 
-			if last == nil || b.end > last.end {
-				last = b
-			}
+			open = append(open, b)
 		}
 	}
 
-	return violations
+	return violations, explained
 }
 
 // tenure is what beliefs, and all that ends them, go by.

@@ -188,6 +188,10 @@ func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
 		return nil
 	}
 
+	if s.transition == nil && run.within(op, history.Failover) {
+		return nil // the answer may be the old primary's
+	}
+
 	return s
 }
 
@@ -248,7 +252,7 @@ func crashSteps(run *Run, settled *Settled, clientID func(string) int) []porcupi
 	}
 
 	for _, e := range run.History.Notes {
-		if e.Kind != history.Crash {
+		if !isCrash(e) {
 			continue
 		}
 

@@ -66,10 +66,11 @@ type Write struct {
 	Client       string
 }
 
-// crashAfter reports whether the server crashed at or after a moment.
+// crashAfter reports whether the server crashed at or after a moment, or another took its
+// place.
 func (r *Run) crashAfter(at int64) bool {
 	return slices.ContainsFunc(r.History.Notes, func(e history.Event) bool {
-		return e.Kind == history.Crash && e.At >= at
+		return isCrash(e) && e.At >= at
 	})
 }
 

@@ -23,6 +23,9 @@ type Settled struct {
 	Creates map[*history.Operation]*audit.Transition
 	// LostInCrash are acknowledged releases that no transition shows.
 	LostInCrash map[*history.Operation]bool
+	// LostInFailover are acknowledged grants that no transition shows, because the standby
+	// that was promoted lacked them.
+	LostInFailover map[*history.Operation]bool
 	// Claimed are all transitions of the maps above; the others were made by requests
 	// whose outcome their clients don't know, or by the library on its own.
 	Claimed map[*audit.Transition]bool
@@ -41,6 +44,8 @@ func Settle(run *Run) (*Settled, []Violation) {
 			Creates:     make(map[*history.Operation]*audit.Transition),
 			LostInCrash: make(map[*history.Operation]bool),
 			Claimed:     make(map[*audit.Transition]bool),
+
+			LostInFailover: make(map[*history.Operation]bool),
 		},
 	}
 
@@ -175,6 +180,10 @@ func (s *settler) match(ops []*history.Operation, chain []*audit.Transition) {
 
 func (s *settler) matchGrant(op *history.Operation, t *audit.Transition) {
 	switch {
+	case t == nil && s.run.within(op, history.Loss):
+		s.LostInFailover[op] = true
+
+		return
 	case t == nil:
 		s.violate(op.Lock, "an acknowledged grant was not committed, or lost", op)
 
@@ -194,8 +203,9 @@ func (s *settler) matchGrant(op *history.Operation, t *audit.Transition) {
 func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
 	if t == nil || s.later(t, op) {
 		// A release is the one thing that a crash may undo. One with a minimum hold that
-		// isn't over is flushed.
-		if !s.run.crashAfter(op.Call) || grant != nil && op.MinHold > 0 && grant.Call+op.MinHold > op.End {
+		// isn't over is flushed, and lost only with all else.
+		held := grant != nil && op.MinHold > 0 && grant.Call+op.MinHold > op.End
+		if !s.run.crashAfter(op.Call) || held && !s.run.within(op, history.Loss) {
 			s.violate(op.Lock, "an acknowledged release was not committed, or lost", grant, op, t)
 		}
 

@@ -9,10 +9,15 @@ import (
 
 // CheckTokens is O3, for G1: no two grants of a lock have the same token, and a grant that
 // was asked for after another was acknowledged has a larger one. It rests on what the
-// clients saw alone.
+// clients saw alone. An old primary that was left to grant beside the new one has smaller
+// tokens, but no equal ones; [Measure] counts them.
 func CheckTokens(run *Run) []Violation {
-	var violations []Violation
+	violations, _ := compareTokens(run)
 
+	return violations
+}
+
+func compareTokens(run *Run) (violations []Violation, smaller int) {
 	grants := byLock(acknowledgedGrants(run.History), func(op *history.Operation) string { return op.Lock })
 
 	for _, lock := range sortedKeys(grants) {
@@ -28,19 +33,20 @@ func CheckTokens(run *Run) []Violation {
 			seen[op.Token] = op
 		}
 
-		violations = append(violations, checkOrder(lock, grants[lock])...)
+		late, old := checkOrder(run, lock, grants[lock])
+		violations = append(violations, late...)
+		smaller += old
 	}
 
-	return violations
+	return violations, smaller
 }
 
 // checkOrder goes through the grants as they were asked for, and compares each with the
 // largest token that was acknowledged before.
-func checkOrder(lock string, asked []*history.Operation) []Violation {
+func checkOrder(run *Run, lock string, asked []*history.Operation) (violations []Violation, smaller int) {
 	var (
-		violations []Violation
-		largest    *history.Operation
-		answered   = slices.SortedStableFunc(slices.Values(asked), func(a, b *history.Operation) int {
+		largest  *history.Operation
+		answered = slices.SortedStableFunc(slices.Values(asked), func(a, b *history.Operation) int {
 			return cmp.Compare(a.End, b.End)
 		})
 	)
@@ -54,14 +60,18 @@ func checkOrder(lock string, asked []*history.Operation) []Violation {
 			answered = answered[1:]
 		}
 
-		if largest != nil && op.Token <= largest.Token {
+		switch {
+		case largest == nil || op.Token > largest.Token:
+		case timeline(op.Token) < timeline(largest.Token) && run.leftBehind(op):
+			smaller++
+		default:
 			violations = append(violations, Violation{
 				Tokens, lock, "a later grant has no larger token", describe(largest, op),
 			})
 		}
 	}
 
-	return violations
+	return violations, smaller
 }
 
 func acknowledgedGrants(h *history.History) []*history.Operation {
