@@ -5,7 +5,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify verify-long verify-mutants lint fmt clean postgres
+.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify verify-ha verify-long verify-mutants lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MA
 verify: postgres ## Break everything for two minutes, and check every promise; FLAGS='-seed 1 -only net-cut'
 	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .
 	@cd verify && exec ../bin/verify $(FLAGS)
+
+verify-ha: postgres ## Fail over for five minutes, also under Patroni, and check every promise; FLAGS as above
+	@.ci/patroni
+	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -ha -duration 5m $(FLAGS)
 
 verify-long: postgres ## The same round after round, for hours; FLAGS='-duration 8h -seed 1 -table t.md', or FLAGS=-resume
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -long -duration 1h $(FLAGS)

@@ -5,6 +5,7 @@
 //	make verify
 //	go run . [-seed N] [-only FAULT,...] [-duration D] [-list]
 //	go run . -long [-seed N] [-duration D] [-resume] [-table FILE]
+//	go run . -ha [-seed N] [-only FAULT,...] [-duration D] [-list]
 //	go run . -mutants [-seed N] [-only MUTANT,...]
 //
 // Its exit code is 1 if any promise was broken. The history is then in failures/.
@@ -26,6 +27,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/mutant"
+	"github.com/ismurov/pglocker/verify/internal/patroni"
 	"github.com/ismurov/pglocker/verify/internal/resource"
 	"github.com/ismurov/pglocker/verify/internal/suite"
 	"github.com/ismurov/pglocker/verify/internal/traffic"
@@ -39,6 +41,8 @@ func main() {
 			exit(traffic.Main(os.Args[2], os.Stdin))
 		case cluster.ResourceRole:
 			exit(resource.Main(os.Args[2], os.Args[3] == "true", os.Stdin, os.Stdout))
+		case patroni.KeeperRole:
+			exit(patroni.Keep(os.Stdin))
 		}
 	}
 
@@ -63,6 +67,7 @@ func run() (err error) {
 	duration := flag.Duration("duration", 2*time.Minute, "how long to run, roughly")
 	failures := flag.String("failures", "failures", "the folder for histories that show a violation")
 	list := flag.Bool("list", false, "list what there is to run")
+	ha := flag.Bool("ha", false, "fail over, between servers of the job's own")
 	mutants := flag.Bool("mutants", false, "break the library on purpose, and see whether that is noticed")
 	long := longFlags()
 	flag.Parse()
@@ -79,6 +84,9 @@ func run() (err error) {
 	}
 
 	jobs := jobsOf(*seed)
+	if *ha {
+		jobs = haJobs(*seed)
+	}
 
 	if *list {
 		for _, job := range jobs {
@@ -171,7 +179,7 @@ func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64,
 
 		r := s.Run(ctx, job)
 		results = append(results, r)
-		r.Print(os.Stdout, fmt.Sprintf("-seed %d -only %s -duration %s", seed, r.Name(), r.Took.Round(time.Second)))
+		r.Print(os.Stdout, fmt.Sprintf("%s-seed %d -only %s -duration %s", haFlag(r.Job), seed, r.Name(), r.Took.Round(time.Second)))
 
 		failed = failed || r.Failed()
 	}

@@ -34,6 +34,14 @@ type Client struct {
 	runs    int
 }
 
+// Name is that of the process that runs now.
+func (c *Client) Name() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	return c.config.Name
+}
+
 // Start starts the client.
 func (c *Client) start() error {
 	c.runs++

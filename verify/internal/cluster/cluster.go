@@ -40,6 +40,9 @@ type Options struct {
 	Disk  *Disk
 	// Waits: the clients do nothing but wait for each other.
 	Waits bool
+	// Addresses are the coordinator's way to the database, and each client's, if it isn't
+	// always the same server.
+	Addresses []string
 }
 
 // Cluster is a running set-up.
@@ -66,7 +69,7 @@ type Cluster struct {
 }
 
 // Start makes a database of its own on the server, with its audit, and starts the
-// clients. Close ends all of it.
+// clients. The server is nil where the options have addresses. Close ends all of it.
 func Start(ctx context.Context, server *pgtesting.Server, folder string, options Options) (_ *Cluster, err error) {
 	c := &Cluster{Server: server, Folder: folder, Disk: options.Disk, options: options}
 
@@ -92,7 +95,10 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 		return nil, err
 	}
 
-	upstream := "127.0.0.1:" + strconv.Itoa(server.Port())
+	var upstream string
+	if server != nil {
+		upstream = "127.0.0.1:" + strconv.Itoa(server.Port())
+	}
 
 	if options.Pooled {
 		if c.Pooler, err = startPooler(server.Port()); err != nil {
@@ -106,6 +112,10 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: "pgx", cluster: c}
 		if n == options.Clients-1 {
 			client.driver = "postgres" // lib/pq
+		}
+
+		if options.Addresses != nil {
+			upstream = options.Addresses[n+1]
 		}
 
 		if client.Proxy, err = newProxy(client.name, upstream); err != nil {
@@ -123,7 +133,12 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 }
 
 func (c *Cluster) createDatabase(ctx context.Context) error {
-	root, err := sql.Open("pgx", c.Server.URL())
+	u, err := c.url()
+	if err != nil {
+		return err
+	}
+
+	root, err := sql.Open("pgx", u.String())
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
@@ -134,16 +149,15 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
-	u, err := url.Parse(c.Server.URL())
-	if err != nil {
-		return fmt.Errorf("cluster: %w", err)
-	}
-
 	u.Path = c.database
 	u.RawQuery += "&application_name=coordinator"
 
 	if c.Admin, err = sql.Open("pgx", u.String()); err != nil {
 		return fmt.Errorf("cluster: %w", err)
+	}
+
+	if c.options.Addresses != nil {
+		c.Admin.SetMaxIdleConns(-1) // one that was kept may lead to another server
 	}
 
 	if err := pglocker.MigrateDB(ctx, c.Admin, &pglocker.Config{}); err != nil {
@@ -155,6 +169,23 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 	}
 
 	return nil
+}
+
+// url is that of the database "postgres".
+func (c *Cluster) url() (*url.URL, error) {
+	if c.options.Addresses != nil {
+		return &url.URL{
+			Scheme: "postgres", User: url.UserPassword("postgres", "postgres"),
+			Host: c.options.Addresses[0], Path: "postgres", RawQuery: "sslmode=disable",
+		}, nil
+	}
+
+	u, err := url.Parse(c.Server.URL())
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+
+	return u, nil
 }
 
 func (c *Cluster) startResource() (err error) {

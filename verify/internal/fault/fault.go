@@ -33,6 +33,11 @@ type Fault struct {
 	Server bool
 	// Alone: it is not for mixtures.
 	Alone bool
+	// Setup makes the servers for that many clients, where it needs several, and brings
+	// its own Inject.
+	Setup func(ctx context.Context, clients int) (Setup, error)
+	// Loses: it loses commits, and must show what that costs.
+	Loses bool
 }
 
 // All lists the faults in the order in which they are run.

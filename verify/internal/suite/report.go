@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
@@ -25,6 +26,15 @@ func (r *Result) Print(w io.Writer, flags string) {
 
 	if r.Job.Control {
 		fmt.Fprintf(w, "    without fencing %d writes were lost or stale, as was to be shown\n", r.Losses)
+	}
+
+	if r.Failovers > 0 {
+		fmt.Fprintf(w, "    another server took over %d times\n", r.Failovers)
+	}
+
+	if r.Job.Fault.Loses && r.Err == nil && r.Skipped == nil {
+		fmt.Fprintf(w, "    %d acknowledged grants were lost; two believed at once %d times, for %s at most; %d tokens of an old primary were smaller\n",
+			r.Lost.Grants, r.Lost.Count, r.Lost.Longest.Round(time.Millisecond), r.Lost.Smaller)
 	}
 
 	const few = 5

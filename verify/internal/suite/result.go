@@ -23,7 +23,11 @@ type Result struct {
 
 	Operations, Grants, Unknowns int
 	// Losses are what the control lost for want of fencing.
-	Losses     int
+	Losses int
+	// Failovers are how often another server took over.
+	Failovers int
+	// Lost is what promotions cost that lost commits.
+	Lost       oracle.Losses
 	Violations []oracle.Violation
 	// Err is why the run could not be made or judged, Skipped why it wasn't.
 	Err, Skipped error
@@ -49,6 +53,12 @@ func (r *Result) judge(run *oracle.Run) {
 		}
 	}
 
+	for _, e := range run.History.Notes {
+		if e.Kind == history.Failover {
+			r.Failovers++
+		}
+	}
+
 	settled, violations := oracle.Settle(run)
 	linear, failures := oracle.CheckLinearizability(run, settled)
 	fencing := oracle.CheckFencing(run)
@@ -61,6 +71,24 @@ func (r *Result) judge(run *oracle.Run) {
 			fencing = []oracle.Violation{{
 				Oracle: oracle.Fencing, What: "without fencing nothing was lost: the fault is too weak to prove anything",
 			}}
+		}
+	}
+
+	r.Injected += int64(r.Failovers)
+
+	if r.Job.Fault.Setup != nil && r.Failovers == 0 {
+		violations = append(violations, oracle.Violation{
+			Oracle: oracle.Healing, What: "no server took over from another: the run was too short to prove anything",
+		})
+	}
+
+	if r.Job.Fault.Loses {
+		r.Lost = oracle.Measure(run, settled)
+
+		if r.Lost.Grants == 0 {
+			violations = append(violations, oracle.Violation{
+				Oracle: oracle.Audit, What: "no commit was lost: the fault is too weak to prove anything",
+			})
 		}
 	}
 

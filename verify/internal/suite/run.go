@@ -113,7 +113,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		options.Think = controlThink
 	}
 
-	server, stop, err := s.serverFor(ctx, job, filepath.Dir(folder), &options)
+	server, stop, inject, err := s.serverFor(ctx, job, filepath.Dir(folder), &options)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 	injecting, cancel := context.WithTimeout(ctx, job.Duration)
 	defer cancel()
 
-	if err := job.Fault.Inject(injecting, c, rand.New(rand.NewPCG(job.Seed, 1))); err != nil {
+	if err := inject(injecting, c, rand.New(rand.NewPCG(job.Seed, 1))); err != nil {
 		return nil, err
 	}
 

@@ -4,20 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
 	"github.com/ismurov/pglocker/pgtesting"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/fault"
 )
 
 // errSkipped: this machine lacks what the job needs.
 var errSkipped = errors.New("suite: skipped")
 
-// serverOptions make the server one on which commits aren't awaited by default: those
+// ServerOptions make the server one on which commits aren't awaited by default: those
 // that have to be, the library itself has to ask for.
-func serverOptions() []pgtesting.ServerOption {
+func ServerOptions() []pgtesting.ServerOption {
 	return []pgtesting.ServerOption{
 		pgtesting.WithSetting("synchronous_commit", "off"),
 		pgtesting.WithSetting("max_connections", "400"),
@@ -25,9 +27,36 @@ func serverOptions() []pgtesting.ServerOption {
 	}
 }
 
+// injection is as [fault.Fault.Inject].
+type injection func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error
+
 // serverFor returns the server of all runs, or one of the job's own with a clock or a disk
-// that is added to the options. stop is called after the job.
+// that is added to the options, or none where the options have the addresses of the job's
+// own set-up. stop is called after the job.
 func (s *Suite) serverFor(
+	ctx context.Context, job Job, folder string, options *cluster.Options,
+) (_ *pgtesting.Server, stop func() error, inject injection, err error) {
+	if job.Fault.Setup == nil {
+		server, stop, err := s.singleServer(ctx, job, folder, options)
+
+		return server, stop, job.Fault.Inject, err
+	}
+
+	setup, err := job.Fault.Setup(ctx, options.Clients)
+	if errors.Is(err, fault.ErrMissing) {
+		return nil, nil, nil, fmt.Errorf("%w: %w", errSkipped, err)
+	}
+
+	if err != nil {
+		return nil, nil, nil, err
+	}
+
+	options.Addresses = setup.Addresses()
+
+	return nil, setup.Close, setup.Inject, nil
+}
+
+func (s *Suite) singleServer(
 	ctx context.Context, job Job, folder string, options *cluster.Options,
 ) (_ *pgtesting.Server, stop func() error, err error) {
 	switch {
@@ -38,7 +67,7 @@ func (s *Suite) serverFor(
 	}
 
 	if s.server == nil {
-		if s.server, err = pgtesting.StartServer(ctx, serverOptions()...); err != nil {
+		if s.server, err = pgtesting.StartServer(ctx, ServerOptions()...); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -60,7 +89,7 @@ func clockServer(ctx context.Context, folder string, options *cluster.Options) (
 		return nil, nil, fmt.Errorf("%w: libfaketime is not installed", errSkipped)
 	}
 
-	server, err := pgtesting.StartServer(ctx, append(serverOptions(), options.Clock.ServerOptions()...)...)
+	server, err := pgtesting.StartServer(ctx, append(ServerOptions(), options.Clock.ServerOptions()...)...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -83,7 +112,7 @@ func diskServer(ctx context.Context, folder string, options *cluster.Options) (_
 		return nil, nil, err
 	}
 
-	server, err := options.Disk.StartServer(ctx, serverOptions()...)
+	server, err := options.Disk.StartServer(ctx, ServerOptions()...)
 	if err != nil {
 		return nil, nil, errors.Join(err, options.Disk.Unmount())
 	}

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"github.com/ismurov/pglocker/verify/internal/fault"
+	"github.com/ismurov/pglocker/verify/internal/suite"
+)
+
+// haJobs lists the faults in which one server takes over from another.
+func haJobs(seed uint64) []suite.Job {
+	var jobs []suite.Job
+	for _, f := range fault.HA(suite.ServerOptions()...) {
+		jobs = append(jobs, suite.Job{Fault: f, Seed: suite.SeedOf(seed, f.Name)})
+	}
+
+	return jobs
+}
+
+// haFlag is the flag with which the job is found again, and what separates it from others.
+func haFlag(job suite.Job) string {
+	if job.Fault.Setup == nil {
+		return ""
+	}
+
+	return "-ha "
+}
