@@ -180,6 +180,22 @@ func All() []Mutant {
 			},
 			Fault: "none",
 		},
+		{
+			Name:  "floor left out",
+			Edits: []Edit{{statements, "::bit(32)::bigint - 1) << 40) + 1`", "::bit(32)::bigint * 0) << 40) + 1`"}},
+			Fault: "failover-async",
+			Flags: []string{"-ha"},
+		},
+		{
+			Name: "grants that don't wait for the standby",
+			Edits: []Edit{{
+				statements,
+				"THEN set_config('synchronous_commit', 'on', true) END`",
+				"THEN set_config('synchronous_commit', 'local', true) END`",
+			}},
+			Fault: "failover-sync",
+			Flags: []string{"-ha"},
+		},
 	}
 }
 

@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// tryFor is how long the suite runs on a fault, to start and end included.
-	tryFor = 7 * time.Second
+	// tryFor is how long the suite runs on a fault, to start and end included, and tryHAFor
+	// the same where another server has to take over.
+	tryFor   = 7 * time.Second
+	tryHAFor = 20 * time.Second
 	// tries is how many seeds a mutant may survive.
 	tries = 5
 )
@@ -186,9 +188,14 @@ func (m Mutant) build(ctx context.Context, source, folder string) (program strin
 
 // try runs the suite once, and returns which oracles caught the mutant.
 func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]string, error) {
+	each := tryFor
+	if len(m.Flags) > 0 {
+		each = tryHAFor
+	}
+
 	faults := strings.Count(m.Fault, ",") + 1
 	args := slices.Concat(m.Flags, []string{
-		"-only", m.Fault, "-duration", (time.Duration(faults) * tryFor).String(), "-seed", fmt.Sprint(seed),
+		"-only", m.Fault, "-duration", (time.Duration(faults) * each).String(), "-seed", fmt.Sprint(seed),
 	})
 
 	suite := exec.CommandContext(ctx, program, args...)
