@@ -112,11 +112,9 @@ func (w *worker) do(ctx context.Context, lock Spec) {
 		e.At = 0
 		w.rec.Return(held(e, lk))
 
-		stop := context.AfterFunc(fnCtx, func() {
-			if cause := context.Cause(fnCtx); errors.Is(cause, pglocker.ErrLockLost) {
-				w.lost(lk, cause)
-			}
-		})
+		// A context ends once. If the caller's has ended before, a loss can't be told any more:
+		// who goes on after that has no right to.
+		stop := context.AfterFunc(fnCtx, func() { w.lost(lk, context.Cause(fnCtx)) })
 		defer stop()
 
 		w.work(ctx, lk, lock)
