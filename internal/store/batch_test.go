@@ -531,7 +531,7 @@ func TestBadRequestFailsAlone(t *testing.T) {
 }
 
 // TestInsertsDelayNobody: a lock that a stranger creates in a transaction that doesn't
-// end holds up who asks for that lock, and nobody who asks together with him.
+// end holds up who asks for that lock, and nobody who asks together with them.
 func TestInsertsDelayNobody(t *testing.T) {
 	t.Parallel()
 	eachShape(t, func(t *testing.T, s *store.Store, db *sql.DB) {
@@ -576,7 +576,7 @@ func TestInsertsDelayNobody(t *testing.T) {
 }
 
 // TestStrangeIDs: where the table shows other ids than were written, nobody is told that
-// a lock of another was granted to him.
+// a lock of another was granted to them.
 func TestStrangeIDs(t *testing.T) {
 	t.Parallel()
 	eachShape(t, func(t *testing.T, s *store.Store, db *sql.DB) {

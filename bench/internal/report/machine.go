@@ -45,7 +45,9 @@ func ThisMachine() Machine {
 	}
 
 	if kernel, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.System += ", kernel " + strings.TrimSpace(string(kernel))
+		// The build's own name tells nobody anything.
+		release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
+		m.System += ", kernel " + release
 	}
 
 	return m
