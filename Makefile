@@ -27,7 +27,7 @@ test-short: ## Run the tests that need no database
 test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MAJORS="12 18"
 	@GO=$(GO) .ci/matrix $(MAJORS)
 
-verify: postgres ## Break everything for two minutes, and check every promise; FLAGS='-seed 1 -only net-cut'
+verify: postgres ## Break everything, once each, and check every promise (2 to 3 minutes); FLAGS='-seed 1 -only net-cut'
 	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .
 	@cd verify && exec ../bin/verify $(FLAGS)
 
@@ -35,7 +35,7 @@ verify-ha: postgres ## Fail over for five minutes, also under Patroni, and check
 	@.ci/patroni
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -ha -duration 5m $(FLAGS)
 
-verify-long: postgres ## The same round after round, for hours; FLAGS='-duration 8h -seed 1 -table t.md', or FLAGS=-resume
+verify-long: postgres ## Break everything, round after round, for an hour or more; FLAGS='-duration 8h -seed 1 -table t.md', or FLAGS=-resume
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -long -duration 1h $(FLAGS)
 
 verify-mutants: postgres ## Break the library on purpose, and see whether make verify notices

@@ -79,6 +79,8 @@ func run() (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
+	context.AfterFunc(ctx, stop) // the second interrupt ends it at once
+
 	if *mutants {
 		return runMutants(ctx, *only, *seed)
 	}
@@ -119,6 +121,10 @@ func run() (err error) {
 
 	s := &suite.Suite{Folder: folder, Failures: *failures}
 	defer func() { err = errors.Join(err, s.Close()) }()
+
+	if long.on && (*only != "" || *ha) {
+		return errors.New("-long runs all faults on one server: it goes with neither -only nor -ha")
+	}
 
 	if long.on {
 		return long.run(ctx, s, *seed, *duration)
@@ -175,7 +181,7 @@ func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64,
 			return context.Cause(ctx)
 		}
 
-		job.Duration = max(duration/time.Duration(len(jobs))-overhead, leastFault)
+		job.Duration = max(duration/time.Duration(len(jobs))-overhead, leastFault, job.Fault.Least)
 
 		r := s.Run(ctx, job)
 		results = append(results, r)

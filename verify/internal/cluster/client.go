@@ -123,5 +123,15 @@ func (c *Client) quit() error {
 
 	c.process.tell(traffic.Quit)
 
+	// It may be about to stop itself, as it was told before.
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		select {
+		case <-c.process.done:
+			return c.process.endWithin(time.Second)
+		default:
+			c.process.signal(syscall.SIGCONT)
+		}
+	}
+
 	return c.process.endWithin(40 * time.Second)
 }

@@ -78,7 +78,7 @@ func (p *Pooler) address() string { return net.JoinHostPort("127.0.0.1", strconv
 func (p *Pooler) start() error {
 	p.cmd = exec.Command(p.program, p.config())
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 
 	if os.Geteuid() == 0 {
 		nobody, err := user.Lookup("nobody")

@@ -29,6 +29,8 @@ type Fault struct {
 	Disk bool
 	// Waits: nothing is broken, and clients do nothing but wait for each other.
 	Waits bool
+	// Least is how long it takes to show anything.
+	Least time.Duration
 	// Server: it ends or halts the server. Two of them would get in each other's way.
 	Server bool
 	// Alone: it is not for mixtures.
@@ -44,7 +46,7 @@ type Fault struct {
 func All() []Fault {
 	return []Fault{
 		{Name: "none", Inject: none, Alone: true},
-		{Name: "wake-up", Inject: farOff, Waits: true, Alone: true},
+		{Name: "wake-up", Inject: farOff, Waits: true, Alone: true, Least: 5 * time.Second},
 		{Name: "client-stop", Inject: stopClients},
 		{Name: "client-stop-within", Inject: stopWithin},
 		{Name: "writer-stop", Inject: stopWriters},

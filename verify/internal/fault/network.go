@@ -118,7 +118,7 @@ func lateHoles(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 }
 
 // lateHole delays replies, and swallows all requests once the delays have been met. So the
-// last thing that a holder hears is old, and nothing is done for him that he doesn't hear of.
+// last thing that a holder hears is old, and nothing is done for it that it doesn't hear of.
 func lateHole(ctx context.Context, p *cluster.Proxy, r *rand.Rand) error {
 	defer p.Heal()
 

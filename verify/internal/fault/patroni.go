@@ -83,7 +83,13 @@ func (e *elected) Inject(ctx context.Context, c *cluster.Cluster, r *rand.Rand) 
 		time.Sleep(50 * time.Millisecond)
 
 		err := e.trouble(e, uncut, leader, r)
-		c.Notes.Note(history.Event{Kind: history.Failover, From: from})
+
+		kind := history.Failover
+		if e.cluster.Leader(uncut) == leader { // it crashed, and leads again
+			kind = history.Crash
+		}
+
+		c.Notes.Note(history.Event{Kind: kind, From: from})
 
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/ismurov/pglocker/pgtesting"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
 // freezeServer halts all processes of the server, mostly for longer than leases last.
@@ -165,27 +166,28 @@ func killBackend(ctx context.Context, c *cluster.Cluster) error {
 		return nil // nobody is there yet
 	}
 
-	return c.Crash(func() error {
-		if syscall.Kill(pid, syscall.SIGKILL) != nil {
-			return nil // it has ended by itself
-		}
+	from := history.Now()
+	if syscall.Kill(pid, syscall.SIGKILL) != nil {
+		return nil // it has ended by itself
+	}
 
-		c.Injected.Add(1)
+	defer func() { c.Notes.Note(history.Event{Kind: history.Crash, From: from}) }()
 
-		// The server may take a while to notice. Then it ends the witness, too.
-		noticed, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
-		defer cancel()
+	c.Injected.Add(1)
 
-		for witness.PingContext(noticed) == nil {
-			time.Sleep(time.Millisecond)
-		}
+	// The server may take a while to notice. Then it ends the witness, too.
+	noticed, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
+	defer cancel()
 
-		if err := noticed.Err(); err != nil {
-			return fmt.Errorf("fault: the server didn't notice the end of %d: %w", pid, err)
-		}
+	for witness.PingContext(noticed) == nil {
+		time.Sleep(time.Millisecond)
+	}
 
-		return awaitServer(ctx, c)
-	})
+	if err := noticed.Err(); err != nil {
+		return fmt.Errorf("fault: the server didn't notice the end of %d: %w", pid, err)
+	}
+
+	return awaitServer(ctx, c)
 }
 
 // awaitServer waits until the server answers.

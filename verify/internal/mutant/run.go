@@ -200,6 +200,9 @@ func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]string,
 
 	suite := exec.CommandContext(ctx, program, args...)
 	suite.Dir = filepath.Dir(program) // where it leaves the histories of what it found
+	// It ends its servers itself, if it is given the time.
+	suite.Cancel = func() error { return suite.Process.Signal(os.Interrupt) }
+	suite.WaitDelay = 30 * time.Second
 
 	// Its exit code says that it found something, as it should.
 	out, err := suite.CombinedOutput()

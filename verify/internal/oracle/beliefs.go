@@ -50,7 +50,8 @@ func compareBeliefs(run *Run) (violations []Violation, explained Overlaps) {
 			open = slices.DeleteFunc(open, func(other *belief) bool { return other.end <= b.start })
 
 			for _, other := range open {
-				if run.setAhead(other.grant.Call, b.start) {
+				// Of what was set ahead before, the last renewal knew.
+				if run.setAhead(max(other.grant.Call, b.start-other.grant.TTL-int64(clockLag)), b.start) {
 					continue
 				}
 
@@ -139,6 +140,12 @@ func beliefsOf(h *history.History) []*belief {
 		b.end, b.why = b.endBy(op, stopped)
 	}
 
+	for _, gaps := range stalls {
+		slices.SortFunc(gaps, func(a, b history.Event) int { return cmp.Compare(b.At, a.At) })
+	}
+
+	alive := lastSigns(h)
+
 	for t, e := range lost {
 		if b := by[t]; b != nil {
 			b.until(e.At, "lost: "+e.Detail)
@@ -146,11 +153,12 @@ func beliefsOf(h *history.History) []*belief {
 	}
 
 	for _, b := range all {
-		if at, ok := killed[b.grant.Client]; ok {
-			b.until(at, "killed")
+		if _, ok := killed[b.grant.Client]; ok {
+			// It may have been stopped before, and then noted no gap.
+			b.until(alive[b.grant.Client], "killed")
 		}
 
-		for _, stall := range stalls[b.grant.Client] {
+		for _, stall := range stalls[b.grant.Client] { // the last one first: each may end at the next
 			if stall.From <= b.end && stall.At > b.start && stall.At+int64(awakeWithin) >= b.end {
 				b.until(stall.From, "stopped")
 			}
@@ -158,6 +166,26 @@ func beliefsOf(h *history.History) []*belief {
 	}
 
 	return all
+}
+
+// lastSigns are the moments at which the clients last wrote something down.
+func lastSigns(h *history.History) map[string]int64 {
+	last := make(map[string]int64)
+
+	for _, op := range h.Operations {
+		at := op.Call
+		if op.End != history.Never {
+			at = max(at, op.End)
+		}
+
+		last[op.Client] = max(last[op.Client], at)
+	}
+
+	for _, e := range h.Notes {
+		last[e.Client] = max(last[e.Client], e.At)
+	}
+
+	return last
 }
 
 func (b *belief) until(at int64, why string) {

@@ -73,6 +73,18 @@ func TestBeliefs(t *testing.T) {
 		{name: "killed", ops: []*history.Operation{
 			hold1, granted("c2.1", history.Lock, 60, 80, 3),
 		}, notes: []history.Event{note("coordinator", history.Killed, 50, history.Event{Detail: "c1.1"})}},
+		{name: "stopped, and then killed", ops: []*history.Operation{
+			hold1, granted("c1.1", history.TryLock, 30, 31, 9), granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{note("coordinator", history.Killed, 300, history.Event{Detail: "c1.1"})}},
+		{name: "killed while it worked", ops: []*history.Operation{
+			hold1, op("c1.1", history.Get, 98, 99, history.Event{}), granted("c2.1", history.Lock, 60, 80, 3),
+		}, notes: []history.Event{note("coordinator", history.Killed, 100, history.Event{Detail: "c1.1"})}, want: "two believe"},
+		{name: "stopped again before it was told", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 130, 3),
+		}, notes: []history.Event{stall("c1.1", 100, 120), stall("c1.1", 160, 200), lost("c1.1", 210, 2)}},
+		{name: "stopped again, and awake for long between", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 60, 130, 3),
+		}, notes: []history.Event{stall("c1.1", 80, 100), stall("c1.1", 160, 200), lost("c1.1", 210, 2)}, want: "two believe"},
 		{name: "stopped beyond the lease, and told when it went on", ops: []*history.Operation{
 			hold1, granted("c2.1", history.Lock, 60, 101, 3),
 		}, notes: []history.Event{stall("c1.1", 40, 300), lost("c1.1", 301, 2)}},
@@ -109,6 +121,9 @@ func TestBeliefs(t *testing.T) {
 		{name: "the clock was set ahead before", ops: []*history.Operation{
 			granted("c1.1", history.Lock, 100, 101, 2), granted("c2.1", history.Lock, 160, 180, 3),
 		}, notes: []history.Event{set(20, 21, 200)}, want: "two believe"},
+		{name: "the clock was set ahead, and the lease was renewed since", ops: []*history.Operation{
+			hold1, granted("c2.1", history.Lock, 400, 480, 3),
+		}, notes: []history.Event{set(50, 51, 200)}, want: "two believe"},
 		{name: "the clock was set ahead afterwards", ops: []*history.Operation{
 			hold1, granted("c2.1", history.Lock, 60, 80, 3),
 		}, notes: []history.Event{set(82, 83, 200)}, want: "two believe"},
@@ -129,6 +144,7 @@ func TestBeliefs(t *testing.T) {
 		}, notes: []history.Event{note("coordinator", history.Killed, 150, history.Event{Detail: "c1.1"})}},
 		{name: "a relocker that was killed when it must have renewed", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(20, 0, 2, history.Unknown), lease("c2.1", 101, 102, 4),
+			op("c1.1", history.Get, 180, 189, history.Event{}),
 		}, notes: []history.Event{note("coordinator", history.Killed, 190, history.Event{Detail: "c1.1"})}, want: "two believe"},
 		{name: "a relocker that released what another had", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(50, 140, 2, history.OK), lease("c2.1", 101, 102, 4),

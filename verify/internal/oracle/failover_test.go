@@ -129,6 +129,11 @@ func TestOldTokens(t *testing.T) {
 		smaller int
 	}{
 		{name: "who was left there", run: left(lost(newer, granted("c1.1", history.Acquire, 30, 31, 5)), "c1.1", 20, 40), smaller: 1},
+		{
+			name: "who was left there, and got smaller ones", run: left(lost(newer,
+				granted("c1.1", history.Acquire, 26, 27, 6), granted("c1.1", history.Acquire, 30, 31, 5)), "c1.1", 20, 40),
+			want: "no larger token", smaller: 1,
+		},
 		{name: "another", run: left(lost(newer, granted("c3.1", history.Acquire, 30, 31, 5)), "c1.1", 20, 40), want: "no larger token"},
 		{name: "later", run: left(lost(newer, granted("c1.1", history.Acquire, 41, 42, 5)), "c1.1", 20, 40), want: "no larger token"},
 		{name: "nobody was left", run: lost(newer, granted("c1.1", history.Acquire, 30, 31, 5)), want: "no larger token"},

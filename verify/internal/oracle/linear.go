@@ -156,7 +156,7 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 }
 
 func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
-	s := &step{lock: op.Lock, op: op, lossy: run.crashAfter(op.Call), from: 0, to: math.MaxInt64}
+	s := &step{lock: op.Lock, op: op, lossy: run.mayBeUndone(op.Call, op.End), from: 0, to: math.MaxInt64}
 
 	if op.End != history.Never {
 		s.from, s.to = run.shown(op.Call, op.End)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
@@ -66,11 +67,15 @@ type Write struct {
 	Client       string
 }
 
-// crashAfter reports whether the server crashed at or after a moment, or another took its
-// place.
-func (r *Run) crashAfter(at int64) bool {
+// flushedWithin is how long a commit may be lost that nobody waits for: three times
+// wal_writer_delay, which is 200 ms, and what a busy machine adds.
+const flushedWithin = 2 * time.Second
+
+// mayBeUndone reports whether what was told between two moments may have been undone since,
+// where nobody waited for its flush: the server crashed soon after, or another took its place.
+func (r *Run) mayBeUndone(from, to int64) bool {
 	return slices.ContainsFunc(r.History.Notes, func(e history.Event) bool {
-		return isCrash(e) && e.At >= at
+		return isCrash(e) && e.At >= from && (to == history.Never || e.From <= to+int64(flushedWithin))
 	})
 }
 

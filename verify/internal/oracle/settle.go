@@ -2,10 +2,6 @@ package oracle
 
 import (
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
@@ -205,7 +201,7 @@ func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
 		// A release is the one thing that a crash may undo. One with a minimum hold that
 		// isn't over is flushed, and lost only with all else.
 		held := grant != nil && op.MinHold > 0 && grant.Call+op.MinHold > op.End
-		if !s.run.crashAfter(op.Call) || held && !s.run.within(op, history.Loss) {
+		if !s.run.mayBeUndone(op.Call, op.End) || held && !s.run.within(op, history.Loss) {
 			s.violate(op.Lock, "an acknowledged release was not committed, or lost", grant, op, t)
 		}
 
@@ -241,104 +237,4 @@ func (s *settler) later(t *audit.Transition, op *history.Operation) bool {
 	first, _ := s.run.moments(t.At)
 
 	return first > op.End
-}
-
-// leftFor is how long a request may go on by itself whose caller has left: a second, and
-// what a busy machine adds.
-const leftFor = 1200 * time.Millisecond
-
-// checkSilent checks that a grant that nobody was told of comes from a request that leaves
-// it open whether there was one, and that was under way when the grant got its name.
-func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transition) {
-	acknowledged := make(map[string]bool)
-
-	for _, op := range ops {
-		if op.Outcome == history.OK && op.Kind.Grants() {
-			acknowledged[op.Owner] = true
-		}
-	}
-
-	for i, t := range chain {
-		// A request whose first grant came too late refreshes it under the same name.
-		if !t.Grants() || s.Claimed[t] || acknowledged[t.New.Owner] {
-			continue
-		}
-
-		named := s.named(t.New.Owner)
-		_, last := s.run.moments(t.At)
-
-		open := slices.ContainsFunc(ops, func(op *history.Operation) bool {
-			return op.Client == clientOf(t.New.Owner) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&
-				op.Call <= named.to && (op.End == history.Never || op.End+int64(leftFor) >= named.from) &&
-				op.Call <= last
-		})
-		if !open {
-			s.violate(t.Lock, "granted to a client of which every request was refused", t)
-		}
-	}
-}
-
-// named is when a grant got its name. A Locker numbers the names in the order in which it
-// makes them, and those of grants that were acknowledged were made while these requests
-// were under way.
-func (s *settler) named(owner string) window {
-	w := window{0, history.Never}
-	prefix, number := splitName(owner)
-
-	for op := range s.Grants {
-		if p, n := splitName(op.Owner); p != prefix {
-			continue
-		} else if n < number {
-			w.from = max(w.from, op.Call)
-		} else if n > number {
-			w.to = min(w.to, op.End)
-		}
-	}
-
-	return w
-}
-
-// splitName takes the name of a grant apart: which Locker made it, and its number there.
-func splitName(owner string) (locker string, number int64) {
-	at := strings.LastIndexByte(owner, '.')
-	if at < 0 {
-		return owner, 0
-	}
-
-	number, _ = strconv.ParseInt(owner[at+1:], 36, 64)
-
-	return owner[:at], number
-}
-
-// mayBeSilent reports whether a request may have made this grant without any client being
-// told.
-func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
-	if op.Kind.Frees() {
-		// It was handed over to somebody who waits in the same client, and the reply was
-		// lost, or came too late for whom it was meant.
-		return op.Generation == t.Old.Generation
-	}
-
-	switch {
-	case !op.Kind.Grants():
-		return false
-	case op.Waits:
-		// Who waits asks again and again. A grant that arrives too late is passed on, and one
-		// whose reply was lost is given back, also if another of its requests succeeds.
-		return true
-	}
-
-	// A grant whose reply was lost is given back even if the request was refused in the
-	// end. "Lost" is a grant whose answer took as long as its lease.
-	return op.Outcome == history.Unknown || op.Outcome == history.Busy ||
-		op.Outcome == history.OutcomeLost && op.Kind != history.Refresh
-}
-
-// wasOver reports whether a refresh that was answered with "wrong generation" may have made
-// this grant all the same: the reply was lost, and when it asked again the grant was over.
-func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*audit.Transition) bool {
-	return op.Kind == history.Refresh && op.Outcome == history.OutcomeLost && op.Generation == t.Old.Generation &&
-		slices.ContainsFunc(later, func(next *audit.Transition) bool {
-			return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
-		})
 }

@@ -126,6 +126,7 @@ func TestSettle(t *testing.T) {
 		{"one grant for two requests", audited(chain(first), grant1, granted("c1.1", history.TryLock, 8, 12, 2)), "the same grant"},
 		{"an acknowledged release that isn't there", audited(chain(first), grant1, free1), "release was not committed"},
 		{"undone by a crash", crashed(audited(chain(first), grant1, free1), 22, 25), ""},
+		{"undone, and no crash until it was surely flushed", crashed(audited(chain(first), grant1, free1), 5000, 5001), "release was not committed"},
 		{"undone by a crash before it", crashed(audited(chain(first), grant1, free1), 12, 15), "release was not committed"},
 		{"undone, and then taken by another", crashed(audited(
 			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}), grant1, free1, granted("c2.1", history.Lock, 5, 120, 3),

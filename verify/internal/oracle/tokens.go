@@ -42,10 +42,11 @@ func compareTokens(run *Run) (violations []Violation, smaller int) {
 }
 
 // checkOrder goes through the grants as they were asked for, and compares each with the
-// largest token that was acknowledged before.
+// largest token that was acknowledged before, and with the largest of its own timeline.
 func checkOrder(run *Run, lock string, asked []*history.Operation) (violations []Violation, smaller int) {
 	var (
 		largest  *history.Operation
+		within   = make(map[int64]*history.Operation) // the largest of each timeline
 		answered = slices.SortedStableFunc(slices.Values(asked), func(a, b *history.Operation) int {
 			return cmp.Compare(a.End, b.End)
 		})
@@ -53,20 +54,27 @@ func checkOrder(run *Run, lock string, asked []*history.Operation) (violations [
 
 	for _, op := range asked { // in the order of their calls
 		for len(answered) > 0 && answered[0].End < op.Call {
-			if largest == nil || answered[0].Token > largest.Token {
-				largest = answered[0]
+			first := answered[0]
+			if largest == nil || first.Token > largest.Token {
+				largest = first
+			}
+
+			if t := timeline(first.Token); within[t] == nil || first.Token > within[t].Token {
+				within[t] = first
 			}
 
 			answered = answered[1:]
 		}
 
+		own := within[timeline(op.Token)]
+
 		switch {
 		case largest == nil || op.Token > largest.Token:
-		case timeline(op.Token) < timeline(largest.Token) && run.leftBehind(op):
+		case timeline(op.Token) < timeline(largest.Token) && run.leftBehind(op) && (own == nil || op.Token > own.Token):
 			smaller++
 		default:
 			violations = append(violations, Violation{
-				Tokens, lock, "a later grant has no larger token", describe(largest, op),
+				Tokens, lock, "a later grant has no larger token", describe(largest, own, op),
 			})
 		}
 	}

@@ -14,8 +14,8 @@ import (
 const wakeWithin = 1500 * time.Millisecond
 
 // CheckWaking is the other part of O6: who waits for a lock is told of its release once
-// that is committed. Told too early, he finds the lock held, and sleeps on until he looks
-// by himself: that costs no promise but time, which only a run can show in which nothing
+// that is committed. Told too early, a waiter finds the lock held, and sleeps on until it looks
+// by itself: that costs no promise but time, which only a run can show in which nothing
 // is broken.
 func CheckWaking(run *Run) []Violation {
 	if !run.Undisturbed {

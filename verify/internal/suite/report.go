@@ -37,6 +37,10 @@ func (r *Result) Print(w io.Writer, flags string) {
 			r.Lost.Grants, r.Lost.Count, r.Lost.Longest.Round(time.Millisecond), r.Lost.Smaller)
 	}
 
+	if r.Weak != "" {
+		fmt.Fprintf(w, "    this proves nothing: %s\n", r.Weak)
+	}
+
 	const few = 5
 
 	for _, v := range r.Violations[:min(few, len(r.Violations))] {

@@ -25,11 +25,12 @@ func TestControl(t *testing.T) {
 		run        *oracle.Run
 		losses     int
 		violations int
+		weak       bool
 	}{
-		{"control that loses", true, lossy, 1, 0},
-		{"control that doesn't", true, none, 0, 1},
-		{"fenced, and loses", false, lossy, 0, 1},
-		{"fenced, and doesn't", false, none, 0, 0},
+		{"control that loses", true, lossy, 1, 0, false},
+		{"control that doesn't", true, none, 0, 0, true},
+		{"fenced, and loses", false, lossy, 0, 1, false},
+		{"fenced, and doesn't", false, none, 0, 0, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -37,8 +38,9 @@ func TestControl(t *testing.T) {
 			r := &Result{Job: Job{Fault: fault.Fault{Name: test.name}, Control: test.control}}
 			r.judge(test.run)
 
-			if r.Losses != test.losses || len(r.Violations) != test.violations || r.Failed() != (test.violations > 0) {
-				t.Errorf("%d losses, violations %v, failed %t", r.Losses, r.Violations, r.Failed())
+			if r.Losses != test.losses || len(r.Violations) != test.violations || (r.Weak != "") != test.weak ||
+				r.Failed() != (test.violations > 0 || test.weak) {
+				t.Errorf("%d losses, violations %v, weak %q, failed %t", r.Losses, r.Violations, r.Weak, r.Failed())
 			}
 
 			for _, v := range r.Violations {

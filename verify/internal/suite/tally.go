@@ -20,7 +20,8 @@ type Tally struct {
 type Row struct {
 	Name string
 	Took time.Duration
-	// Errors are runs that could not be made or judged, Skipped those that weren't.
+	// Errors are runs that could not be made or judged, or that prove nothing; Skipped are
+	// those that weren't made.
 	Runs, Errors, Skipped        int
 	Injected                     int64
 	Operations, Grants, Unknowns int
@@ -42,7 +43,7 @@ func (t *Tally) Add(r *Result) {
 		Violations: make(map[oracle.Name]int),
 	}
 
-	if r.Err != nil {
+	if r.Err != nil || r.Weak != "" {
 		one.Errors = 1
 	}
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
@@ -66,6 +67,8 @@ func Main(config string, commands io.Reader) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 
+	var exhausting sync.WaitGroup
+
 	done := make(chan struct{})
 
 	go func() {
@@ -84,6 +87,7 @@ func Main(config string, commands io.Reader) error {
 		case Quit:
 			cancel()
 			<-done
+			exhausting.Wait()
 			c.leave()
 			close(stop)
 			<-watching
@@ -97,7 +101,7 @@ func Main(config string, commands io.Reader) error {
 				return fmt.Errorf("traffic: %w", err)
 			}
 
-			go c.exhaust(ctx, d)
+			exhausting.Go(func() { c.exhaust(ctx, d) })
 		}
 	}
 }
