@@ -63,7 +63,19 @@ func TestProxy(t *testing.T) {
 		}
 	}
 
+	if err := p.Break("latency", Requests, `{"latency": 1}`); err != nil {
+		t.Fatal(err)
+	}
+
+	if n := len(p.proxy.Toxics.GetToxicArray()); n != 2 {
+		t.Errorf("%d toxics, want one for each direction", n)
+	}
+
 	p.Heal()
+
+	if n := len(p.proxy.Toxics.GetToxicArray()); n != 0 {
+		t.Errorf("%d toxics after healing", n)
+	}
 
 	if !echoes() {
 		t.Error("no echo after healing")
