@@ -151,10 +151,12 @@ func (s *step) answered(now state) bool {
 	case guarded:
 		return row.Generation == op.Generation && row.Expires > s.from
 	case busy:
-		// A lease that still ran for so long when it was read ends so much later.
+		// A lease that still ran for so long when it was read ends so much later. One that was
+		// free already may be shown to somebody who came too late to take it.
 		read := row.Expires - op.Remaining
+		free := s.lossy && op.Owner == "" && op.Remaining == 0 && op.Token == row.Generation+1
 
-		return row.Generation == op.Token && (op.Remaining == 0 || s.from <= read && read <= s.to)
+		return row.Generation == op.Token && (op.Remaining == 0 || s.from <= read && read <= s.to) || free
 	case shown:
 		seen := audit.Version{Generation: op.Token, Expires: op.Expires, Owner: op.Owner, Acquired: op.Acquired}
 		free := now.undone || s.lossy

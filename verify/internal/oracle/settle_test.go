@@ -267,6 +267,14 @@ func TestLinearizability(t *testing.T) {
 			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}),
 			grant1, free1, shows(22, 23, freed3.row), busy(41, 43, 2, 68), granted("c2.1", history.Lock, 5, 112, 3),
 		), 25, 40), ""},
+		{"shown as free to who came too late, before a crash undid that", crashed(audited(
+			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}),
+			grant1, busy(22, 23, 3, 0), granted("c2.1", history.Lock, 105, 112, 3),
+		), 25, 40), ""},
+		{"shown as free to who came too late, and no crash", audited(
+			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}),
+			grant1, busy(22, 23, 3, 0), granted("c2.1", history.Lock, 105, 112, 3),
+		), illegal},
 		{"held by the released lease without a crash between", crashed(audited(
 			chain(first, change{"c2.1", 111, heldFrom("c2.1", 111, 3)}),
 			grant1, free1, busy(22, 23, 2, 88), granted("c2.1", history.Lock, 5, 112, 3),
