@@ -739,9 +739,11 @@ func TestLateGrants(t *testing.T) {
 				return s.Refresh(ctx, id, store.State{Generation: seen.Row.Generation}, "me "+id, ttl, margin)
 			},
 		} {
-			contract.Exec(t, db, "ALTER TABLE "+table.String()+" DISABLE TRIGGER USER")
-			contract.Exec(t, db, "UPDATE "+table.String()+" SET generation = 1, expires_at = clock_timestamp()")
-			contract.Exec(t, db, "ALTER TABLE "+table.String()+" ENABLE TRIGGER USER")
+			// Without the trigger. (PostgreSQL 12 can't disable one of a partitioned table.)
+			contract.Exec(t, db, `DO $$ BEGIN
+				PERFORM set_config('session_replication_role', 'replica', true);
+				UPDATE `+table.String()+` SET generation = 1, expires_at = clock_timestamp();
+			END $$`)
 
 			if _, err := barrier.ExecContext(t.Context(), "SELECT pg_advisory_lock(42)"); err != nil {
 				t.Fatal(err)
