@@ -104,6 +104,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		// The lease was computed before the statement waited for the row; if
 		// whoever held the row rolled back, part of it may be gone by now.
 		for granted && res.Row.Remaining() <= margin {
+			g.over = true
 			res, granted, err = g.try(ctx, s.lanes.refresh, State{Generation: res.Row.Generation}, true)
 			if err != nil {
 				return Result{}, err
@@ -189,6 +190,7 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 		}
 
 		if granted { // computed before a wait, see Acquire
+			g.over = true
 			state = State{Generation: res.Row.Generation}
 
 			continue
@@ -231,6 +233,9 @@ type grant struct {
 	// doubtful: a reply was lost, so the row may already name this owner.
 	doubtful bool
 	cause    error
+	// over: it was granted, and the lease was over, or nearly, when that was acknowledged. If
+	// nothing better comes of it, that it was refused would be wrong as well.
+	over bool
 	// firstSent is when the first of the doubtful attempts was sent: the lease
 	// can't have begun earlier, and may have begun then.
 	firstSent time.Time
@@ -242,7 +247,7 @@ func (g *grant) mine(row Row) bool { return g.doubtful && row.Owner == g.owner }
 // doubt is the error of a request that may have been granted.
 func (g *grant) doubt(err error) error {
 	switch {
-	case !g.doubtful:
+	case !g.doubtful && (!g.over || err == nil):
 		return err
 	case err == nil:
 		err = g.cause
@@ -289,7 +294,7 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 		}
 
 		if !g.doubtful {
-			return Result{}, false, a.err
+			return Result{}, false, g.doubt(a.err)
 		}
 
 		if a.outcome == refused || !g.shape.full || n >= sendAttempts || !pause(ctx, n) {
