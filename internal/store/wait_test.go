@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"testing"
 	"time"
@@ -198,6 +199,96 @@ func TestRenewPassesOver(t *testing.T) {
 			" WHERE lock_id = 'expired' AND expires_at > clock_timestamp()")
 		if revived != 0 {
 			t.Error("a lease that had ended was revived")
+		}
+	})
+}
+
+// TestOverAndOutOfTime: a grant that was over when it was heard of is asked for again. If
+// the caller's time is up then, it isn't told that nothing was granted.
+func TestOverAndOutOfTime(t *testing.T) {
+	t.Parallel()
+
+	const ttl = 50 * time.Millisecond
+
+	eachDriver(t, func(t *testing.T, driver string) {
+		for verb, grant := range map[string]func(context.Context, *store.Store) (store.Result, error){
+			"acquire": func(ctx context.Context, s *store.Store) (store.Result, error) {
+				return s.Acquire(ctx, "a", "me", ttl, time.Millisecond)
+			},
+			"refresh": func(ctx context.Context, s *store.Store) (store.Result, error) {
+				return s.Refresh(ctx, "a", store.State{Generation: 1}, "me", ttl, time.Millisecond)
+			},
+		} {
+			s, db := newStore(t, driver)
+			if _, err := s.Create(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+
+			db.SetMaxOpenConns(2) // the stranger's, and one
+
+			stranger, err := db.Conn(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stranger.Close()
+
+			tell := func(text string) {
+				t.Helper()
+
+				if _, err := stranger.ExecContext(t.Context(), text); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			tell("BEGIN")
+			tell("SELECT FROM " + table.String() + " FOR UPDATE")
+
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+
+			done := make(chan error, 1)
+
+			go func() {
+				_, err := grant(ctx, s)
+				done <- err
+			}()
+
+			contract.Await(t, "it waits for the row", func() bool {
+				var waiting int
+
+				// A transaction is shown the same activity each time, unless it asks otherwise.
+				tell("SELECT pg_stat_clear_snapshot()")
+
+				err := stranger.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity
+					WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting)
+
+				return err == nil && waiting == 1
+			})
+
+			// Somebody stands in line for the connection before it needs one again.
+			taken := make(chan *sql.Conn, 1)
+
+			go func() {
+				conn, _ := db.Conn(t.Context()) // nil is found out below
+				taken <- conn
+			}()
+
+			contract.Await(t, "somebody stands in line", func() bool { return db.Stats().WaitCount == 1 })
+
+			tell("SELECT pg_sleep(0.1)") // twice the TTL
+			tell("ROLLBACK")
+
+			conn := <-taken
+			if conn == nil {
+				t.Fatal("no connection")
+			}
+			defer conn.Close()
+
+			cancel()
+
+			if err := <-done; !errors.Is(err, store.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v, want an unknown outcome, since the context ended", verb, err)
+			}
 		}
 	})
 }
