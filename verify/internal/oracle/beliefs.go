@@ -140,6 +140,10 @@ func beliefsOf(h *history.History) []*belief {
 		b.end, b.why = b.endBy(op, stopped)
 	}
 
+	for client := range killed {
+		stalls[client] = append(stalls[client], silences(h, client)...)
+	}
+
 	for _, gaps := range stalls {
 		slices.SortFunc(gaps, func(a, b history.Event) int { return cmp.Compare(b.At, a.At) })
 	}
@@ -166,6 +170,37 @@ func beliefsOf(h *history.History) []*belief {
 	}
 
 	return all
+}
+
+// silent is how long a client that runs doesn't leave without writing something down.
+const silent = 100 * time.Millisecond
+
+// silences are the times in which a client wrote nothing down, as stalls: one that is killed
+// soon after it was stopped may not have noted that itself.
+func silences(h *history.History, client string) (found []history.Event) {
+	var signs []int64
+
+	for _, op := range h.Operations {
+		if op.Client == client {
+			signs = append(signs, op.Call, op.End)
+		}
+	}
+
+	for _, e := range h.Notes {
+		if e.Client == client {
+			signs = append(signs, e.At)
+		}
+	}
+
+	slices.Sort(signs)
+
+	for i := 1; i < len(signs); i++ {
+		if signs[i] != history.Never && signs[i]-signs[i-1] >= int64(silent) {
+			found = append(found, history.Event{From: signs[i-1], At: signs[i]})
+		}
+	}
+
+	return found
 }
 
 // lastSigns are the moments at which the clients last wrote something down.

@@ -76,6 +76,10 @@ func TestBeliefs(t *testing.T) {
 		{name: "stopped, and then killed", ops: []*history.Operation{
 			hold1, granted("c1.1", history.TryLock, 30, 31, 9), granted("c2.1", history.Lock, 60, 101, 3),
 		}, notes: []history.Event{note("coordinator", history.Killed, 300, history.Event{Detail: "c1.1"})}},
+		{name: "stopped, and killed as it went on", ops: []*history.Operation{
+			hold1, op("c1.1", history.Get, 30, 31, history.Event{}), op("c1.1", history.Get, 300, 0, history.Event{}),
+			granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{note("coordinator", history.Killed, 302, history.Event{Detail: "c1.1"})}},
 		{name: "killed while it worked", ops: []*history.Operation{
 			hold1, op("c1.1", history.Get, 98, 99, history.Event{}), granted("c2.1", history.Lock, 60, 80, 3),
 		}, notes: []history.Event{note("coordinator", history.Killed, 100, history.Event{Detail: "c1.1"})}, want: "two believe"},
@@ -144,7 +148,7 @@ func TestBeliefs(t *testing.T) {
 		}, notes: []history.Event{note("coordinator", history.Killed, 150, history.Event{Detail: "c1.1"})}},
 		{name: "a relocker that was killed when it must have renewed", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(20, 0, 2, history.Unknown), lease("c2.1", 101, 102, 4),
-			op("c1.1", history.Get, 180, 189, history.Event{}),
+			op("c1.1", history.Get, 100, 101, history.Event{}), op("c1.1", history.Get, 180, 189, history.Event{}),
 		}, notes: []history.Event{note("coordinator", history.Killed, 190, history.Event{Detail: "c1.1"})}, want: "two believe"},
 		{name: "a relocker that released what another had", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(50, 140, 2, history.OK), lease("c2.1", 101, 102, 4),
