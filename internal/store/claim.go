@@ -62,7 +62,7 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 		return g.acquire(ctx, margin)
 	case a.err != nil:
 		return Result{}, a.err
-	case len(a.rows) == 0: // not there yet
+	case len(a.rows) == 0: // not there yet, or the clock was set back
 		return g.acquire(ctx, margin)
 	case a.rows[0].granted && a.rows[0].row.Remaining() <= margin: // most of it went by in a wait for the row
 		return g.swap(ctx, State{Generation: a.rows[0].row.Generation}, margin)

@@ -316,8 +316,10 @@ SELECT {row}, NULL::text, false FROM {table} AS l
 // first and leaves the lock free, or sees the mark and notifies. The mark alone
 // needs no flush: a crash that loses it costs a poll. It locks one row, and waits
 // for it; the clock is read before the wait, which can make a lock look held that
-// has just become free, never the other way round. The last column is the mark
-// that stood there before. Six columns only.
+// has just become free. The other way round it would be only if the clock was set back
+// during the wait: it is read once more, for the row that is found then, and if it is
+// behind, the statement finds nothing. The last column is the mark that stood there
+// before. Six columns only.
 const sqlClaim = `
 UPDATE {table} AS l
    SET generation = CASE WHEN l.expires_at <= c.now THEN {next} ELSE l.generation END,
@@ -333,6 +335,7 @@ UPDATE {table} AS l
           FROM (SELECT clock_timestamp() AS now OFFSET 0) AS n
         OFFSET 0) AS c
  WHERE l.lock_id = $1
+   AND c.now <= clock_timestamp()
 RETURNING {row},
           CASE WHEN l.owner = $3 THEN {durable}
                ELSE {lazy} END,
