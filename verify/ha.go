@@ -1,18 +1,26 @@
 package main
 
 import (
+	"math/rand/v2"
+
 	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/suite"
 )
 
-// haJobs lists the faults in which one server takes over from another.
+// haJobs lists the faults in which one server takes over from another, and a mixture of one
+// with others.
 func haJobs(seed uint64) []suite.Job {
 	var jobs []suite.Job
 	for _, f := range fault.HA(suite.ServerOptions()...) {
 		jobs = append(jobs, suite.Job{Fault: f, Seed: suite.SeedOf(seed, f.Name)})
 	}
 
-	return jobs
+	const parts = 3
+
+	r := rand.New(rand.NewPCG(suite.SeedOf(seed, "failover-mixture"), 0))
+	mixture := fault.FailoverMixture(r, parts, suite.ServerOptions()...)
+
+	return append(jobs, suite.Job{Fault: mixture, Seed: r.Uint64()})
 }
 
 // haFlag is the flag with which the job is found again, and what separates it from others.

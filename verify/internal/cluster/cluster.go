@@ -231,8 +231,23 @@ func (c *Cluster) Quit(ctx context.Context) error {
 
 	wait.Wait()
 
+	c.dropIdle()
+
 	return c.recordSessions(ctx)
 }
+
+// dropIdle closes the coordinator's sessions. A fault may have ended them at the server, of
+// which the next to use them would be told.
+func (c *Cluster) dropIdle() {
+	c.Admin.SetMaxIdleConns(-1)
+
+	if c.options.Addresses == nil {
+		c.Admin.SetMaxIdleConns(mostIdle)
+	}
+}
+
+// mostIdle sessions the coordinator keeps, where they can't lead to another server.
+const mostIdle = 2
 
 // sessionsGoneWithin is how long the server may take to notice that a client has left.
 const sessionsGoneWithin = 15 * time.Second

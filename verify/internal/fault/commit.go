@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 )
@@ -11,10 +12,15 @@ import (
 // failingSQL makes a tenth of all changes of locks fail when they are to be committed, by
 // a deferred trigger: the statement was carried out then, and its rows may be with the
 // client. A conflict that is noticed late or a full disk do the same.
+//
+// It may be run again, where nobody knows whether it was carried out, and no crash undoes it.
 const failingSQL = `
-CREATE SEQUENCE audit.failures;
+BEGIN;
+SET LOCAL synchronous_commit = on;
 
-CREATE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE SEQUENCE IF NOT EXISTS audit.failures;
+
+CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF random() < 0.1 THEN
         PERFORM nextval('audit.failures'); -- which no failure takes back
@@ -24,8 +30,12 @@ BEGIN
     RETURN NULL;
 END $$;
 
+DROP TRIGGER IF EXISTS failing ON pglocker.lock_statuses;
+
 CREATE CONSTRAINT TRIGGER failing AFTER INSERT OR UPDATE ON pglocker.lock_statuses
-       DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION audit.fail()`
+       DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION audit.fail();
+
+COMMIT`
 
 // succeedingSQL ends that. To drop the trigger would mean to wait for all transactions.
 const succeedingSQL = `
@@ -35,25 +45,57 @@ BEGIN
 END $$`
 
 func failCommits(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
-	if _, err := c.Admin.ExecContext(context.WithoutCancel(ctx), failingSQL); err != nil {
-		return fmt.Errorf("fault: %w", err)
+	if err := eventually(ctx, c, failingSQL); err != nil {
+		return err
 	}
 
 	<-ctx.Done()
 
-	if _, err := c.Admin.ExecContext(context.WithoutCancel(ctx), succeedingSQL); err != nil {
-		return fmt.Errorf("fault: %w", err)
+	if err := eventually(ctx, c, succeedingSQL); err != nil {
+		return err
 	}
 
+	// What a crash undoes of the sequence isn't counted.
 	var failures int64
 
-	err := c.Admin.QueryRowContext(context.WithoutCancel(ctx),
-		`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit.failures`).Scan(&failures)
-	if err != nil {
-		return fmt.Errorf("fault: %w", err)
+	return persist(ctx, func(ctx context.Context) error {
+		err := c.Admin.QueryRowContext(ctx,
+			`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit.failures`).Scan(&failures)
+		if err != nil {
+			return err
+		}
+
+		c.Injected.Add(failures)
+
+		return nil
+	})
+}
+
+// eventually runs statements that may be run twice. The server may be down for another
+// fault's sake, and ctx may have ended.
+func eventually(ctx context.Context, c *cluster.Cluster, sql string) error {
+	return persist(ctx, func(ctx context.Context) error {
+		_, err := c.Admin.ExecContext(ctx, sql)
+
+		return err
+	})
+}
+
+// persist tries again until it is done, for as long as a server may take to be back.
+func persist(ctx context.Context, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
+	defer cancel()
+
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+
+		if ctx.Err() != nil {
+			return fmt.Errorf("fault: %w", err)
+		}
+
+		time.Sleep(10 * time.Millisecond)
 	}
-
-	c.Injected.Add(failures)
-
-	return nil
 }

@@ -31,7 +31,8 @@ type Fault struct {
 	Waits bool
 	// Least is how long it takes to show anything.
 	Least time.Duration
-	// Server: it ends or halts the server. Two of them would get in each other's way.
+	// Server: it ends, halts or changes the server as a whole. Two of them would get in each
+	// other's way.
 	Server bool
 	// Alone: it is not for mixtures.
 	Alone bool
@@ -67,64 +68,81 @@ func All() []Fault {
 		{Name: "postmaster-kill", Inject: killPostmaster, Server: true},
 		{Name: "server-immediate", Inject: restartImmediate, Server: true},
 		{Name: "server-fast", Inject: restartFast, Server: true},
-		{Name: "commit-fails", Inject: failCommits, Alone: true},
+		{Name: "commit-fails", Inject: failCommits},
 		{Name: "rows-locked", Inject: lockRows},
 		{Name: "old-transaction", Inject: oldTransaction},
 		{Name: "pool-exhausted", Inject: exhaustPools},
-		{Name: "pooler-restart", Inject: restartPooler, Pooled: true, Alone: true},
-		{Name: "clock-steps", Inject: stepClock, Clock: true, Alone: true},
-		{Name: "clock-back", Inject: setClockBack, Clock: true, Alone: true},
-		{Name: "clock-strobe", Inject: strobeClock, Clock: true, Alone: true},
-		{Name: "disk-full", Inject: fillDisk, Disk: true, Alone: true},
+		{Name: "pooler-restart", Inject: restartPooler, Pooled: true},
+		{Name: "clock-steps", Inject: stepClock, Clock: true, Server: true},
+		{Name: "clock-back", Inject: setClockBack, Clock: true, Server: true},
+		{Name: "clock-strobe", Inject: strobeClock, Clock: true, Server: true},
+		{Name: "disk-full", Inject: fillDisk, Disk: true, Server: true},
 	}
 }
 
 // Control is the pauses that show what exclusion alone is worth.
 func Control() Fault { return Fault{Name: "control", Inject: stopWriters} }
 
-// Mixture is as many of the faults at the same time, as r draws them.
+// Mixture is as many of the faults at the same time, as r draws them. One at most is done
+// to the server as a whole.
 func Mixture(r *rand.Rand, parts int) Fault {
+	return mix("mixture", draw(r, parts, func(f Fault) bool { return !f.Alone }))
+}
+
+// draw takes some of the faults that will do, in the order in which r has them.
+func draw(r *rand.Rand, parts int, will func(Fault) bool) []Fault {
 	var (
-		faults []Fault
+		drawn  []Fault
 		server bool
 		all    = All()
 	)
 
 	for _, n := range r.Perm(len(all)) {
 		f := all[n]
-		if f.Alone || f.Server && server || len(faults) == parts {
+		if !will(f) || f.Server && server || len(drawn) == parts {
 			continue
 		}
 
 		server = server || f.Server
-		faults = append(faults, f)
+		drawn = append(drawn, f)
 	}
 
-	names := make([]string, 0, parts)
+	return drawn
+}
+
+// mix makes one fault of several, which needs what they need.
+func mix(name string, faults []Fault) Fault {
+	mixed := Fault{Name: name}
+	names := make([]string, 0, len(faults))
+
 	for _, f := range faults {
 		names = append(names, f.Name)
+		mixed.Pooled = mixed.Pooled || f.Pooled
+		mixed.Clock = mixed.Clock || f.Clock
+		mixed.Disk = mixed.Disk || f.Disk
+		mixed.Server = mixed.Server || f.Server
 	}
 
-	return Fault{
-		Name: "mixture",
-		With: strings.Join(names, ", "),
-		Inject: func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
-			var (
-				wait sync.WaitGroup
-				errs = make([]error, len(faults))
-			)
+	mixed.With = strings.Join(names, ", ")
 
-			for i, f := range faults {
-				own := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+	mixed.Inject = func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+		var (
+			wait sync.WaitGroup
+			errs = make([]error, len(faults))
+		)
 
-				wait.Go(func() { errs[i] = f.Inject(ctx, c, own) })
-			}
+		for i, f := range faults {
+			own := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
 
-			wait.Wait()
+			wait.Go(func() { errs[i] = f.Inject(ctx, c, own) })
+		}
 
-			return errors.Join(errs...)
-		},
+		wait.Wait()
+
+		return errors.Join(errs...)
 	}
+
+	return mixed
 }
 
 func none(ctx context.Context, _ *cluster.Cluster, _ *rand.Rand) error {

@@ -2,7 +2,10 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"slices"
+	"sync"
 
 	"github.com/ismurov/pglocker/pgtesting"
 
@@ -51,4 +54,51 @@ func HA(options ...pgtesting.ServerOption) []Fault {
 		three("patroni-switchover", (*elected).switchOver),
 		three("patroni-pause", (*elected).pauseLeader),
 	}
+}
+
+// FailoverMixture is failovers to a synchronous standby, by one of the ways in which all
+// promises hold, and at the same time as many of the faults that need no server of their
+// own and do nothing to one, as r draws them.
+func FailoverMixture(r *rand.Rand, parts int, options ...pgtesting.ServerOption) Fault {
+	ways := slices.DeleteFunc(HA(options...), func(f Fault) bool {
+		return f.Name != "failover-sync" && f.Name != "old-primary"
+	})
+	way := ways[r.IntN(len(ways))]
+
+	others := mix("", draw(r, parts, func(f Fault) bool { return !f.Alone && !f.Server && !f.Pooled }))
+
+	return Fault{
+		Name: "failover-mixture", With: way.Name + ", " + others.With, Server: true, Alone: true,
+		Setup: func(ctx context.Context, clients int) (Setup, error) {
+			setup, err := way.Setup(ctx, clients)
+			if err != nil {
+				return nil, err
+			}
+
+			return troubled{setup, others}, nil
+		},
+	}
+}
+
+// troubled is a set-up to which something else is done, too.
+type troubled struct {
+	Setup
+	others Fault
+}
+
+// Inject implements [Setup].
+func (t troubled) Inject(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	var (
+		wait sync.WaitGroup
+		err  error
+		own  = rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+	)
+
+	wait.Go(func() { err = t.others.Inject(ctx, c, own) })
+
+	failed := t.Setup.Inject(ctx, c, r)
+
+	wait.Wait()
+
+	return errors.Join(failed, err)
 }
