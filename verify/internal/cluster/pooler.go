@@ -28,7 +28,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 12
 max_client_conn = 1000
-server_login_retry = 1
+server_login_retry = 0.1
 ignore_startup_parameters = extra_float_digits
 `
 

@@ -30,19 +30,27 @@ BEGIN
     RETURN NULL;
 END $$;
 
-DROP TRIGGER IF EXISTS failing ON pglocker.lock_statuses;
-
-CREATE CONSTRAINT TRIGGER failing AFTER INSERT OR UPDATE ON pglocker.lock_statuses
-       DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION audit.fail();
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'failing') THEN
+        CREATE CONSTRAINT TRIGGER failing AFTER INSERT OR UPDATE ON pglocker.lock_statuses
+               DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION audit.fail();
+    END IF;
+END $$;
 
 COMMIT`
 
 // succeedingSQL ends that. To drop the trigger would mean to wait for all transactions.
 const succeedingSQL = `
+BEGIN;
+SET LOCAL synchronous_commit = on;
+
 CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RETURN NULL;
-END $$`
+END $$;
+
+COMMIT`
 
 func failCommits(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
 	if err := eventually(ctx, c, failingSQL); err != nil {
@@ -55,7 +63,7 @@ func failCommits(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
 		return err
 	}
 
-	// What a crash undoes of the sequence isn't counted.
+	// After a crash it may be some too many.
 	var failures int64
 
 	return persist(ctx, func(ctx context.Context) error {
@@ -81,9 +89,13 @@ func eventually(ctx context.Context, c *cluster.Cluster, sql string) error {
 	})
 }
 
-// persist tries again until it is done, for as long as a server may take to be back.
+// patience is how long the coordinator waits for a server that another fault has taken
+// away, or for the next that leads.
+const patience = 30 * time.Second
+
+// persist tries again until it is done, also after ctx has ended.
 func persist(ctx context.Context, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 
 	for {

@@ -186,13 +186,16 @@ func (f *failover) leaveRunning(ctx context.Context, c *cluster.Cluster, r *rand
 	moved := f.routes[:1:1]
 	var (
 		left  []*route.Route
-		names []string
+		names []string // of those who may be granted what is lost
 	)
 
 	for i, n := range r.Perm(len(f.routes) - 1) {
 		if way := f.routes[n+1]; i%2 == 0 {
 			left = append(left, way)
-			names = append(names, c.Clients[n].Name())
+
+			if !f.pair.Synchronous {
+				names = append(names, c.Clients[n].Name())
+			}
 		} else {
 			moved = append(moved, way)
 		}
@@ -216,9 +219,7 @@ func (f *failover) leaveRunning(ctx context.Context, c *cluster.Cluster, r *rand
 	f.note(c, received)
 
 	for _, name := range names {
-		if !f.pair.Synchronous {
-			c.Notes.Note(history.Event{Kind: history.OldPrimary, Detail: name, From: received})
-		}
+		c.Notes.Note(history.Event{Kind: history.OldPrimary, Detail: name, From: received})
 	}
 
 	return old.Kill()

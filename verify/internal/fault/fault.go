@@ -34,6 +34,9 @@ type Fault struct {
 	// Server: it ends, halts or changes the server as a whole. Two of them would get in each
 	// other's way.
 	Server bool
+	// Cancels: it cancels what waits for a standby, which the server then acknowledges
+	// without it (G4).
+	Cancels bool
 	// Alone: it is not for mixtures.
 	Alone bool
 	// Setup makes the servers for that many clients, where it needs several, and brings
@@ -61,7 +64,7 @@ func All() []Fault {
 		{Name: "net-cut", Inject: network(cut)},
 		{Name: "net-one-way", Inject: network(oneWay)},
 		{Name: "backend-terminate", Inject: sessions("pg_terminate_backend")},
-		{Name: "backend-cancel", Inject: sessions("pg_cancel_backend")},
+		{Name: "backend-cancel", Inject: sessions("pg_cancel_backend"), Cancels: true},
 		{Name: "backend-kill", Inject: killBackends, Server: true},
 		{Name: "server-stop", Inject: freezeServer, Server: true},
 		{Name: "server-kill", Inject: killServer, Server: true},

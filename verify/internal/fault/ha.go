@@ -57,15 +57,15 @@ func HA(options ...pgtesting.ServerOption) []Fault {
 }
 
 // FailoverMixture is failovers to a synchronous standby, by one of the ways in which all
-// promises hold, and at the same time as many of the faults that need no server of their
-// own and do nothing to one, as r draws them.
+// promises hold, and at the same time as many of the faults that end, halt or change no
+// server, as r draws them.
 func FailoverMixture(r *rand.Rand, parts int, options ...pgtesting.ServerOption) Fault {
 	ways := slices.DeleteFunc(HA(options...), func(f Fault) bool {
 		return f.Name != "failover-sync" && f.Name != "old-primary"
 	})
 	way := ways[r.IntN(len(ways))]
 
-	others := mix("", draw(r, parts, func(f Fault) bool { return !f.Alone && !f.Server && !f.Pooled }))
+	others := mix("", draw(r, parts, func(f Fault) bool { return !f.Alone && !f.Server && !f.Pooled && !f.Cancels }))
 
 	return Fault{
 		Name: "failover-mixture", With: way.Name + ", " + others.With, Server: true, Alone: true,

@@ -98,10 +98,6 @@ func TestFailoverMixture(t *testing.T) {
 			t.Errorf("seed %d: %s, and then %s", seed, mixture.With, again)
 		}
 
-		if mixture.Setup == nil || mixture.Loses {
-			t.Errorf("seed %d: %+v", seed, mixture)
-		}
-
 		names := strings.Split(mixture.With, ", ")
 		if way := byName[names[0]]; way.Setup == nil || way.Loses {
 			t.Errorf("seed %d: %s doesn't begin with a failover that loses nothing", seed, mixture.With)
@@ -109,7 +105,7 @@ func TestFailoverMixture(t *testing.T) {
 
 		for _, name := range names[1:] {
 			f, ok := byName[name]
-			if !ok || f.Alone || f.Server || f.Pooled || f.Clock || f.Disk || f.Setup != nil {
+			if !ok || f.Alone || f.Server || f.Pooled || f.Clock || f.Disk || f.Setup != nil || f.Name == "backend-cancel" {
 				t.Errorf("seed %d: %s can't be mixed with a failover", seed, name)
 			}
 		}

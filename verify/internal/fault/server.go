@@ -187,20 +187,5 @@ func killBackend(ctx context.Context, c *cluster.Cluster) error {
 		return fmt.Errorf("fault: the server didn't notice the end of %d: %w", pid, err)
 	}
 
-	return awaitServer(ctx, c)
-}
-
-// awaitServer waits until the server answers.
-func awaitServer(ctx context.Context, c *cluster.Cluster) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recoverWithin)
-	defer cancel()
-
-	for {
-		err := c.Admin.PingContext(ctx)
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-
-		time.Sleep(10 * time.Millisecond)
-	}
+	return persist(ctx, c.Admin.PingContext)
 }

@@ -60,9 +60,15 @@ func oldTransaction(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error
 	for rest(ctx, 0) {
 		inTransaction(ctx, c, sql.LevelRepeatableRead, func(tx *sql.Tx) {
 			_, err := tx.ExecContext(ctx, `SELECT count(*) FROM pglocker.lock_statuses`)
-			if err == nil {
-				c.Injected.Add(1)
-				<-ctx.Done()
+			if err != nil {
+				return
+			}
+
+			c.Injected.Add(1)
+
+			// Another one begins where a crash or a failover has ended it.
+			for err == nil && rest(ctx, 50*time.Millisecond) {
+				_, err = tx.ExecContext(ctx, `SELECT`)
 			}
 		})
 	}

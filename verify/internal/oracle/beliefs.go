@@ -120,6 +120,14 @@ func beliefsOf(h *history.History) []*belief {
 		}
 	}
 
+	for client := range killed {
+		stalls[client] = append(stalls[client], silences(h, client)...)
+	}
+
+	for _, gaps := range stalls {
+		slices.SortFunc(gaps, func(a, b history.Event) int { return cmp.Compare(b.At, a.At) })
+	}
+
 	for _, op := range h.Operations {
 		t := tenure{op.Client, op.Lock, op.Generation}
 
@@ -137,15 +145,11 @@ func beliefsOf(h *history.History) []*belief {
 			stopped = min(stopped, at)
 		}
 
+		for _, stall := range stalls[op.Client] { // in which nothing was renewed, and nothing given up
+			stopped -= max(0, min(stall.At, stopped)-max(stall.From, op.Call))
+		}
+
 		b.end, b.why = b.endBy(op, stopped)
-	}
-
-	for client := range killed {
-		stalls[client] = append(stalls[client], silences(h, client)...)
-	}
-
-	for _, gaps := range stalls {
-		slices.SortFunc(gaps, func(a, b history.Event) int { return cmp.Compare(b.At, a.At) })
 	}
 
 	alive := lastSigns(h)
@@ -230,7 +234,8 @@ func (b *belief) until(at int64, why string) {
 }
 
 // endBy is when the belief ends if its holder made this request. stopped is when what the
-// request had begun was over, or was told to end.
+// request had begun was over, or was told to end, but for the time in which its client
+// didn't run.
 func (b *belief) endBy(op *history.Operation, stopped int64) (end int64, why string) {
 	switch op.Kind {
 	case history.Unlock, history.Leave, history.Release:

@@ -143,6 +143,12 @@ func TestBeliefs(t *testing.T) {
 		{name: "a relocker that was told to stop when it must have renewed", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(20, 400, 2, history.Unknown), lease("c2.1", 101, 102, 4),
 		}, notes: []history.Event{lost("c1.1", 190, 2)}, want: "two believe"},
+		{name: "a relocker that was stopped, and never renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(2, 300, 2, history.OutcomeLost), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{stall("c1.1", 110, 290)}},
+		{name: "a relocker that was stopped when it must have renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(2, 400, 2, history.OutcomeLost), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{stall("c1.1", 160, 340)}, want: "two believe"},
 		{name: "a relocker that was killed before it renewed", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(20, 0, 2, history.Unknown), lease("c2.1", 101, 102, 4),
 		}, notes: []history.Event{note("coordinator", history.Killed, 150, history.Event{Detail: "c1.1"})}},

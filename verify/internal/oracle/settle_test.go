@@ -158,6 +158,14 @@ func TestSettle(t *testing.T) {
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}, change{"c1.1", 25, freeSince(25, 4)}), grant1,
 			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
 		), ""},
+		{"a refresh whose reply was lost, and whose lease the clock ended before it asked again", clocked(audited(
+			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
+			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
+		), set(21, 22, 150)), ""},
+		{"a refresh that was made, and refused before the clock ended its lease", clocked(audited(
+			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
+			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
+		), set(27, 28, 150)), "every request was refused"},
 		{"a refresh that was made, and refused while it lasted", audited(
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}, change{"c1.1", 55, freeSince(55, 4)}), grant1,
 			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),

@@ -102,10 +102,16 @@ func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 }
 
 // wasOver reports whether a refresh that was answered with "wrong generation" may have made
-// this grant all the same: the reply was lost, and when it asked again the grant was over.
+// this grant all the same: the reply was lost, and when it asked again the grant was over,
+// by its own end or because the lock had been granted since.
 func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*audit.Transition) bool {
-	return op.Kind == history.Refresh && op.Outcome == history.OutcomeLost && op.Generation == t.Old.Generation &&
-		slices.ContainsFunc(later, func(next *audit.Transition) bool {
-			return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
-		})
+	if op.Kind != history.Refresh || op.Outcome != history.OutcomeLost || op.Generation != t.Old.Generation {
+		return false
+	}
+
+	_, latest := s.run.shown(op.Call, op.End)
+
+	return t.New.Expires <= latest || slices.ContainsFunc(later, func(next *audit.Transition) bool {
+		return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
+	})
 }
