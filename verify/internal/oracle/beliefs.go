@@ -50,8 +50,7 @@ func compareBeliefs(run *Run) (violations []Violation, explained Overlaps) {
 			open = slices.DeleteFunc(open, func(other *belief) bool { return other.end <= b.start })
 
 			for _, other := range open {
-				// Of what was set ahead before, the last renewal knew.
-				if run.setAhead(max(other.grant.Call, b.start-other.grant.TTL-int64(clockLag)), b.start) {
+				if run.overtaken(other, b) {
 					continue
 				}
 
@@ -75,6 +74,17 @@ func compareBeliefs(run *Run) (violations []Violation, explained Overlaps) {
 	}
 
 	return violations, explained
+}
+
+// overtaken reports whether the later of two grants may have been made because the
+// database's clock was set ahead. Of what was set ahead before, the last renewal of the
+// earlier one knew. Which is the earlier, the tokens say: its holder may be told of it last.
+func (r *Run) overtaken(a, b *belief) bool {
+	if a.grant.Token > b.grant.Token {
+		a, b = b, a
+	}
+
+	return r.setAhead(max(a.grant.Call, b.start-a.grant.TTL-int64(clockLag)), b.start)
 }
 
 // tenure is what beliefs, and all that ends them, go by.

@@ -131,6 +131,12 @@ func TestBeliefs(t *testing.T) {
 		{name: "the clock was set ahead afterwards", ops: []*history.Operation{
 			hold1, granted("c2.1", history.Lock, 60, 80, 3),
 		}, notes: []history.Event{set(82, 83, 200)}, want: "two believe"},
+		{name: "the clock was set ahead before the reply to the earlier grant", ops: []*history.Operation{
+			granted("c1.1", history.Lock, 0, 90, 2), granted("c2.1", history.Lock, 75, 80, 3),
+		}, notes: []history.Event{set(20, 21, 200)}},
+		{name: "the clock was set ahead only before the reply to the earlier grant", ops: []*history.Operation{
+			granted("c1.1", history.Lock, 0, 190, 2), granted("c2.1", history.Lock, 60, 80, 3),
+		}, notes: []history.Event{set(182, 183, 200)}, want: "two believe"},
 		{name: "the clock was set back meanwhile", ops: []*history.Operation{
 			hold1, granted("c2.1", history.Lock, 60, 80, 3),
 		}, notes: []history.Event{set(50, 51, -200)}, want: "two believe"},
