@@ -42,7 +42,8 @@ func newSkewed(t *testing.T, driver string) (s *store.Store, db *sql.DB, set fun
 }
 
 // TestClockSetBackInAWait: who waits for a row while the clock is set back doesn't take
-// the lock from whom it was granted to since, by the clock that is valid now.
+// the lock from whoever was granted it meanwhile, and whose lease runs by the clock as it
+// is now.
 func TestClockSetBackInAWait(t *testing.T) {
 	t.Parallel()
 

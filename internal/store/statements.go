@@ -315,11 +315,13 @@ SELECT {row}, NULL::text, false FROM {table} AS l
 // row's lock makes the choice atomic against a release, which so either comes
 // first and leaves the lock free, or sees the mark and notifies. The mark alone
 // needs no flush: a crash that loses it costs a poll. It locks one row, and waits
-// for it; the clock is read before the wait, which can make a lock look held that
-// has just become free. The other way round it would be only if the clock was set back
-// during the wait: it is read once more, for the row that is found then, and if it is
-// behind, the statement finds nothing. The last column is the mark that stood there
-// before. Six columns only.
+// for it. The clock is read before the wait, and only once (OFFSET 0), so a lock may look
+// held that has just become free. If another was granted it meanwhile, after the clock was
+// set back, it could look free though it is held: so the clock is read again when
+// PostgreSQL checks the row that it finds changed (EvalPlanQual), and if it is behind the
+// first reading, nothing is found. A row that was only locked, or whose change was rolled
+// back, isn't checked again and needn't be: nobody was granted it. The last column is the
+// mark that stood there before. Six columns only.
 const sqlClaim = `
 UPDATE {table} AS l
    SET generation = CASE WHEN l.expires_at <= c.now THEN {next} ELSE l.generation END,
