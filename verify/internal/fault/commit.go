@@ -63,7 +63,7 @@ func failCommits(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
 		return err
 	}
 
-	// After a crash it may be some too many.
+	// After a crash it may be some too many: a sequence is logged 32 numbers ahead.
 	var failures int64
 
 	return persist(ctx, func(ctx context.Context) error {

@@ -84,7 +84,7 @@ func (r *Run) overtaken(a, b *belief) bool {
 		a, b = b, a
 	}
 
-	return r.setAhead(max(a.grant.Call, b.start-a.grant.TTL-int64(clockLag)), b.start)
+	return r.setAhead(max(a.grant.Call, max(a.start, b.start)-a.grant.TTL-int64(clockLag)), b.start)
 }
 
 // tenure is what beliefs, and all that ends them, go by.
@@ -155,11 +155,7 @@ func beliefsOf(h *history.History) []*belief {
 			stopped = min(stopped, at)
 		}
 
-		for _, stall := range stalls[op.Client] { // in which nothing was renewed, and nothing given up
-			stopped -= max(0, min(stall.At, stopped)-max(stall.From, op.Call))
-		}
-
-		b.end, b.why = b.endBy(op, stopped)
+		b.end, b.why = b.endBy(op, stopped > givesUp(op, stalls[op.Client])+int64(awakeWithin))
 	}
 
 	alive := lastSigns(h)
@@ -243,10 +239,27 @@ func (b *belief) until(at int64, why string) {
 	}
 }
 
-// endBy is when the belief ends if its holder made this request. stopped is when what the
-// request had begun was over, or was told to end, but for the time in which its client
-// didn't run.
-func (b *belief) endBy(op *history.Operation, stopped int64) (end int64, why string) {
+// givesUp is when a relocker has given up that didn't renew: after a TTL, or when its client
+// then runs again. stalls are the client's, the last one first.
+func givesUp(op *history.Operation, stalls []history.Event) int64 {
+	at := op.Call + int64(op.TTL)
+
+	for _, stall := range slices.Backward(stalls) {
+		switch {
+		case stall.At <= op.Call:
+		case stall.From <= op.Call+int64(awakeWithin): // it may not have looked at its clock before
+			at = max(at, stall.At+int64(op.TTL))
+		case stall.From <= at+int64(awakeWithin):
+			at = max(at, stall.At)
+		}
+	}
+
+	return at
+}
+
+// endBy is when the belief ends if its holder made this request. renewed: what the request
+// had begun went on for longer than a lease does that isn't renewed.
+func (b *belief) endBy(op *history.Operation, renewed bool) (end int64, why string) {
 	switch op.Kind {
 	case history.Unlock, history.Leave, history.Release:
 		b.until(op.Call, string(op.Kind))
@@ -258,7 +271,7 @@ func (b *belief) endBy(op *history.Operation, stopped int64) (end int64, why str
 		// It keeps the lease, which so doesn't end by the caller's own count, unless it never
 		// renewed it. Of that it says nothing; but then it would have given up after a TTL. A
 		// release that was acknowledged says that nobody else had the lock before.
-		if op.Outcome == history.OK || stopped-op.Call > op.TTL+int64(awakeWithin) {
+		if op.Outcome == history.OK || renewed {
 			return op.End, "relocker ended"
 		}
 

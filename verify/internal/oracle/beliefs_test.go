@@ -155,6 +155,18 @@ func TestBeliefs(t *testing.T) {
 		{name: "a relocker that was stopped when it must have renewed", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(2, 400, 2, history.OutcomeLost), lease("c2.1", 101, 102, 4),
 		}, notes: []history.Event{stall("c1.1", 160, 340)}, want: "two believe"},
+		{name: "a relocker that was stopped within the first lease, and must have renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(2, 180, 2, history.OutcomeLost), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{stall("c1.1", 55, 95)}, want: "two believe"},
+		{name: "a relocker that was stopped as it began, and never renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(2, 180, 2, history.OutcomeLost), lease("c2.1", 101, 102, 4),
+		}, notes: []history.Event{stall("c1.1", 5, 75)}},
+		{name: "a relocker whose client was stopped once, and killed when it must have renewed", ops: []*history.Operation{
+			lease("c1.1", 0, 1, 2), relocked(2, 0, 2, history.Unknown), lease("c2.1", 101, 102, 4),
+			op("c1.1", history.Get, 99, 100, history.Event{}), op("c1.1", history.Get, 290, 370, history.Event{}),
+		}, notes: []history.Event{
+			stall("c1.1", 110, 290), note("coordinator", history.Killed, 420, history.Event{Detail: "c1.1"}),
+		}, want: "two believe"},
 		{name: "a relocker that was killed before it renewed", ops: []*history.Operation{
 			lease("c1.1", 0, 1, 2), relocked(20, 0, 2, history.Unknown), lease("c2.1", 101, 102, 4),
 		}, notes: []history.Event{note("coordinator", history.Killed, 150, history.Event{Detail: "c1.1"})}},

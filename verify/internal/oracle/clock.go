@@ -80,6 +80,24 @@ func (r *Run) shown(from, to int64) (earliest, latest int64) {
 	return r.dbTime(from) + least - clockError, r.dbTime(to) + most + clockError
 }
 
+// shownSince is the latest time that the database's clock may have shown before the request
+// was answered, and after it had shown the given one during the request.
+func (r *Run) shownSince(dbTime int64, op *history.Operation) int64 {
+	latest := dbTime
+
+	for _, s := range r.settingsIn(op.Call, op.End) {
+		at := (dbTime-s.ahead)*1000 - r.WallOffset
+		if at < op.Call-clockError*1000 || at < s.from || at > min(op.End+clockError*1000, s.to) {
+			continue
+		}
+
+		_, shown := r.shown(min(at, op.End), op.End)
+		latest = max(latest, shown)
+	}
+
+	return latest
+}
+
 // moments are the first and the last moment at which the database's clock may have shown a
 // time.
 func (r *Run) moments(dbTime int64) (first, last int64) {

@@ -166,6 +166,10 @@ func TestSettle(t *testing.T) {
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
 			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
 		), set(27, 28, 150)), "every request was refused"},
+		{"a refresh that was made after the clock was set back, and refused while it lasted", clocked(audited(
+			chain(first, change{"c1.1", 90 - 150, heldFrom("c1.1", 90-150, 3)}), grant1,
+			op("c1.1", history.Refresh, 12, 100, history.Event{Outcome: history.OutcomeLost, Generation: 2}),
+		), set(20, 21, -150)), "every request was refused"},
 		{"a refresh that was made, and refused while it lasted", audited(
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}, change{"c1.1", 55, freeSince(55, 4)}), grant1,
 			op("c1.1", history.Refresh, 19, 26, history.Event{Outcome: history.OutcomeLost, Generation: 2}),

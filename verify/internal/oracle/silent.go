@@ -103,15 +103,13 @@ func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 
 // wasOver reports whether a refresh that was answered with "wrong generation" may have made
 // this grant all the same: the reply was lost, and when it asked again the grant was over,
-// by its own end or because the lock had been granted since.
+// by its own end or because the lock had been freed or granted since.
 func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*audit.Transition) bool {
 	if op.Kind != history.Refresh || op.Outcome != history.OutcomeLost || op.Generation != t.Old.Generation {
 		return false
 	}
 
-	_, latest := s.run.shown(op.Call, op.End)
-
-	return t.New.Expires <= latest || slices.ContainsFunc(later, func(next *audit.Transition) bool {
+	return t.New.Expires <= s.run.shownSince(t.At, op) || slices.ContainsFunc(later, func(next *audit.Transition) bool {
 		return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
 	})
 }
