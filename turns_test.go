@@ -193,6 +193,76 @@ func TestReleaseWakes(t *testing.T) {
 	}
 }
 
+// TestReleaseWakesBesidePolling: a process that polls, and comes to wait for the same lock,
+// doesn't keep a release from notifying one that listens.
+func TestReleaseWakesBesidePolling(t *testing.T) {
+	t.Parallel()
+
+	var (
+		ctx    = t.Context()
+		url    = newDatabase(t)
+		holder = newLocker(t, "pgx", url)
+		direct = contract.Open(t, "pgx", url)
+		e      = newEar(t, url)
+		locks  = make(chan *pglocker.Lock, 2)
+	)
+
+	lock, err := holder.TryLock(ctx, "a", time.Minute)
+	must(t, err)
+
+	waits := func(driver string) {
+		l := newLocker(t, driver, url)
+
+		go func() {
+			lock, err := l.Lock(ctx, "a", time.Minute)
+			if err != nil {
+				t.Error(err)
+			}
+
+			locks <- lock
+		}()
+	}
+	mark := func() (until string, notifies bool) {
+		until = contract.Query[string](t, direct, `SELECT coalesce(contended_until::text, '') FROM pglocker.lock_statuses`)
+		notifies = contract.Query[bool](t, direct, `SELECT coalesce(contended_until > clock_timestamp() + interval '5 s', false)
+			FROM pglocker.lock_statuses`)
+
+		return until, notifies
+	}
+
+	waits("pgx")
+
+	var listening string
+
+	contract.Await(t, "one asks to be notified", func() (notifies bool) {
+		listening, notifies = mark()
+
+		return notifies
+	})
+
+	waits("postgres") // lib/pq
+
+	contract.Await(t, "the other leaves its mark", func() bool {
+		until, _ := mark()
+
+		return until != listening
+	})
+
+	if until, notifies := mark(); !notifies {
+		t.Errorf("after the mark of who polls, a release notifies until %s, and before until %s", until, listening)
+	}
+
+	must(t, lock.Unlock(ctx))
+
+	if got := e.heard(t); len(got) == 0 {
+		t.Error("the release notified nobody")
+	}
+
+	for range 2 {
+		must(t, contract.Receive(t, "one who waited has the lock", locks).Unlock(ctx))
+	}
+}
+
 // TestLooksAgainWithoutAMark: who has looked, and left no mark with that, isn't told of a
 // release, and so looks again soon.
 func TestLooksAgainWithoutAMark(t *testing.T) {

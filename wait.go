@@ -16,7 +16,7 @@ const (
 	// markEvery how often it is renewed.
 	// Who can't listen marks no time in which a release would notify, only that it
 	// is there: the others must know that they are not alone.
-	markFor     = 10 * time.Second
+	markFor     = store.LongestMark
 	markPolling = time.Microsecond
 	markEvery   = 4 * time.Second
 

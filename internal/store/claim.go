@@ -11,7 +11,9 @@ import (
 // mark knows it again, also where the reply to its statement was lost or is still on
 // its way.
 type Mark struct {
-	// For is how long the mark stands. Zero leaves none.
+	// For is how long the mark stands, [LongestMark] at most. Zero leaves none. Where
+	// another stands for longer, the mark stands as long as that one, or up to a
+	// [MarkModulus] longer.
 	For time.Duration
 	// Signature is below [MarkModulus].
 	Signature int64
@@ -20,6 +22,9 @@ type Mark struct {
 // MarkModulus is in microseconds. A mark stands for so much less than was asked for,
 // at most.
 const MarkModulus = 1 << 20
+
+// LongestMark is how long a mark stands at most, but for a [MarkModulus].
+const LongestMark = 10 * time.Second
 
 // SignatureOf is the signature of a mark.
 func SignatureOf(mark time.Time) int64 { return mark.UnixMicro() % MarkModulus }

@@ -157,8 +157,8 @@ func FuzzIntervalsOnTheServer(f *testing.F) {
 	})
 }
 
-// FuzzMarksOnTheServer: a mark carries its signature, whatever the moment, and stands for
-// at most a modulus less than was asked for.
+// FuzzMarksOnTheServer: a mark carries its signature, whatever the moment, and where no other
+// stands, it does for at most a modulus less than was asked for.
 func FuzzMarksOnTheServer(f *testing.F) {
 	for _, signature := range []int64{0, 1, store.MarkModulus / 2, store.MarkModulus - 1} {
 		f.Add(signature, int64(1))
@@ -180,6 +180,8 @@ func FuzzMarksOnTheServer(f *testing.F) {
 			For:       time.Duration(max(us%int64(time.Hour/time.Microsecond), 1)) * time.Microsecond,
 			Signature: ((signature % store.MarkModulus) + store.MarkModulus) % store.MarkModulus,
 		}
+		contract.Exec(t, db, "UPDATE "+table.String()+" SET contended_until = NULL")
+
 		before := contract.Query[time.Time](t, db, "SELECT clock_timestamp()")
 
 		res, err := s.Claim(t.Context(), "a", "waiter", time.Hour, 0, mark)

@@ -184,12 +184,18 @@ func render(table Table, full, floor bool, idKind string) statements {
 		lazy = sqlLazy
 	}
 
+	modulus := strconv.FormatInt(MarkModulus, 10)
+	ahead := strings.NewReplacer(
+		"{modulus}", modulus, "{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
+	)
+
 	fragments := []string{
 		"{table}", table.String(),
 		"{row}", row.Replace(rowColumns),
 		"{durable}", sqlDurable,
 		"{lazy}", lazy,
-		"{modulus}", strconv.FormatInt(MarkModulus, 10),
+		"{modulus}", modulus,
+		"{ahead}", ahead.Replace(sqlAhead),
 		"{notify}", notify,
 	}
 

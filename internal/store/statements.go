@@ -311,7 +311,7 @@ SELECT {row}, NULL::text, false FROM {table} AS l
 
 // sqlClaim is for who waits: free -> held by $3 for $2 microseconds, or else held
 // -> held, with the mark that somebody waits for $4 microseconds from now, or up to MarkModulus fewer: the mark
-// is signed, see Mark. The
+// is signed, see Mark, and doesn't shorten one that stands for longer, see sqlAhead. The
 // row's lock makes the choice atomic against a release, which so either comes
 // first and leaves the lock free, or sees the mark and notifies. The mark alone
 // needs no flush: a crash that loses it costs a poll. It locks one row, and waits
@@ -330,7 +330,7 @@ UPDATE {table} AS l
        owner = CASE WHEN l.expires_at <= c.now THEN $3 ELSE l.owner END,
        acquired_at = CASE WHEN l.expires_at <= c.now THEN c.now ELSE l.acquired_at END,
        contended_until = CASE WHEN l.expires_at <= c.now THEN l.contended_until
-                              ELSE c.now + ($4::bigint - mod(c.us + $4::bigint - $5::bigint, {modulus}))
+                              ELSE c.now + ({ahead} - mod(c.us + {ahead} - $5::bigint, {modulus}))
                                    * interval '1 microsecond' END
   FROM (SELECT n.now, (extract(epoch FROM n.now) * 1000000)::bigint AS us,
                (SELECT s.contended_until FROM {table} AS s WHERE s.lock_id = $1) AS mark
@@ -343,6 +343,14 @@ RETURNING {row},
                ELSE {lazy} END,
           l.owner IS NOT DISTINCT FROM $3,
           c.mark`
+
+// sqlAhead is how many microseconds from now a claim's mark stands, before it is signed. Who
+// polls marks no time in which a release would notify. It must not end the mark of somebody who
+// listens: then it takes its end, or up to a {modulus} later, for the signature. (Where many
+// poll, such a mark may stand after the one who listened has left: that costs notifications.)
+const sqlAhead = `CASE WHEN l.contended_until > c.now + $4::bigint * interval '1 microsecond'
+                                                   THEN least((extract(epoch FROM l.contended_until - c.now) * 1000000)::bigint, {longest}) + {modulus} - 1
+                                                   ELSE $4::bigint END`
 
 // sqlRenew: held by generation -> held for longer, for all of the arrays $1 (ids), $2
 // (generations) and $3 (microseconds). Only the expiry moves, only to later, and a
