@@ -176,11 +176,6 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 			return store.Result{}, w.leave(err)
 		}
 
-		// A release isn't heard of where this look should have left a mark and didn't.
-		if heard {
-			heard = !l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery), heard)
-		}
-
 		look.Reset(w.next(res, err, heard))
 	}
 }
