@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -132,6 +134,21 @@ func TestOneStatementPerWaitingProcess(t *testing.T) {
 	contract.Await(t, "every process listens", func() bool {
 		return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
 			WHERE pid <> pg_backend_pid() AND query LIKE 'LISTEN%'`) == processes
+	})
+
+	// Who hasn't heard a notification yet polls, at least every 400 ms.
+	sent, since, listens := make(map[int]int64), make(map[int]time.Time), make(map[int]bool)
+
+	contract.Await(t, "nobody polls any more", func() bool {
+		for i, c := range waiting {
+			if now := c.statements.Load(); now != sent[i] || since[i].IsZero() {
+				sent[i], since[i] = now, time.Now()
+			}
+
+			listens[i] = listens[i] || time.Since(since[i]) > time.Second
+		}
+
+		return !slices.Contains(slices.Collect(maps.Values(listens)), false)
 	})
 
 	asked := make(map[int]int64) // since the first counted round
