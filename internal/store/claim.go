@@ -34,7 +34,7 @@ func SignatureOf(mark time.Time) int64 { return mark.UnixMicro() % MarkModulus }
 // waits, so that the release notifies. A mark for no time, and
 // a table without that column, leave none, and a failed attempt then costs no
 // write. Nor does an attempt leave one that didn't find the lock at first, or whose
-// outcome had to be settled: Result.Marked says so.
+// outcome had to be settled. Result.Marked is set only where the mark stands for sure.
 //
 // The result of a failed attempt may show a row that is free: the lock was taken
 // by another at the same moment, or freed a moment after. owner must be of this
