@@ -263,6 +263,77 @@ func TestReleaseWakesBesidePolling(t *testing.T) {
 	}
 }
 
+// TestLooksAgainWithoutAMark: a release isn't heard of by a waiter whose look should have
+// left a mark and left none, so it looks again soon.
+func TestLooksAgainWithoutAMark(t *testing.T) {
+	t.Parallel()
+
+	var (
+		ctx, cancel = context.WithCancel(t.Context())
+		url         = newDatabase(t)
+		waiter      = newLocker(t, "pgx", url)
+		direct      = contract.Open(t, "pgx", url)
+		done        = make(chan error, 2)
+	)
+
+	defer cancel()
+
+	// The first statement that would change the row "unmarked" finds nothing, as one does
+	// in whose wait for the row the clock was set back.
+	for _, text := range []string{
+		`INSERT INTO pglocker.lock_statuses (lock_id, generation, expires_at, owner, acquired_at)
+		 SELECT id, 2, clock_timestamp() + interval '1 minute', 'other', clock_timestamp() FROM unnest(ARRAY['marked', 'unmarked']) AS id`,
+		`CREATE SEQUENCE looks`,
+		`CREATE FUNCTION finds_nothing() RETURNS trigger LANGUAGE plpgsql AS $$
+		 BEGIN
+		     RETURN CASE WHEN nextval('looks') > 1 THEN NEW END;
+		 END $$`,
+		`CREATE TRIGGER finds_nothing BEFORE UPDATE ON pglocker.lock_statuses FOR EACH ROW
+		 WHEN (OLD.lock_id = 'unmarked') EXECUTE FUNCTION finds_nothing()`,
+	} {
+		contract.Exec(t, direct, text)
+	}
+
+	waits := func(id string) {
+		_, err := waiter.Lock(ctx, id, time.Minute)
+		done <- err
+	}
+	notifies := func(id string) func() bool {
+		return func() bool {
+			return contract.Query[bool](t, direct, `SELECT coalesce(contended_until > clock_timestamp() + interval '5 s', false)
+				FROM pglocker.lock_statuses WHERE lock_id = $1`, id)
+		}
+	}
+
+	go waits("marked")
+
+	// From then on the waiter knows that it hears notifications, and doesn't poll.
+	contract.Await(t, "notifications are heard", notifies("marked"))
+
+	go waits("unmarked")
+
+	contract.Await(t, "it has looked", func() bool {
+		return contract.Query[bool](t, direct, `SELECT is_called FROM looks`)
+	})
+
+	began := time.Now()
+
+	contract.Await(t, "it has looked again", notifies("unmarked"))
+
+	// Who counts on being told looks again after two seconds at the earliest.
+	if took := time.Since(began); took > 1900*time.Millisecond {
+		t.Errorf("it looked again after %s", took)
+	}
+
+	cancel()
+
+	for range 2 {
+		if err := contract.Receive(t, "who waited returns", done); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+}
+
 // TestWithWaitIsBounded: the time of WithWait is over when it is over, also for a
 // request that hangs on a row that a stranger has locked.
 func TestWithWaitIsBounded(t *testing.T) {

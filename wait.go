@@ -164,8 +164,9 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 		// Whether a release will be heard is asked before the look: what is released
 		// after that look is then heard.
 		heard := l.listener.Proven()
+		stale := time.Now().Add(-markEvery)
 
-		res, answered, err := w.ask(ctx, heard)
+		res, answered, err := w.ask(ctx, heard, stale)
 
 		switch {
 		case !answered:
@@ -176,19 +177,24 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 			return store.Result{}, w.leave(err)
 		}
 
+		// Where this look should have left a mark and may have left none, no release
+		// will be heard of.
+		heard = heard && !l.queue.MarkDue(w.lockID, stale, heard)
+
 		look.Reset(w.next(res, err, heard))
 	}
 }
 
 // ask asks the database once. The request is the Locker's, not the caller's: if
 // ctx ends while it is under way, it goes on for a moment so that a grant that
-// still arrives can be given back, whatever the table. answered is false if the
-// waiter need not know the answer any more.
-func (w *waiter) ask(ctx context.Context, heard bool) (res store.Result, answered bool, err error) {
+// still arrives can be given back, whatever the table. It leaves a mark if this process
+// left none since stale. answered is false if the waiter need not know the answer any
+// more.
+func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res store.Result, answered bool, err error) {
 	l := w.locker
 
 	var mark store.Mark
-	if l.queue.MarkDue(w.lockID, time.Now().Add(-markEvery), heard) {
+	if l.queue.MarkDue(w.lockID, stale, heard) {
 		mark = store.Mark{For: markPolling, Signature: l.queue.Sign(w.lockID)}
 		if heard {
 			mark.For = markFor

@@ -74,8 +74,14 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 		return g.swap(ctx, State{Generation: a.rows[0].row.Generation}, margin)
 	case a.rows[0].marked && !a.rows[0].row.Held():
 		// It became free while the claim waited for the row. Whoever freed it didn't
-		// see the mark, so nobody will be notified.
-		return g.acquire(ctx, margin)
+		// see the mark, so nobody will be notified of that. If another is faster now,
+		// its release will see the mark.
+		res, err := g.acquire(ctx, margin)
+		if err == nil && res.Verdict == Busy {
+			res.Mark, res.Marked = a.rows[0].mark, true
+		}
+
+		return res, err
 	case a.rows[0].granted:
 		return Result{Verdict: Granted, Row: a.rows[0].row, Mark: a.rows[0].mark, Sent: a.sent}, nil
 	}

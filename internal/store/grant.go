@@ -30,7 +30,8 @@ type Result struct {
 	// Mark is, for a Claim that was not granted, the mark that stood on the row
 	// before it.
 	Mark time.Time
-	// Marked: that Claim left a mark, which Row shows.
+	// Marked: that Claim left a mark. Row shows it, or that of another who has waited
+	// since.
 	Marked bool
 	// Doubtful, with a verdict other than Granted: the reply to an earlier attempt of
 	// the same request was lost, and that attempt may still be waiting somewhere.

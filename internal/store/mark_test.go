@@ -77,3 +77,73 @@ func TestMarksAndPolling(t *testing.T) {
 		}
 	})
 }
+
+// TestClaimMeetsGrant: a claim that waited for the row while the lock was freed leaves its
+// mark even so, and says that if another is granted the lock before it asks again. Whoever
+// waits is told of the next release, and need not look until then.
+func TestClaimMeetsGrant(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		s, db := newStore(t, driver)
+
+		if _, err := s.Acquire(t.Context(), "a", "holder", time.Hour, margin); err != nil {
+			t.Fatal(err)
+		}
+
+		// The other is granted the lock right after the mark.
+		for _, text := range []string{
+			`CREATE FUNCTION another_is_faster() RETURNS trigger LANGUAGE plpgsql AS $$
+			 BEGIN
+			     UPDATE ` + table.String() + ` SET generation = generation + 1, owner = 'other',
+			            expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = NEW.lock_id;
+			     RETURN NULL;
+			 END $$`,
+			`CREATE TRIGGER another_is_faster AFTER UPDATE ON ` + table.String() + ` FOR EACH ROW
+			 WHEN (OLD.contended_until IS DISTINCT FROM NEW.contended_until) EXECUTE FUNCTION another_is_faster()`,
+		} {
+			contract.Exec(t, db, text)
+		}
+
+		type claimed struct {
+			store.Result
+			err error
+		}
+
+		var (
+			release = lockRow(t, db, "a")
+			mark    = store.Mark{For: store.LongestMark, Signature: 7}
+			done    = make(chan claimed, 1)
+		)
+
+		go func() {
+			res, err := s.Claim(t.Context(), "a", "waiter", time.Hour, margin, mark)
+			done <- claimed{res, err}
+		}()
+
+		awaitBlocked(t, db)
+
+		if _, err := release.ExecContext(t.Context(), "UPDATE "+table.String()+
+			" SET generation = generation + 1, owner = NULL, expires_at = clock_timestamp()"); err != nil {
+			t.Fatal(err)
+		}
+
+		if err := release.Commit(); err != nil {
+			t.Fatal(err)
+		}
+
+		got := contract.Receive(t, "the claim returns", done)
+		if got.err != nil || got.Verdict != store.Busy || got.Row.Owner != "other" {
+			t.Fatalf("%+v, %v, want busy for the other", got.Result, got.err)
+		}
+
+		if !got.Marked || store.SignatureOf(got.Row.ContendedUntil) != mark.Signature {
+			t.Errorf("marked is %t, and the row shows the mark %s", got.Marked, got.Row.ContendedUntil)
+		}
+
+		stands := contract.Query[bool](t, db,
+			"SELECT contended_until > clock_timestamp() + interval '5 s' FROM "+table.String())
+		if !stands {
+			t.Error("the mark doesn't stand")
+		}
+	})
+}
