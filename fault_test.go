@@ -129,12 +129,17 @@ func TestServerFrozenBriefly(t *testing.T) {
 		t.Parallel()
 
 		server := startServer(t)
-		k := startTask(t, newLocker(t, driver, server.URL()), "a", 3*time.Second, time.Second)
+		db := contract.Open(t, driver, server.URL())
+		must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
+
+		w := contract.NewWatcher()
+		k := startTask(t, watchedLocker(t, db, w), "a", 3*time.Second, time.Second)
 
 		for range 2 {
 			k.awaitRenewal(t)
+			contract.Await(t, "it is answered", func() bool { return !w.UnderWay(pglocker.OperationRenew) })
 			must(t, server.Freeze())
-			time.Sleep(1200 * time.Millisecond) // a renewal is in flight by then
+			contract.Await(t, "the next is in flight", func() bool { return w.UnderWay(pglocker.OperationRenew) })
 			must(t, server.Thaw())
 		}
 

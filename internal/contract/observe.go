@@ -80,6 +80,20 @@ func (w *Watcher) LockLost(lost pglocker.LockLost) {
 	w.lost = append(w.lost, lost)
 }
 
+// UnderWay reports whether an operation of that kind has started and not ended.
+func (w *Watcher) UnderWay(op pglocker.Operation) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+
+	for s := range w.open {
+		if s.Operation == op {
+			return true
+		}
+	}
+
+	return false
+}
+
 // Ended are the operations of one kind on one lock that have ended.
 func (w *Watcher) Ended(op pglocker.Operation, lockID string) (ended []pglocker.OperationEnd) {
 	w.mu.Lock()
