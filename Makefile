@@ -5,7 +5,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick verify verify-ha verify-long verify-mutants lint fmt clean postgres
+.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test-short: ## Run the tests that need no database
 
 test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MAJORS="12 18"
 	@GO=$(GO) .ci/matrix $(MAJORS)
+
+fuzz: postgres ## Fuzz what parses or encodes, each target for 30 s, or as long as TIME=5m
+	@GO=$(GO) .ci/fuzz $(TIME)
 
 verify: postgres ## Break everything, once each, and check every promise (2 to 3 minutes); FLAGS='-seed 1 -only net-cut'
 	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,29 +29,65 @@ func TestTextArray(t *testing.T) {
 	}
 }
 
-// FuzzTextArray reads literals back by the rules of PostgreSQL's array_in for
-// quoted elements. That the server reads them so too is another test's matter.
+// FuzzTextArray reads literals of several lock ids back by the rules of PostgreSQL's
+// array_in for quoted elements. That the server reads them so too is another test's matter.
 func FuzzTextArray(f *testing.F) {
 	for _, seed := range []string{"", "NULL", `"`, `\`, `\\"`, "{a,b}", "\n", "🔒", " x "} {
-		f.Add(seed, "b")
-		f.Add("a", seed)
+		f.Add(seed, "b", seed)
+		f.Add("a", seed, "")
 	}
 
-	f.Fuzz(func(t *testing.T, a, b string) {
-		if !utf8.ValidString(a) || !utf8.ValidString(b) {
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		ids := []string{a, b, c, b + a, c + `"` + a}
+		if !utf8.ValidString(a) || !utf8.ValidString(b) || !utf8.ValidString(c) {
 			t.Skip("lock ids are valid UTF-8")
 		}
 
-		literal := textArray([]string{a, b})
+		for n := range len(ids) + 1 {
+			literal := textArray(ids[:n])
+			rest := literal
 
-		got, rest := readQuoted(t, strings.TrimPrefix(literal, "{"))
-		if got != a || !strings.HasPrefix(rest, ",") {
-			t.Fatalf("%q is written as %s, whose first element is %q", a, literal, got)
+			for i, id := range ids[:n] {
+				var got string
+
+				// Before the first stands a brace, before each other one a comma.
+				if i == 0 && rest[0] != '{' || i > 0 && rest[0] != ',' {
+					t.Fatalf("%q is written as %s", ids[:n], literal)
+				}
+
+				if got, rest = readQuoted(t, rest[1:]); got != id || rest == "" {
+					t.Fatalf("%q is written as %s, whose element %d is %q", ids[:n], literal, i, got)
+				}
+			}
+
+			if n > 0 && rest != "}" || n == 0 && rest != "{}" {
+				t.Fatalf("%q is written as %s", ids[:n], literal)
+			}
 		}
+	})
+}
 
-		got, rest = readQuoted(t, rest[1:])
-		if got != b || rest != "}" {
-			t.Fatalf("%q is written as %s, whose second element is %q", b, literal, got)
+// FuzzBigintArray reads literals of several numbers back.
+func FuzzBigintArray(f *testing.F) {
+	for _, seed := range []int64{0, 1, -1, 1<<63 - 1, -1 << 63, 1 << 40} {
+		f.Add(seed, int64(1), -seed)
+	}
+
+	f.Fuzz(func(t *testing.T, a, b, c int64) {
+		numbers := []int64{a, b, c}
+
+		for n := range len(numbers) + 1 {
+			literal := bigintArray(numbers[:n])
+
+			// JSON writes a list of numbers in the same way, but for the parentheses.
+			var got []int64
+			if err := json.Unmarshal([]byte(strings.NewReplacer("{", "[", "}", "]").Replace(literal)), &got); err != nil {
+				t.Fatalf("%d are written as %s: %v", numbers[:n], literal, err)
+			}
+
+			if !slices.Equal(got, numbers[:n]) {
+				t.Fatalf("%d are written as %s, which is read as %d", numbers[:n], literal, got)
+			}
 		}
 	})
 }

@@ -71,7 +71,7 @@ func readIdentifier(t *testing.T, s string) (name, rest string) {
 	return "", ""
 }
 
-// FuzzInline reads inlined arguments back by the rules for E” literals, and sees that
+// FuzzInline reads inlined arguments back by the rules for escape strings, E'...', and sees that
 // what stood between them is untouched.
 func FuzzInline(f *testing.F) {
 	for _, seed := range []string{"", "'", `\`, `\'`, "$1", "$2", `"`, "';--", "E'", "\n", "🔒", "$$"} {
@@ -110,7 +110,7 @@ func FuzzInline(f *testing.F) {
 	})
 }
 
-// readLiteral reads one E” literal in which only the quote and the backslash are
+// readLiteral reads one escape string, E'...', in which only the quote and the backslash are
 // escaped.
 func readLiteral(t *testing.T, s string) (value, rest string) {
 	t.Helper()
