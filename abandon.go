@@ -56,11 +56,16 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 		close(left)
 		time.AfterFunc(giveUpGrace, cancel)
 
-		err := ctx.Err()
-		if cause := context.Cause(ctx); !errors.Is(cause, err) {
-			err = fmt.Errorf("%w: %w", err, cause)
-		}
-
-		return store.Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+		return store.Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, ended(ctx))
 	}
+}
+
+// ended is the error of a context that has ended, with the cause that its owner gave.
+func ended(ctx context.Context) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); !errors.Is(cause, err) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+
+	return err
 }

@@ -1,5 +1,7 @@
 package pglocker
 
+import "time"
+
 // SetLocalRun sets how often in a row a lock is handed over inside the process
 // where others wait, before first use. Zero switches it off.
 func (l *Locker) SetLocalRun(n int) { l.localRun = n }
@@ -15,3 +17,6 @@ func (l *Locker) GrantName() string { return l.grantName() }
 
 // Name is what the names of all requests of a Locker have in common.
 func (l *Locker) Name() string { return l.name }
+
+// GiveBack frees what a request of that name was granted.
+func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) { l.giveBack(lockID, grant, ttl) }

@@ -43,7 +43,8 @@ func (h *heldLocks) remove(lk *Lock) {
 // one statement.
 const unlockersAtClose = 512
 
-// close cancels the contexts of all locks and unlocks them.
+// close cancels the contexts of all locks and unlocks them, and returns when all are
+// unlocked, also those that their holders unlock at the same time.
 func (h *heldLocks) close(ctx context.Context) {
 	h.mu.Lock()
 	h.closed = true
@@ -63,6 +64,7 @@ func (h *heldLocks) close(ctx context.Context) {
 		unlockers.Go(func() {
 			for lk := range locks {
 				_ = lk.Unlock(ctx) // it is free now, or will be when its lease ends
+				<-lk.freed
 			}
 		})
 	}

@@ -24,6 +24,9 @@ type Lock struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
+	// freed is closed when the first Unlock has ended.
+	freed chan struct{}
+
 	// mu guards what follows. It is not held while the database is asked.
 	mu     sync.Mutex
 	status LockStatus
@@ -130,6 +133,7 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive.Term, o lockOptions, renewNow bool) *Lock {
 	lk := &Lock{
 		locker: l, status: *status, state: status.state(), ttl: term.TTL, minHold: o.minHold, granted: time.Now(),
+		freed: make(chan struct{}),
 	}
 
 	ctx, cancel := context.WithCancelCause(parent)

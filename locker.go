@@ -44,6 +44,8 @@ type Locker struct {
 	listener *listen.Listener
 	held     heldLocks
 	spare    spare
+
+	givenBack givenBack
 	// localRun is maxLocalRun, but for benchmarks of what goes between processes.
 	localRun int
 

@@ -54,13 +54,16 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 	// Whoever works under this context must have stopped believing before the next
 	// can begin to.
 	lk.cancel(context.Canceled)
-	l.held.remove(lk)
+
+	// Close waits for this, whether it or somebody else is first to unlock.
+	defer l.held.remove(lk)
+	defer close(lk.freed)
 
 	if gone {
 		return lost // there is nothing to release
 	}
 
-	if end, err := l.begin(); err == nil { // else Close is what unlocks, or has given up waiting
+	if end, err := l.begin(); err == nil {
 		defer end()
 	}
 
@@ -98,7 +101,16 @@ func (lk *Lock) free(ctx context.Context, until time.Time) error {
 		return err
 	}
 
-	if end, beginErr := l.begin(); beginErr == nil {
+	end, beginErr := l.begin()
+	if beginErr != nil && lk.loss() == nil {
+		// Close has not begun to wait for jobs: it waits for this Unlock before, or for
+		// the function that holds the lock.
+		l.jobs.Add(1)
+
+		end, beginErr = l.jobDone, nil
+	}
+
+	if beginErr == nil {
 		go func() {
 			defer end()
 
@@ -145,12 +157,24 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 
 		cancel()
 
+		// Who waits here has not asked the database, since the lock was held here. It is
+		// woken when there is something to be had.
 		switch {
-		case doubt && errors.Is(err, ErrWrongGeneration):
-			// The lock was this one's when the request went out whose reply was
-			// lost, so that request was the one that moved the generation.
+		case err == nil:
 			return nil
-		case err == nil, !mayAskAgain(err):
+		case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
+			l.queue.Wake(t.lockID)
+
+			if doubt && errors.Is(err, ErrWrongGeneration) {
+				// The lock was this one's when the request went out whose reply was
+				// lost, so that request was the one that moved the generation.
+				return nil
+			}
+
+			return err
+		case !mayAskAgain(err):
+			l.wakeAt(t.lockID, until)
+
 			return err
 		case errors.Is(err, ErrUnknownOutcome):
 			doubt = true
@@ -159,12 +183,16 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 		l.log.Warn("pglocker: a release failed, and is repeated", "lock", t.lockID, "error", err)
 
 		if !store.Pause(ctx, min(left/20, time.Second)) || time.Now().After(until) {
-			// Who waits here has not asked the database: the lock was held here.
-			time.AfterFunc(time.Until(until)+pollLate, func() { l.queue.Wake(t.lockID) })
+			l.wakeAt(t.lockID, until)
 
 			return err
 		}
 	}
+}
+
+// wakeAt makes who waits here look when the lease is over.
+func (l *Locker) wakeAt(lockID string, until time.Time) {
+	time.AfterFunc(time.Until(until)+pollLate, func() { l.queue.Wake(lockID) })
 }
 
 // mayAskAgain reports whether an error leaves the request unanswered, for reasons

@@ -49,6 +49,10 @@ const (
 // acquireWaiting takes the lock; if another holds it, and wait or limit say so, it
 // waits.
 func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Duration, wait bool, limit time.Duration) (store.Result, error) {
+	if !wait && limit == 0 {
+		return l.acquireFirst(ctx, lockID, ttl)
+	}
+
 	waiting := ctx
 
 	if limit > 0 {
@@ -58,17 +62,21 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 		defer cancel()
 	}
 
+	// limitPassed: the time of WithWait is over, rather than that of the caller's context.
+	limitPassed := func() bool { return waiting.Err() != nil && ctx.Err() == nil }
+
 	w := waiter{locker: l, lockID: lockID, ttl: ttl}
 
 	// Who comes while others wait in this process takes its place behind them.
-	if queueing := (wait || limit > 0) && l.queue.Waiting(lockID); !queueing {
-		res, err := l.acquireFirst(waiting, lockID, ttl)
+	if !l.queue.Waiting(lockID) {
+		res, answered, err := l.askFirst(waiting, lockID, ttl)
 
 		switch {
-		case errors.Is(err, ErrAlreadyLocked) && (wait || limit > 0):
+		case !answered:
+		case errors.Is(err, ErrAlreadyLocked):
 			w.held = err
-		case limitPassed(ctx, err, limit):
-			return res, w.stillHeld(ctx)
+		case err != nil && limitPassed():
+			return res, w.stillHeld(ctx, err)
 		default:
 			return res, err
 		}
@@ -77,8 +85,8 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 	span := l.watch.start(waiting, OperationWait, lockID, 1)
 
 	res, err := w.wait(span.ctx)
-	if limitPassed(ctx, err, limit) {
-		err = w.stillHeld(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && limitPassed() {
+		err = w.stillHeld(ctx, err)
 	}
 
 	span.end(err)
@@ -86,28 +94,52 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 	return res, err
 }
 
-// limitPassed reports whether an error says that the time of WithWait is over,
-// rather than that of the caller's context.
-func limitPassed(ctx context.Context, err error, limit time.Duration) bool {
-	return limit > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
-}
-
-// stillHeld is the error of a waiter whose time is over. One that was never the
-// head of its line hasn't asked who holds the lock.
-func (w *waiter) stillHeld(ctx context.Context) error {
-	if w.held != nil {
-		return w.held
-	}
-
-	ctx, cancel := context.WithTimeout(ctx, attemptMax)
+// askFirst is the request of a caller that is ready to wait, but perhaps needn't. It is
+// not answered if that takes too long: its connection may be dead without anybody
+// knowing, and who waits asks again over another.
+func (l *Locker) askFirst(ctx context.Context, lockID string, ttl time.Duration) (res store.Result, answered bool, err error) {
+	attempt, cancel := context.WithTimeout(ctx, attemptMax)
 	defer cancel()
 
-	seen, err := w.locker.store.Get(ctx, w.lockID)
-	if err != nil {
-		return err
+	// Close waits for no longer than for who waits already.
+	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
+	defer stop()
+
+	res, err = l.acquireFirst(attempt, lockID, ttl)
+
+	switch {
+	case err == nil || errors.Is(err, ErrAlreadyLocked) || attempt.Err() == nil || ctx.Err() != nil:
+		return res, true, err
+	case l.ctx.Err() != nil:
+		return res, true, fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 
-	return heldError(w.lockID, seen.Row)
+	return store.Result{}, false, nil
+}
+
+// stillHeld is the error of a waiter whose time is over, and which would have failed with
+// err. One that was never the head of its line hasn't asked who holds the lock.
+func (w *waiter) stillHeld(ctx context.Context, err error) error {
+	held := w.held
+
+	if held == nil {
+		ctx, cancel := context.WithTimeout(ctx, giveUpGrace)
+		defer cancel()
+
+		seen, getErr := w.locker.store.Get(ctx, w.lockID)
+		if inLine := w.place != nil; getErr != nil || !inLine && !seen.Row.Held() {
+			return err
+		}
+
+		held = heldError(w.lockID, seen.Row)
+	}
+
+	// What was asked for and not answered may be what holds the lock now.
+	if errors.Is(err, ErrUnknownOutcome) {
+		return fmt.Errorf("%w: %w", err, held)
+	}
+
+	return held
 }
 
 // waiter is one caller that waits for a lock.
@@ -145,7 +177,7 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 		case res := <-w.place.Granted():
 			return res, nil
 		case <-ctx.Done():
-			return store.Result{}, w.leave(ctx.Err())
+			return store.Result{}, w.leave(ended(ctx))
 		case <-l.ctx.Done():
 			return store.Result{}, w.leave(ErrClosed)
 		case <-w.place.Woken():

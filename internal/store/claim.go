@@ -71,6 +71,8 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 	case len(a.rows) == 0: // not there yet, or the clock was set back
 		return g.acquire(ctx, margin)
 	case a.rows[0].granted && a.rows[0].row.Remaining() <= margin: // most of it went by in a wait for the row
+		g.over = true
+
 		return g.swap(ctx, State{Generation: a.rows[0].row.Generation}, margin)
 	case a.rows[0].marked && !a.rows[0].row.Held():
 		// It became free while the claim waited for the row. Whoever freed it didn't

@@ -271,7 +271,7 @@ func releaseInEveryWay(t *testing.T, s *store.Store) {
 
 		again()
 
-		if freed, err := s.GiveBack(ctx, "released", "me", last); err != nil || !freed {
+		if freed, err := s.GiveBack(ctx, "released", []string{"other", "me"}, last); err != nil || !freed {
 			t.Fatal(freed, err)
 		}
 	}
@@ -339,7 +339,7 @@ func TestFailureWritesNothing(t *testing.T) {
 				t.Errorf("Renew: %+v, %v", res, err)
 			}
 
-			if freed, err := s.GiveBack(ctx, driver, "you", false); err != nil || freed {
+			if freed, err := s.GiveBack(ctx, driver, []string{"other", "you"}, false); err != nil || freed {
 				t.Errorf("GiveBack: %t, %v", freed, err)
 			}
 

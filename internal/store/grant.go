@@ -304,11 +304,11 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 	}
 }
 
-// GiveBack frees the lock if the grant to owner is what it shows. It reports
-// whether it did, and errors when it could not ask. With queue it stands in line
-// for the row, behind every statement that waits for it already; nothing of that
-// owner can be granted after that. On a table without owners it does nothing.
-func (s *Store) GiveBack(ctx context.Context, id, owner string, queue bool) (bool, error) {
+// GiveBack frees the lock if the grant to one of the owners is what it shows. It reports
+// whether it is free now, and errors when it could not ask. With queue it stands in line
+// for the row, behind every statement that waits for it already; nothing of those
+// owners can be granted after that. On a table without owners it does nothing.
+func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue bool) (bool, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
 		return false, err
@@ -319,7 +319,7 @@ func (s *Store) GiveBack(ctx context.Context, id, owner string, queue bool) (boo
 		text = sh.statements.giveBackLast
 	}
 
-	a := write(ctx, s, text, []any{id, owner}, func(from scanner) (freed bool, err error) {
+	a := write(ctx, s, text, []any{id, owners}, func(from scanner) (freed bool, err error) {
 		var (
 			notified *bool
 			lazy     *string

@@ -81,7 +81,7 @@ func TestGiveBackBehind(t *testing.T) {
 		contract.Await(t, "the grant waits", blocked(1))
 
 		go func() {
-			freed, err := s.GiveBack(ctx, "a", "me", true)
+			freed, err := s.GiveBack(ctx, "a", []string{"other", "me"}, true)
 			if err == nil && !freed {
 				t.Error("nothing was freed")
 			}

@@ -211,7 +211,7 @@ UPDATE {table} AS l
    AND l.expires_at > clock_timestamp()
 RETURNING {row}, {durable}`
 
-// sqlGiveBack: held by the grant $2 -> free. Six columns only.
+// sqlGiveBack: held by one of the grants $2 -> free. Six columns only.
 const sqlGiveBack = `
 UPDATE {table} AS l
    SET generation = {next},
@@ -219,7 +219,7 @@ UPDATE {table} AS l
        owner = NULL,
        acquired_at = NULL
  WHERE l.lock_id = $1
-   AND l.owner = $2
+   AND l.owner = ANY ($2::text[])
 RETURNING true, {notify}, {lazy}`
 
 // sqlGiveBackLast is sqlGiveBack that locks the row whoever it shows, and so waits
@@ -227,10 +227,10 @@ RETURNING true, {notify}, {lazy}`
 // clock is read again after the wait, since what is computed from the row is.
 const sqlGiveBackLast = `
 UPDATE {table} AS l
-   SET generation = CASE WHEN l.owner = $2 THEN {next} ELSE l.generation END,
-       expires_at = CASE WHEN l.owner = $2 THEN clock_timestamp() ELSE l.expires_at END,
-       acquired_at = CASE WHEN l.owner = $2 THEN NULL ELSE l.acquired_at END,
-       owner = CASE WHEN l.owner = $2 THEN NULL ELSE l.owner END
+   SET generation = CASE WHEN l.owner = ANY ($2::text[]) THEN {next} ELSE l.generation END,
+       expires_at = CASE WHEN l.owner = ANY ($2::text[]) THEN clock_timestamp() ELSE l.expires_at END,
+       acquired_at = CASE WHEN l.owner = ANY ($2::text[]) THEN NULL ELSE l.acquired_at END,
+       owner = CASE WHEN l.owner = ANY ($2::text[]) THEN NULL ELSE l.owner END
  WHERE l.lock_id = $1
 RETURNING l.owner IS NULL, CASE WHEN l.owner IS NULL THEN {notify} END, {lazy}`
 

@@ -218,6 +218,9 @@ func TestOverAndOutOfTime(t *testing.T) {
 			"refresh": func(ctx context.Context, s *store.Store) (store.Result, error) {
 				return s.Refresh(ctx, "a", store.State{Generation: 1}, "me", ttl, time.Millisecond)
 			},
+			"claim": func(ctx context.Context, s *store.Store) (store.Result, error) {
+				return s.Claim(ctx, "a", "me", ttl, time.Millisecond, store.Mark{For: time.Second})
+			},
 		} {
 			s, db := newStore(t, driver)
 			if _, err := s.Create(t.Context(), "a"); err != nil {

@@ -1,0 +1,81 @@
+package pglocker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// TestCloseWaitsForUnlock: who unlocks because Close has ended the lock's context may be
+// faster than Close itself. That returns when the lock is released, no matter by whom:
+// the caller is about to close the handle.
+func TestCloseWaitsForUnlock(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const lockers = 20 // who is faster is chance
+
+		var (
+			ctx     = t.Context()
+			url     = newDatabase(t)
+			direct  = contract.Open(t, "pgx", url)
+			closed  = make(chan error, lockers)
+			unlocks = make(chan error, lockers)
+			all     []*pglocker.Locker
+		)
+
+		for i := range lockers {
+			locker := newLocker(t, driver, url)
+
+			lock, err := locker.Lock(ctx, fmt.Sprint(i), time.Minute)
+			must(t, err)
+
+			context.AfterFunc(lock.Context(), func() { unlocks <- lock.Unlock(ctx) })
+
+			all = append(all, locker)
+		}
+
+		stranger, err := direct.BeginTx(ctx, nil)
+		must(t, err)
+
+		defer func() { _ = stranger.Rollback() }() // if the test failed before
+
+		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
+		must(t, err)
+
+		for _, locker := range all {
+			go func() { closed <- locker.Close(ctx) }()
+		}
+
+		contract.Await(t, "every release waits for its row", func() bool {
+			return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`) == lockers
+		})
+
+		if n := len(closed); n > 0 {
+			t.Errorf("%d of %d calls of Close have returned before the release", n, lockers)
+		}
+
+		must(t, stranger.Rollback())
+
+		for range lockers {
+			must(t, contract.Receive(t, "Close returns", closed))
+		}
+
+		if held := contract.Query[int](t, direct, "SELECT count(owner) FROM pglocker.lock_statuses"); held > 0 {
+			t.Errorf("%d locks are held after Close", held)
+		}
+
+		for range lockers {
+			if err := contract.Receive(t, "Unlock returns", unlocks); err != nil && !errors.Is(err, pglocker.ErrAlreadyUnlocked) {
+				t.Error(err)
+			}
+		}
+	})
+}

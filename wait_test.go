@@ -1,0 +1,191 @@
+package pglocker_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// TestLockOverADeadConnection: the first connection that Lock asks over may be dead
+// without anybody knowing. It asks again over another, as it does while it waits.
+func TestLockOverADeadConnection(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		// On three columns the grant whose reply is lost stays until its end.
+		const ttl = 8 * time.Second
+
+		var lost atomic.Bool
+
+		l.proxy.onAnswer(func() fate {
+			if lost.CompareAndSwap(false, true) {
+				return mute
+			}
+
+			return pass
+		})
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+
+		lock, err := l.locker.Lock(ctx, "a", ttl)
+		if err != nil {
+			t.Fatalf("Lock: %v", err)
+		}
+
+		if !lost.Load() {
+			t.Error("no answer was lost: not what was to be tested")
+		}
+
+		must(t, lock.Unlock(ctx))
+	})
+}
+
+// TestCloseAndTheFirstRequest: Close doesn't wait for the context of a Lock whose first
+// request isn't answered, no more than of one that has waited for longer.
+func TestCloseAndTheFirstRequest(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		var (
+			ctx    = t.Context()
+			url    = newDatabase(t)
+			locker = newLocker(t, driver, url)
+			direct = contract.Open(t, "pgx", url)
+			done   = make(chan error, 1)
+		)
+
+		_, err := locker.CreateLock(ctx, "a")
+		must(t, err)
+
+		stranger, err := direct.BeginTx(ctx, nil)
+		must(t, err)
+
+		defer func() { _ = stranger.Rollback() }()
+
+		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
+		must(t, err)
+
+		go func() {
+			_, err := locker.Lock(ctx, "a", time.Minute)
+			done <- err
+		}()
+
+		contract.Await(t, "the request waits for the row", func() bool {
+			return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+		})
+
+		began := time.Now()
+
+		must(t, locker.Close(ctx))
+
+		// It has a second, in which an answer may still come.
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("Close took %s", took)
+		}
+
+		if err := contract.Receive(t, "Lock returns", done); !errors.Is(err, pglocker.ErrClosed) {
+			t.Errorf("Lock: %v, want ErrClosed", err)
+		}
+	})
+}
+
+// TestWithWaitAndOtherDeadlines: that some other time has passed doesn't say that another
+// holds the lock.
+func TestWithWaitAndOtherDeadlines(t *testing.T) {
+	t.Parallel()
+
+	// A server that says nothing.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+
+	defer silent.Close()
+
+	db := contract.Open(t, "pgx", "postgres://nobody@"+silent.Addr().String()+"/none?sslmode=disable&connect_timeout=1")
+
+	locker, err := pglocker.New(db, &pglocker.Config{})
+	must(t, err)
+
+	_, err = locker.TryLock(t.Context(), "a", time.Minute, pglocker.WithWait(time.Hour))
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("%v: the driver's own time has not passed, which was to be tested", err)
+	}
+
+	if errors.Is(err, pglocker.ErrAlreadyLocked) {
+		t.Errorf("%v, of a lock that nobody was asked about", err)
+	}
+}
+
+// TestRefusedHandOver: where a lock can't be handed over to who waits in the same Locker,
+// it is looked at when its lease is over. Who waits has not asked the database before.
+func TestRefusedHandOver(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const ttl = 4 * time.Second
+
+		var (
+			ctx    = t.Context()
+			w      = contract.NewWatcher()
+			url    = newDatabase(t)
+			direct = contract.Open(t, "pgx", url)
+			locks  = make(chan *pglocker.Lock, 2)
+		)
+
+		must(t, pglocker.MigrateDB(ctx, direct, &pglocker.Config{}))
+		setDefault(t, direct, "lock_timeout", "100ms")
+
+		locker := watchedLocker(t, contract.Open(t, driver, url), w)
+
+		first, err := locker.TryLock(ctx, "a", ttl)
+		must(t, err)
+
+		for range 2 {
+			go func() {
+				lock, err := locker.Lock(ctx, "a", ttl)
+				if err != nil {
+					t.Error(err)
+				}
+
+				locks <- lock
+			}()
+			contract.Receive(t, "somebody waits", w.InLine())
+		}
+
+		must(t, first.Unlock(ctx))
+
+		// Who is head of the line now knows that the lock is held here, and sleeps.
+		second := contract.Receive(t, "the first in line has the lock", locks)
+
+		stranger, err := direct.BeginTx(ctx, nil)
+		must(t, err)
+
+		defer func() { _ = stranger.Rollback() }() // if the test failed before
+
+		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
+		must(t, err)
+
+		if err := second.Unlock(ctx); !errors.Is(err, pglocker.ErrNotReleased) {
+			t.Fatalf("Unlock: %v, want ErrNotReleased: the row is locked", err)
+		}
+
+		unlocked := time.Now()
+
+		must(t, stranger.Rollback())
+
+		third := contract.Receive(t, "the next has the lock", locks)
+		if took := time.Since(unlocked); took > ttl+2*time.Second {
+			t.Errorf("a lock whose lease ended within %s was granted to who waited after %s", ttl, took)
+		}
+
+		must(t, third.Unlock(ctx))
+	})
+}
