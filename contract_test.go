@@ -49,4 +49,8 @@ func TestContract(t *testing.T) {
 			contract.Run(t, setup, newDatabase)
 		}
 	}
+
+	for _, driver := range []string{contract.Traced, contract.Opaque} {
+		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, newDatabase)
+	}
 }

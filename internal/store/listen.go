@@ -39,17 +39,14 @@ func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 		return nil, err
 	}
 
-	conn, ok := raw.(interface {
-		driver.Conn
-		Conn() *pgx.Conn
-	})
+	conn, ok := raw.(pgxConn)
 	if !ok {
 		_ = raw.Close()
 
 		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, raw)
 	}
 
-	return &listening{driver: conn, pgx: conn.Conn()}, nil
+	return &listening{driver: raw, pgx: conn.Conn()}, nil
 }
 
 type listening struct {

@@ -82,18 +82,44 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	s := New(db, table, nil)
 	s.unnamed.Store(true) // each text is sent once
 
-	missing, err := s.missing(ctx, db)
-	if err == nil && len(missing) > 0 {
-		if err = s.writable(ctx); err == nil {
-			err = s.migrate(ctx)
-		}
-	}
-
-	if err != nil {
+	if err := s.complete(ctx); err != nil {
 		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, s.explain(err)))
 	}
 
 	return nil
+}
+
+func (s *Store) complete(ctx context.Context) error {
+	if err := s.meet(ctx); err != nil {
+		return err
+	}
+
+	missing, err := s.missing(ctx, s.db)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+
+	if err := s.writable(ctx); err != nil {
+		return err
+	}
+
+	return s.migrate(ctx)
+}
+
+// meet finds out whose connections the handle has, see [Store.native]. It sends nothing.
+func (s *Store) meet(ctx context.Context) error {
+	conn, err := connect(ctx, s.db)
+	if err != nil {
+		return err
+	}
+
+	defer func() { _ = conn.Close() }() // back to the pool
+
+	return conn.Raw(func(driverConn any) error {
+		s.recognize(driverConn)
+
+		return nil
+	})
 }
 
 // writable fails where transactions are read-only by default, as all are on a

@@ -19,10 +19,13 @@ type Store struct {
 	table Table
 	shape *shapeCache
 
-	// pgx: the driver is pgx itself. It returns driver.ErrBadConn only for what
-	// was not sent, and returns at once when a context ends; lib/pq does
-	// neither, and of others nothing is known.
+	// pgx: the driver says that it is pgx. A connector around pgx's may say so too, and
+	// have connections of its own.
 	pgx bool
+	// native: the connections are pgx's, false until one was seen. pgx returns
+	// driver.ErrBadConn only for what was not sent, and returns at once when a context
+	// ends; lib/pq does neither, and of others nothing is known.
+	native *atomic.Bool
 	// pq: the driver is lib/pq, whose statements are sent without arguments.
 	pq bool
 
@@ -52,6 +55,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		table:    table,
 		shape:    newShapeCache(),
 		pgx:      isPgx,
+		native:   new(atomic.Bool),
 		pq:       isPq(db),
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
@@ -72,9 +76,9 @@ func (s *Store) On(db *sql.DB) *Store {
 }
 
 // arguments are what the driver is given. pgx prepares every statement under a
-// name, unless it is told not to.
+// name, unless it is told not to, which a wrapper may not pass on.
 func (s *Store) arguments(args []any) []any {
-	if !s.pgx {
+	if !s.native.Load() {
 		return arrayLiterals(args)
 	}
 
@@ -93,7 +97,7 @@ func (s *Store) lostStatement(err error, named bool) bool {
 	case codeInvalidStatementName, codeDuplicateStatement:
 		s.unnamed.Store(true)
 
-		return s.pgx && named
+		return named
 	}
 
 	return false
@@ -136,7 +140,7 @@ type answer[T any] struct {
 	rows []T
 	// sent is the moment just before the statement went out.
 	sent time.Time
-	// named: the driver may have sent it under a name.
+	// named: the driver may have sent it under a name, and can do without.
 	named bool
 	// outcome tells how an error is meant.
 	outcome outcome
@@ -159,7 +163,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 
 	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
 
-	if s.pgx {
+	if s.native.Load() {
 		a := askDriver(ctx, s, prepare, scan)
 		a.err = withContext(ctx, a.err)
 
@@ -213,10 +217,29 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 		return answer[T]{err: ended(ctx)}
 	}
 
-	a.named = !s.unnamed.Load()
-	text, args := p.text, s.arguments(p.args)
+	native := false
 
-	if !s.pgx {
+	if s.pgx {
+		// The same as below without the conversions of database/sql, and without the
+		// goroutine that it starts for each result.
+		err = conn.Raw(func(driverConn any) (err error) {
+			var own pgxConn
+			if own, native = s.recognize(driverConn); !native {
+				return nil
+			}
+
+			a.named = !s.unnamed.Load()
+			args := s.arguments(p.args)
+			a.sent = time.Now()
+			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args) }, p.rows, scan)
+
+			return err
+		})
+	}
+
+	if !native && err == nil {
+		text, args := p.text, arrayLiterals(p.args)
+
 		if s.pq {
 			if inlined, ok := inline(text, args); ok {
 				text, args = inlined, nil
@@ -225,20 +248,10 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 
 		a.sent = time.Now()
 		a.rows, err = drain(func() (*sql.Rows, error) { return conn.QueryContext(ctx, text, args...) }, p.rows, scan)
-	} else {
-		// The same without the conversions of database/sql, and without the
-		// goroutine that it starts for each result.
-		err = conn.Raw(func(driverConn any) (err error) {
-			pgxConn := driverConn.(*stdlib.Conn).Conn()
-			a.sent = time.Now()
-			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, pgxConn, text, args) }, p.rows, scan)
-
-			return err
-		})
 	}
 
 	if err != nil {
-		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)
+		a.rows, a.err, a.outcome = nil, err, judge(err, native)
 	}
 
 	return a
@@ -258,6 +271,20 @@ type result interface {
 	Next() bool
 	Err() error
 	Close() error
+}
+
+// pgxConn is a connection of database/sql that is one of pgx, and no wrapper around it.
+type pgxConn interface{ Conn() *pgx.Conn }
+
+// recognize returns a connection of database/sql as one of pgx, if it is one, and
+// remembers the answer: a handle's connections are all of one kind.
+func (s *Store) recognize(driverConn any) (pgxConn, bool) {
+	own, native := driverConn.(pgxConn)
+	if native != s.native.Load() {
+		s.native.Store(native)
+	}
+
+	return own, native
 }
 
 type pgxRows struct{ pgx.Rows }

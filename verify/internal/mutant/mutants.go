@@ -68,8 +68,8 @@ func All() []Mutant {
 			Name: "local deadline counted from the reply",
 			Edits: []Edit{{
 				store,
-				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)\n	}\n\n	return a\n",
-				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, s.pgx)\n	}\n\n	return a\n",
+				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
+				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
 			}},
 			Fault: "net-late-hole",
 		},

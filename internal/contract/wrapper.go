@@ -1,0 +1,89 @@
+package contract
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// Drivers around pgx, as libraries for tracing and metrics have them. Their
+// connectors name pgx's driver as theirs, and their connections are their own.
+const (
+	// Traced passes on whatever it is asked.
+	Traced = "pgx traced"
+	// Opaque passes on what every driver must understand, and no context of a statement.
+	Opaque = "pgx opaque"
+)
+
+func init() {
+	sql.Register(Traced, wrapper{func(inner *stdlib.Conn) driver.Conn { return traced{inner, inner, inner, inner, inner} }})
+	sql.Register(Opaque, wrapper{func(inner *stdlib.Conn) driver.Conn { return opaque{inner, inner} }})
+}
+
+type wrapper struct {
+	wrap func(*stdlib.Conn) driver.Conn
+}
+
+func (w wrapper) Open(url string) (driver.Conn, error) {
+	connector, err := w.OpenConnector(url)
+	if err != nil {
+		return nil, err
+	}
+
+	return connector.Connect(context.Background())
+}
+
+func (w wrapper) OpenConnector(url string) (driver.Connector, error) {
+	inner, err := stdlib.GetDefaultDriver().(driver.DriverContext).OpenConnector(url)
+
+	return wrappedConnector{inner, w.wrap}, err
+}
+
+type wrappedConnector struct {
+	driver.Connector
+	wrap func(*stdlib.Conn) driver.Conn
+}
+
+func (w wrappedConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := w.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	return w.wrap(conn.(*stdlib.Conn)), nil
+}
+
+type traced struct {
+	driver.Conn
+	driver.QueryerContext
+	driver.ExecerContext
+	driver.ConnBeginTx
+	driver.NamedValueChecker
+}
+
+// opaque prepares each statement, and has arguments converted to what all drivers take.
+type opaque struct {
+	driver.Conn
+	driver.ConnBeginTx
+}
+
+func (o opaque) Prepare(text string) (driver.Stmt, error) {
+	stmt, err := o.Conn.Prepare(text)
+	if err != nil {
+		return nil, err
+	}
+
+	return opaqueStmt{stmt.(*stdlib.Stmt)}, nil
+}
+
+type opaqueStmt struct{ *stdlib.Stmt }
+
+func (o opaqueStmt) ExecContext(_ context.Context, args []driver.NamedValue) (driver.Result, error) {
+	return o.Stmt.ExecContext(context.Background(), args)
+}
+
+func (o opaqueStmt) QueryContext(_ context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return o.Stmt.QueryContext(context.Background(), args)
+}
