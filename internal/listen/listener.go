@@ -303,6 +303,13 @@ func (l *Listener) probeWhileHeard(ctx context.Context, heard <-chan struct{}) e
 			return nil
 		}
 
+		// A probe may be left that was heard beside another, or late. It says nothing about
+		// now. One that is late and heard from here on does.
+		select {
+		case <-heard:
+		default:
+		}
+
 		if err := l.sendProbe(ctx, hearWithin); err != nil {
 			continue // it could not be sent, which says nothing about the listener
 		}

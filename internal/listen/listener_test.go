@@ -192,6 +192,54 @@ func TestFallsSilent(t *testing.T) {
 	})
 }
 
+// TestFallsSilentAfterSpareProbe: a probe that was heard beside another, or late, is not
+// taken for the next one.
+func TestFallsSilentAfterSpareProbe(t *testing.T) {
+	t.Parallel()
+
+	heard := [2]string{probe, ""}
+
+	for name, spare := range map[string]func(s *server){
+		"two at first": func(s *server) {
+			s.last().arrived <- heard
+			synctest.Wait()
+			s.last().arrived <- heard
+		},
+		"late": func(s *server) {
+			s.last().arrived <- heard
+			time.Sleep(30 * time.Second)
+			s.last().arrived <- heard
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &server{deaf: true}
+				l := s.newListener()
+
+				l.Use()
+				time.Sleep(1500 * time.Millisecond)
+
+				if got := s.probed(); got != 2 {
+					t.Fatalf("%d probes, want two", got)
+				}
+
+				spare(s)
+				s.set(func() { s.deaf = false })
+				time.Sleep(10 * time.Minute)
+				s.expect(t, "while it hears", l, true, 1, 1)
+
+				s.set(func() { s.deaf = true })
+				time.Sleep(time.Minute + 11*time.Second)
+				s.expect(t, "when it has fallen silent", l, false, 1, 2)
+
+				l.Done()
+				l.Wait()
+			})
+		})
+	}
+}
+
 // TestLinger: the connection outlives the last who waits by a quarter of a second,
 // unless somebody comes meanwhile.
 func TestLinger(t *testing.T) {
