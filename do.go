@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/store"
 )
 
 // Do takes the lock, runs fn while it keeps the lock alive, and releases it when
@@ -152,8 +153,9 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 }
 
 // undone reports whether a status is of a state that a crash has undone, and whose
-// generation another has now. If the database doesn't say so within the term, it isn't
-// known to be: the release goes by the status again.
+// generation another has now. It asks as giveUp does, over the pool first. If the
+// database doesn't say so within the term, it isn't known to be: the release goes by
+// the status again.
 func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.Term) bool {
 	state := status.state()
 	if state.Until.IsZero() {
@@ -163,7 +165,32 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 	ctx, cancel := context.WithTimeout(ctx, term.Left(time.Now()))
 	defer cancel()
 
-	seen, err := l.store.Get(ctx, status.LockID)
+	var (
+		st    = l.store
+		spare *session
+	)
 
-	return err == nil && l.store.Dated(state) && seen.Row.AcquiredAt.After(state.Until)
+	defer func() {
+		if spare != nil {
+			l.spare.done()
+		}
+	}()
+
+	for n := 0; ; n++ {
+		left := term.Left(time.Now())
+
+		if spare == nil && (n > 0 || l.store.Exhausted()) {
+			spare = l.spare.use(l.newSession)
+			st = spare.store
+		}
+
+		attempt, cancel := context.WithTimeout(ctx, min(left/4, attemptMax))
+		undone, err := st.Undone(attempt, status.LockID, state)
+
+		cancel()
+
+		if err == nil || !store.Transient(err) || !store.Pause(ctx, min(left/20, time.Second)) {
+			return err == nil && undone
+		}
+	}
 }

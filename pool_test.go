@@ -81,6 +81,96 @@ func TestPoolExhausted(t *testing.T) {
 	}
 }
 
+// TestRelockerWithPoolExhausted: the same for a lock that is kept alive by a status
+// that shows no owner, which is looked at before the first renewal.
+func TestRelockerWithPoolExhausted(t *testing.T) {
+	t.Parallel()
+
+	const ttl = 1500 * time.Millisecond
+
+	for _, test := range []struct {
+		name    string
+		columns string // none: six
+		known   bool   // the locker has looked at the table
+	}{
+		{"three columns", contract.ThreeColumns, true},
+		{"three columns, at first", contract.ThreeColumns, false},
+		{"six columns", "", true},
+		{"six columns, at first", "", false},
+	} {
+		eachDriver(t, func(t *testing.T, driver string) {
+			t.Run(test.name, func(t *testing.T) {
+				t.Parallel()
+
+				url := newDatabase(t)
+				direct := contract.Open(t, driver, url)
+				cfg := &pglocker.Config{}
+				cfg.SetDefault()
+
+				if test.columns == "" {
+					must(t, pglocker.MigrateDB(t.Context(), direct, cfg))
+				} else {
+					contract.Exec(t, direct, "CREATE SCHEMA pglocker")
+					contract.Exec(t, direct, "CREATE TABLE pglocker.lock_statuses ("+test.columns+")")
+				}
+
+				db := contract.Open(t, driver, url)
+				db.SetMaxOpenConns(1)
+
+				other, err := pglocker.New(direct, cfg)
+				must(t, err)
+				t.Cleanup(func() { closeLocker(t, other) })
+
+				locker, err := pglocker.New(db, cfg)
+				must(t, err)
+				t.Cleanup(func() { closeLocker(t, locker) })
+
+				status, err := other.AcquireLock(t.Context(), "a", ttl)
+				must(t, err)
+
+				if test.known {
+					_, err := locker.GetLockStatus(t.Context(), "a")
+					must(t, err)
+				}
+
+				conn, err := db.Conn(t.Context())
+				must(t, err)
+
+				defer func() { must(t, conn.Close()) }()
+
+				status.Owner = ""
+				ctx, stop := context.WithCancel(t.Context())
+				returned := make(chan error, 1)
+
+				go func() { returned <- locker.StartRelocker(ctx, status, ttl, ttl/3) }()
+
+				for end, last := time.Now().Add(3*ttl), status.ExpiresAt; time.Now().Before(end); {
+					contract.Await(t, "a renewal", func() bool {
+						select {
+						case err := <-returned:
+							t.Fatalf("StartRelocker: %v", err)
+						default:
+						}
+
+						seen, err := other.GetLockStatus(t.Context(), "a")
+						must(t, err)
+
+						defer func() { last = seen.ExpiresAt }()
+
+						return seen.ExpiresAt.After(last)
+					})
+				}
+
+				stop()
+				must(t, contract.Receive(t, "StartRelocker returns", returned))
+
+				_, err = other.AcquireLock(t.Context(), "a", ttl)
+				must(t, err)
+			})
+		})
+	}
+}
+
 // TestPoolOfOne: one connection is enough for functions that use it themselves,
 // under as many locks as they like.
 func TestPoolOfOne(t *testing.T) {

@@ -2,9 +2,9 @@ package pglocker
 
 import "sync"
 
-// spare is one connection beside the pool, shared by all releases that can't have
-// one from the pool or didn't get an answer over it. It exists only while one of
-// them uses it.
+// spare is one connection beside the pool, shared by all releases, and looks before a
+// first renewal, that can't have one from the pool or didn't get an answer over it. It
+// exists only while one of them uses it.
 type spare struct {
 	// mu guards what follows.
 	mu      sync.Mutex

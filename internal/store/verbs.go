@@ -51,6 +51,19 @@ func (s *Store) get(ctx context.Context, sh *shape, id string) (Result, error) {
 	return Result{Verdict: Granted, Row: rows[0]}, nil
 }
 
+// Undone reports whether the lock's present tenure shows that the state was undone by a
+// crash: it is not of this state, whatever its generation.
+func (s *Store) Undone(ctx context.Context, id string, state State) (bool, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil || state.seen(sh) == 0 {
+		return false, err
+	}
+
+	seen, err := s.get(ctx, sh, id)
+
+	return err == nil && seen.Row.AcquiredAt.After(state.Until), err
+}
+
 // Release frees the lock if it is in the given state, at once or, to honour
 // a minimum hold, that much later; who waits is notified. The verdict is Granted, WrongGeneration or
 // NotFound. A lost reply is answered by asking again; if the generation is then
