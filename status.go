@@ -16,7 +16,9 @@ type LockStatus struct {
 	// Generation is the fencing token. Every grant, refresh and release increases
 	// it.
 	Generation int64
-	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC.
+	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. A row
+	// that was set by hand to 'infinity' is held until the end of the year 9999 here; to
+	// '-infinity' it is free, and this is the zero time.
 	ExpiresAt time.Time
 	// Owner is who holds the lock, or held it if the lease has ended:
 	// [Config.Owner], "#", and what tells this grant from all others. "" after a

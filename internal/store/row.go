@@ -9,7 +9,7 @@ import (
 // Row is a lock's row as one statement saw or left it.
 type Row struct {
 	Generation int64
-	ExpiresAt  time.Time
+	ExpiresAt  time.Time // from the zero time to the year 9999, see sqlExpiresAt
 	Owner      string    // "" where there is none
 	AcquiredAt time.Time // zero where it isn't known
 
@@ -23,9 +23,13 @@ type Row struct {
 // Held reports whether the lease still ran when the statement looked.
 func (r Row) Held() bool { return r.ExpiresAt.After(r.Now) }
 
+// longest bounds what is left of a lease, so that more can be added to it: no TTL is
+// longer, but a row may show any time if it wasn't written here.
+const longest = 200 * 365 * 24 * time.Hour
+
 // Remaining is what was left of the lease by the database's clock, at most zero
 // if it was over.
-func (r Row) Remaining() time.Duration { return r.ExpiresAt.Sub(r.Now) }
+func (r Row) Remaining() time.Duration { return min(r.ExpiresAt.Sub(r.Now), longest) }
 
 // rowScanner reads {row} and what stands behind it, row after row.
 type rowScanner struct {

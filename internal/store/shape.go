@@ -168,7 +168,7 @@ type statements struct {
 // render fills the table's name and the type of its ids into the texts, and takes out
 // what the table or the server doesn't have.
 func render(table Table, full, floor bool, idKind string) statements {
-	const rowColumns = "l.generation, l.expires_at, {owner}, {acquired_at}, {contended_until}, clock_timestamp()"
+	const rowColumns = "l.generation, " + sqlExpiresAt + ", {owner}, {acquired_at}, {contended_until}, clock_timestamp()"
 
 	row := strings.NewReplacer(
 		"{owner}", "NULL::text",
@@ -192,6 +192,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 	fragments := []string{
 		"{table}", table.String(),
 		"{row}", row.Replace(rowColumns),
+		"{expires_at}", sqlExpiresAt,
 		"{durable}", sqlDurable,
 		"{lazy}", lazy,
 		"{modulus}", modulus,

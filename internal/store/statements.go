@@ -16,6 +16,11 @@ package store
 // after a promotion; the name of the WAL file being written does not.
 const sqlFloor = `((('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint - 1) << 40) + 1`
 
+// sqlExpiresAt is the end of the lease as drivers can read it. None of them puts
+// 'infinity' into a time.Time, which a row may show if it wasn't written here: it is the
+// end of the last year that has four digits, and '-infinity' is Go's zero time.
+const sqlExpiresAt = `greatest(least(l.expires_at, '9999-12-31 00:00:00+00'::timestamptz), '0001-01-01 00:00:00+00'::timestamptz)`
+
 // sqlDurable makes the commit of its own statement a synchronous one where the
 // role's or the database's default is weaker; remote_apply is stronger and
 // stays.
@@ -374,7 +379,7 @@ UPDATE {table} AS l
   FROM due AS r, c
  WHERE l.ctid = r.row_version
    AND l.tableoid = r.part
-RETURNING r.n, l.expires_at`
+RETURNING r.n, {expires_at}`
 
 // sqlHeld lists those of the arrays $1 (ids) and $2 (generations) that are still
 // held by that generation: what sqlRenew passed over and is in this list was
