@@ -50,6 +50,7 @@ func TestMutants(t *testing.T) {
 		catches  Property
 	}{
 		{RenewAnyGeneration, "lost replies", OnlyHolder},
+		{RenewRevives, "lost replies", OnlyHolder},
 		{ReleaseAnyGeneration, "one tenure after another", OnlyHolder},
 		{TermFromReply, "one tenure after another", HolderStopsFirst},
 		{TermFromRepetition, "lost replies", HolderStopsFirst},

@@ -167,6 +167,7 @@ const (
 	NoMutant Mutant = ""
 
 	RenewAnyGeneration   Mutant = "no generation check on renew"
+	RenewRevives         Mutant = "a renewal revives a lease"
 	ReleaseAnyGeneration Mutant = "no generation check on release"
 	TermFromReply        Mutant = "the local deadline is counted from the reply"
 	TermFromRepetition   Mutant = "the term of a confirmed grant is counted from the repetition"

@@ -46,7 +46,7 @@ func (m *machine) matches(r *request, now uint8, row row) bool {
 	case swap: // sqlSeen
 		return same && (!r.free || m.mutant == SeenByGeneration || row.acquired == never || row.acquired <= r.freeSince)
 	case renew:
-		return (same || m.mutant == RenewAnyGeneration && row.there) && row.expires > now
+		return (same || m.mutant == RenewAnyGeneration && row.there) && (row.expires > now || m.mutant == RenewRevives)
 	case release:
 		return same || m.mutant == ReleaseAnyGeneration && row.there
 	case confirm, settle:
@@ -131,6 +131,10 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 
 	if seen.owner != 0 && r.ref != 0 && seen.owner != r.ref {
 		broken = violation(OnlyHolder, "a %s by who knew %s changes the row of %s", r.kind, r.ref, seen.owner)
+	}
+
+	if r.kind == renew && seen.expires <= now {
+		broken = violation(OnlyHolder, "a renewal revives the lease of %s, which is over", seen.owner)
 	}
 
 	if r.kind == swap && r.ref == 0 && seen.owner != 0 {

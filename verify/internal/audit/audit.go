@@ -23,6 +23,7 @@ CREATE TABLE audit.transitions (
     lock_id text NOT NULL,
     old_generation bigint, old_expires timestamptz, old_owner text, old_acquired timestamptz,
     new_generation bigint, new_expires timestamptz, new_owner text, new_acquired timestamptz,
+    began timestamptz NOT NULL,
     at timestamptz NOT NULL,
     xid bigint NOT NULL,
     app text NOT NULL
@@ -31,10 +32,10 @@ CREATE TABLE audit.transitions (
 CREATE FUNCTION audit.record() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO audit.transitions (lock_id, old_generation, old_expires, old_owner, old_acquired,
-                                   new_generation, new_expires, new_owner, new_acquired, at, xid, app)
+                                   new_generation, new_expires, new_owner, new_acquired, began, at, xid, app)
     VALUES (coalesce(NEW.lock_id, OLD.lock_id), OLD.generation, OLD.expires_at, OLD.owner, OLD.acquired_at,
             NEW.generation, NEW.expires_at, NEW.owner, NEW.acquired_at,
-            clock_timestamp(), txid_current(), current_setting('application_name'));
+            statement_timestamp(), clock_timestamp(), txid_current(), current_setting('application_name'));
     RETURN NULL;
 END $$;
 
@@ -62,8 +63,9 @@ type Transition struct {
 	Seq      int64
 	Lock     string
 	Old, New Version
-	// At is the database's clock after the change was decided, and before its commit.
-	At int64
+	// Began and At are the database's clock before the change was decided, when its statement
+	// had arrived, and after that, before its commit.
+	Began, At int64
 	// App is the client that made it.
 	App string
 }
@@ -79,7 +81,7 @@ func (t *Transition) Grants() bool {
 }
 
 func (t *Transition) String() string {
-	return fmt.Sprintf("#%d %s by %s at %d: %+v -> %+v", t.Seq, t.Lock, t.App, t.At, t.Old, t.New)
+	return fmt.Sprintf("#%d %s by %s, %d to %d: %+v -> %+v", t.Seq, t.Lock, t.App, t.Began, t.At, t.Old, t.New)
 }
 
 const microseconds = `coalesce((extract(epoch FROM %s) * 1000000)::bigint, 0)`
@@ -92,7 +94,7 @@ func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
 		SELECT seq, lock_id,
 		       coalesce(old_generation, 0), `+us("old_expires")+`, coalesce(old_owner, ''), `+us("old_acquired")+`,
 		       coalesce(new_generation, 0), `+us("new_expires")+`, coalesce(new_owner, ''), `+us("new_acquired")+`,
-		       `+us("at")+`, app
+		       `+us("began")+`, `+us("at")+`, app
 		  FROM audit.transitions ORDER BY seq`)
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
@@ -106,7 +108,7 @@ func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
 
 		err := rows.Scan(&t.Seq, &t.Lock,
 			&t.Old.Generation, &t.Old.Expires, &t.Old.Owner, &t.Old.Acquired,
-			&t.New.Generation, &t.New.Expires, &t.New.Owner, &t.New.Acquired, &t.At, &t.App)
+			&t.New.Generation, &t.New.Expires, &t.New.Owner, &t.New.Acquired, &t.Began, &t.At, &t.App)
 		if err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
 		}

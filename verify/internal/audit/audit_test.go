@@ -111,6 +111,15 @@ func TestAudit(t *testing.T) {
 		}
 	}
 
+	// Each lease runs from a moment between the arrival of its statement and what was written
+	// down after it.
+	for i, ttl := range []time.Duration{time.Minute, time.Hour, 2 * time.Hour} {
+		tr := transitions[i+1]
+		if from := tr.New.Expires - ttl.Microseconds(); from < tr.Began || from > tr.At {
+			t.Errorf("%s: its lease runs from %d", tr, from)
+		}
+	}
+
 	if tr := transitions[3]; !tr.Renews() || tr.Grants() || tr.New.Expires <= tr.Old.Expires {
 		t.Errorf("%s, want a renewal", tr)
 	}

@@ -65,6 +65,16 @@ func All() []Mutant {
 			Fault: "net-late",
 		},
 		{
+			// What a halted server finds in its sockets when it goes on is late by more than a lease.
+			Name: "renewal revives a lease",
+			Edits: []Edit{{
+				statements,
+				"   AND l.generation = r.generation\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
+				"   AND l.generation = r.generation\n                       FOR UPDATE",
+			}},
+			Fault: "server-stop",
+		},
+		{
 			Name: "local deadline counted from the reply",
 			Edits: []Edit{{
 				store,

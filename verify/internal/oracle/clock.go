@@ -141,6 +141,30 @@ func (r *Run) seenBy(t *audit.Transition, op *history.Operation) int64 {
 	return seen
 }
 
+// seenFrom is the earliest time that the statement may have seen which made a transition:
+// when it arrived, unless the clock was set back before its decision.
+func (r *Run) seenFrom(t *audit.Transition) int64 {
+	from, _ := r.moments(t.Began)
+	_, to := r.moments(t.At)
+	seen := t.Began
+
+	settings := r.settingsIn(from, to)
+	if len(settings) == 1 {
+		return seen
+	}
+
+	for _, s := range settings {
+		at := max(s.from, from)
+		if at == math.MinInt64 { // no setting explains when it arrived
+			return math.MinInt64
+		}
+
+		seen = min(seen, r.dbTime(at)+s.ahead-clockError)
+	}
+
+	return seen
+}
+
 // setAhead reports whether the database's clock may have been set ahead between two moments.
 func (r *Run) setAhead(from, to int64) bool {
 	settings := r.settings()

@@ -146,7 +146,7 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 	for _, t := range run.Audit {
 		if w, silent := windows[t]; silent {
 			steps = append(steps, porcupine.Operation{
-				ClientId: clientID(t.App + " unseen"), Input: &step{lock: t.Lock, kind: changed, transition: t, seen: run.seenBy(t, nil)},
+				ClientId: clientID(t.App + " unseen"), Input: &step{lock: t.Lock, kind: changed, transition: t, seen: run.sightOf(t, nil)},
 				Call: w.from, Return: w.to,
 			})
 		}
@@ -165,7 +165,7 @@ func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
 	switch {
 	case settled.Grants[op] != nil:
 		s.kind, s.transition = changed, settled.Grants[op]
-		s.seen = run.seenBy(s.transition, op)
+		s.seen = run.sightOf(s.transition, op)
 	case settled.Creates[op] != nil:
 		s.kind, s.transition = changed, settled.Creates[op]
 	case settled.LostInCrash[op]:

@@ -87,7 +87,7 @@ func chain(changes ...change) []*audit.Transition {
 
 	for i, c := range changes {
 		transitions = append(transitions, &audit.Transition{
-			Seq: int64(i + 1), Lock: "a", Old: before, New: c.row, At: c.at * us, App: c.app,
+			Seq: int64(i + 1), Lock: "a", Old: before, New: c.row, Began: (c.at - 1) * us, At: c.at * us, App: c.app,
 		})
 		before = c.row
 	}

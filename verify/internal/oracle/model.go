@@ -50,8 +50,8 @@ type step struct {
 	transition *audit.Transition
 	// from and to are the database's clock at the call and at the answer.
 	from, to int64
-	// seen is the latest time that the statement may have seen which made the transition.
-	seen int64
+	// seen is what the statement went by which made the transition.
+	seen sight
 	// lossy: the server crashed later, and may have undone releases whose effect the
 	// answer shows and nothing else does.
 	lossy bool
@@ -128,7 +128,7 @@ func (s *step) allowed() bool {
 		// request has it from the same client. Whoever else is granted the lock finds it
 		// expired, by the clock at that time.
 		return t.New.Generation > t.Old.Generation &&
-			(s.op.Kind == history.Refresh || t.Old.Expires <= s.seen || clientOf(t.Old.Owner) == t.App)
+			(s.op.Kind == history.Refresh || t.Old.Expires <= s.seen.latest || clientOf(t.Old.Owner) == t.App)
 	case s.op.Kind.Frees():
 		return t.Old.Generation == s.op.Generation
 	}

@@ -58,6 +58,8 @@ type Run struct {
 
 	// clock is what settings has found.
 	clock []setting
+	// names are the requests that name a generation, see naming.
+	names map[tenure][]*history.Operation
 }
 
 // Write is one write to a fenced resource.

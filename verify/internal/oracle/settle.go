@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
@@ -74,7 +75,11 @@ func (s *settler) violate(lock, what string, things ...any) {
 
 // checkChain checks each transition of a lock against the one before.
 func (s *settler) checkChain(chain []*audit.Transition) {
-	var before audit.Version
+	var (
+		before audit.Version
+		// granted is the transition that made the present tenure.
+		granted *audit.Transition
+	)
 
 	askers := make(map[*audit.Transition]*history.Operation)
 	for op, t := range s.Grants {
@@ -86,17 +91,32 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 			s.violate(t.Lock, fmt.Sprintf("the row was %+v before", before), t)
 		}
 
-		if what := illegal(t, s.run.seenBy(t, askers[t])); what != "" {
+		if what := illegal(t, s.run.sightOf(t, askers[t])); what != "" {
 			s.violate(t.Lock, what, t)
+		}
+
+		if grant := askers[granted]; t.Renews() && grant != nil && !s.keptAlive(grant, t) {
+			s.violate(t.Lock, "renewed though nobody asked to keep it alive", grant, t)
+		}
+
+		if !t.Renews() {
+			granted = t
 		}
 
 		before = t.New
 	}
 }
 
-// illegal says why a transition is not one of the protocol's; "" if it is. seen is the
-// latest time that its statement may have seen.
-func illegal(t *audit.Transition, seen int64) string {
+// keptAlive reports whether there is who renews what was granted: a lease by hand is left
+// alone until a relocker is given it.
+func (s *settler) keptAlive(grant *history.Operation, t *audit.Transition) bool {
+	return grant.Kind != history.Acquire && grant.Kind != history.Refresh ||
+		slices.ContainsFunc(s.run.naming(t), func(op *history.Operation) bool { return op.Kind == history.Relock })
+}
+
+// illegal says why a transition is not one of the protocol's; "" if it is. seen is what its
+// statement went by.
+func illegal(t *audit.Transition, seen sight) string {
 	var (
 		// Whoever reads the shared lock may refresh and release it.
 		anybody = t.Lock == traffic.Shared.ID
@@ -121,12 +141,18 @@ func illegal(t *audit.Transition, seen int64) string {
 		return "a renewal changed more than the end of the lease, or shortened it"
 	case t.Renews() && !holders:
 		return "renewed by somebody else than the holder"
+	case t.Renews() && t.Old.Owner == "":
+		return "renewed though nobody held it"
+	case t.Renews() && t.Old.Expires <= seen.earliest:
+		return "a lease that was over was renewed"
 	case t.Renews():
 		return ""
 	case t.New.Owner == "" && !holders:
 		return "released by somebody else than the holder"
-	case t.New.Owner != "" && t.Old.Expires > seen && !holders:
+	case t.New.Owner != "" && t.Old.Expires > seen.latest && !holders:
 		return "granted while another held it"
+	case t.New.Owner != "" && t.Old.Expires > seen.latest && t.Old.Owner == "" && !seen.refreshed:
+		return "granted before it was free, at the end of a minimum hold"
 	}
 
 	return ""

@@ -53,6 +53,7 @@ func TestSettle(t *testing.T) {
 		second = change{"c2.1", 30, heldFrom("c2.1", 30, 4)}
 
 		grant1  = granted("c1.1", history.Acquire, 9, 11, 2)
+		held1   = granted("c1.1", history.Lock, 9, 11, 2)
 		free1   = freed("c1.1", history.Release, 19, 21, 2)
 		grant2  = granted("c2.1", history.Lock, 5, 31, 4)
 		minimum = op("c1.1", history.Unlock, 19, 21, history.Event{Outcome: history.OK, Generation: 2, MinHold: 50 * ms})
@@ -76,7 +77,20 @@ func TestSettle(t *testing.T) {
 		want string
 	}{
 		{"granted, released, granted", audited(chain(first, freed3, second), grant1, free1, grant2), ""},
-		{"renewed", audited(chain(first, change{"c1.1", 50, renewed(first.row, 50)}), grant1), ""},
+		{"renewed", audited(chain(first, change{"c1.1", 50, renewed(first.row, 50)}), held1), ""},
+		{"renewed by a statement that came before the end", audited(chain(first, change{"c1.1", 110, renewed(first.row, 110)}), held1), ""},
+		{"renewed after the end", audited(chain(first, change{"c1.1", 112, renewed(first.row, 112)}), held1), "that was over was renewed"},
+		{"renewed after the end, with a clock that was set back", clocked(audited(
+			chain(first, change{"c1.1", 112, renewed(first.row, 112)}), held1), set(111, 112, -50)), ""},
+		{"renewed after the end, with a clock that was set back later", clocked(audited(
+			chain(first, change{"c1.1", 112, renewed(first.row, 112)}), held1), set(300, 301, -50)), "that was over was renewed"},
+		{"a lease by hand that is renewed", audited(chain(first, change{"c1.1", 50, renewed(first.row, 50)}), grant1), "nobody asked to keep it alive"},
+		{"a lease that a relocker has", audited(chain(first, change{"c1.1", 50, renewed(first.row, 50)}), grant1,
+			freed("c1.1", history.Relock, 40, 0, 2)), ""},
+		{"a lease that a relocker is given later", audited(chain(first, change{"c1.1", 50, renewed(first.row, 50)}), grant1,
+			freed("c1.1", history.Relock, 60, 0, 2)), "nobody asked to keep it alive"},
+		{"a released lock that is renewed", audited(
+			chain(first, freed3, change{"c1.1", 21, renewed(freed3.row, 21)}), grant1, free1), "nobody held it"},
 		{"handed over", audited(
 			chain(first, change{"c1.1", 30, heldFrom("c1.1", 30, 3)}), grant1, granted("c1.1", history.Lock, 5, 31, 3),
 		), ""},
@@ -98,10 +112,10 @@ func TestSettle(t *testing.T) {
 		{"a generation that fell", audited(chain(second, change{"c2.1", 40, freeSince(40, 3)}), grant2), "fell"},
 		{"a lease that was cut", audited(
 			chain(first, change{"c1.1", 20, audit.Version{Generation: 2, Owner: first.row.Owner, Acquired: first.row.Acquired, Expires: 50 * us}}),
-			grant1,
+			held1,
 		), "shortened"},
 		{"renewed by another", audited(
-			chain(first, change{"c2.1", 50, renewed(first.row, 50)}), grant1,
+			chain(first, change{"c2.1", 50, renewed(first.row, 50)}), held1,
 		), "renewed by somebody else"},
 		{"released by another", audited(
 			chain(first, change{"c2.1", 50, freeSince(50, 3)}), grant1,
@@ -137,6 +151,29 @@ func TestSettle(t *testing.T) {
 		{"a minimum hold that a crash undid", crashed(audited(chain(first), grant1, minimum), 22, 25), "release was not committed"},
 		{"a minimum hold", audited(chain(first, change{"c1.1", 20, freeSince(60, 3)}), grant1, minimum), ""},
 		{"a minimum hold that was cut", audited(chain(first, freed3), grant1, minimum), "before the minimum hold"},
+		{"granted in a minimum hold", audited(
+			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c2.1", 59, heldFrom("c2.1", 59, 4)}),
+			held1, minimum, granted("c2.1", history.Lock, 5, 62, 4)), "the end of a minimum hold"},
+		{"granted in a minimum hold, to its own client", audited(
+			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c1.1", 59, heldFrom("c1.1", 59, 4)}),
+			held1, minimum, granted("c1.1", history.Lock, 5, 62, 4)), "the end of a minimum hold"},
+		{"granted after a minimum hold", audited(
+			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c2.1", 60, heldFrom("c2.1", 60, 4)}),
+			held1, minimum, granted("c2.1", history.Lock, 5, 62, 4)), ""},
+		{"a minimum hold that the clock ended", clocked(audited(
+			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c2.1", 59, heldFrom("c2.1", 59, 4)}),
+			held1, minimum, granted("c2.1", history.Lock, 5, 62, 4)), set(58, 59, 5), set(59, 60, 0)), ""},
+		{"refreshed in a minimum hold, by who saw it", audited(
+			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c2.1", 30, heldFrom("c2.1", 30, 4)}),
+			held1, minimum, op("c2.1", history.Refresh, 29, 31, history.Event{
+				Outcome: history.OK, Generation: 3, Free: true, Token: 4, Owner: owner("c2.1", "e")})), ""},
+		{"granted in a minimum hold, to who asked to refresh another generation", audited(
+			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c2.1", 30, heldFrom("c2.1", 30, 4)}),
+			held1, minimum, unknown("c2.1", history.Acquire, 29, 31),
+			op("c2.1", history.Refresh, 29, 31, history.Event{Outcome: history.Unknown, Generation: 2})), "minimum hold"},
+		{"renewed in a minimum hold", audited(
+			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c1.1", 30, renewed(freeSince(60, 3), 30)}),
+			held1, minimum), "nobody held it"},
 		{"a grant with a lost reply", audited(
 			chain(change{"c1.1", 10, heldFrom("c1.1", 10, 2)}), unknown("c1.1", history.Acquire, 9, 50),
 		), ""},

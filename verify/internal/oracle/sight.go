@@ -1,0 +1,46 @@
+package oracle
+
+import (
+	"slices"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// sight is what the statement went by that made a transition.
+type sight struct {
+	// earliest and latest are times of the database's clock, between which it looked at the
+	// lease.
+	earliest, latest int64
+	// refreshed: its client asked to refresh the very generation that it found.
+	refreshed bool
+}
+
+// sightOf is the sight of a transition. op is whose statement it was, if that is known.
+func (r *Run) sightOf(t *audit.Transition, op *history.Operation) sight {
+	return sight{
+		earliest:  r.seenFrom(t),
+		latest:    r.seenBy(t, op),
+		refreshed: slices.ContainsFunc(r.naming(t), func(op *history.Operation) bool { return op.Kind == history.Refresh }),
+	}
+}
+
+// naming are the requests of the transition's client that name the generation which it
+// found, and that had been made by then.
+func (r *Run) naming(t *audit.Transition) []*history.Operation {
+	if r.names == nil {
+		r.names = make(map[tenure][]*history.Operation)
+
+		for _, op := range r.History.Operations {
+			if op.Generation != 0 {
+				of := tenure{op.Client, op.Lock, op.Generation}
+				r.names[of] = append(r.names[of], op)
+			}
+		}
+	}
+
+	_, last := r.moments(t.At)
+	all := r.names[tenure{t.App, t.Lock, t.Old.Generation}]
+
+	return slices.DeleteFunc(slices.Clone(all), func(op *history.Operation) bool { return op.Call > last })
+}
