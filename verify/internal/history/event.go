@@ -38,6 +38,8 @@ const (
 const (
 	// Lost is the moment at which a holder was told that its lock is lost.
 	Lost Kind = "lost"
+	// Renewed is a lease whose end, Expires, its holder knows to be acknowledged.
+	Renewed Kind = "renewed"
 	// Stall: the process didn't run between From and At.
 	Stall Kind = "stall"
 	// Killed and Crash are the coordinator's: a client was killed, the server may have

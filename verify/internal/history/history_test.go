@@ -35,6 +35,7 @@ func TestLoad(t *testing.T) {
 
 	first.At, first.Outcome, first.Token = 0, history.OK, 2
 	one.Return(first)
+	one.Note(history.Event{Kind: history.Renewed, Lock: "a", Token: 2})
 	one.Note(history.Event{Kind: history.Lost, Lock: "a", Token: 2})
 	must(t, one.Close())
 	must(t, killed.Close())
@@ -48,8 +49,8 @@ func TestLoad(t *testing.T) {
 	h, err := history.Load(folder)
 	must(t, err)
 
-	if len(h.Operations) != 2 || len(h.Notes) != 1 {
-		t.Fatalf("%d operations, %d notes, want 2 and 1", len(h.Operations), len(h.Notes))
+	if len(h.Operations) != 2 || len(h.Notes) != 1 || len(h.Renewals) != 1 {
+		t.Fatalf("%d operations, %d notes, %d renewals, want 2, 1 and 1", len(h.Operations), len(h.Notes), len(h.Renewals))
 	}
 
 	if op := h.Operations[0]; op.Client != "one" || op.Outcome != history.OK || op.Token != 2 ||

@@ -24,9 +24,12 @@ type Operation struct {
 
 // History is what all clients of a run recorded.
 type History struct {
-	// Operations are in the order of their calls, Notes in that of time.
+	// Operations are in the order of their calls, Notes in that of time, without those of
+	// Renewals.
 	Operations []*Operation
 	Notes      []Event
+	// Renewals are the notes of that kind. There are many, and they say nothing of faults.
+	Renewals []Event
 }
 
 // Load reads every history file of a folder. A last line without its end was being
@@ -90,6 +93,12 @@ func Join(events []Event) (*History, error) {
 			delete(open, id{e.Client, e.Op})
 			op.Event, op.End = e, e.At
 		case Note:
+			if e.Kind == Renewed {
+				h.Renewals = append(h.Renewals, e)
+
+				continue
+			}
+
 			h.Notes = append(h.Notes, e)
 		}
 	}

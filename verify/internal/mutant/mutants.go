@@ -122,6 +122,16 @@ func All() []Mutant {
 			Fault: "server-kill",
 		},
 		{
+			// A commit of somebody else's mostly flushes it a moment later.
+			Name: "renewals with synchronous_commit off",
+			Edits: []Edit{{
+				statements,
+				"    SELECT {durable} AS durable\n), due AS MATERIALIZED (",
+				"    SELECT set_config('synchronous_commit', 'off', true) AS durable\n), due AS MATERIALIZED (",
+			}},
+			Fault: "server-kill",
+		},
+		{
 			// What is read after the rows says whether they were committed.
 			Name: "grant counted on the first row of RETURNING",
 			Edits: []Edit{{

@@ -55,6 +55,8 @@ func Settle(run *Run) (*Settled, []Violation) {
 		}
 	}
 
+	s.checkRenewals()
+
 	for _, lock := range sortedKeys(transitions) {
 		s.checkChain(transitions[lock])
 		s.checkSilent(operations[lock], transitions[lock])

@@ -166,7 +166,8 @@ func TestSettle(t *testing.T) {
 		{"refreshed in a minimum hold, by who saw it", audited(
 			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c2.1", 30, heldFrom("c2.1", 30, 4)}),
 			held1, minimum, op("c2.1", history.Refresh, 29, 31, history.Event{
-				Outcome: history.OK, Generation: 3, Free: true, Token: 4, Owner: owner("c2.1", "e")})), ""},
+				Outcome: history.OK, Generation: 3, Free: true, Token: 4, Owner: owner("c2.1", "e"),
+			})), ""},
 		{"granted in a minimum hold, to who asked to refresh another generation", audited(
 			chain(first, change{"c1.1", 20, freeSince(60, 3)}, change{"c2.1", 30, heldFrom("c2.1", 30, 4)}),
 			held1, minimum, unknown("c2.1", history.Acquire, 29, 31),

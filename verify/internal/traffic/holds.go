@@ -86,6 +86,8 @@ func (w *worker) unlock(ctx context.Context, lk *pglocker.Lock, granted history.
 	ctx, cancel := w.within(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 
+	w.knows(lk)
+
 	e := w.rec.Invoke(history.Event{
 		Kind: history.Unlock, Lock: granted.Lock, TTL: granted.TTL,
 		Generation: lk.Token(), MinHold: granted.MinHold,
@@ -118,6 +120,7 @@ func (w *worker) do(ctx context.Context, lock Spec) {
 		defer stop()
 
 		w.work(ctx, lk, lock)
+		w.knows(lk)
 		leave = w.rec.Invoke(history.Event{
 			Kind: history.Leave, Lock: lock.ID, TTL: int64(lock.TTL), Generation: lk.Token(), MinHold: e.MinHold,
 		})
@@ -144,6 +147,39 @@ func held(e history.Event, lk *pglocker.Lock) history.Event {
 	return e
 }
 
+// knows records until when the lock is held, as the library says that it was acknowledged.
+func (w *worker) knows(lk *pglocker.Lock) (until time.Time) {
+	s := lk.Status()
+	w.rec.Note(history.Event{Kind: history.Renewed, Lock: s.LockID, Token: s.Generation, Expires: s.ExpiresAt.UnixMicro()})
+
+	return s.ExpiresAt
+}
+
+// live holds a lock that renewals keep, and records each of them soon after it was
+// acknowledged: the next may hide that it was lost.
+func (w *worker) live(lk *pglocker.Lock, d time.Duration) {
+	ctx, cancel := context.WithTimeout(lk.Context(), d)
+	defer cancel()
+
+	look := time.NewTicker(liveLook)
+	defer look.Stop()
+
+	for known := w.knows(lk); ; {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+
+		if !lk.Status().ExpiresAt.Equal(known) {
+			known = w.knows(lk)
+		}
+	}
+}
+
+// liveLook is short against the time between two renewals.
+const liveLook = 5 * time.Millisecond
+
 func (w *worker) lost(lk *pglocker.Lock, cause error) {
 	w.rec.Note(history.Event{
 		Kind: history.Lost, Lock: lk.Status().LockID, Token: lk.Token(), Detail: cause.Error(),
@@ -159,13 +195,13 @@ func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 
 	switch {
 	case slices.Contains(Kept, lock):
-		sleep(lk.Context(), lock.TTL+w.upTo(2*lock.TTL))
+		w.live(lk, lock.TTL+w.upTo(2*lock.TTL))
 	case n < 40, lock == lone(w.cfg.Name):
 		w.count(ctx, lk, lock)
 	case n < 65:
 		w.writeOutside(lk, lock)
 	case n < 73:
-		sleep(lk.Context(), lock.TTL+w.upTo(lock.TTL)) // renewals keep it
+		w.live(lk, lock.TTL+w.upTo(lock.TTL))
 	case n < 85:
 		sleep(lk.Context(), w.upTo(30*time.Millisecond))
 	}
