@@ -153,6 +153,16 @@ func All() []Mutant {
 			Fault: "net-one-way",
 		},
 		{
+			// Leases by hand: an Unlock goes on asking.
+			Name: "unknown release reported as refused",
+			Edits: []Edit{{
+				verbs,
+				"			return Result{}, doubt\n",
+				"			return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n",
+			}},
+			Fault: "net-one-way",
+		},
+		{
 			Name:  "guard as FOR KEY SHARE",
 			Edits: []Edit{{statements, "   FOR SHARE`", "   FOR KEY SHARE`"}},
 			Fault: "writer-stop",

@@ -60,6 +60,7 @@ func Settle(run *Run) (*Settled, []Violation) {
 	for _, lock := range sortedKeys(transitions) {
 		s.checkChain(transitions[lock])
 		s.checkSilent(operations[lock], transitions[lock])
+		s.checkFreed(operations[lock], transitions[lock])
 	}
 
 	return &s.Settled, s.violations

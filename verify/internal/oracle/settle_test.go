@@ -44,6 +44,11 @@ func besideB(r *oracle.Run, from, to int64) *oracle.Run {
 	return r
 }
 
+// asked is a request that names a generation, early enough for everything that comes of it.
+func asked(client string, kind history.Kind, outcome history.Outcome, generation int64) *history.Operation {
+	return op(client, kind, 12, 60, history.Event{Outcome: outcome, Generation: generation})
+}
+
 func TestSettle(t *testing.T) {
 	t.Parallel()
 
@@ -105,11 +110,11 @@ func TestSettle(t *testing.T) {
 			grant1, granted("c2.1", history.Lock, 5, 31, 8),
 		), "the row was"},
 		{"deleted", audited(chain(first, change{"c1.1", 20, audit.Version{}}), grant1), "deleted"},
-		{"created in the middle", audited(chain(change{"c1.1", 5, freeSince(5, 4)})), "another generation than 1"},
+		{"created in the middle", audited(chain(change{"c1.1", 5, freeSince(5, 4)}), unknown("c1.1", history.Create, 4, 6)), "another generation than 1"},
 		{"granted as the first generation", audited(
 			chain(change{"c1.1", 5, heldFrom("c1.1", 5, 1)}), granted("c1.1", history.Acquire, 4, 6, 1),
 		), "below 2"},
-		{"a generation that fell", audited(chain(second, change{"c2.1", 40, freeSince(40, 3)}), grant2), "fell"},
+		{"a generation that fell", audited(chain(second, change{"c2.1", 40, freeSince(40, 3)}), grant2, asked("c2.1", history.Release, history.Unknown, 4)), "fell"},
 		{"a lease that was cut", audited(
 			chain(first, change{"c1.1", 20, audit.Version{Generation: 2, Owner: first.row.Owner, Acquired: first.row.Acquired, Expires: 50 * us}}),
 			held1,
@@ -118,10 +123,11 @@ func TestSettle(t *testing.T) {
 			chain(first, change{"c2.1", 50, renewed(first.row, 50)}), held1,
 		), "renewed by somebody else"},
 		{"released by another", audited(
-			chain(first, change{"c2.1", 50, freeSince(50, 3)}), grant1,
+			chain(first, change{"c2.1", 50, freeSince(50, 3)}), grant1, asked("c2.1", history.Release, history.Unknown, 2),
 		), "released by somebody else"},
 		{"the shared lock, released by another", onShared(audited(
 			chain(first, change{"c2.1", 50, freeSince(50, 3)}), granted("c1.1", history.Acquire, 9, 11, 2),
+			asked("c2.1", history.Release, history.Unknown, 2),
 		)), ""},
 		{"granted in another's name", audited(
 			chain(change{"c2.1", 10, heldFrom("c1.1", 10, 2)}), grant1,

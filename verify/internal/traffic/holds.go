@@ -11,6 +11,9 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
+// LeftToClose says of a lock that nobody unlocks it before the Locker is closed.
+const LeftToClose = "left to Close"
+
 // hold takes a lock that is kept alive, works under it, and gives it up.
 func (w *worker) hold(ctx context.Context, lock Spec) {
 	switch w.IntN(3) {
@@ -74,7 +77,7 @@ func (w *worker) lock(ctx context.Context, lock Spec, kind history.Kind) {
 
 	if ctx.Err() != nil && w.chance(50) {
 		// Close unlocks it.
-		w.lost(lk, errors.New("left to Close"))
+		w.lost(lk, errors.New(LeftToClose))
 
 		return
 	}
