@@ -97,6 +97,8 @@ type Event struct {
 	MinHold int64 `json:"min_hold,omitempty"`
 	// Waits: it waits for a lock that another holds.
 	Waits bool `json:"waits,omitempty"`
+	// Wait is for how long at most, where WithWait limits it.
+	Wait int64 `json:"wait,omitempty"`
 	// Generation is the one that the request names.
 	Generation int64 `json:"generation,omitempty"`
 	// Free: it was seen on a free lock.

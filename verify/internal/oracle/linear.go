@@ -127,11 +127,16 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 	}
 
 	ends := make(map[*audit.Transition]window)
+	changes := changesOf(run)
 
 	for _, op := range run.History.Operations {
 		s := stepOf(run, settled, op)
 		if s == nil {
 			continue
+		}
+
+		if s.kind == busy && op.Remaining == 0 {
+			s.touched = changes.touch(run, op)
 		}
 
 		if s.transition != nil && s.kind != moved {
@@ -195,6 +200,44 @@ func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
 	}
 
 	return s
+}
+
+// generation is one of a lock.
+type generation struct {
+	lock   string
+	number int64
+}
+
+// changes are the transitions by which generations came and went.
+type changes map[generation][]*audit.Transition
+
+func changesOf(run *Run) changes {
+	all := make(changes)
+
+	for _, t := range run.Audit {
+		if t.Renews() {
+			continue
+		}
+
+		for _, number := range []int64{t.Old.Generation, t.New.Generation} {
+			of := generation{t.Lock, number}
+			all[of] = append(all[of], t)
+		}
+	}
+
+	return all
+}
+
+// touch reports whether the generation of which an answer tells came or went before the
+// answer and, as far as the audit knows, not before the call. One that went may have been
+// committed long after the audit has it, so that the answer showed it still: that it didn't
+// go before the call, the order of the steps says.
+func (c changes) touch(run *Run, op *history.Operation) bool {
+	return slices.ContainsFunc(c[generation{op.Lock, op.Token}], func(t *audit.Transition) bool {
+		first, last := run.moments(t.At)
+
+		return first <= op.End && (last >= op.Call || t.Old.Generation == op.Token)
+	})
 }
 
 // window is when something took effect.

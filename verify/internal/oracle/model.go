@@ -50,6 +50,8 @@ type step struct {
 	transition *audit.Transition
 	// from and to are the database's clock at the call and at the answer.
 	from, to int64
+	// touched: the generation that the answer shows came or went until the answer.
+	touched bool
 	// seen is what the statement went by which made the transition.
 	seen sight
 	// lossy: the server crashed later, and may have undone releases whose effect the
@@ -151,12 +153,14 @@ func (s *step) answered(now state) bool {
 	case guarded:
 		return row.Generation == op.Generation && row.Expires > s.from
 	case busy:
-		// A lease that still ran for so long when it was read ends so much later. One that was
-		// free already may be shown to somebody who came too late to take it.
-		read := row.Expires - op.Remaining
-		free := s.lossy && op.Owner == "" && op.Remaining == 0 && op.Token == row.Generation+1
+		if op.Remaining == 0 {
+			return s.barelyBusy(row)
+		}
 
-		return row.Generation == op.Token && (op.Remaining == 0 || s.from <= read && read <= s.to) || free
+		// A lease that still ran for so long when it was read ends so much later.
+		read := row.Expires - op.Remaining
+
+		return row.Generation == op.Token && s.from <= read && read <= s.to
 	case shown:
 		seen := audit.Version{Generation: op.Token, Expires: op.Expires, Owner: op.Owner, Acquired: op.Acquired}
 		free := now.undone || s.lossy
@@ -165,4 +169,22 @@ func (s *step) answered(now state) bool {
 	}
 
 	return false
+}
+
+// barelyBusy reports whether a lock of which nothing remained may have been refused: its lease
+// ran at some time since the call, or it changed hands at the same moment. A crash may have
+// undone a release that nothing else shows.
+func (s *step) barelyBusy(row audit.Version) bool {
+	if row.Generation == s.op.Token {
+		return row.Expires > s.from || s.touched || s.late() || s.lossy
+	}
+
+	return s.lossy && s.op.Owner == "" && s.op.Token == row.Generation+1
+}
+
+// late: the time of WithWait is over, and its error is ErrAlreadyLocked then. Whose requests had
+// no answer, or who stood in line behind another of the same Locker and made none, has only
+// looked at the lock, which may be free while the request for it is still on its way.
+func (s *step) late() bool {
+	return s.op.Wait > 0 && s.op.End-s.op.Call >= s.op.Wait
 }

@@ -263,6 +263,11 @@ func TestLinearizability(t *testing.T) {
 			Outcome: history.Busy, Token: generation, Remaining: remaining * us,
 		})
 	}
+	waited := func(o *history.Operation, limit int64) *history.Operation {
+		o.Waits, o.Wait = true, limit*ms
+
+		return o
+	}
 	shows := func(from, to int64, v audit.Version) *history.Operation {
 		return op("c3.1", history.Get, from, to, history.Event{
 			Outcome: history.OK, Token: v.Generation, Expires: v.Expires, Owner: v.Owner, Acquired: v.Acquired,
@@ -302,6 +307,19 @@ func TestLinearizability(t *testing.T) {
 			chain(first, change{"c1.1", 60, renewed(first.row, 60)}), grant1, busy(20, 22, 2, 139),
 		), illegal},
 		{"it had just changed hands", audited(all, grant1, free1, busy(22, 40, 3, 0), grant2), ""},
+		{"it was free, and nobody else took it", audited(chain(first, freed3), grant1, free1, busy(26, 28, 3, 0)), illegal},
+		{"it was free, and its wait was over", audited(chain(first, freed3), grant1, free1, waited(busy(26, 58, 3, 0), 30)), ""},
+		{"it was free, and its wait wasn't over", audited(chain(first, freed3), grant1, free1, waited(busy(26, 58, 3, 0), 40)), illegal},
+		{"its wait was over, and another held it", audited(all, grant1, free1, grant2, waited(busy(50, 90, 3, 0), 30)), illegal},
+		{"it was free, and somebody else took it after the answer", audited(chain(first, freed3, change{"c2.1", 60, heldFrom("c2.1", 60, 4)}),
+			grant1, free1, busy(26, 28, 3, 0), granted("c2.1", history.Lock, 5, 61, 4)), illegal},
+		{"it was free, and its lease had just ended", audited(chain(first), grant1, busy(108, 112, 2, 0)), ""},
+		{"it was free, and its lease had ended", audited(chain(first), grant1, busy(118, 122, 2, 0)), illegal},
+		{"it was free, and a commit was under way by which somebody else took it", audited(all, grant1, free1, busy(38, 40, 3, 0),
+			granted("c2.1", history.Lock, 5, 42, 4)), ""},
+		{"it was free, and had been taken by then", audited(all, grant1, free1, busy(38, 40, 3, 0), grant2), illegal},
+		{"it was free, and had just been freed", audited(chain(first, freed3), grant1, free1, busy(20, 40, 3, 0)), ""},
+		{"free, with a crash that may have undone its grant", crashed(audited(chain(first, freed3), grant1, free1, busy(26, 28, 3, 0)), 30, 31), ""},
 		{"shown as it is", audited(all, grant1, free1, shows(22, 25, freed3.row), grant2), ""},
 		{"shown as it was", audited(all, grant1, free1, shows(22, 25, first.row), grant2), illegal},
 		{"shown as it was never", audited(all, grant1, shows(12, 13, heldFrom("c1.1", 11, 2)), free1, grant2), illegal},

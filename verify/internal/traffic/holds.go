@@ -34,7 +34,9 @@ func (w *worker) options(e *history.Event) []pglocker.LockOption {
 
 	e.Waits = e.Kind == history.Lock || w.chance(50)
 	if e.Waits && e.Kind != history.Lock {
-		opts = append(opts, pglocker.WithWait(w.upTo(600*time.Millisecond)))
+		wait := w.upTo(600 * time.Millisecond)
+		e.Wait = int64(wait)
+		opts = append(opts, pglocker.WithWait(wait))
 	}
 
 	if w.chance(10) {
