@@ -95,23 +95,25 @@ func wakeAll(c *cluster.Cluster) {
 // killClients ends one client after the other by SIGKILL. Others take their place.
 func killClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 100, 700)) {
-		c.Injected.Add(1)
-
 		if err := anyClient(c, r).Kill(); err != nil {
 			return err
 		}
+
+		c.Injected.Add(1)
 	}
 
 	return nil
 }
 
-// exhaustPools lets the applications use up their pools, for longer than leases last.
+// exhaustPools lets the applications use up their pools, for longer than leases last. They
+// record by themselves when they have.
 func exhaustPools(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for {
 		pause := beyondTTL(r)
-		for _, client := range c.Clients {
-			if r.IntN(2) == 0 {
-				c.Injected.Add(1)
+		always := r.IntN(len(c.Clients))
+
+		for i, client := range c.Clients {
+			if i == always || r.IntN(2) == 0 {
 				client.Tell(traffic.Exhaust + " " + pause.String())
 			}
 		}

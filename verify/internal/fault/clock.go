@@ -70,11 +70,15 @@ func strobeClock(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		cancel()
 	}
 
-	return setClock(c, 0)
+	return c.SetClock(0)
 }
 
 func setClock(c *cluster.Cluster, ahead time.Duration) error {
+	if err := c.SetClock(ahead); err != nil {
+		return err
+	}
+
 	c.Injected.Add(1)
 
-	return c.SetClock(ahead)
+	return nil
 }

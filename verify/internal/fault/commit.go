@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
@@ -11,7 +13,8 @@ import (
 
 // failingSQL makes a tenth of all changes of locks fail when they are to be committed, by
 // a deferred trigger: the statement was carried out then, and its rows may be with the
-// client. A conflict that is noticed late or a full disk do the same.
+// client. A conflict that is noticed late or a full disk do the same. Which of the changes
+// fail, by their number, and how, follows from the seed.
 //
 // It may be run again, where nobody knows whether it was carried out, and no crash undoes it.
 const failingSQL = `
@@ -19,13 +22,16 @@ BEGIN;
 SET LOCAL synchronous_commit = on;
 
 CREATE SEQUENCE IF NOT EXISTS audit.failures;
+CREATE SEQUENCE IF NOT EXISTS audit.changes;
 
 CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    drawn integer := hashint8(nextval('audit.changes') # {seed}) & 1023;
 BEGIN
-    IF random() < 0.1 THEN
+    IF drawn < 102 THEN
         PERFORM nextval('audit.failures'); -- which no failure takes back
         RAISE EXCEPTION 'failed at the commit'
-              USING ERRCODE = (ARRAY['40001', '23514', '53100'])[1 + floor(random() * 3)::integer];
+              USING ERRCODE = (ARRAY['40001', '23514', '53100'])[1 + drawn % 3];
     END IF;
     RETURN NULL;
 END $$;
@@ -52,8 +58,9 @@ END $$;
 
 COMMIT`
 
-func failCommits(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
-	if err := eventually(ctx, c, failingSQL); err != nil {
+func failCommits(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	failing := strings.ReplaceAll(failingSQL, "{seed}", strconv.FormatInt(r.Int64(), 10))
+	if err := eventually(ctx, c, failing); err != nil {
 		return err
 	}
 

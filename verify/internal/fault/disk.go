@@ -17,8 +17,6 @@ import (
 // fillDisk fills the server's disk, mostly for longer than leases last, again and again.
 func fillDisk(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 100, 500)) {
-		c.Injected.Add(1)
-
 		if err := fullDisk(ctx, c, r); err != nil {
 			return err
 		}
@@ -43,6 +41,12 @@ func fullDisk(ctx context.Context, c *cluster.Cluster, r *rand.Rand) (err error)
 
 	full, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
+
+	if err := c.Disk.Fill(); err != nil {
+		return err
+	}
+
+	c.Injected.Add(1)
 
 	for began := time.Now(); ; {
 		// The server gives some space back now and then.

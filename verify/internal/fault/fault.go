@@ -27,8 +27,10 @@ type Fault struct {
 	Clock bool
 	// Disk: it needs a server with a small disk of its own, and fills it.
 	Disk bool
-	// Waits: nothing is broken, and clients do nothing but wait for each other.
+	// Waits: clients do nothing but wait for each other.
 	Waits bool
+	// Harmless: nothing is to be broken. All others prove nothing if they break nothing.
+	Harmless bool
 	// Least is how long it takes to show anything.
 	Least time.Duration
 	// Server: it ends, halts or changes the server as a whole. Two of them would get in each
@@ -49,8 +51,8 @@ type Fault struct {
 // All lists the faults in the order in which they are run.
 func All() []Fault {
 	return []Fault{
-		{Name: "none", Inject: none, Alone: true},
-		{Name: "wake-up", Inject: farOff, Waits: true, Alone: true, Least: 5 * time.Second},
+		{Name: "none", Inject: none, Alone: true, Harmless: true},
+		{Name: "wake-up", Inject: farOff, Waits: true, Alone: true, Harmless: true, Least: 5 * time.Second},
 		{Name: "client-stop", Inject: stopClients},
 		{Name: "client-stop-within", Inject: stopWithin},
 		{Name: "writer-stop", Inject: stopWriters},
@@ -64,8 +66,8 @@ func All() []Fault {
 		{Name: "net-cut", Inject: network(cut)},
 		{Name: "net-one-way", Inject: network(oneWay)},
 		{Name: "backend-terminate", Inject: sessions("pg_terminate_backend")},
-		{Name: "backend-cancel", Inject: sessions("pg_cancel_backend"), Cancels: true},
-		{Name: "backend-kill", Inject: killBackends, Server: true},
+		{Name: "backend-cancel", Inject: sessions("pg_cancel_backend", "active"), Cancels: true},
+		{Name: "backend-kill", Inject: killBackends, Server: true, Least: 4 * time.Second},
 		{Name: "server-stop", Inject: freezeServer, Server: true},
 		{Name: "server-kill", Inject: killServer, Server: true},
 		{Name: "postmaster-kill", Inject: killPostmaster, Server: true},
@@ -74,7 +76,7 @@ func All() []Fault {
 		{Name: "commit-fails", Inject: failCommits},
 		{Name: "rows-locked", Inject: lockRows},
 		{Name: "old-transaction", Inject: oldTransaction},
-		{Name: "pool-exhausted", Inject: exhaustPools},
+		{Name: "pool-exhausted", Inject: exhaustPools, Least: 4 * time.Second},
 		{Name: "pooler-restart", Inject: restartPooler, Pooled: true},
 		{Name: "clock-steps", Inject: stepClock, Clock: true, Server: true},
 		{Name: "clock-back", Inject: setClockBack, Clock: true, Server: true},

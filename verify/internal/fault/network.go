@@ -27,11 +27,11 @@ func network(how breakage) func(context.Context, *cluster.Cluster, *rand.Rand) e
 			}
 
 			for _, client := range broken {
-				c.Injected.Add(1)
-
 				if err := how(client.Proxy, r); err != nil {
 					return err
 				}
+
+				c.Injected.Add(1)
 			}
 
 			pause := between(r, 50, 400)
@@ -107,7 +107,7 @@ func lateHoles(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 
 		wait.Go(func() {
 			for errs[i] == nil && rest(ctx, between(r, 100, 500)) {
-				errs[i] = lateHole(ctx, client.Proxy, r)
+				errs[i] = lateHole(ctx, c, client.Proxy, r)
 			}
 		})
 	}
@@ -119,7 +119,7 @@ func lateHoles(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 
 // lateHole delays replies, and swallows all requests once the delays have been met. So the
 // last thing that a holder hears is old, and nothing is done for it that it doesn't hear of.
-func lateHole(ctx context.Context, p *cluster.Proxy, r *rand.Rand) error {
+func lateHole(ctx context.Context, c *cluster.Cluster, p *cluster.Proxy, r *rand.Rand) error {
 	defer p.Heal()
 
 	delay := 80 + r.IntN(120)
@@ -132,6 +132,8 @@ func lateHole(ctx context.Context, p *cluster.Proxy, r *rand.Rand) error {
 	if err := p.Break("timeout", cluster.Requests, `{"timeout": 0}`); err != nil {
 		return err
 	}
+
+	c.Injected.Add(1)
 
 	hole := between(r, 450, 900)
 	if r.IntN(4) == 0 {

@@ -21,11 +21,11 @@ import (
 // freezeServer halts all processes of the server, mostly for longer than leases last.
 func freezeServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 100, 500)) {
-		c.Injected.Add(1)
-
 		if err := c.Server.Freeze(); err != nil {
 			return err
 		}
+
+		c.Injected.Add(1)
 
 		pause := beyondTTL(r)
 		if r.IntN(3) == 0 {
@@ -45,12 +45,12 @@ func freezeServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 // killServer ends the server by SIGKILL, all of it at once, and starts it again.
 func killServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 200, 900)) {
-		c.Injected.Add(1)
-
 		err := c.Crash(func() error {
 			if err := c.Server.Kill(); err != nil {
 				return err
 			}
+
+			c.Injected.Add(1)
 
 			return c.Server.Start(context.WithoutCancel(ctx))
 		})
@@ -80,12 +80,12 @@ func killPostmaster(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error
 			return fmt.Errorf("fault: the server's lock file: %w", err)
 		}
 
-		c.Injected.Add(1)
-
 		err = c.Crash(func() error {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				return fmt.Errorf("fault: %w", err)
 			}
+
+			c.Injected.Add(1)
 
 			time.Sleep(orphaned)
 
@@ -109,14 +109,14 @@ func killPostmaster(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error
 // restartImmediate is as good as a crash.
 func restartImmediate(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 200, 900)) {
-		c.Injected.Add(1)
-
 		err := c.Crash(func() error {
 			return c.Server.Restart(context.WithoutCancel(ctx), pgtesting.ImmediateShutdown)
 		})
 		if err != nil {
 			return err
 		}
+
+		c.Injected.Add(1)
 	}
 
 	return nil
@@ -125,11 +125,11 @@ func restartImmediate(ctx context.Context, c *cluster.Cluster, r *rand.Rand) err
 // restartFast is an orderly restart, which loses nothing.
 func restartFast(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 1000)) {
-		c.Injected.Add(1)
-
 		if err := c.Server.Restart(context.WithoutCancel(ctx), pgtesting.FastShutdown); err != nil {
 			return err
 		}
+
+		c.Injected.Add(1)
 	}
 
 	return nil
@@ -147,7 +147,7 @@ const noticedWithin = 3 * time.Second
 // others and recovers.
 func killBackends(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 1000)) {
-		if err := killBackend(ctx, c); err != nil {
+		if err := killBackend(ctx, c, r); err != nil {
 			return err
 		}
 	}
@@ -155,23 +155,21 @@ func killBackends(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-func killBackend(ctx context.Context, c *cluster.Cluster) error {
+func killBackend(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	witness, err := c.Admin.Conn(ctx)
 	if err != nil {
 		return nil // it is down for another fault's sake
 	}
 	defer witness.Close()
 
-	var pid int
-
-	err = witness.QueryRowContext(ctx, `SELECT pid FROM pg_stat_activity
-		WHERE datname = current_database() AND application_name LIKE 'c%.%' ORDER BY random() LIMIT 1`).Scan(&pid)
-	if err != nil {
+	pids, err := backends(ctx, c)
+	if err != nil || len(pids) == 0 {
 		return nil // nobody is there yet
 	}
 
+	pid := pids[r.IntN(len(pids))]
 	from := history.Now()
-	if syscall.Kill(pid, syscall.SIGKILL) != nil {
+	if syscall.Kill(int(pid), syscall.SIGKILL) != nil {
 		return nil // it has ended by itself
 	}
 

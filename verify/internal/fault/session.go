@@ -9,20 +9,67 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 )
 
+// backends are the processes of the clients' sessions, in an order that doesn't change by
+// itself, so that who draws from them draws the same again.
+func backends(ctx context.Context, c *cluster.Cluster) ([]int64, error) {
+	return column[int64](ctx, c, `SELECT pid FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name LIKE 'c%.%'
+		ORDER BY application_name, backend_start, pid`)
+}
+
+// column reads a result of one column.
+func column[T any](ctx context.Context, c *cluster.Cluster, query string) (all []T, err error) {
+	rows, err := c.Admin.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+
+	for rows.Next() {
+		var one T
+		if err := rows.Scan(&one); err != nil {
+			return nil, err
+		}
+
+		all = append(all, one)
+	}
+
+	return all, rows.Err()
+}
+
+// some draws each of them with that chance.
+func some[T any](r *rand.Rand, chance float64, all []T) []T {
+	drawn := []T{} // none of them is no NULL
+
+	for _, one := range all {
+		if r.Float64() < chance {
+			drawn = append(drawn, one)
+		}
+	}
+
+	return drawn
+}
+
 // sessions calls a function of the server on about a third of the clients' sessions, again
-// and again.
-func sessions(function string) func(context.Context, *cluster.Cluster, *rand.Rand) error {
+// and again. Only those count that it took effect on: which are in one of the states, if
+// there are any, and for which it returned true.
+func sessions(function string, states ...string) func(context.Context, *cluster.Cluster, *rand.Rand) error {
+	// OFFSET keeps the conditions from being evaluated first.
+	query := `SELECT count(*) FROM (SELECT state, ` + function + `(pid) AS done FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name LIKE 'c%.%' AND pid = ANY ($1) OFFSET 0) AS s
+		WHERE done AND (state = ANY ($2) OR $2 = '{}')`
+
 	return func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		for rest(ctx, between(r, 5, 120)) {
 			// It may be down for another fault's sake; then there is nothing to end.
-			done, err := c.Admin.ExecContext(ctx, `SELECT `+function+`(pid) FROM pg_stat_activity
-				WHERE datname = current_database() AND application_name LIKE 'c%.%' AND random() < 0.3`)
+			pids, err := backends(ctx, c)
 			if err != nil {
 				continue
 			}
 
-			if n, err := done.RowsAffected(); err == nil {
-				c.Injected.Add(n)
+			var done int64
+			if c.Admin.QueryRowContext(ctx, query, some(r, 0.3, pids), append([]string{}, states...)).Scan(&done) == nil {
+				c.Injected.Add(done)
 			}
 		}
 
@@ -30,8 +77,8 @@ func sessions(function string) func(context.Context, *cluster.Cluster, *rand.Ran
 	}
 }
 
-// lockRows is an outsider's transaction that has rows of the table locked, for a moment or
-// for longer than leases last.
+// lockRows is an outsider's transaction that has half of the table's rows locked, for a
+// moment or for longer than leases last.
 func lockRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	strength := []string{"UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"}
 
@@ -41,12 +88,27 @@ func lockRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 			pause = beyondTTL(r)
 		}
 
+		how := strength[r.IntN(len(strength))]
+
+		ids, err := column[string](ctx, c, `SELECT lock_id FROM pglocker.lock_statuses ORDER BY lock_id`)
+		if err != nil {
+			continue // it may be down for another fault's sake
+		}
+
+		ids = some(r, 0.5, ids)
+
 		inTransaction(ctx, c, sql.LevelDefault, func(tx *sql.Tx) {
+			done, err := tx.ExecContext(ctx, `SELECT FROM pglocker.lock_statuses
+				WHERE lock_id = ANY ($1) ORDER BY lock_id FOR `+how, ids)
+			if err != nil {
+				return
+			}
+
+			if n, err := done.RowsAffected(); err != nil || n == 0 {
+				return
+			}
+
 			c.Injected.Add(1)
-
-			_, _ = tx.ExecContext(ctx, `SELECT FROM pglocker.lock_statuses
-				WHERE random() < 0.5 ORDER BY lock_id FOR `+strength[r.IntN(len(strength))])
-
 			rest(ctx, pause)
 		})
 	}
@@ -93,11 +155,11 @@ func inTransaction(ctx context.Context, c *cluster.Cluster, level sql.IsolationL
 // restartPooler kills the pooler and starts it again.
 func restartPooler(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 900)) {
-		c.Injected.Add(1)
-
 		if err := c.Pooler.Restart(); err != nil {
 			return err
 		}
+
+		c.Injected.Add(1)
 	}
 
 	return nil

@@ -23,6 +23,7 @@ func TestFailovers(t *testing.T) {
 		Event: history.Event{Kind: history.Acquire, Client: "c1.1", Lock: "a", Token: 2, Outcome: history.OK, Until: 50},
 		Call:  25, End: 26,
 	}
+	written := []oracle.Write{{Lock: "a", Token: 2, Value: 1}}
 
 	for _, test := range []struct {
 		name  string
@@ -43,7 +44,7 @@ func TestFailovers(t *testing.T) {
 			t.Parallel()
 
 			r := &Result{Job: Job{Fault: fault.Fault{Name: "x", Setup: setup, Loses: test.loses}}}
-			r.judge(&oracle.Run{History: &history.History{Notes: test.notes, Operations: test.ops}})
+			r.judge(&oracle.Run{History: &history.History{Notes: test.notes, Operations: test.ops}, Writes: written})
 
 			var names []oracle.Name
 			for _, v := range r.Violations {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ismurov/pglocker/verify/internal/history"
 	"github.com/ismurov/pglocker/verify/internal/oracle"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // Result is what came of a job.
@@ -56,8 +57,11 @@ func (r *Result) judge(run *oracle.Run) {
 	}
 
 	for _, e := range run.History.Notes {
-		if e.Kind == history.Failover {
+		switch e.Kind {
+		case history.Failover:
 			r.Failovers++
+		case traffic.Exhausted:
+			r.Injected++
 		}
 	}
 
@@ -86,6 +90,10 @@ func (r *Result) judge(run *oracle.Run) {
 		if r.Lost.Grants == 0 {
 			r.Weak = "no commit was lost"
 		}
+	}
+
+	if r.Weak == "" {
+		r.Weak = r.emptiness(run)
 	}
 
 	r.failures = failures

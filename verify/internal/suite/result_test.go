@@ -7,6 +7,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/history"
 	"github.com/ismurov/pglocker/verify/internal/oracle"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // TestControl: a control that loses nothing proves nothing, and is a violation; its losses
@@ -17,7 +18,7 @@ func TestControl(t *testing.T) {
 	lossy := &oracle.Run{History: &history.History{}, Writes: []oracle.Write{
 		{Lock: "a", Token: 4, Value: 1}, {Lock: "a", Token: 2, Value: 1},
 	}}
-	none := &oracle.Run{History: &history.History{}}
+	none := &oracle.Run{History: &history.History{}, Writes: []oracle.Write{{Lock: "a", Token: 2, Value: 1}}}
 
 	for _, test := range []struct {
 		name       string
@@ -35,7 +36,7 @@ func TestControl(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 
-			r := &Result{Job: Job{Fault: fault.Fault{Name: test.name}, Control: test.control}}
+			r := &Result{Job: Job{Fault: fault.Fault{Name: test.name}, Control: test.control}, Injected: 1}
 			r.judge(test.run)
 
 			if r.Losses != test.losses || len(r.Violations) != test.violations || (r.Weak != "") != test.weak ||
@@ -57,6 +58,44 @@ func TestControl(t *testing.T) {
 			total := strings.Fields(table.String()[strings.LastIndex(table.String(), "all"):])
 			if got := total[len(total)-3]; (got == "1") != (test.violations > 0) { // O4 of six
 				t.Errorf("O4 is %s in\n%s", got, table.String())
+			}
+		})
+	}
+}
+
+// TestEmptiness: a run in which nothing was broken proves nothing, unless that is what it is
+// for, and neither does one in which nobody wrote, unless nobody was to.
+func TestEmptiness(t *testing.T) {
+	t.Parallel()
+
+	guarded := &oracle.Run{History: &history.History{}, Writes: []oracle.Write{{Lock: "a", Token: 2, Value: 1}}}
+	outside := &oracle.Run{History: &history.History{Notes: []history.Event{{Kind: history.Write, Lock: "a", Token: 2, Value: 1}}}}
+	silent := &oracle.Run{History: &history.History{}}
+	exhausted := &oracle.Run{History: &history.History{Notes: []history.Event{{Kind: traffic.Exhausted}}}, Writes: guarded.Writes}
+
+	for _, test := range []struct {
+		name     string
+		fault    fault.Fault
+		injected int64
+		run      *oracle.Run
+		weak     bool
+	}{
+		{"something was broken", fault.Fault{}, 1, guarded, false},
+		{"nothing was broken", fault.Fault{}, 0, guarded, true},
+		{"a pool was used up", fault.Fault{}, 0, exhausted, false},
+		{"nothing was to be broken", fault.Fault{Harmless: true}, 0, guarded, false},
+		{"writes outside alone", fault.Fault{}, 1, outside, false},
+		{"no writes", fault.Fault{}, 1, silent, true},
+		{"no writes where all wait", fault.Fault{Harmless: true, Waits: true}, 0, silent, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			r := &Result{Job: Job{Fault: test.fault}, Injected: test.injected}
+			r.judge(test.run)
+
+			if (r.Weak != "") != test.weak || r.Failed() != test.weak || len(r.Violations) > 0 {
+				t.Errorf("weak %q, failed %t, violations %v", r.Weak, r.Failed(), r.Violations)
 			}
 		})
 	}

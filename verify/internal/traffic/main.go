@@ -34,6 +34,10 @@ const (
 	Exhaust = "exhaust"
 )
 
+// Exhausted is the moment at which a client's pool had no connection left, after it was
+// told to use it up.
+const Exhausted history.Kind = "exhausted"
+
 // PausePlaces are the places where a client can be told to stop itself.
 func PausePlaces() []string {
 	return []string{string(inCritical), string(inRenewer), string(inRequest), string(beforeGuard)}
@@ -120,6 +124,7 @@ func (c *client) exhaust(ctx context.Context, d time.Duration) {
 		defer func() { _ = conn.Close() }()
 	}
 
+	c.rec.Note(history.Event{Kind: Exhausted})
 	<-ctx.Done()
 }
 

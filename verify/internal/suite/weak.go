@@ -1,0 +1,41 @@
+package suite
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/oracle"
+)
+
+// emptiness says what a run lacked to prove anything, or "": a fault that broke nothing,
+// or writers of which none got to write.
+func (r *Result) emptiness(run *oracle.Run) string {
+	var lacks []string
+
+	if r.Injected == 0 && !r.Job.Fault.Harmless {
+		lacks = append(lacks, "nothing was broken")
+	}
+
+	// Who does nothing but wait doesn't write.
+	if !r.Job.Control && !r.Job.Fault.Waits && !written(run) {
+		lacks = append(lacks, fmt.Sprintf("no write was accepted, so that %s had nothing to judge", oracle.Fencing))
+	}
+
+	return strings.Join(lacks, "; ")
+}
+
+// written reports whether one of the fenced resources has taken a write.
+func written(run *oracle.Run) bool {
+	if len(run.Writes) > 0 {
+		return true
+	}
+
+	for _, e := range run.History.Notes {
+		if e.Kind == history.Write {
+			return true
+		}
+	}
+
+	return false
+}
