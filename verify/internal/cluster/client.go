@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -27,11 +28,17 @@ type Client struct {
 	driver  string
 	cluster *Cluster
 
+	// halting is held by who has the client stand still, so that nobody else lets it go on,
+	// or takes the stop for one of his own.
+	halting sync.Mutex
+
 	// mu is held while one process takes the place of another.
 	mu      sync.Mutex
 	process *process
 	config  traffic.Config
 	runs    int
+	// stops counts those at each place.
+	stops map[string]int
 }
 
 // Name is that of the process that runs now.
@@ -77,14 +84,99 @@ func (c *Client) start() error {
 	return nil
 }
 
-// Stop halts the client from outside for some time.
-func (c *Client) Stop(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// Stop halts the client from outside, and lets it go on after d or when ctx ends. It
+// reports whether the client stood still.
+func (c *Client) Stop(ctx context.Context, d time.Duration) bool {
+	c.halting.Lock()
+	defer c.halting.Unlock()
 
-	c.process.signal(syscall.SIGSTOP)
-	time.Sleep(d)
-	c.process.signal(syscall.SIGCONT)
+	return c.halt(ctx, d, func(p *process) { p.signal(syscall.SIGSTOP) })
+}
+
+// StopAt is Stop, but has the client stop itself at a place, and waits until it is there.
+// It may yet stop there if false was returned.
+func (c *Client) StopAt(ctx context.Context, place string, d time.Duration) bool {
+	c.halting.Lock()
+	defer c.halting.Unlock()
+
+	stopped := c.halt(ctx, d, func(p *process) { p.tell(traffic.Pause + " " + place) })
+
+	if stopped {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+
+		if c.stops == nil {
+			c.stops = make(map[string]int)
+		}
+
+		c.stops[place]++
+	}
+
+	return stopped
+}
+
+// halt waits until the client stands still, as it is made to, and lets it go on after d or
+// when ctx ends. What is done to the client is done to another in its place, too.
+func (c *Client) halt(ctx context.Context, d time.Duration, stop func(*process)) bool {
+	var told *process
+
+	still := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+
+		if c.process != told {
+			told = c.process
+			stop(told)
+		}
+
+		return told.stopped()
+	}
+
+	if ctx.Err() != nil {
+		return false // it waited for its turn
+	}
+
+	defer c.Continue()
+
+	for !still() {
+		if !wait(ctx, stopPoll) {
+			return false
+		}
+	}
+
+	wait(ctx, d)
+
+	return true
+}
+
+// stopPoll is how often is looked whether a client stands still.
+const stopPoll = 2 * time.Millisecond
+
+// wait is false if ctx ended before.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Stops counts how often clients have stopped themselves, by place.
+func (c *Cluster) Stops() map[string]int {
+	all := make(map[string]int)
+
+	for _, client := range c.Clients {
+		client.mu.Lock()
+
+		for place, n := range client.stops {
+			all[place] += n
+		}
+
+		client.mu.Unlock()
+	}
+
+	return all
 }
 
 // Continue lets a client go on that has stopped itself.

@@ -109,9 +109,9 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 	}
 
 	for n := range options.Clients {
-		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: "pgx", cluster: c}
+		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: traffic.DriverPgx, cluster: c}
 		if n == options.Clients-1 {
-			client.driver = "postgres" // lib/pq
+			client.driver = traffic.DriverPq
 		}
 
 		if options.Addresses != nil {

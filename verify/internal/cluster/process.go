@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -64,6 +65,19 @@ func (p *process) reap() {
 
 // signal does nothing to a process that has ended: package os sees to that.
 func (p *process) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
+
+// stopped reports whether the process is halted by a signal.
+func (p *process) stopped() bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return false // it has ended
+	}
+
+	// The state follows the name, which stands in parentheses and may have some itself.
+	_, state, found := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" "))
+
+	return found && bytes.HasPrefix(state, []byte("T"))
+}
 
 func (p *process) tell(line string) {
 	_, _ = io.WriteString(p.input, line+"\n") // it may just have ended

@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,68 +20,62 @@ func stopClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 			pause = between(r, 100, 600)
 		}
 
-		c.Injected.Add(1)
-		anyClient(c, r).Stop(pause)
+		if anyClient(c, r).Stop(ctx, pause) {
+			c.Injected.Add(1)
+		}
 	}
 
 	return nil
 }
 
-// stopWithin makes each client stop itself where it matters: between what it read and what
-// it writes, in its renewer, between a request and its reply.
-func stopWithin(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
-	places := traffic.PausePlaces()
-
-	for n := r.IntN(len(places)); rest(ctx, between(r, 50, 150)); n++ {
-		client := anyClient(c, r)
-
-		c.Injected.Add(1)
-		client.Tell(traffic.Pause + " " + places[n%len(places)])
-
-		// It gets there soon, or goes on as if nothing was.
-		rest(ctx, beyondTTL(r))
-		client.Continue()
+// mostlyBeyondTTL is a pause that seldom leaves a lease alive.
+func mostlyBeyondTTL(r *rand.Rand) time.Duration {
+	if r.IntN(3) == 0 {
+		return between(r, 600, 900)
 	}
 
-	wakeAll(c)
-
-	return nil
+	return beyondTTL(r)
 }
 
-// stopWriters makes all clients stop themselves between what they read and what they
-// write, or before a late guard, one after the other but for the pauses, which overlap.
-func stopWriters(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
-	var wait sync.WaitGroup
+// beyondShortTTL is a pause that the shortest leases don't survive.
+func beyondShortTTL(r *rand.Rand) time.Duration { return between(r, 600, 900) }
 
-	for _, client := range c.Clients {
-		r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+// mostlyUnguarded are the places of writers, the late guard being one of four.
+func mostlyUnguarded() []string {
+	return slices.Concat(slices.Repeat(traffic.UnfencedPlaces(), 2), traffic.WriterPlaces())
+}
 
-		wait.Go(func() {
-			for rest(ctx, between(r, 10, 300)) {
-				c.Injected.Add(1)
+// stopAt makes each client stop itself where it matters, at one of the places after the
+// other, and all of them without regard to the others: each begins at another place.
+func stopAt(pause func(*rand.Rand) time.Duration, places ...string) func(context.Context, *cluster.Cluster, *rand.Rand) error {
+	return func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+		var wait sync.WaitGroup
 
-				where := traffic.PauseWriter
-				if r.IntN(4) == 0 {
-					where = traffic.PauseGuard
+		first := r.IntN(len(places))
+
+		for i, client := range c.Clients {
+			r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+
+			wait.Go(func() {
+				for n := first + i; rest(ctx, between(r, 10, 300)); n++ {
+					if client.StopAt(ctx, places[n%len(places)], pause(r)) {
+						c.Injected.Add(1)
+					}
 				}
+			})
+		}
 
-				client.Tell(where)
-				rest(ctx, between(r, 600, 900)) // longer than the shortest leases
-				client.Continue()
-			}
-		})
+		wait.Wait()
+		wakeAll(c)
+
+		return nil
 	}
-
-	wait.Wait()
-	wakeAll(c)
-
-	return nil
 }
 
 // wakeAll lets everybody go on, also those who stop late.
 func wakeAll(c *cluster.Cluster) {
 	for _, client := range c.Clients {
-		client.Tell(traffic.Pause + " nowhere")
+		client.Tell(traffic.PauseNowhere)
 	}
 
 	for range 20 {

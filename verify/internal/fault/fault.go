@@ -31,6 +31,9 @@ type Fault struct {
 	Waits bool
 	// Harmless: nothing is to be broken. All others prove nothing if they break nothing.
 	Harmless bool
+	// Places are where clients are to stop themselves. A run in which nobody did at one of
+	// them proves nothing. A mixture has none: what else is done may keep everybody away.
+	Places []string
 	// Least is how long it takes to show anything.
 	Least time.Duration
 	// Server: it ends, halts or changes the server as a whole. Two of them would get in each
@@ -54,8 +57,14 @@ func All() []Fault {
 		{Name: "none", Inject: none, Alone: true, Harmless: true},
 		{Name: "wake-up", Inject: farOff, Waits: true, Alone: true, Harmless: true, Least: 5 * time.Second},
 		{Name: "client-stop", Inject: stopClients},
-		{Name: "client-stop-within", Inject: stopWithin},
-		{Name: "writer-stop", Inject: stopWriters},
+		{
+			Name: "client-stop-within", Inject: stopAt(mostlyBeyondTTL, traffic.PausePlaces()...),
+			Places: traffic.PausePlaces(), Least: 5 * time.Second,
+		},
+		{
+			Name: "writer-stop", Inject: stopAt(beyondShortTTL, mostlyUnguarded()...),
+			Places: traffic.WriterPlaces(), Least: 3 * time.Second,
+		},
 		{Name: "client-kill", Inject: killClients},
 		{Name: "net-blackhole", Inject: network(blackHole)},
 		{Name: "net-reset", Inject: network(reset)},
@@ -86,7 +95,11 @@ func All() []Fault {
 }
 
 // Control is the pauses that show what exclusion alone is worth.
-func Control() Fault { return Fault{Name: "control", Inject: stopWriters} }
+func Control() Fault {
+	places := traffic.UnfencedPlaces()
+
+	return Fault{Name: "control", Inject: stopAt(beyondShortTTL, places...), Places: places}
+}
 
 // Mixture is as many of the faults at the same time, as r draws them. One at most is done
 // to the server as a whole.
@@ -126,6 +139,7 @@ func mix(name string, faults []Fault) Fault {
 		mixed.Clock = mixed.Clock || f.Clock
 		mixed.Disk = mixed.Disk || f.Disk
 		mixed.Server = mixed.Server || f.Server
+		mixed.Least = max(mixed.Least, f.Least)
 	}
 
 	mixed.With = strings.Join(names, ", ")

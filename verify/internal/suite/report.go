@@ -3,6 +3,9 @@ package suite
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -22,6 +25,10 @@ func (r *Result) Print(w io.Writer, flags string) {
 
 	if r.Job.Fault.With != "" {
 		fmt.Fprintf(w, "    made of %s\n", r.Job.Fault.With)
+	}
+
+	if len(r.Stops) > 0 {
+		fmt.Fprintf(w, "    clients stopped themselves at %s\n", counts(r.Stops))
 	}
 
 	if r.Job.Control {
@@ -50,6 +57,16 @@ func (r *Result) Print(w io.Writer, flags string) {
 	if r.Failed() {
 		fmt.Fprintf(w, "    to repeat: go run . %s\n", flags)
 	}
+}
+
+func counts(of map[string]int) string {
+	var parts []string
+
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		parts = append(parts, fmt.Sprintf("%s: %d", name, of[name]))
+	}
+
+	return strings.Join(parts, ", ")
 }
 
 // Report writes the table of all results.

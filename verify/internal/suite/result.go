@@ -21,6 +21,8 @@ type Result struct {
 
 	// Injected is how often something was broken.
 	Injected int64
+	// Stops counts the stops of clients that stopped themselves, by place.
+	Stops map[string]int
 
 	Operations, Grants, Unknowns int
 	// Losses are what the control lost for want of fencing.

@@ -85,13 +85,15 @@ func TestEmptiness(t *testing.T) {
 		{"a pool was used up", fault.Fault{}, 0, exhausted, false},
 		{"nothing was to be broken", fault.Fault{Harmless: true}, 0, guarded, false},
 		{"writes outside alone", fault.Fault{}, 1, outside, false},
+		{"a place was never hit", fault.Fault{Places: []string{"there", "elsewhere"}}, 1, guarded, true},
+		{"all places were hit", fault.Fault{Places: []string{"there"}}, 1, guarded, false},
 		{"no writes", fault.Fault{}, 1, silent, true},
 		{"no writes where all wait", fault.Fault{Harmless: true, Waits: true}, 0, silent, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 
-			r := &Result{Job: Job{Fault: test.fault}, Injected: test.injected}
+			r := &Result{Job: Job{Fault: test.fault}, Injected: test.injected, Stops: map[string]int{"there": 2}}
 			r.judge(test.run)
 
 			if (r.Weak != "") != test.weak || r.Failed() != test.weak || len(r.Violations) > 0 {

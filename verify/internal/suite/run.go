@@ -148,7 +148,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		return nil, err
 	}
 
-	result.Injected = c.Injected.Load()
+	result.Injected, result.Stops = c.Injected.Load(), c.Stops()
 
 	time.Sleep(coolDown)
 

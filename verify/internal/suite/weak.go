@@ -17,6 +17,12 @@ func (r *Result) emptiness(run *oracle.Run) string {
 		lacks = append(lacks, "nothing was broken")
 	}
 
+	for _, place := range r.Job.Fault.Places {
+		if r.Stops[place] == 0 {
+			lacks = append(lacks, fmt.Sprintf("no client stopped at %q", place))
+		}
+	}
+
 	// Who does nothing but wait doesn't write.
 	if !r.Job.Control && !r.Job.Fault.Waits && !written(run) {
 		lacks = append(lacks, fmt.Sprintf("no write was accepted, so that %s had nothing to judge", oracle.Fencing))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -169,17 +168,19 @@ func status(e history.Event, s *pglocker.LockStatus) history.Event {
 }
 
 func open(cfg Config, rec *history.Recorder) (*client, error) {
-	db, err := sql.Open(cfg.Driver, cfg.URL)
+	p := newPauser()
+
+	db, err := openDatabase(cfg, p)
 	if err != nil {
-		return nil, fmt.Errorf("traffic: %w", err)
+		return nil, err
 	}
 
 	db.SetMaxOpenConns(poolSize)
 	db.SetMaxIdleConns(poolSize)
 
-	c := &client{cfg: cfg, rec: rec, db: db, pauser: &pauser{}}
+	c := &client{cfg: cfg, rec: rec, db: db, pauser: p}
 
-	c.locker, err = pglocker.New(db, &pglocker.Config{Owner: cfg.Name, Observer: c.pauser})
+	c.locker, err = pglocker.New(db, &pglocker.Config{Owner: cfg.Name})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

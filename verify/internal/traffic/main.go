@@ -12,9 +12,6 @@ import (
 	"sync"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
-	_ "github.com/lib/pq"              // the driver postgres
-
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
@@ -25,11 +22,8 @@ const (
 	Quit = "quit"
 	// Pause, with a place, makes it stop itself when it is there next.
 	Pause = "pause"
-	// PauseWriter is one such place: between what a writer read and what it writes.
-	PauseWriter = Pause + " " + string(inCritical)
-	// PauseGuard is another: in a transaction, before the guard that is its last statement but
-	// the writes.
-	PauseGuard = Pause + " " + string(beforeGuard)
+	// PauseNowhere takes that back.
+	PauseNowhere = Pause + " nowhere"
 	// Exhaust, with a duration, takes all connections of its pool.
 	Exhaust = "exhaust"
 )
@@ -40,8 +34,16 @@ const Exhausted history.Kind = "exhausted"
 
 // PausePlaces are the places where a client can be told to stop itself.
 func PausePlaces() []string {
-	return []string{string(inCritical), string(inRenewer), string(inRequest), string(beforeGuard)}
+	return append(WriterPlaces(), string(inRenewer), string(inRequest))
 }
+
+// WriterPlaces are those of writers: between what one read and what it writes, and in a
+// transaction, before the guard that is its last statement but the writes. The latter is
+// only where writers are fenced.
+func WriterPlaces() []string { return append(UnfencedPlaces(), string(beforeGuard)) }
+
+// UnfencedPlaces are those of writers without guard and token.
+func UnfencedPlaces() []string { return []string{string(inCritical)} }
 
 // Main is the client process.
 func Main(config string, commands io.Reader) error {

@@ -2,11 +2,14 @@ package traffic
 
 import (
 	"context"
+	"encoding/binary"
+	"net"
+	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
-	"time"
 
-	"github.com/ismurov/pglocker"
+	"golang.org/x/sys/unix"
 )
 
 // place is where a client can be told to stop itself. Stopped from outside, it would
@@ -15,43 +18,131 @@ type place string
 
 const (
 	inCritical place = "critical" // between what was read and the commit
-	inRenewer  place = "renewer"  // before or after a renewal was sent
-	inRequest  place = "request"  // between a request and its reply
+	inRenewer  place = "renewer"  // between a renewal and its reply
+	inRequest  place = "request"  // between a request of another kind and its reply
 
 	// beforeGuard is in a transaction that was begun before.
 	beforeGuard place = "guard"
 )
 
-// pauser stops the process by SIGSTOP where it was told to. The coordinator lets it go
-// on. It observes the Locker to know where it is.
-type pauser struct{ next atomic.Value }
+// pauser stops the process by SIGSTOP where it was told to, once. The coordinator lets it
+// go on.
+type pauser struct {
+	next atomic.Value
+	stop func()
+}
+
+func newPauser() *pauser { return &pauser{stop: stopSelf} }
 
 func (p *pauser) at(where place) { p.next.Store(where) }
 
-// reached stops the process if it was told to stop here, once.
+// reached stops the process if it was told to stop here.
 func (p *pauser) reached(where place) {
 	if p.next.CompareAndSwap(where, place("")) {
-		_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)
+		p.stop()
 	}
 }
 
-// OperationStart implements [pglocker.Observer].
-func (p *pauser) OperationStart(ctx context.Context, start pglocker.OperationStart) context.Context {
-	where := inRequest
-	if start.Operation == pglocker.OperationRenew {
-		where = inRenewer
-	}
+// stopSelf returns when the process was let go on. The signal is for this thread: one for
+// the process might be another's to take, and this one would go on for a moment.
+func stopSelf() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 
-	if p.next.Load() == where {
-		// At once it would be before sending. A statement takes about a millisecond.
-		time.AfterFunc(time.Duration(time.Now().UnixNano()%int64(time.Millisecond)), func() { p.reached(where) })
-	}
-
-	return ctx
+	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), syscall.SIGSTOP) // both are there
 }
 
-// OperationEnd implements [pglocker.Observer].
-func (p *pauser) OperationEnd(context.Context, pglocker.OperationEnd) {}
+// sent stops the process if it was told to stop within a request, and what was just written
+// to the database is one.
+func (p *pauser) sent(written []byte) {
+	where, _ := p.next.Load().(place)
+	if (where == inRequest || where == inRenewer) && executes(written) && asker() == where {
+		p.reached(where)
+	}
+}
 
-// LockLost implements [pglocker.Observer].
-func (p *pauser) LockLost(pglocker.LockLost) {}
+// executes reports whether messages of PostgreSQL's protocol make the server execute a
+// statement of the library's. Startup, preparation and a driver's ping don't.
+func executes(messages []byte) bool {
+	const head = 5 // the kind, and the length of the rest with itself
+
+	for len(messages) >= head {
+		length := 1 + int(binary.BigEndian.Uint32(messages[1:head]))
+
+		switch messages[0] {
+		case 'E': // Execute
+			return true
+		case 'Q': // a simple Query
+			return !strings.HasPrefix(string(messages[head:]), "-- ping")
+		}
+
+		if length > len(messages) {
+			return false
+		}
+
+		messages = messages[length:]
+	}
+
+	return false
+}
+
+// asker is who writes to the database: the library's renewer, another part of it, or, where
+// it is "", the application. The drivers write in the goroutine that asks.
+func asker() place {
+	const (
+		library = "github.com/ismurov/pglocker"
+		deep    = 64
+	)
+
+	var (
+		callers [deep]uintptr
+		found   place
+	)
+
+	frames := runtime.CallersFrames(callers[:runtime.Callers(0, callers[:])])
+
+	for more := true; more; {
+		var frame runtime.Frame
+
+		frame, more = frames.Next()
+
+		switch {
+		case strings.HasPrefix(frame.Function, library+".(*session).Renew"):
+			return inRenewer
+		case strings.HasPrefix(frame.Function, library+"/internal/store."):
+			found = inRequest
+		}
+	}
+
+	return found
+}
+
+// watched is a connection to the database that tells the pauser what is sent.
+type watched struct {
+	net.Conn
+	pauser *pauser
+}
+
+func (w watched) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	if err == nil {
+		w.pauser.sent(b)
+	}
+
+	return n, err
+}
+
+// dialFunc is how the drivers dial.
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// watch makes what is dialed watched.
+func (p *pauser) watch(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+
+		return watched{conn, p}, nil
+	}
+}
