@@ -72,7 +72,7 @@ fmt: ## Format the code
 	$(TOOL) gofumpt -w .
 
 clean: ## Remove what the other verbs made here
-	rm -rf bin coverage.out coverage.html verify/failures verify/long.json
+	rm -rf bin coverage.out coverage.html verify/failures verify/long.json verify/long.json.new
 
 postgres:
 	@.ci/postgres

@@ -50,7 +50,7 @@ type longState struct {
 	Tally   suite.Tally
 }
 
-func (l *long) run(ctx context.Context, s *suite.Suite, seed uint64, duration time.Duration) error {
+func (l *long) run(ctx context.Context, s *suite.Suite, seed uint64, duration time.Duration, strict bool) error {
 	state := &longState{Seed: seed, Next: l.from, Each: l.each}
 
 	if l.resume {
@@ -95,7 +95,7 @@ func (l *long) run(ctx context.Context, s *suite.Suite, seed uint64, duration ti
 			state.Elapsed = time.Since(began)
 
 			if err := l.save(state); err != nil {
-				return err
+				state.note("(state file)", err)
 			}
 
 			state.printProgress(state.Next-first, duration)
@@ -103,11 +103,18 @@ func (l *long) run(ctx context.Context, s *suite.Suite, seed uint64, duration ti
 
 		// Each run leaves its database behind.
 		if err := s.Close(); err != nil {
-			return err
+			state.note("(end of a round)", err)
 		}
 	}
 
-	return l.end(ctx, state)
+	return l.end(ctx, state, strict)
+}
+
+// note records what went wrong beside the jobs, as a row of its own. Another server is
+// started and the state is written again, so that the run can go on.
+func (state *longState) note(what string, err error) {
+	fmt.Printf("%s: %v\n", what, err)
+	state.Tally.Add(&suite.Result{Job: suite.Job{Fault: fault.Fault{Name: what}}, Err: err})
 }
 
 func (l *long) save(state *longState) error {
@@ -125,7 +132,7 @@ func (l *long) save(state *longState) error {
 }
 
 // end prints what was found, and how to go on.
-func (l *long) end(ctx context.Context, state *longState) error {
+func (l *long) end(ctx context.Context, state *longState, strict bool) error {
 	err := state.Tally.Write(os.Stdout)
 
 	if l.table != "" {
@@ -137,13 +144,20 @@ func (l *long) end(ctx context.Context, state *longState) error {
 			state.Tally.Total().Runs, state.Elapsed.Round(time.Second), l.state, state.Seed, state.Next)
 	}
 
+	skipped := state.Tally.Total().Skipped
+	if skipped > 0 {
+		fmt.Printf("%d runs were NOT made, for want of what they need\n", skipped)
+	}
+
 	switch {
 	case err != nil:
 		return err
 	case state.Tally.Failed():
 		return errViolated
 	case ctx.Err() != nil:
-		return errors.New("interrupted")
+		return errInterrupted
+	case strict && skipped > 0:
+		return errNotRun
 	}
 
 	return nil
@@ -188,7 +202,7 @@ func round(seed uint64, number int) []suite.Job {
 	for range mixtures() {
 		const least, most = 2, 4
 
-		jobs = append(jobs, suite.Job{Fault: fault.Mixture(r, least+r.IntN(most-least+1)), Seed: r.Uint64()})
+		jobs = append(jobs, suite.Job{Fault: fault.Mixture(r, least+r.IntN(most-least+1), fault.Any), Seed: r.Uint64()})
 	}
 
 	r.Shuffle(len(jobs), func(i, j int) { jobs[i], jobs[j] = jobs[j], jobs[i] })

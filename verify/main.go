@@ -3,12 +3,13 @@
 // internal/fault, and the oracles in internal/oracle judge the recorded history.
 //
 //	make verify
-//	go run . [-seed N] [-only FAULT,...] [-duration D] [-list]
+//	go run . [-seed N] [-only FAULT,...] [-duration D] [-strict] [-list]
 //	go run . -long [-seed N] [-duration D] [-resume] [-table FILE]
 //	go run . -ha [-seed N] [-only FAULT,...] [-duration D] [-list]
 //	go run . -mutants [-seed N] [-only MUTANT,...]
 //
-// Its exit code is 1 if any promise was broken. The history is then in failures/.
+// Its exit code is 1 if any promise was broken, or a run proves nothing. The history is then
+// in failures/. With -strict it is 1, too, if a fault was skipped.
 package main
 
 import (
@@ -25,7 +26,6 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
-	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/mutant"
 	"github.com/ismurov/pglocker/verify/internal/patroni"
 	"github.com/ismurov/pglocker/verify/internal/resource"
@@ -58,14 +58,21 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// errViolated is the end of a run that found something.
-var errViolated = errors.New("promises were broken, or runs could not be made: see failures/")
+var (
+	// errViolated is the end of a run that found something.
+	errViolated = errors.New("promises were broken, or runs could not be made or prove nothing: see failures/")
+	// errNotRun is the end of a strict run that found nothing, but not everywhere.
+	errNotRun = errors.New("not everything was run, as -strict demands")
+	// errInterrupted is the end of one that was ended.
+	errInterrupted = errors.New("interrupted")
+)
 
 func run() (err error) {
 	seed := flag.Uint64("seed", 0, "what all randomness comes from; 0: a new one")
 	only := flag.String("only", "", "comma-separated names of what to run, all by default")
 	duration := flag.Duration("duration", 2*time.Minute, "how long to run, roughly")
 	failures := flag.String("failures", "failures", "the folder for histories that show a violation")
+	strict := flag.Bool("strict", false, "fail if anything was skipped because this machine lacks what it needs")
 	list := flag.Bool("list", false, "list what there is to run")
 	ha := flag.Bool("ha", false, "fail over, between servers of the job's own")
 	mutants := flag.Bool("mutants", false, "break the library on purpose, and see whether that is noticed")
@@ -127,12 +134,12 @@ func run() (err error) {
 	}
 
 	if long.on {
-		return long.run(ctx, s, *seed, *duration)
+		return long.run(ctx, s, *seed, *duration, *strict)
 	}
 
 	fmt.Printf("seed %d\n", *seed)
 
-	return runJobs(ctx, s, jobs, *seed, *duration)
+	return runJobs(ctx, s, jobs, *seed, *duration, *strict)
 }
 
 // runMutants runs the suite on the mutants of the library that this module stands beside.
@@ -149,54 +156,4 @@ func runMutants(ctx context.Context, only string, seed uint64) error {
 	}
 
 	return mutant.Run(ctx, mutants, "..", seed, os.Stdout)
-}
-
-// jobsOf lists every fault alone, a mixture, and the control.
-func jobsOf(seed uint64) []suite.Job {
-	faults := fault.All()
-	r := rand.New(rand.NewPCG(suite.SeedOf(seed, "mixture"), 0))
-	faults = append(faults, fault.Mixture(r, 4))
-
-	jobs := make([]suite.Job, 0, len(faults)+1)
-	for _, f := range faults {
-		jobs = append(jobs, suite.Job{Fault: f, Seed: suite.SeedOf(seed, f.Name)})
-	}
-
-	return append(jobs, suite.Job{Fault: fault.Control(), Control: true, Seed: suite.SeedOf(seed, "control")})
-}
-
-// overhead is what a job takes besides its fault: to start, heal, end and judge.
-const overhead = 3 * time.Second
-
-// leastFault is the shortest time for a fault in which something happens.
-const leastFault = 2 * time.Second
-
-func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64, duration time.Duration) error {
-	var results []*suite.Result
-
-	failed := false
-
-	for _, job := range jobs {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-
-		job.Duration = max(duration/time.Duration(len(jobs))-overhead, leastFault, job.Fault.Least)
-
-		r := s.Run(ctx, job)
-		results = append(results, r)
-		r.Print(os.Stdout, fmt.Sprintf("%s-seed %d -only %s -duration %s", haFlag(r.Job), seed, r.Name(), r.Took.Round(time.Second)))
-
-		failed = failed || r.Failed()
-	}
-
-	if err := suite.Report(os.Stdout, results); err != nil {
-		return err
-	}
-
-	if failed {
-		return errViolated
-	}
-
-	return nil
 }

@@ -21,24 +21,31 @@ type Clock struct {
 	furthest time.Time
 }
 
-// NewClock returns a clock whose file is in the folder, or nil where libfaketime is missing.
-func NewClock(folder string) (*Clock, error) {
+// findFaketime is the path of libfaketime, or "" where it is missing.
+func findFaketime() string {
 	for _, pattern := range []string{
 		"/usr/lib/*/faketime/libfaketimeMT.so.1",
 		"/usr/lib*/faketime/libfaketimeMT.so.1",
 		"/usr/local/lib/faketime/libfaketimeMT.so.1",
 	} {
-		found, _ := filepath.Glob(pattern) // the patterns are right
-		if len(found) == 0 {
-			continue
+		if found, _ := filepath.Glob(pattern); len(found) > 0 { // the patterns are right
+			return found[0]
 		}
-
-		c := &Clock{library: found[0], path: filepath.Join(folder, "clock")}
-
-		return c, c.set(0)
 	}
 
-	return nil, nil
+	return ""
+}
+
+// NewClock returns a clock whose file is in the folder. It fails with [ErrNoFaketime].
+func NewClock(folder string) (*Clock, error) {
+	library := findFaketime()
+	if library == "" {
+		return nil, ErrNoFaketime
+	}
+
+	c := &Clock{library: library, path: filepath.Join(folder, "clock")}
+
+	return c, c.set(0)
 }
 
 // ServerOptions make a server go by the clock.

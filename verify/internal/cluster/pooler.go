@@ -40,12 +40,20 @@ type Pooler struct {
 	log             bytes.Buffer
 }
 
-func startPooler(serverPort int) (*Pooler, error) {
-	program, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			return nil, ErrNoPooler
+func findPooler() (string, error) {
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
+		if program, err := exec.LookPath(name); err == nil {
+			return program, nil
 		}
+	}
+
+	return "", ErrNoPooler
+}
+
+func startPooler(serverPort int) (*Pooler, error) {
+	program, err := findPooler()
+	if err != nil {
+		return nil, err
 	}
 
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -101,11 +101,18 @@ func Control() Fault {
 	return Fault{Name: "control", Inject: stopAt(beyondShortTTL, places...), Places: places}
 }
 
-// Mixture is as many of the faults at the same time, as r draws them. One at most is done
-// to the server as a whole.
-func Mixture(r *rand.Rand, parts int) Fault {
-	return mix("mixture", draw(r, parts, func(f Fault) bool { return !f.Alone }))
+// Missing is what this machine lacks for the fault, as far as that can be told before it is
+// run, or nil.
+func (f Fault) Missing() error { return cluster.Missing(f.Pooled, f.Clock, f.Disk) }
+
+// Mixture is as many of the faults that will do at the same time, as r draws them. One at
+// most is done to the server as a whole.
+func Mixture(r *rand.Rand, parts int, will func(Fault) bool) Fault {
+	return mix("mixture", draw(r, parts, func(f Fault) bool { return !f.Alone && will(f) }))
 }
+
+// Any fault will do.
+func Any(Fault) bool { return true }
 
 // draw takes some of the faults that will do, in the order in which r has them.
 func draw(r *rand.Rand, parts int, will func(Fault) bool) []Fault {

@@ -30,7 +30,7 @@ func TestMixture(t *testing.T) {
 	different, mixed := make(map[string]bool), make(map[string]bool)
 
 	for seed := range uint64(200) {
-		draw := func() fault.Fault { return fault.Mixture(rand.New(rand.NewPCG(seed, 0)), 4) }
+		draw := func() fault.Fault { return fault.Mixture(rand.New(rand.NewPCG(seed, 0)), 4, fault.Any) }
 
 		mixture := draw()
 		if again := draw().With; again != mixture.With {
@@ -72,6 +72,18 @@ func TestMixture(t *testing.T) {
 	for name, f := range byName {
 		if !f.Alone && !mixed[name] {
 			t.Errorf("%s is in none of 200 mixtures", name)
+		}
+	}
+}
+
+// TestMixtureOfSome: what won't do is in no mixture.
+func TestMixtureOfSome(t *testing.T) {
+	t.Parallel()
+
+	for seed := range uint64(100) {
+		mixture := fault.Mixture(rand.New(rand.NewPCG(seed, 0)), 4, func(f fault.Fault) bool { return !f.Pooled && !f.Clock })
+		if mixture.Pooled || mixture.Clock || strings.Count(mixture.With, ", ") != 3 {
+			t.Errorf("seed %d: %s", seed, mixture.With)
 		}
 	}
 }

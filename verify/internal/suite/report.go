@@ -100,6 +100,24 @@ func Report(w io.Writer, results []*Result) error {
 	return table.Flush()
 }
 
+// ReportSkipped says how many runs were not made, if any, and returns their number.
+func ReportSkipped(w io.Writer, results []*Result) int {
+	var names []string
+
+	for _, r := range results {
+		if r.Skipped != nil {
+			names = append(names, r.Name())
+		}
+	}
+
+	if len(names) > 0 {
+		fmt.Fprintf(w, "%d of %d faults were NOT run, for want of what they need: %s\n",
+			len(names), len(results), strings.Join(names, ", "))
+	}
+
+	return len(names)
+}
+
 func line(table io.Writer, r *Result) {
 	fmt.Fprintf(table, "%s\t%.1f\t%d\t%d\t%d\t%d\t", r.Name(), r.Took.Seconds(), r.Injected, r.Operations, r.Grants, r.Unknowns)
 

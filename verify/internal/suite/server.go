@@ -81,12 +81,12 @@ func clockServer(ctx context.Context, folder string, options *cluster.Options) (
 	}
 
 	options.Clock, err = cluster.NewClock(folder)
-	if err != nil {
-		return nil, nil, err
+	if errors.Is(err, cluster.ErrNoFaketime) {
+		return nil, nil, fmt.Errorf("%w: %w", errSkipped, err)
 	}
 
-	if options.Clock == nil {
-		return nil, nil, fmt.Errorf("%w: libfaketime is not installed", errSkipped)
+	if err != nil {
+		return nil, nil, err
 	}
 
 	server, err := pgtesting.StartServer(ctx, append(ServerOptions(), options.Clock.ServerOptions()...)...)
