@@ -1,6 +1,7 @@
 package mutant
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ismurov/pglocker/verify/internal/fault"
+	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
 // TestAll: every mutant still finds in the library what it breaks, once, and the fault
@@ -26,6 +28,10 @@ func TestAll(t *testing.T) {
 		}
 
 		names[m.Name] = true
+
+		if len(m.Expect) == 0 {
+			t.Errorf("%s: nobody is expected to catch it", m.Name)
+		}
 
 		files, err := m.apply(source)
 		if err != nil {
@@ -107,7 +113,7 @@ verify: promises were broken
 `
 
 	caught, err := columns([]byte(table))
-	if err != nil || !slices.Equal(caught, []string{"O2", "O4"}) {
+	if err != nil || !slices.Equal(caught, []oracle.Name{oracle.Beliefs, oracle.Fencing}) {
 		t.Errorf("%v, %v, want O2 and O4", caught, err)
 	}
 
@@ -125,5 +131,88 @@ verify: promises were broken
 
 	if caught, err := columns([]byte("seed 1\nverify: it broke\n")); err == nil {
 		t.Errorf("%v read from no table", caught)
+	}
+}
+
+// TestVerdict: a run that failed, and of which nobody complained, is none.
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+
+	const quiet, loud = "all 1 1 1 0 0 0 0 0 0\n", "all 1 1 1 0 0 0 0 1 0\n"
+
+	if caught, err := verdict([]byte(quiet), true); err != nil || len(caught) > 0 {
+		t.Errorf("%v, %v, want nobody", caught, err)
+	}
+
+	if caught, err := verdict([]byte(loud), false); err != nil || !slices.Equal(caught, []oracle.Name{oracle.Audit}) {
+		t.Errorf("%v, %v, want O5", caught, err)
+	}
+
+	if caught, err := verdict([]byte(quiet), false); err == nil {
+		t.Errorf("%v of a run that proves nothing", caught)
+	}
+}
+
+// TestChase: who should catch a mutant ends the chase, and nobody else; what can't be run is
+// run with the next seed, if it doesn't go on; the library as it is must not make anybody
+// cry, twice.
+func TestChase(t *testing.T) {
+	t.Parallel()
+
+	broken := errors.New("broken")
+	m := Mutant{Edits: []Edit{{}}, Expect: []oracle.Name{oracle.Fencing}}
+
+	type run struct {
+		by  []oracle.Name
+		err error
+	}
+
+	by := func(names ...oracle.Name) run { return run{by: names} }
+	failed := run{err: broken}
+
+	for _, test := range []struct {
+		name  string
+		m     Mutant
+		runs  []run
+		by    []oracle.Name
+		tries int
+		err   error
+	}{
+		{"caught at once", m, []run{by(oracle.Fencing)}, []oracle.Name{oracle.Fencing}, 1, nil},
+		{
+			"caught after others complained", m,
+			[]run{by(oracle.Audit), by(), by(oracle.Tokens, oracle.Fencing)},
+			[]oracle.Name{oracle.Tokens, oracle.Fencing, oracle.Audit},
+			3, nil,
+		},
+		{"others alone", m, slices.Repeat([]run{by(oracle.Audit)}, tries), []oracle.Name{oracle.Audit}, tries, nil},
+		{"survived", m, slices.Repeat([]run{by()}, tries), nil, tries, nil},
+		{"failed now and then", m, []run{failed, failed, by(), failed, by(oracle.Fencing)}, []oracle.Name{oracle.Fencing}, 2, nil},
+		{"failed for good", m, []run{by(), failed, failed, failed}, nil, 1, broken},
+		{"skipped", m, []run{{err: errSkipped}}, nil, 0, errSkipped},
+		{"quiet control", Mutant{}, []run{by(), by()}, nil, 2, nil},
+		{"control that cries", Mutant{}, []run{by(), by(oracle.Healing)}, []oracle.Name{oracle.Healing}, 2, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			const first = 7
+
+			made := 0
+
+			f, err := test.m.chase(context.Background(), func(seed uint64) ([]oracle.Name, error) {
+				if made == len(test.runs) || seed != first+uint64(made) {
+					t.Fatalf("run %d has seed %d", made, seed)
+				}
+
+				made++
+
+				return test.runs[made-1].by, test.runs[made-1].err
+			}, first)
+
+			if made != len(test.runs) || !slices.Equal(f.by, test.by) || f.tries != test.tries || !errors.Is(err, test.err) {
+				t.Errorf("%d runs, %v in %d tries, %v", made, f.by, f.tries, err)
+			}
+		})
 	}
 }

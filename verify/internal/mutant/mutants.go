@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
 // Mutant is one way to get the protocol wrong.
@@ -16,6 +18,8 @@ type Mutant struct {
 	Edits []Edit
 	// Fault is the one under which it shows.
 	Fault string
+	// Expect are the oracles of which at least one must complain.
+	Expect []oracle.Name
 	// Flags are what the suite needs besides to run that fault.
 	Flags []string
 }
@@ -40,7 +44,8 @@ func All() []Mutant {
 				"   AND l.generation = r.generation\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
 				"   AND r.generation > 0\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
 			}},
-			Fault: "net-late",
+			Fault:  "net-late",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
 			Name: "no generation check on release",
@@ -62,7 +67,8 @@ func All() []Mutant {
 						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation + 1, c.floor),\n       expires_at = c.now{optional}",
 				},
 			},
-			Fault: "net-late",
+			Fault:  "net-late",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
 			// What a halted server finds in its sockets when it goes on is late by more than a lease.
@@ -72,7 +78,8 @@ func All() []Mutant {
 				"   AND l.generation = r.generation\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
 				"   AND l.generation = r.generation\n                       FOR UPDATE",
 			}},
-			Fault: "server-stop",
+			Fault:  "server-stop",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
 			Name: "local deadline counted from the reply",
@@ -81,7 +88,8 @@ func All() []Mutant {
 				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
 				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
 			}},
-			Fault: "net-late-hole",
+			Fault:  "net-late-hole",
+			Expect: []oracle.Name{oracle.Beliefs},
 		},
 		{
 			// The guard is the one statement that runs in a transaction of somebody else's.
@@ -91,7 +99,8 @@ func All() []Mutant {
 				"   AND l.expires_at > clock_timestamp()\n   FOR SHARE`",
 				"   AND l.expires_at > now()\n   FOR SHARE`",
 			}},
-			Fault: "writer-stop",
+			Fault:  "writer-stop",
+			Expect: []oracle.Name{oracle.Linearizability},
 		},
 		{
 			Name: "rows deleted on release",
@@ -109,7 +118,8 @@ func All() []Mutant {
 					"DELETE FROM {table} AS l\n USING held AS r, c\n",
 				},
 			},
-			Fault: "none",
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Tokens},
 		},
 		{
 			// All statements that grant or renew take it from there.
@@ -119,7 +129,8 @@ func All() []Mutant {
 				"THEN set_config('synchronous_commit', 'on', true) END`",
 				"THEN set_config('synchronous_commit', 'off', true) END`",
 			}},
-			Fault: "server-kill",
+			Fault:  "server-kill",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
 			// A commit of somebody else's mostly flushes it a moment later.
@@ -129,7 +140,8 @@ func All() []Mutant {
 				"    SELECT {durable} AS durable\n), due AS MATERIALIZED (",
 				"    SELECT set_config('synchronous_commit', 'off', true) AS durable\n), due AS MATERIALIZED (",
 			}},
-			Fault: "server-kill",
+			Fault:  "server-kill",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
 			// What is read after the rows says whether they were committed.
@@ -140,7 +152,8 @@ func All() []Mutant {
 				"	err = rows.Err()\n	if closeErr := rows.Close(); err == nil {\n		err = closeErr\n	}\n\n" +
 					"	if len(scanned) > 0 {\n		err = nil\n	}\n",
 			}},
-			Fault: "commit-fails",
+			Fault:  "commit-fails",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
 			// Requests that go alone and those that go with others end up there.
@@ -150,7 +163,8 @@ func All() []Mutant {
 				"a.err = fmt.Errorf(\"%w: %w\", ErrUnknownOutcome, a.err)",
 				"a.outcome = refused",
 			}},
-			Fault: "net-one-way",
+			Fault:  "net-one-way",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
 			// Leases by hand: an Unlock goes on asking.
@@ -160,12 +174,14 @@ func All() []Mutant {
 				"			return Result{}, doubt\n",
 				"			return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n",
 			}},
-			Fault: "net-one-way",
+			Fault:  "net-one-way",
+			Expect: []oracle.Name{oracle.Audit},
 		},
 		{
-			Name:  "guard as FOR KEY SHARE",
-			Edits: []Edit{{statements, "   FOR SHARE`", "   FOR KEY SHARE`"}},
-			Fault: "writer-stop",
+			Name:   "guard as FOR KEY SHARE",
+			Edits:  []Edit{{statements, "   FOR SHARE`", "   FOR KEY SHARE`"}},
+			Fault:  "writer-stop",
+			Expect: []oracle.Name{oracle.Fencing},
 		},
 		{
 			Name: "wake-up sent before the commit",
@@ -182,7 +198,8 @@ func All() []Mutant {
 						"	for n := 1; ; n++ {\n		a := s.lanes.release.write(ctx, req, alone)\n",
 				},
 			},
-			Fault: "wake-up",
+			Fault:  "wake-up",
+			Expect: []oracle.Name{oracle.Healing},
 		},
 		{
 			Name: "lease granted before its end",
@@ -208,13 +225,15 @@ func All() []Mutant {
 					"FROM (SELECT clock_timestamp() + interval '50 ms' AS now OFFSET 0) AS n",
 				},
 			},
-			Fault: "none",
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Linearizability, oracle.Beliefs},
 		},
 		{
-			Name:  "floor left out",
-			Edits: []Edit{{statements, "::bit(32)::bigint - 1) << 40) + 1`", "::bit(32)::bigint * 0) << 40) + 1`"}},
-			Fault: "failover-async",
-			Flags: []string{"-ha"},
+			Name:   "floor left out",
+			Edits:  []Edit{{statements, "::bit(32)::bigint - 1) << 40) + 1`", "::bit(32)::bigint * 0) << 40) + 1`"}},
+			Fault:  "failover-async",
+			Expect: []oracle.Name{oracle.Tokens},
+			Flags:  []string{"-ha"},
 		},
 		{
 			Name: "grants that don't wait for the standby",
@@ -223,8 +242,9 @@ func All() []Mutant {
 				"THEN set_config('synchronous_commit', 'on', true) END`",
 				"THEN set_config('synchronous_commit', 'local', true) END`",
 			}},
-			Fault: "failover-sync",
-			Flags: []string{"-ha"},
+			Fault:  "failover-sync",
+			Expect: []oracle.Name{oracle.Audit, oracle.Beliefs},
+			Flags:  []string{"-ha"},
 		},
 	}
 }

@@ -24,23 +24,27 @@ const (
 	// the same where another server has to take over.
 	tryFor   = 7 * time.Second
 	tryHAFor = 20 * time.Second
-	// tries is how many seeds a mutant may survive.
-	tries = 5
+	// tries is how many runs a mutant may survive. controlTries are those in which nobody may
+	// cry of the library as it is: most mutants are caught in the first or the second.
+	tries        = 5
+	controlTries = 2
+	// failures is how many runs in a row that can't be made, or prove nothing, are an error.
+	failures = 3
 )
 
 var (
-	// ErrSurvived: the suite found nothing wrong with some mutant.
-	ErrSurvived = errors.New("mutant: not every mutant was caught")
+	// ErrSurvived: some mutant was caught by none of those who should, or was not run.
+	ErrSurvived = errors.New("mutant: not every mutant was caught by who should catch it")
 	// ErrFalseAlarm: the suite found something wrong with the library as it is.
 	ErrFalseAlarm = errors.New("mutant: oracles see violations where nothing was changed")
 
 	errSkipped = errors.New("mutant: this machine lacks what the fault needs")
 )
 
-// Run makes each mutant of the library in source, runs the suite on it until it is caught,
-// with the seed and then with those that follow it, and writes a table of which oracles
-// caught it, and after how long. First of all it runs the suite on the library as it is,
-// with the same faults and the same seed: who cries then, catches nothing.
+// Run makes each mutant of the library in source, runs the suite on it until one of the
+// oracles catches it that should, with the seed and then with those that follow it, and writes
+// a table of who did, who complained besides, and after how long. First of all it runs the
+// suite on the library as it is, with the same faults: who cries then, catches nothing.
 func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io.Writer) error {
 	source, err := filepath.Abs(source)
 	if err != nil {
@@ -50,40 +54,78 @@ func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer func() { _ = table.Flush() }() // what is known so far, if it goes wrong
 
-	fmt.Fprintln(table, "mutant\tfault\tcaught by\ttries\tseconds")
+	fmt.Fprintln(table, "mutant\tfault\tcaught by\tbesides\ttries\tseconds")
 
-	var survived, falseAlarm bool
+	var (
+		survived, falseAlarm bool
+		failed               []error
+	)
 
 	for _, m := range slices.Concat(controls(mutants), mutants) {
-		control := len(m.Edits) == 0
-
 		f, err := m.hunt(ctx, source, seed)
-
-		by := strings.Join(f.by, ", ")
+		by, besides := m.divide(f.by)
+		who := names(by, "nobody")
 
 		switch {
 		case errors.Is(err, errSkipped):
-			by = "skipped"
+			who = "skipped"
+			survived = true
 		case err != nil:
-			return fmt.Errorf("mutant: %s: %w", m.Name, err)
-		case by == "":
-			by = "nobody"
-			survived = survived || !control
+			who = "error"
+			failed = append(failed, fmt.Errorf("mutant: %s: %w", m.Name, err))
+		case m.control():
+			falseAlarm = falseAlarm || len(by) > 0
 		default:
-			falseAlarm = falseAlarm || control
+			survived = survived || len(by) == 0
 		}
 
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%.1f\n", m.Name, strings.ReplaceAll(m.Fault, ",", ", "), by, f.tries, f.took.Seconds())
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%.1f\n",
+			m.Name, strings.ReplaceAll(m.Fault, ",", ", "), who, names(besides, "-"), f.tries, f.took.Seconds())
+
+		if ctx.Err() != nil {
+			break
+		}
 	}
 
-	switch {
-	case falseAlarm:
-		return ErrFalseAlarm
-	case survived:
-		return ErrSurvived
+	if falseAlarm {
+		failed = append(failed, ErrFalseAlarm)
 	}
 
-	return nil
+	if survived {
+		failed = append(failed, ErrSurvived)
+	}
+
+	return errors.Join(failed...)
+}
+
+// control: nothing is broken.
+func (m Mutant) control() bool { return len(m.Edits) == 0 }
+
+// divide tells those who should have complained from the others. All of them say something
+// of the library as it is.
+func (m Mutant) divide(found []oracle.Name) (expected, others []oracle.Name) {
+	for _, name := range found {
+		if m.control() || slices.Contains(m.Expect, name) {
+			expected = append(expected, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+
+	return expected, others
+}
+
+func names(oracles []oracle.Name, none string) string {
+	if len(oracles) == 0 {
+		return none
+	}
+
+	var all []string
+	for _, name := range oracles {
+		all = append(all, string(name))
+	}
+
+	return strings.Join(all, ", ")
 }
 
 // controls are runs of the library as it is on all faults of the mutants, one for each set
@@ -105,15 +147,15 @@ func controls(mutants []Mutant) []Mutant {
 	return all
 }
 
-// found is what came of a hunt.
+// found is what came of a hunt: by are all who complained in any of its tries.
 type found struct {
-	by    []string
+	by    []oracle.Name
 	tries int
 	took  time.Duration
 }
 
-// hunt runs the suite on the mutant until an oracle catches it. What isn't broken is looked
-// at once.
+// hunt runs the suite on the mutant until one of those catches it who should. A run that
+// can't be made is made again with the next seed.
 func (m Mutant) hunt(ctx context.Context, source string, seed uint64) (f found, err error) {
 	folder, err := os.MkdirTemp("", "pglocker-mutant-")
 	if err != nil {
@@ -127,20 +169,42 @@ func (m Mutant) hunt(ctx context.Context, source string, seed uint64) (f found, 
 		return f, err
 	}
 
+	return m.chase(ctx, func(seed uint64) ([]oracle.Name, error) { return m.try(ctx, program, seed) }, seed)
+}
+
+// chase is the tries of a hunt.
+func (m Mutant) chase(ctx context.Context, try func(seed uint64) ([]oracle.Name, error), seed uint64) (f found, err error) {
 	most := tries
-	if len(m.Edits) == 0 {
-		most = 1
+	if m.control() {
+		most = controlTries
 	}
 
 	began := time.Now()
+	defer func() { f.took = time.Since(began) }()
 
-	for len(f.by) == 0 && f.tries < most && err == nil {
-		f.by, err = m.try(ctx, program, seed+uint64(f.tries))
+	for failed := 0; f.tries < most; seed++ {
+		by, err := try(seed)
+
+		switch {
+		case err == nil:
+		case errors.Is(err, errSkipped), ctx.Err() != nil, failed+1 == failures:
+			return f, err
+		default:
+			failed++
+
+			continue
+		}
+
+		failed = 0
 		f.tries++
-		f.took = time.Since(began)
+		f.by = slices.Compact(slices.Sorted(slices.Values(append(f.by, by...))))
+
+		if expected, _ := m.divide(by); len(expected) > 0 {
+			break
+		}
 	}
 
-	return f, err
+	return f, nil
 }
 
 // build builds the suite with the mutated library. The compiler reads the mutated files in
@@ -187,7 +251,7 @@ func (m Mutant) build(ctx context.Context, source, folder string) (program strin
 }
 
 // try runs the suite once, and returns which oracles caught the mutant.
-func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]string, error) {
+func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]oracle.Name, error) {
 	each := tryFor
 	if len(m.Flags) > 0 {
 		each = tryHAFor
@@ -210,12 +274,22 @@ func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]string,
 		return nil, err
 	}
 
-	return columns(out)
+	return verdict(out, err == nil)
+}
+
+// verdict is who complained. A suite that isn't content though nobody did has proved nothing.
+func verdict(out []byte, content bool) ([]oracle.Name, error) {
+	caught, err := columns(out)
+	if err == nil && len(caught) == 0 && !content {
+		return nil, fmt.Errorf("a run proves nothing: %s", out)
+	}
+
+	return caught, err
 }
 
 // columns returns the oracles that have a number above zero in the last line of the
 // suite's table.
-func columns(out []byte) (caught []string, err error) {
+func columns(out []byte) (caught []oracle.Name, err error) {
 	var (
 		names = oracle.Names()
 		total []string
@@ -243,7 +317,7 @@ func columns(out []byte) (caught []string, err error) {
 
 	for i, count := range total[len(total)-len(names):] {
 		if count != "0" {
-			caught = append(caught, string(names[i]))
+			caught = append(caught, names[i])
 		}
 	}
 
