@@ -195,14 +195,18 @@ func (c *Client) Tell(command string) {
 	c.process.tell(command)
 }
 
-// Kill ends the client by SIGKILL and starts another in its place.
+// Kill ends the client by SIGKILL and starts another in its place. It fails if the client
+// had ended by itself, which none does before it is told to.
 func (c *Client) Kill() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 
 	e := history.Event{Kind: history.Killed, Detail: c.config.Name, At: history.Now()}
 
-	c.process.kill()
+	if err := c.process.kill(); err != nil {
+		return fmt.Errorf("%s: %w", c.config.Name, err)
+	}
+
 	c.cluster.Notes.Note(e)
 
 	return c.start()

@@ -285,7 +285,7 @@ func (c *Cluster) Close() error {
 
 	for _, client := range c.Clients {
 		client.mu.Lock()
-		client.process.kill()
+		_ = client.process.kill() // most have ended as they were told to
 		client.mu.Unlock()
 		client.Proxy.proxy.Stop()
 	}

@@ -3,6 +3,8 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -94,7 +96,7 @@ func (p *process) endWithin(limit time.Duration) error {
 		select {
 		case <-p.done:
 		case <-time.After(time.Second):
-			p.kill()
+			_ = p.kill() // how it ends is told below
 		}
 
 		return fmt.Errorf("cluster: a process didn't end within %s:\n%s", limit, p.errors.String())
@@ -107,7 +109,18 @@ func (p *process) endWithin(limit time.Duration) error {
 	return nil
 }
 
-func (p *process) kill() {
+// kill ends the process. It fails if something else has ended it, a panic say, and tells what
+// the process wrote then.
+func (p *process) kill() error {
 	p.signal(syscall.SIGKILL)
 	<-p.done
+
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+		return nil
+	}
+
+	return fmt.Errorf("cluster: a process had ended before it was killed: %w\n%s", cmp.Or(p.err, errEnded), p.errors.String())
 }
+
+// errEnded: a process ended in good order.
+var errEnded = errors.New("it ended by itself")

@@ -2,9 +2,47 @@ package cluster
 
 import (
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 )
+
+// TestKill: a process that had ended by itself before it was killed is told from one that the
+// kill has ended, with what it wrote.
+func TestKill(t *testing.T) {
+	t.Parallel()
+
+	for _, test := range []struct {
+		name, script string
+		ended        bool
+	}{
+		{"runs", "exec sleep 60", false},
+		{"had ended", "echo why >&2", true},
+		{"had failed", "echo why >&2; exit 2", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			p := &process{cmd: exec.Command("sh", "-c", test.script), done: make(chan struct{})}
+			p.cmd.Stderr = &p.errors
+
+			if err := p.cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+
+			p.reap()
+
+			if test.ended {
+				<-p.done
+			}
+
+			err := p.kill()
+			if (err != nil) != test.ended || test.ended && !strings.Contains(err.Error(), "why") {
+				t.Errorf("%v, ended by itself: %t", err, test.ended)
+			}
+		})
+	}
+}
 
 // TestStopped: a process is seen to be halted from the moment that it is until it goes on.
 func TestStopped(t *testing.T) {
