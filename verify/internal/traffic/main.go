@@ -132,10 +132,14 @@ func (c *client) exhaust(ctx context.Context, d time.Duration) {
 
 const (
 	closeWithin = 15 * time.Second
-	// settleWithin is how long what has ended may take to be gone. The drivers close
-	// connections in goroutines of their own; and the pool counts as in use, and opens one
-	// after the other, the connections for requests that have gone since. On a machine that
-	// has no time for it that takes seconds. What was not given back stays for ever.
+	// settleLooks are how often is looked, a pulse apart, whether the library's goroutines are
+	// gone. Close has waited for them: what is left is the scheduler's, to let go of one that
+	// has said that it is done.
+	settleLooks = 20
+	// settleWithin is how long what has ended may take to be gone of the connections. The
+	// drivers close them in goroutines of their own; and the pool counts as in use, and opens
+	// one after the other, the connections for requests that have gone since. On a machine
+	// that has no time for it that takes seconds. What was not given back stays for ever.
 	settleWithin = 15 * time.Second
 )
 
@@ -154,16 +158,25 @@ func (c *client) leave() {
 		return
 	}
 
-	var left string
+	left := goroutines()
+	for n := 1; left != "" && n < settleLooks; n++ {
+		time.Sleep(pulse)
+
+		left = goroutines()
+	}
+
+	if left != "" {
+		leak("after Close there run: %s", left)
+	}
 
 	for deadline := time.Now().Add(settleWithin); ; time.Sleep(pulse) {
 		inUse := c.db.Stats().InUse
-		if left = goroutines(); left == "" && inUse == 0 {
+		if inUse == 0 {
 			break
 		}
 
 		if time.Now().After(deadline) {
-			leak("after Close %d connections of the pool are in use; running: %s", inUse, left)
+			leak("after Close %d connections of the pool are in use", inUse)
 
 			break
 		}
