@@ -35,6 +35,8 @@ type store struct {
 	values map[string]int64
 	fenced bool
 	rec    *history.Recorder
+	// conns are the clients', nil once the store takes no more. mu guards them, too.
+	conns map[net.Conn]struct{}
 }
 
 // handle checks and writes in one step. A read registers its token, too: what an older
@@ -57,8 +59,29 @@ func (s *store) handle(req request) reply {
 	return reply{true, s.values[req.Lock]}
 }
 
+// accept serves all who connect, and returns when the listener is closed and nobody is
+// served any more.
+func (s *store) accept(listener net.Listener) {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+
+		serving.Go(func() { s.serve(conn) })
+	}
+}
+
 func (s *store) serve(conn net.Conn) {
 	defer conn.Close()
+
+	if !s.enter(conn) {
+		return
+	}
+	defer s.leave(conn)
 
 	in, out := json.NewDecoder(conn), json.NewEncoder(conn)
 
@@ -68,6 +91,38 @@ func (s *store) serve(conn net.Conn) {
 			return // the client is gone
 		}
 	}
+}
+
+func (s *store) enter(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if s.conns == nil {
+		return false
+	}
+
+	s.conns[conn] = struct{}{}
+
+	return true
+}
+
+func (s *store) leave(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	delete(s.conns, conn)
+}
+
+// hangUp closes all connections, and lets nobody enter any more.
+func (s *store) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	for conn := range s.conns {
+		_ = conn.Close() // its server finds out
+	}
+
+	s.conns = nil
 }
 
 // Main is the process of the resource. It says on out where it listens, and ends with
@@ -87,20 +142,21 @@ func Main(path string, fenced bool, in io.Reader, out io.Writer) error {
 		return err
 	}
 
-	s := &store{tokens: make(map[string]int64), values: make(map[string]int64), fenced: fenced, rec: rec}
+	s := &store{
+		tokens: make(map[string]int64), values: make(map[string]int64), fenced: fenced, rec: rec,
+		conns: make(map[net.Conn]struct{}),
+	}
 
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
+	var accepting sync.WaitGroup
 
-			go s.serve(conn)
-		}
-	}()
+	accepting.Go(func() { s.accept(listener) })
 
 	_, err = io.Copy(io.Discard, in)
+	err = errors.Join(err, listener.Close())
+
+	// Nobody may write down anything after the end.
+	s.hangUp()
+	accepting.Wait()
 
 	return errors.Join(err, rec.Close())
 }

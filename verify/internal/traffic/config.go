@@ -65,16 +65,12 @@ const (
 	privateLocks = 24
 	privateTTL   = 1200 * time.Millisecond
 
-	// MaxTTL is the longest of all TTLs and minimum holds: a lock that nobody uses any
-	// more is free after that.
+	// MaxTTL is the longest of all TTLs and minimum holds, but for those of who only waits,
+	// which clients release before they end: a lock that nobody uses any more is free after
+	// that.
 	MaxTTL = 1500 * time.Millisecond
 	maxMin = 200 * time.Millisecond
 )
-
-// Contended are the locks that all clients use.
-func Contended() []Spec {
-	return append(append(append([]Spec(nil), Holds...), Leases...), Shared)
-}
 
 // lone is a lock that its client alone uses, for writes in transactions that were begun
 // long before their guard: nobody else takes it, even if its lease ends meanwhile.
