@@ -33,6 +33,9 @@ const (
 	batchLimit = 1000
 	// attemptLimit bounds the attempts under way at once.
 	attemptLimit = 4
+	// openWithin is how long an attempt has to open its connection before another
+	// may take its place.
+	openWithin = time.Second
 	// linger is how long the loop and its connection outlive the last lease, so
 	// that a lock that is taken and left all the time doesn't start and end them
 	// all the time.
@@ -74,7 +77,10 @@ type attempt struct {
 	overdue time.Time
 	// doubled: patience has ended, and its leases may be part of another.
 	doubled bool
-	cancel  context.CancelFunc
+	began   time.Time
+	// opens: its connection has to be opened first.
+	opens  bool
+	cancel context.CancelFunc
 }
 
 // New returns a Renewer that owns nothing yet. open is called from a goroutine
@@ -259,7 +265,7 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 
 	switch {
 	case len(due) == 0:
-	case r.mayStart():
+	case r.mayStart(now):
 		a := r.start(ctx, now, r.fill(due, now))
 		next = min(next, a.overdue.Sub(now))
 	default:
@@ -286,9 +292,12 @@ func (r *Renewer) rest() Session {
 }
 
 // mayStart: one attempt at a time, others only beside those that are overdue.
-// Where there are too many of those, the oldest is cancelled: its connection has
-// been silent for longest.
-func (r *Renewer) mayStart() bool {
+// Where there are too many of those, the oldest on a connection that used to
+// answer is cancelled, which has been silent for longest. One that has to open its
+// connection first is given time for that: if it were cancelled for the next, a
+// server that is slow to let anybody in would never have let in one, and would have
+// all the more to do.
+func (r *Renewer) mayStart(now time.Time) bool {
 	var oldest *attempt
 
 	for a := range r.attempts {
@@ -296,7 +305,8 @@ func (r *Renewer) mayStart() bool {
 			return false
 		}
 
-		if oldest == nil || a.overdue.Before(oldest.overdue) {
+		opening := a.opens && now.Sub(a.began) < openWithin
+		if !opening && (oldest == nil || a.overdue.Before(oldest.overdue)) {
 			oldest = a
 		}
 	}
@@ -305,7 +315,9 @@ func (r *Renewer) mayStart() bool {
 		return true
 	}
 
-	oldest.cancel() // its end wakes the loop
+	if oldest != nil {
+		oldest.cancel() // its end wakes the loop
+	}
 
 	return false
 }
@@ -361,7 +373,7 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, left)
-	a := &attempt{leases: leases, overdue: now.Add(patience), cancel: cancel}
+	a := &attempt{leases: leases, overdue: now.Add(patience), began: now, opens: r.idle == nil, cancel: cancel}
 
 	for _, l := range leases {
 		l.attempt = a

@@ -167,6 +167,48 @@ func TestSilenceToTheEnd(t *testing.T) {
 	})
 }
 
+// TestSlowToConnect: a connection that takes longer to open than four attempts are
+// waited for, one after the other, is opened nevertheless, and the lease is kept.
+func TestSlowToConnect(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		r := New(s.open)
+
+		used := make(map[int]bool) // guarded by s.mu
+
+		s.answer = func(ctx context.Context, n int, renewals []store.Renewal) ([]store.RenewResult, error) {
+			s.mu.Lock()
+			session := s.statements[n].session
+			opened := used[session]
+			used[session] = true
+			s.mu.Unlock()
+
+			if !opened {
+				select {
+				case <-time.After(160 * time.Millisecond):
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+
+			return renewedAll(renewals), nil
+		}
+
+		h := hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
+
+		time.Sleep(time.Minute)
+
+		if h.losses() > 0 {
+			t.Errorf("lost at %s", h.lostAt)
+		}
+
+		r.Remove(&h.Lease)
+		r.Wait()
+	})
+}
+
 // TestDeafToCancel: the same with a driver that doesn't return when it is told to.
 func TestDeafToCancel(t *testing.T) {
 	t.Parallel()
