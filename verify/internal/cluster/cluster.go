@@ -216,6 +216,28 @@ func (c *Cluster) Crash(how func() error) error {
 	return err
 }
 
+// Healed records that nothing is broken any more, and returns what it has recorded.
+func (c *Cluster) Healed() history.Event {
+	names := make([]string, 0, len(c.Clients))
+	for _, client := range c.Clients {
+		names = append(names, client.Name())
+	}
+
+	e := history.Event{Kind: history.Healed, Detail: strings.Join(names, " "), At: history.Now(), Value: int64(c.behind())}
+	c.Notes.Note(e)
+
+	return e
+}
+
+// behind is how much longer than their TTL leases may last, since the clock was set back.
+func (c *Cluster) behind() time.Duration {
+	if c.options.Clock == nil {
+		return 0
+	}
+
+	return c.options.Clock.Behind()
+}
+
 // Quit ends the clients in an orderly way. What doesn't end, and what is left of them at
 // the server, is recorded.
 func (c *Cluster) Quit(ctx context.Context) error {

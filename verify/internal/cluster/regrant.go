@@ -30,12 +30,7 @@ func (c *Cluster) Regrant(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
-	within := traffic.MaxTTL + regrantBound
-	if c.options.Clock != nil {
-		within += c.options.Clock.Behind()
-	}
-
-	limited, cancel := context.WithTimeout(ctx, within)
+	limited, cancel := context.WithTimeout(ctx, traffic.MaxTTL+regrantBound+c.behind())
 	defer cancel()
 
 	var wait sync.WaitGroup

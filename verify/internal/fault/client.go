@@ -114,6 +114,8 @@ func exhaustPools(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		}
 
 		if !rest(ctx, pause+between(r, 100, 300)) {
+			time.Sleep(pause) // they have the last ones for so long, at most
+
 			return nil
 		}
 	}

@@ -58,6 +58,10 @@ const (
 	// OldPrimary: between From and At an old primary went on granting, to the client that
 	// Detail names.
 	OldPrimary Kind = "old-primary"
+	// Healed is the coordinator's: from At on nothing is broken any more. Detail names the
+	// clients that run, and Value is for how many nanoseconds leases may last longer than
+	// their TTL, since the database's clock was set back.
+	Healed Kind = "healed"
 	// Leak: something was left after Close. Detail says what.
 	Leak Kind = "leak"
 	// Grant is the coordinator's, after healing: a lock that had to be granted again.

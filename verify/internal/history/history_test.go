@@ -3,6 +3,7 @@ package history_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,6 +66,59 @@ func TestLoad(t *testing.T) {
 	if n := h.Notes[0]; n.At < h.Operations[0].End {
 		t.Errorf("the note is from %d, before %d", n.At, h.Operations[0].End)
 	}
+}
+
+// TestTail: it reads what has come since, once, and of a line nothing before its end.
+func TestTail(t *testing.T) {
+	t.Parallel()
+
+	folder := t.TempDir()
+
+	one, err := history.NewRecorder(filepath.Join(folder, "one.jsonl"), "one")
+	must(t, err)
+	one.Note(history.Event{Kind: history.Lost, Lock: "before"})
+
+	tail, err := history.NewTail(folder)
+	must(t, err)
+
+	wantLocks := func(want ...string) {
+		t.Helper()
+
+		events, err := tail.Read()
+		must(t, err)
+
+		var locks []string
+		for _, e := range events {
+			locks = append(locks, e.Lock)
+		}
+
+		if !slices.Equal(locks, want) {
+			t.Errorf("read %q, want %q", locks, want)
+		}
+	}
+
+	wantLocks()
+	one.Note(history.Event{Kind: history.Lost, Lock: "a"})
+
+	two, err := history.NewRecorder(filepath.Join(folder, "two.jsonl"), "two")
+	must(t, err)
+	two.Note(history.Event{Kind: history.Lost, Lock: "b"})
+	must(t, two.Close())
+
+	half, err := os.OpenFile(filepath.Join(folder, "two.jsonl"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = half.WriteString(`{"kind": "lost", `)
+	must(t, err)
+	wantLocks("a", "b")
+
+	_, err = half.WriteString(`"lock": "c"}` + "\n")
+	must(t, err)
+	must(t, half.Close())
+	wantLocks("c")
+
+	one.Note(history.Event{Kind: history.Lost, Lock: "d"})
+	wantLocks("d")
+	must(t, one.Close())
 }
 
 // TestJoinRefuses: a return without its invocation is no history.

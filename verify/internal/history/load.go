@@ -48,21 +48,34 @@ func Load(folder string) (*History, error) {
 			return nil, fmt.Errorf("history: %w", err)
 		}
 
-		for line := range bytes.Lines(text) {
-			if !bytes.HasSuffix(line, []byte("\n")) {
-				break
-			}
-
-			var e Event
-			if err := json.Unmarshal(line, &e); err != nil {
-				return nil, fmt.Errorf("history: %s: %w", path, err)
-			}
-
-			events = append(events, e)
+		more, _, err := parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("history: %s: %w", path, err)
 		}
+
+		events = append(events, more...)
 	}
 
 	return Join(events)
+}
+
+// parse reads lines up to the last end of one, and returns how many bytes those are.
+func parse(text []byte) (events []Event, read int, err error) {
+	for line := range bytes.Lines(text) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break
+		}
+
+		var e Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return nil, 0, err
+		}
+
+		events = append(events, e)
+		read += len(line)
+	}
+
+	return events, read, nil
 }
 
 // Join makes a history of events in any order.

@@ -3,7 +3,8 @@ package oracle
 import "github.com/ismurov/pglocker/verify/internal/history"
 
 // CheckHealing is O6, for G7 and for what Close promises: once nothing is broken any more,
-// every lock is granted again, and nothing of a closed Locker is left.
+// every lock is granted again, and nothing of a closed Locker is left. The clients' own part in
+// that, [CheckRecovery] judges.
 func CheckHealing(run *Run) []Violation {
 	var violations []Violation
 

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
@@ -27,7 +28,11 @@ func CheckWaking(run *Run) []Violation {
 	waiting := byLock(run.History.Operations, func(op *history.Operation) string { return op.Lock })
 
 	for _, free := range freeTimes(run) {
-		for _, op := range waiting[free.release.Lock] {
+		if free.before.New.Owner != "" {
+			continue // nobody released it
+		}
+
+		for _, op := range waiting[free.before.Lock] {
 			if !op.Waits || op.End == history.Never {
 				continue
 			}
@@ -37,7 +42,7 @@ func CheckWaking(run *Run) []Violation {
 				violations = append(violations, Violation{
 					Healing, op.Lock,
 					fmt.Sprintf("free for %s while somebody waited", time.Duration(wasted)),
-					describe(free.release, op),
+					describe(free.before, op),
 				})
 			}
 		}
@@ -46,10 +51,12 @@ func CheckWaking(run *Run) []Violation {
 	return violations
 }
 
-// freeTime is how long a lock was free after a release, by the clock of the histories.
+// freeTime is how long a lock was free after a release or the end of a lease, for certain, by
+// the clock of the histories.
 type freeTime struct {
 	window
-	release *audit.Transition
+	// before is the transition after which it became free.
+	before *audit.Transition
 }
 
 func freeTimes(run *Run) []freeTime {
@@ -57,22 +64,20 @@ func freeTimes(run *Run) []freeTime {
 
 	last := make(map[string]int) // which of them is that of a lock
 
-	at := func(us int64) int64 { return us*1000 - run.WallOffset }
-
 	for _, t := range run.Audit {
-		if i, free := last[t.Lock]; free {
-			all[i].to = at(t.At)
+		taken, _ := run.moments(t.At)
 
-			delete(last, t.Lock)
+		if i, ok := last[t.Lock]; ok {
+			all[i].to = taken
 		}
 
-		if t.New.Owner == "" {
-			last[t.Lock] = len(all)
-			all = append(all, freeTime{window{at(max(t.At, t.New.Expires)), history.Never}, t})
-		}
+		_, from := run.moments(max(t.At, t.New.Expires))
+		last[t.Lock] = len(all)
+		all = append(all, freeTime{window{from, history.Never}, t})
 	}
 
-	return all
+	// A lease that was renewed, or a lock that was released before its end, wasn't free.
+	return slices.DeleteFunc(all, func(f freeTime) bool { return f.from >= f.to })
 }
 
 // stalledIn is for how long the client didn't run in that time.

@@ -30,15 +30,15 @@ func TestWaking(t *testing.T) {
 		{name: "by a poll", audit: []change{held, released, taken(450)}, op: waits(10, 460, history.OK)},
 		{
 			name: "by a poll of who sleeps", audit: []change{held, released, taken(2050)},
-			op: waits(10, 2060, history.OK), want: "free for 2s",
+			op: waits(10, 2060, history.OK), want: "free for 1.99s",
 		},
 		{
 			name: "never", audit: []change{held, released},
-			op: waits(10, 2000, history.Refused), want: "free for 1.95s",
+			op: waits(10, 2000, history.Refused), want: "free for 1.945s",
 		},
 		{
 			name: "by another, who came by", audit: []change{held, released, {"c3.1", 1600, heldFrom("c3.1", 1600, 4)}},
-			op: waits(10, 5000, history.Refused), want: "free for 1.55s",
+			op: waits(10, 5000, history.Refused), want: "free for 1.54s",
 		},
 		{name: "held all the time", audit: []change{held}, op: waits(10, 5000, history.Refused)},
 		{name: "came later", audit: []change{held, released, taken(2050)}, op: waits(2000, 2060, history.OK)},
@@ -57,11 +57,11 @@ func TestWaking(t *testing.T) {
 		},
 		{
 			name: "stopped before", audit: []change{held, released, taken(2050)}, op: waits(10, 2060, history.OK),
-			stall: note("c2.1", history.Stall, 49, history.Event{From: 0}), want: "free for 2s",
+			stall: note("c2.1", history.Stall, 49, history.Event{From: 0}), want: "free for 1.99s",
 		},
 		{
 			name: "another was stopped", audit: []change{held, released, taken(2050)}, op: waits(10, 2060, history.OK),
-			stall: note("c1.1", history.Stall, 1800, history.Event{From: 900 * ms}), want: "free for 2s",
+			stall: note("c1.1", history.Stall, 1800, history.Event{From: 900 * ms}), want: "free for 1.99s",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

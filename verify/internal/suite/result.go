@@ -105,6 +105,7 @@ func (r *Result) judge(run *oracle.Run) {
 	r.Violations = append(r.Violations, fencing...)
 	r.Violations = append(r.Violations, violations...)
 	r.Violations = append(r.Violations, oracle.CheckHealing(run)...)
+	r.Violations = append(r.Violations, oracle.CheckRecovery(run)...)
 	r.Violations = append(r.Violations, oracle.CheckWaking(run)...)
 }
 

@@ -26,7 +26,7 @@ const (
 	// controlThink gives pauses something to hit where nothing fences writers off.
 	controlThink = 60 * time.Millisecond
 
-	// warmUp is traffic before the fault, and coolDown after it was healed.
+	// warmUp is traffic before the fault, and coolDown after it where nothing had to be healed.
 	warmUp   = 200 * time.Millisecond
 	coolDown = 300 * time.Millisecond
 
@@ -150,7 +150,11 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 
 	result.Injected, result.Stops = c.Injected.Load(), c.Stops()
 
-	time.Sleep(coolDown)
+	if job.Fault.Waits {
+		time.Sleep(coolDown)
+	} else if err := awaitRecovery(ctx, c); err != nil {
+		return nil, err
+	}
 
 	if err := c.Quit(ctx); err != nil {
 		return nil, err

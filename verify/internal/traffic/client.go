@@ -86,6 +86,9 @@ func (c *client) run(ctx context.Context) {
 	start((*worker).lease, 20*time.Millisecond, anyPrivate)
 	start((*worker).hold, 20*time.Millisecond, anyPrivate)
 
+	start((*worker).passOn, relayAbsence, func(*rand.Rand) Spec { return Relay })
+	start((*worker).keepSteady, 20*time.Millisecond, func(*rand.Rand) Spec { return steady(c.cfg.Name) })
+
 	if c.cfg.Fenced {
 		start((*worker).hold, 100*time.Millisecond, func(*rand.Rand) Spec { return lone(c.cfg.Name) })
 	}

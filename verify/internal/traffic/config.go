@@ -4,6 +4,7 @@ package traffic
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -71,6 +72,15 @@ const (
 	MaxTTL = 1500 * time.Millisecond
 	maxMin = 200 * time.Millisecond
 )
+
+// Contended are the locks that all clients use.
+func Contended() []Spec {
+	return slices.Concat(Holds, Kept, Leases, []Spec{Shared, Relay})
+}
+
+// MaxTenure is for how long somebody keeps a contended lock, at most: twice the longest
+// lease.
+const MaxTenure = 2 * MaxTTL
 
 // lone is a lock that its client alone uses, for writes in transactions that were begun
 // long before their guard: nobody else takes it, even if its lease ends meanwhile.

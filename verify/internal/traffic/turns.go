@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
 // Where it is about waiting, all clients take turns with a few locks: somebody always waits,
@@ -18,31 +16,12 @@ const (
 	// stays away. All of them together hold it for longer than that, so that somebody waits.
 	turn    = time.Second
 	absence = 2500 * time.Millisecond
-	// turnPatience is beyond any run: only the end of a run ends a wait.
-	turnPatience = time.Hour
 )
 
 func turns(n int) Spec { return Spec{fmt.Sprintf("turn-%d", n), turnTTL} }
 
 // takeTurn waits for the lock, holds it for a while, and stays away from it.
 func (w *worker) takeTurn(ctx context.Context, lock Spec) {
-	asking, cancel := context.WithTimeout(ctx, turnPatience)
-	defer cancel()
-
-	e := w.rec.Invoke(history.Event{Kind: history.Lock, Lock: lock.ID, TTL: int64(lock.TTL), Waits: true})
-	lk, err := w.locker.Lock(asking, lock.ID, lock.TTL)
-	e.At = 0
-
-	if err != nil {
-		w.rec.Return(outcome(e, err))
-
-		return
-	}
-
-	w.rec.Return(held(e, lk))
-	context.AfterFunc(lk.Context(), func() { w.lost(lk, context.Cause(lk.Context())) })
-
-	sleep(ctx, turn*4/5+w.upTo(turn*2/5))
-	w.unlock(ctx, lk, e)
+	w.waitFor(ctx, lock, endless, turn*4/5+w.upTo(turn*2/5))
 	sleep(ctx, absence)
 }
