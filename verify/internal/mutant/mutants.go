@@ -32,6 +32,8 @@ const (
 	shape      = "internal/store/shape.go"
 	store      = "internal/store/store.go"
 	verbs      = "internal/store/verbs.go"
+	listener   = "internal/listen/listener.go"
+	waiting    = "wait.go"
 )
 
 // All lists the mutants.
@@ -200,6 +202,19 @@ func All() []Mutant {
 			},
 			Fault:  "wake-up",
 			Expect: []oracle.Name{oracle.Healing},
+		},
+		{
+			// A waiter that thinks that it would hear of a release sleeps until it does.
+			Name: "waiters left to a listener that is gone",
+			Edits: []Edit{
+				{
+					listener,
+					"		if ctx.Err() != nil {\n			return\n		}\n\n		l.proven.Store(false)\n",
+					"		if ctx.Err() != nil || l.proven.Load() {\n			return\n		}\n\n",
+				},
+				{waiting, "		poll = markEvery\n", "		return time.Hour\n"},
+			},
+			Fault: "backend-terminate",
 		},
 		{
 			Name: "lease granted before its end",
