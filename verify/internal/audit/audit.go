@@ -14,7 +14,8 @@ import (
 )
 
 // SQL makes the audit of the table with the default names. Who made a change is told by
-// the name of its connection. The mark of those who wait is no transition.
+// the name of its connection. The mark of those who wait is no transition. Nobody needs a
+// right to the audit for that.
 const SQL = `
 CREATE SCHEMA audit;
 
@@ -29,7 +30,7 @@ CREATE TABLE audit.transitions (
     app text NOT NULL
 );
 
-CREATE FUNCTION audit.record() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION audit.record() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO audit.transitions (lock_id, old_generation, old_expires, old_owner, old_acquired,
                                    new_generation, new_expires, new_owner, new_acquired, began, at, xid, app)

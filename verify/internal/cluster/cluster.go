@@ -168,7 +168,7 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
-	return nil
+	return c.createRole(ctx)
 }
 
 // url is that of the database "postgres".

@@ -19,7 +19,7 @@ var ErrNoPooler = errors.New("cluster: pgbouncer is not installed")
 
 // poolerConfig gives each transaction whichever of a few server connections is free.
 const poolerConfig = `[databases]
-* = host=127.0.0.1 port=%d user=postgres password=postgres
+* = host=127.0.0.1 port=%d user=` + clientRole + ` password=` + clientPassword + `
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d

@@ -24,7 +24,7 @@ SET LOCAL synchronous_commit = on;
 CREATE SEQUENCE IF NOT EXISTS audit.failures;
 CREATE SEQUENCE IF NOT EXISTS audit.changes;
 
-CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     drawn integer := hashint8(nextval('audit.changes') # {seed}) & 1023;
 BEGIN
@@ -51,7 +51,7 @@ const succeedingSQL = `
 BEGIN;
 SET LOCAL synchronous_commit = on;
 
-CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     RETURN NULL;
 END $$;

@@ -19,6 +19,14 @@ CREATE TABLE counters (lock_id text COLLATE "C" PRIMARY KEY, value bigint NOT NU
 CREATE TABLE writes (seq bigserial PRIMARY KEY, lock_id text NOT NULL, token bigint NOT NULL,
                      value bigint NOT NULL, client text NOT NULL)`
 
+// GrantSQL lets a role write to them.
+func GrantSQL(role string) string {
+	return `
+GRANT SELECT, INSERT, UPDATE ON counters TO ` + role + `;
+GRANT INSERT ON writes TO ` + role + `;
+GRANT USAGE ON SEQUENCE writes_seq_seq TO ` + role
+}
+
 // count adds one to the lock's counter: what was read, plus one, so that a write between
 // reading and writing is lost. The transaction isn't ended with the lock; the guard
 // alone keeps a stale one from committing.
