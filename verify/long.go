@@ -134,6 +134,7 @@ func (l *long) save(state *longState) error {
 // end prints what was found, and how to go on.
 func (l *long) end(ctx context.Context, state *longState, strict bool) error {
 	err := state.Tally.Write(os.Stdout)
+	fmt.Println(state.Tally.Total().Excused)
 
 	if l.table != "" {
 		err = errors.Join(err, os.WriteFile(l.table, []byte(state.Tally.Markdown()), 0o644))

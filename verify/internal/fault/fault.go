@@ -42,6 +42,8 @@ type Fault struct {
 	// Cancels: it cancels what waits for a standby, which the server then acknowledges
 	// without it (G4).
 	Cancels bool
+	// Stops: it stops or kills clients, which then don't believe in anything.
+	Stops bool
 	// Alone: it is not for mixtures.
 	Alone bool
 	// Setup makes the servers for that many clients, where it needs several, and brings
@@ -56,16 +58,16 @@ func All() []Fault {
 	return []Fault{
 		{Name: "none", Inject: none, Alone: true, Harmless: true},
 		{Name: "wake-up", Inject: farOff, Waits: true, Alone: true, Harmless: true, Least: 5 * time.Second},
-		{Name: "client-stop", Inject: stopClients},
+		{Name: "client-stop", Inject: stopClients, Stops: true},
 		{
 			Name: "client-stop-within", Inject: stopAt(mostlyBeyondTTL, traffic.PausePlaces()...),
-			Places: traffic.PausePlaces(), Least: 5 * time.Second,
+			Places: traffic.PausePlaces(), Least: 5 * time.Second, Stops: true,
 		},
 		{
 			Name: "writer-stop", Inject: stopAt(beyondShortTTL, mostlyUnguarded()...),
-			Places: traffic.WriterPlaces(), Least: 3 * time.Second,
+			Places: traffic.WriterPlaces(), Least: 3 * time.Second, Stops: true,
 		},
-		{Name: "client-kill", Inject: killClients},
+		{Name: "client-kill", Inject: killClients, Stops: true},
 		{Name: "net-blackhole", Inject: network(blackHole)},
 		{Name: "net-reset", Inject: network(reset)},
 		{Name: "net-latency", Inject: network(latency)},
@@ -98,7 +100,7 @@ func All() []Fault {
 func Control() Fault {
 	places := traffic.UnfencedPlaces()
 
-	return Fault{Name: "control", Inject: stopAt(beyondShortTTL, places...), Places: places}
+	return Fault{Name: "control", Inject: stopAt(beyondShortTTL, places...), Places: places, Stops: true}
 }
 
 // Missing is what this machine lacks for the fault, as far as that can be told before it is
@@ -147,6 +149,7 @@ func mix(name string, faults []Fault) Fault {
 		mixed.Disk = mixed.Disk || f.Disk
 		mixed.Server = mixed.Server || f.Server
 		mixed.Least = max(mixed.Least, f.Least)
+		mixed.Stops = mixed.Stops || f.Stops
 	}
 
 	mixed.With = strings.Join(names, ", ")

@@ -68,7 +68,7 @@ func FailoverMixture(r *rand.Rand, parts int, options ...pgtesting.ServerOption)
 	others := mix("", draw(r, parts, func(f Fault) bool { return !f.Alone && !f.Server && !f.Pooled && !f.Cancels }))
 
 	return Fault{
-		Name: "failover-mixture", With: way.Name + ", " + others.With, Server: true, Alone: true,
+		Name: "failover-mixture", With: way.Name + ", " + others.With, Server: true, Alone: true, Stops: others.Stops,
 		Setup: func(ctx context.Context, clients int) (Setup, error) {
 			setup, err := way.Setup(ctx, clients)
 			if err != nil {

@@ -13,8 +13,10 @@ import (
 // belief is the time during which a client believed that it held a lock.
 type belief struct {
 	start, end int64
-	grant      *history.Operation
-	why        string // it ended
+	// uncut is the end without regard to whether the client ran.
+	uncut int64
+	grant *history.Operation
+	why   string // it ended
 }
 
 // awakeWithin is how long a process that was stopped may take to notice what it missed.
@@ -24,16 +26,17 @@ const awakeWithin = 50 * time.Millisecond
 // same moment. A belief lasts from the acknowledgement to the call that gives the lock
 // up, to the word that it is lost, or, for a lease taken by hand, to its end as counted
 // from the call. What a client believed while it didn't run doesn't count, nor what it
-// believed when the database's clock had been set ahead since its grant.
+// believed when the database's clock had been set ahead since its grant: [MeasureExcused]
+// counts that.
 //
 // Where a promotion lost commits, [Measure] counts what that explains.
 func CheckBeliefs(run *Run) []Violation {
-	violations, _ := compareBeliefs(run)
+	violations, _, _ := compareBeliefs(run)
 
 	return violations
 }
 
-func compareBeliefs(run *Run) (violations []Violation, explained Overlaps) {
+func compareBeliefs(run *Run) (violations []Violation, explained Overlaps, excused Excused) {
 	beliefs := byLock(beliefsOf(run.History), func(b *belief) string { return b.grant.Lock })
 
 	for _, lock := range sortedKeys(beliefs) {
@@ -43,18 +46,25 @@ func compareBeliefs(run *Run) (violations []Violation, explained Overlaps) {
 		var open []*belief // those that may last
 
 		for _, b := range list {
-			if b.end <= b.start {
+			if b.uncut <= b.start {
 				continue
 			}
 
-			open = slices.DeleteFunc(open, func(other *belief) bool { return other.end <= b.start })
+			open = slices.DeleteFunc(open, func(other *belief) bool { return other.uncut <= b.start })
 
 			for _, other := range open {
-				if run.overtaken(other, b) {
+				both := time.Duration(min(other.end, b.end) - b.start)
+
+				switch {
+				case both <= 0:
+					excused.Stopped.add(time.Duration(min(other.uncut, b.uncut) - b.start))
+
+					continue
+				case run.overtaken(other, b):
+					excused.Overtaken.add(both)
+
 					continue
 				}
-
-				both := time.Duration(min(other.end, b.end) - b.start)
 
 				if run.lossExplains(other, b) {
 					explained.add(both)
@@ -73,7 +83,7 @@ func compareBeliefs(run *Run) (violations []Violation, explained Overlaps) {
 		}
 	}
 
-	return violations, explained
+	return violations, explained, excused
 }
 
 // overtaken reports whether the later of two grants may have been made because the
@@ -171,6 +181,8 @@ func beliefsOf(h *history.History) []*belief {
 			// It may have been stopped before, and then noted no gap.
 			b.until(alive[b.grant.Client], "killed")
 		}
+
+		b.uncut = b.end
 
 		for _, stall := range stalls[b.grant.Client] { // the last one first: each may end at the next
 			if stall.From <= b.end && stall.At > b.start && stall.At+int64(awakeWithin) >= b.end {

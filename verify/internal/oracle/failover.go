@@ -78,7 +78,7 @@ func (o *Overlaps) add(d time.Duration) {
 // Measure counts what the oracles except.
 func Measure(run *Run, settled *Settled) Losses {
 	losses := Losses{Grants: len(settled.LostInFailover)}
-	_, losses.Overlaps = compareBeliefs(run)
+	_, losses.Overlaps, _ = compareBeliefs(run)
 	_, losses.Smaller = compareTokens(run)
 
 	return losses

@@ -44,6 +44,10 @@ func (r *Result) Print(w io.Writer, flags string) {
 			r.Lost.Grants, r.Lost.Count, r.Lost.Longest.Round(time.Millisecond), r.Lost.Smaller)
 	}
 
+	if e := r.Excused; e.Cut > 0 || e.Overtaken.Count > 0 {
+		fmt.Fprintf(w, "    %s\n", e)
+	}
+
 	if r.Weak != "" {
 		fmt.Fprintf(w, "    this proves nothing: %s\n", r.Weak)
 	}

@@ -30,7 +30,9 @@ type Result struct {
 	// Failovers are how often another server took over.
 	Failovers int
 	// Lost is what promotions cost that lost commits.
-	Lost       oracle.Losses
+	Lost oracle.Losses
+	// Excused is what O2 has left out.
+	Excused    oracle.Excused
 	Violations []oracle.Violation
 	// Weak says why the run has proved nothing, whatever the oracles say.
 	Weak string
@@ -39,6 +41,10 @@ type Result struct {
 
 	failures []oracle.Failure
 }
+
+// mostCut is how much of all belief pauses may cut where nobody is to be stopped. A machine
+// with two cores and all of a run to do makes up to 3 % of them by itself.
+const mostCut = 0.2
 
 // Name is the job's.
 func (r *Result) Name() string { return r.Job.Name() }
@@ -92,6 +98,12 @@ func (r *Result) judge(run *oracle.Run) {
 		if r.Lost.Grants == 0 {
 			r.Weak = "no commit was lost"
 		}
+	}
+
+	r.Excused = oracle.MeasureExcused(run)
+
+	if !r.Job.Fault.Stops && r.Excused.Share() > mostCut {
+		r.Weak = fmt.Sprintf("pauses cut %.0f%% of all belief, though nobody was to be stopped", 100*r.Excused.Share())
 	}
 
 	if r.Weak == "" {

@@ -3,6 +3,7 @@ package suite
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/history"
@@ -100,5 +101,35 @@ func TestEmptiness(t *testing.T) {
 				t.Errorf("weak %q, failed %t, violations %v", r.Weak, r.Failed(), r.Violations)
 			}
 		})
+	}
+}
+
+// TestBlind: where nobody is to be stopped, O2 must have looked at most of all belief.
+func TestBlind(t *testing.T) {
+	t.Parallel()
+
+	const second = int64(time.Second)
+
+	for _, test := range []struct {
+		stops  bool
+		paused int64
+		weak   bool
+	}{
+		{false, second / 10, false},
+		{false, second / 2, true},
+		{true, second / 2, false},
+	} {
+		grant := &history.Operation{
+			Event: history.Event{Kind: history.Acquire, Client: "c1.1", Lock: "a", Token: 2, Outcome: history.OK, Until: second},
+		}
+		stall := history.Event{Kind: history.Stall, Client: "c1.1", From: second - test.paused, At: second}
+		h := &history.History{Operations: []*history.Operation{grant}, Notes: []history.Event{stall}}
+
+		r := &Result{Job: Job{Fault: fault.Fault{Name: "x", Harmless: true, Waits: true, Stops: test.stops}}}
+		r.judge(&oracle.Run{History: h})
+
+		if (r.Weak != "") != test.weak {
+			t.Errorf("%+v: weak %q", test, r.Weak)
+		}
 	}
 }

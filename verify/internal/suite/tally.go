@@ -26,6 +26,8 @@ type Row struct {
 	Injected                     int64
 	Operations, Grants, Unknowns int
 	Violations                   map[oracle.Name]int
+	// Excused is what O2 has left out.
+	Excused oracle.Excused
 }
 
 // Add adds one job's result.
@@ -40,7 +42,7 @@ func (t *Tally) Add(r *Result) {
 	one := &Row{
 		Took: r.Took, Runs: 1, Injected: r.Injected,
 		Operations: r.Operations, Grants: r.Grants, Unknowns: r.Unknowns,
-		Violations: make(map[oracle.Name]int),
+		Violations: make(map[oracle.Name]int), Excused: r.Excused,
 	}
 
 	if r.Err != nil || r.Weak != "" {
@@ -67,6 +69,7 @@ func (row *Row) add(other *Row) {
 	row.Operations += other.Operations
 	row.Grants += other.Grants
 	row.Unknowns += other.Unknowns
+	row.Excused.Add(other.Excused)
 
 	if row.Violations == nil {
 		row.Violations = make(map[oracle.Name]int)
