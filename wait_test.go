@@ -3,7 +3,6 @@ package pglocker_test
 import (
 	"context"
 	"errors"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -95,32 +94,6 @@ func TestCloseAndTheFirstRequest(t *testing.T) {
 			t.Errorf("Lock: %v, want ErrClosed", err)
 		}
 	})
-}
-
-// TestWithWaitAndOtherDeadlines: that some other time has passed doesn't say that another
-// holds the lock.
-func TestWithWaitAndOtherDeadlines(t *testing.T) {
-	t.Parallel()
-
-	// A server that says nothing.
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-
-	defer silent.Close()
-
-	db := contract.Open(t, "pgx", "postgres://nobody@"+silent.Addr().String()+"/none?sslmode=disable&connect_timeout=1")
-
-	locker, err := pglocker.New(db, &pglocker.Config{})
-	must(t, err)
-
-	_, err = locker.TryLock(t.Context(), "a", time.Minute, pglocker.WithWait(time.Hour))
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("%v: the driver's own time has not passed, which was to be tested", err)
-	}
-
-	if errors.Is(err, pglocker.ErrAlreadyLocked) {
-		t.Errorf("%v, of a lock that nobody was asked about", err)
-	}
 }
 
 // TestRefusedHandOver: where a lock can't be handed over to who waits in the same Locker,
