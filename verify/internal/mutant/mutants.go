@@ -214,7 +214,8 @@ func All() []Mutant {
 				},
 				{waiting, "		poll = markEvery\n", "		return time.Hour\n"},
 			},
-			Fault: "backend-terminate",
+			Fault:  "backend-terminate",
+			Expect: []oracle.Name{oracle.Healing},
 		},
 		{
 			Name: "lease granted before its end",
