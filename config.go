@@ -38,8 +38,8 @@ type Config struct {
 	// Default: host name and process id.
 	Owner string
 
-	// SafetyMargin is how long before the end of its lease a holder stops to
-	// trust it. Steps of the database's clock, and the drift of its rate against
+	// SafetyMargin is how long before the end of its lease a holder stops
+	// trusting it. Steps of the database's clock, and the drift of its rate against
 	// the holder's within one TTL, must stay below it for a lock to be exclusive.
 	// Default: a tenth of the TTL, at most a second.
 	SafetyMargin time.Duration

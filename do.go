@@ -39,7 +39,8 @@ import (
 //
 // Other errors mean that fn was not called: those of [Locker.AcquireLock];
 // [ErrInvalidRelockInterval], if relockInterval is not above zero and below
-// lockTTL; [ErrFuncIsNil].
+// lockTTL; [ErrFuncIsNil]. Nor was it called if an error matching ErrLockLost says that
+// the grant took as long as its lease; the lock is then given back.
 func (l *Locker) Do(
 	ctx context.Context, lockID string, lockTTL, relockInterval time.Duration,
 	fn func(ctx context.Context) error, opts ...LockOption,

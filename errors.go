@@ -92,7 +92,7 @@ var (
 )
 
 // States of the database in which locks don't work. Nothing was changed, and the
-// Locker works as soon as the state has.
+// Locker works again once the state is corrected.
 var (
 	// ErrTableNotFound: the table isn't there. [MigrateDB] makes it, and so does
 	// the SQL in the folder migrations.

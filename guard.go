@@ -10,7 +10,7 @@ import (
 // Guard proves, inside the caller's transaction, that this lock is still held
 // under this token, and keeps it so until the transaction ends: nobody can be
 // granted the lock before. If the transaction commits, its writes were made under
-// the lock, whatever pauses, crashes or clocks did meanwhile. The lock's table
+// the lock, whatever pauses, crashes or clock jumps there were. The lock's table
 // must be in the database of the transaction.
 //
 // A guarded transaction should end well within the TTL: as long as it lasts, the
@@ -18,8 +18,10 @@ import (
 //
 // In READ COMMITTED the guard can stand anywhere in the transaction. In
 // REPEATABLE READ and SERIALIZABLE it goes first: after the transaction's first
-// statement, any renewal, and the mark of anybody who waits, makes it fail with a serialization failure (SQLSTATE
-// 40001), on which the transaction is retried as usual.
+// statement, any renewal, and the mark of anybody who waits, makes it fail with a
+// serialization failure (SQLSTATE 40001), on which the transaction is retried as usual.
+// A guard inside a savepoint ends when the transaction is rolled back to that savepoint,
+// as every lock on a row does: then guard again.
 //
 // Errors: [ErrLockLost] if the token is no longer the current one, or its lease
 // has ended, or the lock was unlocked: roll back. Other errors are the driver's,

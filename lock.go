@@ -58,8 +58,9 @@ func FromContext(ctx context.Context) (*Lock, bool) {
 // locked while the lock itself is free, such as a guarded one that outlived its
 // lease: give ctx a deadline.
 //
-// Errors: [ErrAlreadyLocked], as a [*HeldError], if another holds the lock (and
-// still does when the time of [WithWait] is over); the other errors of
+// Errors: [ErrAlreadyLocked], as a [*HeldError], if another holds the lock, or did when
+// it was last asked for before the time of [WithWait] was over; [ErrLockLost] if the
+// grant took as long as its lease, so that it was given back; the other errors of
 // [Locker.AcquireLock]; those of the options.
 func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, tryLock, opts)
@@ -69,8 +70,9 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 // Those who wait in one Locker are served in the order in which they came. If ctx
 // ends first, the error matches ctx's, and is a [*HeldError] too if another held
 // the lock when it was last asked for; a grant that arrives after that is passed
-// on to the next or given back. While it waits, Lock bears with a database that
-// doesn't answer; if the first request fails, it returns that error.
+// on to the next or given back, so that ctx's error doesn't match [ErrUnknownOutcome]
+// after the first request. Lock keeps trying while the database doesn't answer; if it
+// answers the first request by an error, or refuses the connection, Lock returns that.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, waitForLock, opts)
 }

@@ -26,8 +26,8 @@ const (
 	// MinTTL is the shortest TTL of a lease.
 	MinTTL = time.Millisecond
 
-	// MaxTTL is the longest TTL of a lease. Ends of leases so stay within what a
-	// timestamp in nanoseconds holds.
+	// MaxTTL is the longest TTL of a lease. It keeps the ends of leases within the range
+	// of a timestamp in nanoseconds.
 	MaxTTL = 100 * 365 * 24 * time.Hour
 )
 
@@ -135,8 +135,8 @@ func complete(db *sql.DB, cfg *Config) (Config, error) {
 
 // Close ends the Locker. Contexts of functions that [Locker.Do] runs are
 // cancelled with cause [ErrClosed]; so are those of locks taken by [Locker.Lock]
-// and [Locker.TryLock], which are then unlocked, whatever their holders do; who
-// waits gets ErrClosed. Close waits until Do's functions have returned, their
+// and [Locker.TryLock], which are then unlocked, whatever their holders do; anyone
+// who waits gets ErrClosed. Close waits until Do's functions have returned, their
 // locks are released, and every goroutine of the Locker has ended. From its start
 // on, every other method returns ErrClosed. Locks taken by [Locker.AcquireLock]
 // are their callers'; they are left as they are.

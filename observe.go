@@ -51,8 +51,8 @@ type OperationEnd struct {
 	OperationStart
 	// Duration is from start to end.
 	Duration time.Duration
-	// Err is nil, or as the caller gets it, [ErrAlreadyLocked] among others; without
-	// what is only added to say where it came from.
+	// Err is the error that the caller gets ([ErrAlreadyLocked], for example), nil if
+	// there is none, without the text that names the operation and the lock.
 	Err error
 }
 

@@ -26,9 +26,11 @@ func WithRelockInterval(d time.Duration) LockOption {
 
 // WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another
 // holds, for at most d, instead of failing at once; then they fail with
-// [ErrAlreadyLocked] all the same. [Locker.Lock], which waits as long as its
-// context allows, so gets a second limit. Zero is as if the option were not given;
-// d must not be negative ([ErrInvalidWait]).
+// [ErrAlreadyLocked] all the same, or with [ErrUnknownOutcome] if their first request was
+// not answered by then. Who was never first in line is told who holds the lock, which may
+// take a second more. [Locker.Lock], which waits as long as its context allows, thereby
+// gets a second limit. Zero is as if the option were not given; d must not be negative
+// ([ErrInvalidWait]).
 func WithWait(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.wait = d }
 }
@@ -37,7 +39,7 @@ func WithWait(d time.Duration) LockOption {
 // if it is unlocked before; the caller doesn't wait for that. It is for jobs that
 // must run once per time slot on machines whose clocks differ: a machine that is
 // late finds the lock still held. The hold is written when the lock is unlocked,
-// so that of a holder that crashes ends with its lease. d must be within 0 and
+// so if the holder crashes, the hold ends with its lease. d must be within 0 and
 // [MaxTTL] ([ErrInvalidMinHold]); it may be longer than the TTL.
 func WithMinHold(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.minHold = d }

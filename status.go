@@ -98,7 +98,7 @@ func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus,
 
 // AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't
 // wait. The caller renews the lease by [Locker.RefreshLock] or
-// [Locker.StartRelocker], and must stop to believe in it before it ends: count
+// [Locker.StartRelocker], and must stop believing in it before it ends: count
 // from before the call, by the local clock.
 //
 // Errors: [ErrAlreadyLocked] if another holds the lock, as a [*HeldError];
@@ -168,7 +168,8 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 }
 
 // ReleaseLock frees the lock of the given status, also if its lease has ended and
-// nobody took it since.
+// nobody took it since. If somebody in this Locker waits for the lock, it is handed over
+// to the first of them in the same statement.
 //
 // Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
 // reply was lost or ctx ended while it was under way; [ErrStatusIsNil];

@@ -166,8 +166,8 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 	defer l.listener.Done()
 
 	// Who is not the head, or became it because the one before was delivered the
-	// lock, is told by this process whatever there is to know. This is for what
-	// nobody thought of.
+	// lock, is told by this process whatever there is to know. The timer is a safety
+	// net.
 	look := time.NewTimer(jitter(patience))
 
 	defer look.Stop()

@@ -19,8 +19,8 @@ type Mark struct {
 	Signature int64
 }
 
-// MarkModulus is in microseconds. A mark stands for so much less than was asked for,
-// at most.
+// MarkModulus is in microseconds. A mark may end up to this much earlier than was asked
+// for.
 const MarkModulus = 1 << 20
 
 // LongestMark is how long a mark stands at most, but for a [MarkModulus].

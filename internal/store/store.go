@@ -103,8 +103,8 @@ func (s *Store) lostStatement(err error, named bool) bool {
 	return false
 }
 
-// Exhausted reports whether a request for a connection of the pool would wait for
-// others than this Store, whose own statements for several requests are short.
+// Exhausted reports whether the pool is used up by others. This Store's own statements
+// for several requests are not counted, since they end soon.
 func (s *Store) Exhausted() bool {
 	stats := s.db.Stats()
 
