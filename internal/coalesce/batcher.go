@@ -55,6 +55,10 @@ type Config[Req, Res any] struct {
 	// Patience is how long a statement in flight holds the next one back.
 	Patience time.Duration
 
+	// Ready is how long a batch has to become ready before it may be given up for a new
+	// one.
+	Ready time.Duration
+
 	// Grace is how long a batch goes on whose callers have all left: its answer is of
 	// no use to them, but a connection is lost by cancelling.
 	Grace time.Duration
@@ -62,7 +66,8 @@ type Config[Req, Res any] struct {
 
 // maxUnready bounds how many flights wait for being ready to send at once. Each of them
 // may have met with something that will never be ready: beyond that the oldest is given
-// up for a new one.
+// up for a new one, if it has had time enough. If it were given up sooner, and each took
+// longer than all of them are waited for, none would ever be ready.
 const maxUnready = 4
 
 // Batcher sends requests of one kind. It has a goroutine for each batch in flight,
@@ -252,7 +257,15 @@ func (b *Batcher[Req, Res]) overtake(f *flight[Req, Res]) {
 	}
 
 	if len(b.unready) >= maxUnready {
-		b.abandon(b.unready[0])
+		oldest := b.unready[0]
+
+		if left := b.cfg.Ready - time.Since(oldest.began); left > 0 {
+			f.overtaking = time.AfterFunc(left, func() { b.overtake(f) })
+
+			return
+		}
+
+		b.abandon(oldest)
 	}
 
 	b.next(false)

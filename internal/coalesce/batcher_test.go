@@ -22,6 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	limit    = 4
 	patience = 20 * time.Millisecond
+	ready    = 20 * patience
 	grace    = time.Second
 )
 
@@ -33,8 +34,10 @@ type server struct {
 	// mu guards what follows.
 	mu   sync.Mutex
 	sent []*statement
-	// ready is closed while batches need not wait to be sent.
-	ready chan struct{}
+	// ready is closed while batches need not wait to be sent. If it is nil, each has to
+	// wait for so long.
+	ready   chan struct{}
+	readyIn time.Duration
 	// waiting counts those that do.
 	waiting int
 	// late are the answers that came too late.
@@ -62,14 +65,21 @@ func newServer() *server {
 		},
 		Many: func(ctx context.Context, take func() []int) []string {
 			s.mu.Lock()
-			ready := s.ready
+			ready, readyIn := s.ready, s.readyIn
 			s.waiting++
 			s.mu.Unlock()
 
 			answer := "not ready"
 
+			var isReady <-chan time.Time
+			if ready == nil {
+				isReady = time.After(readyIn)
+			}
+
 			select {
 			case <-ready:
+				answer = ""
+			case <-isReady:
 				answer = ""
 			case <-ctx.Done():
 			}
@@ -102,6 +112,7 @@ func newServer() *server {
 		Go:       s.running.Go,
 		Limit:    limit,
 		Patience: patience,
+		Ready:    ready,
 		Grace:    grace,
 	})
 
@@ -458,7 +469,7 @@ func TestNotReadyForLong(t *testing.T) {
 		s.ready = make(chan struct{})
 		close(s.ready)
 		s.mu.Unlock()
-		time.Sleep(patience)
+		time.Sleep(ready)
 		expect(t, "statements", len(s.statements()), 2)
 		expect(t, "waiting for nobody", s.waiting, 0)
 		expectReqs(t, s.statements()[1], 2, 3)
@@ -481,6 +492,29 @@ func TestNotReadyForLong(t *testing.T) {
 		expect(t, "d", d.got(), "left, sent=false")
 		synctest.Wait()
 		expect(t, "waiting for nobody", s.waiting, 0)
+
+		s.running.Wait()
+	})
+}
+
+// TestSlowToBeReady: if all take long to be ready, the oldest are waited for.
+func TestSlowToBeReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		s.call(1)
+
+		s.ready, s.readyIn = nil, ready-time.Nanosecond
+		a, b := s.call(2), s.call(3)
+
+		close(s.statements()[0].answer)
+		time.Sleep(ready)
+
+		sent := s.statements()
+		expect(t, "statements", len(sent), 2)
+		expectReqs(t, sent[1], 2, 3)
+		close(sent[1].answer)
+		expect(t, "a", a.got(), "answer to 2")
+		expect(t, "b", b.got(), "answer to 3")
 
 		s.running.Wait()
 	})

@@ -20,6 +20,9 @@ const (
 	// patience is how long a statement in flight holds back others of its kind. It is
 	// some times what one takes that waits for nothing but the disk.
 	patience = 20 * time.Millisecond
+	// readyWithin is how long a batch has to get a connection, which may have to be opened
+	// on a server far away or busy, before its place is another's.
+	readyWithin = time.Second
 	// grace is how long a statement goes on whose callers have all left.
 	grace = time.Second
 )
@@ -207,6 +210,7 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 		Compare:  func(a, b request) int { return cmp.Compare(a.id, b.id) },
 		Limit:    batchLimit,
 		Patience: patience,
+		Ready:    readyWithin,
 		Grace:    grace,
 	})
 
