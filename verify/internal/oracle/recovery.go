@@ -100,7 +100,10 @@ func (r *Recovery) wants() []want {
 		by := r.by(traffic.MaxTTL+recoverWithin, client)
 		all = append(all,
 			want{"", client + " was granted no lock in time once all was healed", r.granted[client], by},
-			want{"", client + " held no lock for longer than its lease in time once all was healed", r.renewed[client], by})
+			want{
+				"", client + " held no lock for longer than its lease in time once all was healed",
+				r.renewed[client], r.by(traffic.MaxTenure+recoverWithin, client),
+			})
 	}
 
 	for _, lock := range traffic.Contended() {

@@ -97,6 +97,14 @@ func TestRecovery(t *testing.T) {
 			notes: []history.Event{healed("c1.1", 0)}, want: "held no lock for longer",
 		},
 		{
+			name: "held for longer than a lease in time", ops: concat(well, steadyTenure("c1.1", 4850, 4999, 2)),
+			notes: []history.Event{healed("c1.1", 0)},
+		},
+		{
+			name: "held for longer than a lease too late", ops: concat(well, steadyTenure("c1.1", 4850, 5001, 2)),
+			notes: []history.Event{healed("c1.1", 0)}, want: "held no lock for longer",
+		},
+		{
 			name: "lost before", ops: concat(well, steadyTenure("c1.1", 1100, 1201, 2)),
 			notes: []history.Event{
 				healed("c1.1", 0), note("c1.1", history.Lost, 1190, history.Event{Lock: "steady-c1.1", Token: 2}),

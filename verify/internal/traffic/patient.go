@@ -18,13 +18,16 @@ const (
 	relayTenure  = 20 * time.Millisecond
 	relayAbsence = 400 * time.Millisecond
 
-	steadyTTL = 300 * time.Millisecond
+	// steadyTTL is long enough for a connection to be opened within it, however busy the
+	// machine is; of shorter leases nothing is promised then.
+	steadyTTL    = time.Second
+	steadyTenure = steadyTTL * 6 / 5
 	// endless is beyond any run: only the end of a run ends such a wait.
 	endless = time.Hour
 )
 
-// steady is a lock that its client alone uses, and holds for two leases: it lives on
-// renewals.
+// steady is a lock that its client alone uses, and holds for longer than a lease: it
+// lives on renewals.
 func steady(client string) Spec { return Spec{"steady-" + client, steadyTTL} }
 
 // passOn waits for a lock for as long as it takes, and holds it for a moment.
@@ -34,10 +37,10 @@ func (w *worker) passOn(ctx context.Context, lock Spec) {
 
 // keepSteady holds a lock for longer than a lease.
 func (w *worker) keepSteady(ctx context.Context, lock Spec) {
-	w.waitFor(ctx, lock, time.Second, 2*lock.TTL)
+	w.waitFor(ctx, lock, time.Second, steadyTenure)
 }
 
-// waitFor takes a lock, holds it for that long, and gives it up.
+// waitFor takes a lock, holds it for that long unless it is lost, and gives it up.
 func (w *worker) waitFor(ctx context.Context, lock Spec, patience, tenure time.Duration) {
 	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -55,6 +58,12 @@ func (w *worker) waitFor(ctx context.Context, lock Spec, patience, tenure time.D
 	w.rec.Return(held(e, lk))
 	context.AfterFunc(lk.Context(), func() { w.lost(lk, context.Cause(lk.Context())) })
 
-	sleep(ctx, tenure)
+	holding, release := context.WithCancel(lk.Context())
+	defer release()
+
+	stop := context.AfterFunc(ctx, release)
+	defer stop()
+
+	sleep(holding, tenure)
 	w.unlock(ctx, lk, e)
 }
