@@ -26,6 +26,16 @@ func (l *Locker) newSession() *session {
 	return &session{locker: l, store: l.store.On(own), own: own}
 }
 
+// Connect does nothing where renewals share the pool: a connection of that may be taken
+// by others at any time.
+func (s *session) Connect(ctx context.Context) error {
+	if s.own == nil {
+		return nil
+	}
+
+	return s.store.Connect(ctx)
+}
+
 func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.RenewResult, time.Time, error) {
 	span := s.locker.watch.start(ctx, OperationRenew, "", len(renewals))
 	results, sent, err := s.store.Renew(span.ctx, renewals)

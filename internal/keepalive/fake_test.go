@@ -27,6 +27,8 @@ type server struct {
 	// answer gets the number of the statement, from 0. It may block. nil: every
 	// lease is renewed.
 	answer func(ctx context.Context, n int, renewals []store.Renewal) ([]store.RenewResult, error)
+	// connect is how long it takes to open a connection.
+	connect time.Duration
 
 	mu             sync.Mutex
 	statements     []statement
@@ -60,7 +62,34 @@ type session struct {
 	server *server
 	number int
 
-	inUse, failed, closed bool // guarded by server.mu
+	// guarded by server.mu
+	connected, inUse, failed, closed bool
+}
+
+func (s *session) Connect(ctx context.Context) (err error) {
+	srv := s.server
+
+	if srv.connect > 0 {
+		timer := time.NewTimer(srv.connect)
+		defer timer.Stop()
+
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+
+	if s.connected || s.failed || s.closed {
+		panic(fmt.Sprintf("session %d is opened although: open %t, failed %t, closed %t", s.number, s.connected, s.failed, s.closed))
+	}
+
+	s.connected, s.failed = err == nil, err != nil
+
+	return err
 }
 
 func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.RenewResult, time.Time, error) {
@@ -68,8 +97,9 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 
 	srv.mu.Lock()
 
-	if s.inUse || s.failed || s.closed {
-		panic(fmt.Sprintf("session %d is used although: in use %t, failed %t, closed %t", s.number, s.inUse, s.failed, s.closed))
+	if !s.connected || s.inUse || s.failed || s.closed {
+		panic(fmt.Sprintf("session %d is used although: open %t, in use %t, failed %t, closed %t",
+			s.number, s.connected, s.inUse, s.failed, s.closed))
 	}
 
 	s.inUse = true

@@ -21,6 +21,8 @@ import (
 // Session renews leases over one connection. It is used by one attempt at a
 // time. After an error it is closed and not used again.
 type Session interface {
+	// Connect opens the connection. It is called once, before anything else.
+	Connect(ctx context.Context) error
 	// Renew answers for every renewal, in order. sent is the moment before the
 	// statement went out.
 	Renew(ctx context.Context, renewals []store.Renewal) (results []store.RenewResult, sent time.Time, err error)
@@ -35,7 +37,7 @@ const (
 	attemptLimit = 4
 	// openWithin is how long an attempt has to open its connection before another
 	// may take its place.
-	openWithin = time.Second
+	openWithin = 2 * time.Second
 	// linger is how long the loop and its connection outlive the last lease, so
 	// that a lock that is taken and left all the time doesn't start and end them
 	// all the time.
@@ -78,7 +80,7 @@ type attempt struct {
 	// doubled: patience has ended, and its leases may be part of another.
 	doubled bool
 	began   time.Time
-	// opens: its connection has to be opened first.
+	// opens: its connection is not open yet.
 	opens  bool
 	cancel context.CancelFunc
 }
@@ -235,6 +237,9 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 		if left <= 0 {
 			delete(r.leases, l)
 
+			// Another may follow, and need the connection that is being opened.
+			r.endsAt = now.Add(linger)
+
 			loss := Loss{Err: l.lastErr}
 			do.lost = append(do.lost, func() { l.OnLost(loss) })
 
@@ -358,7 +363,8 @@ func (r *Renewer) fill(due []*Lease, now time.Time) []*Lease {
 }
 
 // start sends one attempt. Its context ends with the last term among its leases;
-// the loop watches each of them meanwhile.
+// the loop watches each of them meanwhile. A connection that it has to open first is of
+// use to later ones, too, and so goes on being opened after that.
 func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *attempt {
 	var (
 		left     time.Duration
@@ -372,7 +378,8 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 		renewals[i] = store.Renewal{LockID: l.LockID, Generation: l.Generation, TTL: l.term.TTL}
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, left)
+	opening, cancel := context.WithCancel(ctx)
+	ctx, done := context.WithTimeout(opening, left)
 	a := &attempt{leases: leases, overdue: now.Add(patience), began: now, opens: r.idle == nil, cancel: cancel}
 
 	for _, l := range leases {
@@ -388,26 +395,59 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 	go func() {
 		defer r.goroutines.Done()
 		defer cancel()
+		defer done()
 
 		if session == nil {
 			session = r.open()
+
+			if err := session.Connect(opening); err != nil {
+				r.finish(a, session, answer{err: err})
+
+				return
+			}
+
+			r.opened(a)
+		}
+
+		if err := ctx.Err(); err != nil {
+			r.finish(a, session, answer{err: err, unsent: true})
+
+			return
 		}
 
 		results, sent, err := session.Renew(ctx, renewals)
-		r.finish(a, session, results, sent, err)
+		r.finish(a, session, answer{results: results, sent: sent, err: err})
 	}()
 
 	return a
 }
 
+func (r *Renewer) opened(a *attempt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	a.opens = false
+}
+
+// answer is what came of an attempt.
+type answer struct {
+	results []store.RenewResult
+	sent    time.Time
+	err     error
+	// unsent: its leases were over before it could be sent. The session is as good as new.
+	unsent bool
+}
+
 // finish takes an attempt's answer.
-func (r *Renewer) finish(a *attempt, session Session, results []store.RenewResult, sent time.Time, err error) {
+func (r *Renewer) finish(a *attempt, session Session, got answer) {
+	results, sent, err := got.results, got.sent, got.err
+
 	r.mu.Lock()
 
 	_, wanted := r.attempts[a]
 	delete(r.attempts, a)
 
-	if wanted && err == nil && r.idle == nil {
+	if wanted && (err == nil || got.unsent) && r.idle == nil {
 		r.idle, session = session, nil
 	}
 

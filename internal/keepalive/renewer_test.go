@@ -176,25 +176,7 @@ func TestSlowToConnect(t *testing.T) {
 		s := newServer()
 		r := New(s.open)
 
-		used := make(map[int]bool) // guarded by s.mu
-
-		s.answer = func(ctx context.Context, n int, renewals []store.Renewal) ([]store.RenewResult, error) {
-			s.mu.Lock()
-			session := s.statements[n].session
-			opened := used[session]
-			used[session] = true
-			s.mu.Unlock()
-
-			if !opened {
-				select {
-				case <-time.After(160 * time.Millisecond):
-				case <-ctx.Done():
-					return nil, ctx.Err()
-				}
-			}
-
-			return renewedAll(renewals), nil
-		}
+		s.connect = 160 * time.Millisecond
 
 		h := hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
 
@@ -205,7 +187,39 @@ func TestSlowToConnect(t *testing.T) {
 		}
 
 		r.Remove(&h.Lease)
-		r.Wait()
+		wantAtRest(t, r, s)
+	})
+}
+
+// TestSlowerToConnectThanALease: a connection that takes longer to open than a lease runs
+// can't save that lease, but those that come after it.
+func TestSlowerToConnectThanALease(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		r := New(s.open)
+
+		s.connect = time.Second
+
+		losses := 0
+		h := hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
+
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+
+			if h.losses() > 0 {
+				losses++
+				h = hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
+			}
+		}
+
+		if losses == 0 || losses > 4 {
+			t.Errorf("%d leases of a minute were lost, want those of the first second", losses)
+		}
+
+		r.Remove(&h.Lease)
+		wantAtRest(t, r, s)
 	})
 }
 

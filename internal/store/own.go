@@ -31,6 +31,32 @@ func OpenOwn(db *sql.DB) (*sql.DB, bool) {
 	return own, true
 }
 
+// Connect opens a connection of the pool unless one is open. It returns when ctx ends,
+// whatever the driver does.
+func (s *Store) Connect(ctx context.Context) error {
+	opened := make(chan error, 1)
+
+	s.detached.add()
+
+	go func() {
+		defer s.detached.done()
+
+		conn, err := s.db.Conn(ctx)
+		if err == nil {
+			err = conn.Close() // back to the pool
+		}
+
+		opened <- err
+	}()
+
+	select {
+	case err := <-opened:
+		return err
+	case <-ctx.Done():
+		return ended(ctx)
+	}
+}
+
 // borrowedConnector hides whatever Close method the connector has: sql.DB.Close
 // calls it, but it belongs to the application's handle.
 type borrowedConnector struct{ connector driver.Connector }
