@@ -32,6 +32,7 @@ const (
 	shape      = "internal/store/shape.go"
 	store      = "internal/store/store.go"
 	verbs      = "internal/store/verbs.go"
+	role       = "verify/internal/cluster/role.go"
 	listener   = "internal/listen/listener.go"
 	waiting    = "wait.go"
 )
@@ -107,6 +108,12 @@ func All() []Mutant {
 		{
 			Name: "rows deleted on release",
 			Edits: []Edit{
+				{
+					// It asks for a right that the clients don't have.
+					role,
+					"GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses",
+					"GRANT SELECT, INSERT, UPDATE, DELETE ON pglocker.lock_statuses",
+				},
 				{
 					statements,
 					"UPDATE {table} AS l\n   SET generation = {next},\n" +
