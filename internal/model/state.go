@@ -60,7 +60,7 @@ type row struct {
 	// no owner.
 	expires, acquired uint8
 	owner             name
-	// grant is the how manieth of all grants it shows. No client sees it.
+	// grant is the ordinal number of the grant that it shows. No client sees it.
 	grant uint8
 }
 
@@ -126,13 +126,13 @@ type kind uint8
 const (
 	none kind = iota
 	acquire
-	refresh  // by a generation
-	swap     // refresh by a status that was seen
-	renew    //
-	release  //
-	handOver //
-	confirm  // of an acquire or a refresh, by its name
-	settle   // confirm, of a hand-over
+	refresh // by a generation
+	swap    // refresh by a status that was seen
+	renew
+	release
+	handOver
+	confirm // of an acquire or a refresh, by its name
+	settle  // confirm, of a hand-over
 )
 
 func (k kind) String() string {

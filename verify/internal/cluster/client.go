@@ -14,7 +14,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// Role is the first argument of this program where it is started again.
+// ClientRole and ResourceRole are the first argument of this program where it is started again.
 const (
 	ClientRole   = "client"
 	ResourceRole = "resource"
@@ -49,7 +49,7 @@ func (c *Client) Name() string {
 	return c.config.Name
 }
 
-// Start starts the client.
+// start starts the client.
 func (c *Client) start() error {
 	c.runs++
 
