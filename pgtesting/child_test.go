@@ -188,11 +188,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 			eventually(t, "the directory is removed", func() bool { return !exists(filepath.Dir(r.DataDir)) })
 			wantNothingLeft(t, r.DataDir)
 			wantEmpty(t, tmp)
-			for _, id := range segments {
-				if sharedMemoryExists(id) {
-					t.Errorf("the shared memory segment %s is left", id)
-				}
-			}
+			awaitNoSharedMemory(t, segments)
 			if r.Watchdog != 0 {
 				eventually(t, "the watchdog ends", func() bool { return isGone(t, r.Watchdog) })
 			}
@@ -261,6 +257,15 @@ func sharedMemoryOf(dataDir string) []string {
 		return []string{id}
 	}
 	return nil
+}
+
+// awaitNoSharedMemory waits for the segments to go. Those that were removed go with the
+// last process that has them. That one is gone for /proc a moment before it lets go.
+func awaitNoSharedMemory(t *testing.T, segments []string) {
+	t.Helper()
+	for _, id := range segments {
+		eventually(t, "the shared memory segment "+id+" is gone", func() bool { return !sharedMemoryExists(id) })
+	}
 }
 
 // sharedMemoryExists can look on Linux only.

@@ -105,11 +105,7 @@ func TestKillKeepsCommits(t *testing.T) {
 		if left := processesOf(t, s.DataDir()); len(left) != 0 {
 			t.Errorf("processes are left: %v", left)
 		}
-		for _, id := range segments {
-			if sharedMemoryExists(id) {
-				t.Errorf("the shared memory segment %s is left", id)
-			}
-		}
+		awaitNoSharedMemory(t, segments)
 		if err := open(t, "postgres", s.URL()).PingContext(t.Context()); err == nil {
 			t.Error("a killed server answers")
 		}

@@ -83,11 +83,7 @@ func TestServerStopLeavesNothing(t *testing.T) {
 			if !isGone(t, watchdog) {
 				t.Error("the watchdog is left")
 			}
-			for _, id := range segments {
-				if sharedMemoryExists(id) {
-					t.Errorf("the shared memory segment %s is left", id)
-				}
-			}
+			awaitNoSharedMemory(t, segments)
 			for name, call := range map[string]func() error{
 				"Freeze":   s.Freeze,
 				"Thaw":     s.Thaw,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -44,7 +43,7 @@ func TestWrapped(t *testing.T) {
 			t.Fatalf("Acquire: %+v, %v", held, err)
 		}
 
-		if res, err := s.Claim(ctx, "a", "you", ttl, margin, store.Mark{For: time.Second}); err != nil ||
+		if res, err := s.Claim(ctx, "a", "you", ttl, margin, store.Mark{For: store.LongestMark}); err != nil ||
 			res.Verdict != store.Busy || !res.Marked || res.Row.Owner != "me" {
 			t.Errorf("Claim of a held lock: %+v, %v", res, err)
 		}
