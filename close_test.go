@@ -85,3 +85,61 @@ func TestCloseWaitsForUnlock(t *testing.T) {
 		}
 	})
 }
+
+// TestCloseWaitsForUnlockOutsideDo: what Do's function leaves to another goroutine, Do waits
+// for, and so does Close.
+func TestCloseWaitsForUnlockOutsideDo(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		var (
+			ctx     = t.Context()
+			url     = newDatabase(t)
+			direct  = contract.Open(t, "pgx", url)
+			locker  = newLocker(t, driver, url)
+			holds   = make(chan *pglocker.Lock, 1)
+			end     = make(chan struct{})
+			unlocks = make(chan error, 1)
+			done    = make(chan error, 1)
+		)
+
+		go func() {
+			done <- locker.Do(ctx, "a", time.Minute, time.Second, func(ctx context.Context) error {
+				lock, _ := pglocker.FromContext(ctx)
+				holds <- lock
+				<-end
+
+				return nil
+			})
+		}()
+
+		lock := contract.Receive(t, "the function runs", holds)
+
+		stranger, err := direct.BeginTx(ctx, nil)
+		must(t, err)
+
+		defer func() { _ = stranger.Rollback() }() // if the test failed before
+
+		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
+		must(t, err)
+
+		go func() { unlocks <- lock.Unlock(ctx) }()
+
+		contract.Await(t, "the release waits for the row", func() bool {
+			return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+		})
+		close(end)
+
+		select {
+		case err := <-done:
+			t.Errorf("Do returned %v before the release", err)
+		case <-time.After(50 * time.Millisecond): // long enough for one that doesn't wait
+		}
+
+		must(t, stranger.Rollback())
+		must(t, contract.Receive(t, "Unlock returns", unlocks))
+		must(t, contract.Receive(t, "Do returns", done))
+	})
+}

@@ -76,7 +76,9 @@ func (l *Locker) Do(
 		switch unlockErr := lock.Unlock(context.WithoutCancel(ctx)); {
 		case unlockErr == nil:
 		case errors.Is(unlockErr, ErrAlreadyUnlocked):
-			// fn did it, and was told how it went.
+			// fn did it, and was told how it went, or will be: it may have left that to
+			// another goroutine, for which Close waits as long as this does.
+			<-lock.freed
 		case errors.Is(err, ErrLockLost) && errors.Is(unlockErr, ErrLockLost):
 			// fn has returned the cause of its context: that says it all.
 		default:

@@ -30,7 +30,8 @@ func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 		return
 	}
 
-	if first := l.givenBack.add(lockID, grant, time.Now().Add(ttl)); !first {
+	added, first := l.givenBack.add(lockID, grant, time.Now().Add(ttl))
+	if !first {
 		end()
 
 		return
@@ -39,17 +40,18 @@ func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 	go func() {
 		defer end()
 
-		l.giveBackAll(lockID)
+		l.giveBackAll(lockID, added)
 	}()
 }
 
 // giveBackAll gives back the grants that were added for a lock, until none is left.
-func (l *Locker) giveBackAll(lockID string) {
+func (l *Locker) giveBackAll(lockID string, added <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 
 	for {
 		select {
+		case <-added:
 		case <-timer.C:
 		case <-l.ctx.Done():
 			l.givenBack.drop(lockID)
@@ -100,10 +102,13 @@ type grantsToGiveBack struct {
 	// looks counts those since the last grant was added.
 	looks int
 	delay time.Duration
+	// added has a token when one was, so that it is looked for at once.
+	added chan struct{}
 }
 
-// add is true if nobody gives back grants of that lock yet.
-func (g *givenBack) add(lockID, grant string, until time.Time) (first bool) {
+// add is true if nobody gives back grants of that lock yet. Whoever does is told of later
+// ones by the channel.
+func (g *givenBack) add(lockID, grant string, until time.Time) (added <-chan struct{}, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
@@ -113,14 +118,21 @@ func (g *givenBack) add(lockID, grant string, until time.Time) (first bool) {
 
 	all := g.locks[lockID]
 	if first = all == nil; first {
-		all = &grantsToGiveBack{until: make(map[string]time.Time)}
+		all = &grantsToGiveBack{until: make(map[string]time.Time), added: make(chan struct{}, 1)}
 		g.locks[lockID] = all
 	}
 
 	all.until[grant] = until
 	all.looks, all.delay = 0, giveBackDelayMin
 
-	return first
+	if !first {
+		select {
+		case all.added <- struct{}{}:
+		default:
+		}
+	}
+
+	return all.added, first
 }
 
 // giveBackBatch is what is asked for at one time.

@@ -72,7 +72,7 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 // the lock when it was last asked for; a grant that arrives after that is passed
 // on to the next or given back, so that ctx's error doesn't match [ErrUnknownOutcome]
 // after the first request. Lock keeps trying while the database doesn't answer; if it
-// answers the first request by an error, or refuses the connection, Lock returns that.
+// answers the first request with an error, or refuses the connection, Lock returns that.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, waitForLock, opts)
 }

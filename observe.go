@@ -42,7 +42,7 @@ type OperationStart struct {
 	Operation Operation
 	// LockID is "" for OperationRenew.
 	LockID string
-	// Locks is how many locks it is about.
+	// Locks is how many locks it is about, 0 while the connection for renewals is opened.
 	Locks int
 }
 

@@ -26,9 +26,10 @@ func WithRelockInterval(d time.Duration) LockOption {
 
 // WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another
 // holds, for at most d, instead of failing at once; then they fail with
-// [ErrAlreadyLocked] all the same, or with [ErrUnknownOutcome] if their first request was
-// not answered by then. Who was never first in line is told who holds the lock, which may
-// take a second more. [Locker.Lock], which waits as long as its context allows, thereby
+// [ErrAlreadyLocked] all the same, or with [ErrUnknownOutcome] if their requests were
+// not answered by then, or with an error that matches [context.DeadlineExceeded] if none
+// could be sent. A caller that never got to the front of the line has to ask who holds the
+// lock, which may take a second more. [Locker.Lock], which waits as long as its context allows, thereby
 // gets a second limit. Zero is as if the option were not given; d must not be negative
 // ([ErrInvalidWait]).
 func WithWait(d time.Duration) LockOption {

@@ -33,7 +33,15 @@ func (s *session) Connect(ctx context.Context) error {
 		return nil
 	}
 
-	return s.store.Connect(ctx)
+	span := s.locker.watch.start(ctx, OperationRenew, "", 0)
+	err := s.store.Connect(span.ctx)
+	span.end(err)
+
+	if err != nil && ctx.Err() == nil {
+		s.locker.log.Warn("pglocker: a renewal failed, and is repeated", "error", err)
+	}
+
+	return err
 }
 
 func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.RenewResult, time.Time, error) {

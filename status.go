@@ -17,7 +17,7 @@ type LockStatus struct {
 	// it.
 	Generation int64
 	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. A row
-	// that was set by hand to 'infinity' is held until the end of the year 9999 here; to
+	// that was set by hand to 'infinity' is held until the last day of the year 9999 here; to
 	// '-infinity' it is free, and this is the zero time.
 	ExpiresAt time.Time
 	// Owner is who holds the lock, or held it if the lease has ended:
@@ -169,7 +169,7 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 
 // ReleaseLock frees the lock of the given status, also if its lease has ended and
 // nobody took it since. If somebody in this Locker waits for the lock, it is handed over
-// to the first of them in the same statement.
+// to the first of them as by [Lock.Unlock], unless the status shows the lock free.
 //
 // Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
 // reply was lost or ctx ended while it was under way; [ErrStatusIsNil];

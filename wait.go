@@ -73,9 +73,10 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 
 		switch {
 		case !answered:
+			w.unanswered = err
 		case errors.Is(err, ErrAlreadyLocked):
 			w.held = err
-		case err != nil && limitPassed():
+		case errors.Is(err, context.DeadlineExceeded) && limitPassed():
 			return res, w.stillHeld(ctx, err)
 		default:
 			return res, err
@@ -114,7 +115,7 @@ func (l *Locker) askFirst(ctx context.Context, lockID string, ttl time.Duration)
 		return res, true, fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 
-	return store.Result{}, false, nil
+	return store.Result{}, false, err
 }
 
 // stillHeld is the error of a waiter whose time is over, and which would have failed with
@@ -123,11 +124,15 @@ func (w *waiter) stillHeld(ctx context.Context, err error) error {
 	held := w.held
 
 	if held == nil {
+		if w.unanswered != nil {
+			err = w.unanswered
+		}
+
 		ctx, cancel := context.WithTimeout(ctx, giveUpGrace)
 		defer cancel()
 
 		seen, getErr := w.locker.store.Get(ctx, w.lockID)
-		if inLine := w.place != nil; getErr != nil || !inLine && !seen.Row.Held() {
+		if inLine := w.place != nil && w.unanswered == nil; getErr != nil || !inLine && !seen.Row.Held() {
 			return err
 		}
 
@@ -151,6 +156,8 @@ type waiter struct {
 	place *waitqueue.Waiter
 	// held is the last answer of the database, an error with [*HeldError].
 	held error
+	// unanswered is why the request before this wait had no answer.
+	unanswered error
 	// failures counts attempts without a listener, or without an answer, in a row.
 	failures int
 }

@@ -66,8 +66,8 @@ type Config[Req, Res any] struct {
 
 // maxUnready bounds how many flights wait for being ready to send at once. Each of them
 // may have met with something that will never be ready: beyond that the oldest is given
-// up for a new one, if it has had time enough. If it were given up sooner, and each took
-// longer than all of them are waited for, none would ever be ready.
+// up for a new one, if it has had time enough. If flights were given up sooner than a
+// connection can be opened, none would ever be ready.
 const maxUnready = 4
 
 // Batcher sends requests of one kind. It has a goroutine for each batch in flight,
@@ -260,7 +260,8 @@ func (b *Batcher[Req, Res]) overtake(f *flight[Req, Res]) {
 		oldest := b.unready[0]
 
 		if left := b.cfg.Ready - time.Since(oldest.began); left > 0 {
-			f.overtaking = time.AfterFunc(left, func() { b.overtake(f) })
+			// This one may be ready before, and then hold back others.
+			f.overtaking = time.AfterFunc(min(left, b.cfg.Patience), func() { b.overtake(f) })
 
 			return
 		}

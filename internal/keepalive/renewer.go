@@ -467,8 +467,10 @@ func (r *Renewer) finish(a *attempt, session Session, got answer) {
 
 		switch {
 		case err != nil:
-			l.failures++
-			l.lastErr = err
+			if !l.term.Sent.After(a.began) { // else another attempt has renewed it since
+				l.failures++
+				l.lastErr = err
+			}
 
 			if current {
 				l.next = now.Add(l.retryDelay())

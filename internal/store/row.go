@@ -23,13 +23,13 @@ type Row struct {
 // Held reports whether the lease still ran when the statement looked.
 func (r Row) Held() bool { return r.ExpiresAt.After(r.Now) }
 
-// longest bounds what is left of a lease, so that more can be added to it: no TTL is
+// mostRemaining bounds what is left of a lease, so that more can be added to it: no TTL is
 // longer, but a row may show any time if it wasn't written here.
-const longest = 200 * 365 * 24 * time.Hour
+const mostRemaining = 200 * 365 * 24 * time.Hour
 
 // Remaining is what was left of the lease by the database's clock, at most zero
 // if it was over.
-func (r Row) Remaining() time.Duration { return min(r.ExpiresAt.Sub(r.Now), longest) }
+func (r Row) Remaining() time.Duration { return min(r.ExpiresAt.Sub(r.Now), mostRemaining) }
 
 // rowScanner reads {row} and what stands behind it, row after row.
 type rowScanner struct {

@@ -273,7 +273,8 @@ type result interface {
 	Close() error
 }
 
-// pgxConn is a connection of database/sql that is one of pgx, and no wrapper around it.
+// pgxConn is a connection of database/sql that is one of pgx, and no wrapper around it. (A
+// wrapper that embeds pgx's own passes for it, and is bypassed.)
 type pgxConn interface{ Conn() *pgx.Conn }
 
 // recognize returns a connection of database/sql as one of pgx, if it is one, and
