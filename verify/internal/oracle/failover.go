@@ -32,8 +32,8 @@ func (r *Run) leftBehind(op *history.Operation) bool {
 
 // lossExplains reports whether two clients believe in a lock because a promotion lost what
 // the one was granted, or its last renewals: the other has its grant of a later timeline,
-// and the first still believed in what it had when commits were lost, for no longer than
-// its lease lasts from then on.
+// and the first still believed in what it had, or had asked for, when commits were lost, for
+// no longer than its lease lasts from then on.
 //
 // Or the older grant is kept alive at the new primary, and an old one that was left running,
 // where it isn't, grants the lock to another.
@@ -50,7 +50,7 @@ func (r *Run) lossExplains(one, other *belief) bool {
 	until := min(one.end, other.end)
 
 	return slices.ContainsFunc(r.History.Notes, func(e history.Event) bool {
-		return e.Kind == history.Loss && one.start <= e.At && other.grant.End >= e.From &&
+		return e.Kind == history.Loss && one.grant.Call <= e.At && other.grant.End >= e.From &&
 			until <= e.At+one.grant.TTL
 	})
 }

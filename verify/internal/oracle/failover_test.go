@@ -82,6 +82,10 @@ func TestLostBeliefs(t *testing.T) {
 			run:  lost(until("c1.1", 45, 46, 130, 5), until("c2.1", 47, 50, 130, after(1))), want: "two believe",
 		},
 		{
+			name: "asked for before the end of the loss, and told of it a moment later",
+			run:  lost(until("c1.1", 39, 42, 101, 5), until("c2.1", 30, 35, 130, after(1))), overlaps: 1, longest: 59 * time.Millisecond,
+		},
+		{
 			name: "both before the loss",
 			run:  lost(until("c1.1", 1, 2, 50, 5), until("c2.1", 3, 10, 60, after(1))), want: "two believe",
 		},
