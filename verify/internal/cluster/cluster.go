@@ -223,7 +223,9 @@ func (c *Cluster) Healed() history.Event {
 		names = append(names, client.Name())
 	}
 
-	e := history.Event{Kind: history.Healed, Detail: strings.Join(names, " "), At: history.Now(), Value: int64(c.behind())}
+	e := history.Event{
+		Kind: history.Healed, Detail: strings.Join(names, " "), At: history.Now(), Value: int64(c.behind()), Pooled: c.options.Pooled,
+	}
 	c.Notes.Note(e)
 
 	return e

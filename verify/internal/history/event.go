@@ -101,6 +101,8 @@ type Event struct {
 	MinHold int64 `json:"min_hold,omitempty"`
 	// Waits: it waits for a lock that another holds.
 	Waits bool `json:"waits,omitempty"`
+	// Pooled, of Healed: the clients share what connections a pooler has.
+	Pooled bool `json:"pooled,omitempty"`
 	// Wait is for how long at most, where WithWait limits it.
 	Wait int64 `json:"wait,omitempty"`
 	// Generation is the one that the request names.

@@ -15,6 +15,12 @@ func healed(clients string, behind int64) history.Event {
 	return note("coordinator", history.Healed, healedAt, history.Event{Detail: clients, Value: behind * ms})
 }
 
+func pooled(e history.Event) history.Event {
+	e.Pooled = true
+
+	return e
+}
+
 // on moves an operation to another lock.
 func on(lock string, o *history.Operation) *history.Operation {
 	o.Lock = lock
@@ -103,6 +109,14 @@ func TestRecovery(t *testing.T) {
 		{
 			name: "held for longer than a lease too late", ops: concat(well, steadyTenure("c1.1", 4850, 5001, 2)),
 			notes: []history.Event{healed("c1.1", 0)}, want: "held no lock for longer",
+		},
+		{
+			name: "never held for longer than a lease, behind a pooler", ops: concat(well, steadyTenure("c1.1", 1100, 1199, 2)),
+			notes: []history.Event{pooled(healed("c1.1", 0))},
+		},
+		{
+			name: "granted nothing any more, behind a pooler", ops: concat(well, steadyTenure("c2.1", 700, 990, 2)),
+			notes: []history.Event{pooled(healed("c1.1 c2.1", 0))}, want: "c2.1",
 		},
 		{
 			name: "lost before", ops: concat(well, steadyTenure("c1.1", 1100, 1201, 2)),
