@@ -103,11 +103,11 @@ func TestRecovery(t *testing.T) {
 			notes: []history.Event{healed("c1.1", 0)}, want: "held no lock for longer",
 		},
 		{
-			name: "held for longer than a lease in time", ops: concat(well, steadyTenure("c1.1", 4850, 4999, 2)),
+			name: "held for longer than a lease in time", ops: concat(well, steadyTenure("c1.1", 7850, 7999, 2)),
 			notes: []history.Event{healed("c1.1", 0)},
 		},
 		{
-			name: "held for longer than a lease too late", ops: concat(well, steadyTenure("c1.1", 4850, 5001, 2)),
+			name: "held for longer than a lease too late", ops: concat(well, steadyTenure("c1.1", 7850, 8001, 2)),
 			notes: []history.Event{healed("c1.1", 0)}, want: "held no lock for longer",
 		},
 		{
