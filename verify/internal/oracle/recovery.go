@@ -104,10 +104,9 @@ func (r *Recovery) wants() []want {
 		by := r.by(traffic.MaxTTL+recoverWithin, client)
 		all = append(all, want{"", client + " was granted no lock in time once all was healed", r.granted[client], by})
 
-		// Behind a pooler renewals have no connection of their own. One that was restarted
-		// opens its connections to the server one after the other, and all the clients'
-		// statements, those that wait for a row included, stand in line for them: for longer
-		// than these leases last, as long as the traffic goes on.
+		// Behind a pooler renewals have no connection to the server of their own, and stand in
+		// line with all other statements. After a restart of the pooler that was longer than
+		// these leases last, for as long as the traffic went on. Why is not known yet.
 		if !r.healed.Pooled {
 			all = append(all, want{
 				"", client + " held no lock for longer than its lease in time once all was healed",
