@@ -187,7 +187,7 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 			st = spare.store
 		}
 
-		attempt, cancel := context.WithTimeout(ctx, min(left/4, attemptMax))
+		attempt, cancel := context.WithTimeout(ctx, attemptFor(left/4))
 		undone, err := st.Undone(attempt, status.LockID, state)
 
 		cancel()

@@ -64,7 +64,7 @@ func (l *Locker) giveBackAll(lockID string, added <-chan struct{}) {
 			return
 		}
 
-		attempt, cancel := context.WithTimeout(l.ctx, min(time.Until(batch.until), attemptMax))
+		attempt, cancel := context.WithTimeout(l.ctx, attemptFor(time.Until(batch.until)))
 		freed, err := l.store.GiveBack(attempt, lockID, batch.grants, batch.last)
 
 		cancel()

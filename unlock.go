@@ -31,7 +31,8 @@ const maxLocalRun = 16
 //   - [ErrNotReleased], and the cause: the lock was held to the moment of the
 //     call, but ctx ended or the lease did before the database had confirmed.
 //     After ctx has ended the Locker goes on trying in the background. The lock
-//     frees itself at the end of its lease at the latest.
+//     frees itself at the end of its lease at the latest. An attempt that is under
+//     way at the end of the lease is waited for, for up to half a second.
 func (lk *Lock) Unlock(ctx context.Context) error {
 	l := lk.locker
 	term := l.renewer.Remove(lk.lease)
@@ -86,7 +87,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 	}
 }
 
-// free gives up the lock, at the latest when the database no longer shows the
+// free gives up the lock, and doesn't try again once the database no longer shows the
 // lease. If ctx ends before that is done, it goes on by itself.
 func (lk *Lock) free(ctx context.Context, until time.Time) error {
 	given := &tenure{lockID: lk.lease.LockID, state: lk.state}
@@ -121,9 +122,20 @@ func (lk *Lock) free(ctx context.Context, until time.Time) error {
 	return err
 }
 
-// attemptMax bounds one attempt to release or to claim a lock, since a connection
-// may be dead without anybody knowing. The next attempt is made over another.
-const attemptMax = 5 * time.Second
+const (
+	// attemptMax bounds one attempt to release or to claim a lock, since a connection
+	// may be dead without anybody knowing. The next attempt is made over another.
+	attemptMax = 5 * time.Second
+	// attemptMin is for how long an attempt is not given up, however short the lease. It
+	// costs a connection: the driver closes it. A pooler that has no connection to the
+	// server free gives the request its turn all the same, closes one after it, and opens
+	// the next when it gets to it. While it is slow, giving up sooner than it answers, and
+	// asking again, keeps it slow for good.
+	attemptMin = 500 * time.Millisecond
+)
+
+// attemptFor is for how long one attempt goes on that should take d at most.
+func attemptFor(d time.Duration) time.Duration { return min(max(d, attemptMin), attemptMax) }
 
 // giveUp passes a tenure on, and asks again where there was no answer. It asks
 // over the pool, and from the second time on, or where the whole pool is in use,
@@ -152,7 +164,7 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 			st = spare.store
 		}
 
-		attempt, cancel := context.WithTimeout(ctx, min(left/4, attemptMax, time.Until(until)))
+		attempt, cancel := context.WithTimeout(ctx, attemptFor(left/4))
 		err := l.pass(attempt, st, t)
 
 		cancel()

@@ -252,7 +252,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 	)
 
 	// Not even Close cancels it at once: what it brings would be lost.
-	requestCtx, cancel := context.WithTimeout(store.Outlive(ctx), min(w.ttl, attemptMax))
+	requestCtx, cancel := context.WithTimeout(store.Outlive(ctx), attemptFor(w.ttl))
 
 	end, err := l.begin()
 	if err != nil {

@@ -35,6 +35,10 @@ const (
 	batchLimit = 1000
 	// attemptLimit bounds the attempts under way at once.
 	attemptLimit = 4
+	// attemptMin is for how long an attempt is not given up, even if its leases are over
+	// before: the next one would need another connection, which takes time where answers do,
+	// and a pooler would have to open one, too.
+	attemptMin = 500 * time.Millisecond
 	// openWithin is how long an attempt has to open its connection before another
 	// may take its place.
 	openWithin = 2 * time.Second
@@ -298,10 +302,10 @@ func (r *Renewer) rest() Session {
 
 // mayStart: one attempt at a time, others only beside those that are overdue.
 // Where there are too many of those, the oldest on a connection that used to
-// answer is cancelled, which has been silent for longest. One that has to open its
-// connection first is given time for that: if it were cancelled for the next, a
-// server that is slow to let anybody in would never have let in one, and would have
-// all the more to do.
+// answer is cancelled, which has been silent for longest, after attemptMin. One that has
+// to open its connection first is given time for that: if it were cancelled for the next,
+// a server that is slow to let anybody in would never have let in one, and would have all
+// the more to do.
 func (r *Renewer) mayStart(now time.Time) bool {
 	var oldest *attempt
 
@@ -310,8 +314,12 @@ func (r *Renewer) mayStart(now time.Time) bool {
 			return false
 		}
 
-		opening := a.opens && now.Sub(a.began) < openWithin
-		if !opening && (oldest == nil || a.overdue.Before(oldest.overdue)) {
+		least := attemptMin
+		if a.opens {
+			least = openWithin
+		}
+
+		if now.Sub(a.began) >= least && (oldest == nil || a.overdue.Before(oldest.overdue)) {
 			oldest = a
 		}
 	}
@@ -362,9 +370,9 @@ func (r *Renewer) fill(due []*Lease, now time.Time) []*Lease {
 	return due
 }
 
-// start sends one attempt. Its context ends with the last term among its leases;
-// the loop watches each of them meanwhile. A connection that it has to open first is of
-// use to later ones, too, and so goes on being opened after that.
+// start sends one attempt. Its context ends with the last term among its leases, but not
+// before attemptMin; the loop watches each of them meanwhile. A connection that it has to open
+// first is of use to later ones, too, and so goes on being opened after that.
 func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *attempt {
 	var (
 		left     time.Duration
@@ -379,7 +387,7 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 	}
 
 	opening, cancel := context.WithCancel(ctx)
-	ctx, done := context.WithTimeout(opening, left)
+	ctx, done := context.WithTimeout(opening, max(left, attemptMin))
 	a := &attempt{leases: leases, overdue: now.Add(patience), began: now, opens: r.idle == nil, cancel: cancel}
 
 	for _, l := range leases {

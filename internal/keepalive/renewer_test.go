@@ -3,6 +3,7 @@ package keepalive
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,7 +224,51 @@ func TestSlowerToConnectThanALease(t *testing.T) {
 	})
 }
 
-// TestDeafToCancel: the same with a driver that doesn't return when it is told to.
+// TestSlowerToAnswerThanALease: where answers take longer than a lease runs, no request is
+// given up for that, and no connection with it: whoever has to open new ones would be slow
+// for good.
+func TestSlowerToAnswerThanALease(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+
+		var givenUp atomic.Int64
+
+		s.answer = func(ctx context.Context, _ int, renewals []store.Renewal) ([]store.RenewResult, error) {
+			select {
+			case <-time.After(400 * time.Millisecond):
+				return renewedAll(renewals), nil
+			case <-ctx.Done():
+				givenUp.Add(1)
+
+				return nil, ctx.Err()
+			}
+		}
+		r := New(s.open)
+
+		losses := 0
+		h := hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
+
+		for range 1200 {
+			time.Sleep(50 * time.Millisecond)
+
+			if h.losses() > 0 {
+				losses++
+				h = hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
+			}
+		}
+
+		if n := givenUp.Load(); losses < 100 || n > 0 {
+			t.Errorf("%d leases were lost, and %d requests given up, want all, and none", losses, n)
+		}
+
+		r.Remove(&h.Lease)
+		wantAtRest(t, r, s)
+	})
+}
+
+// TestDeafToCancel: nobody answers, with a driver that doesn't return when it is told to.
 func TestDeafToCancel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
