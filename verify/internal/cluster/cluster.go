@@ -62,6 +62,7 @@ type Cluster struct {
 	// Injected counts how often a fault broke something.
 	Injected atomic.Int64
 
+	died            atomic.Int64
 	options         Options
 	database        string
 	resource        *process
@@ -101,7 +102,7 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 	}
 
 	if options.Pooled {
-		if c.Pooler, err = startPooler(server.Port()); err != nil {
+		if c.Pooler, err = startPooler(server.Port(), c.poolerDied); err != nil {
 			return nil, err
 		}
 
@@ -216,6 +217,15 @@ func (c *Cluster) Crash(how func() error) error {
 	return err
 }
 
+// poolerDied records what nobody has asked for.
+func (c *Cluster) poolerDied(why string) {
+	c.died.Add(1)
+	c.Notes.Note(history.Event{Kind: history.PoolerDied, Detail: why})
+}
+
+// Died is how often something ended by itself that was started again.
+func (c *Cluster) Died() int64 { return c.died.Load() }
+
 // Healed records that nothing is broken any more, and returns what it has recorded.
 func (c *Cluster) Healed() history.Event {
 	names := make([]string, 0, len(c.Clients))
@@ -223,9 +233,7 @@ func (c *Cluster) Healed() history.Event {
 		names = append(names, client.Name())
 	}
 
-	e := history.Event{
-		Kind: history.Healed, Detail: strings.Join(names, " "), At: history.Now(), Value: int64(c.behind()), Pooled: c.options.Pooled,
-	}
+	e := history.Event{Kind: history.Healed, Detail: strings.Join(names, " "), At: history.Now(), Value: int64(c.behind())}
 	c.Notes.Note(e)
 
 	return e
@@ -315,7 +323,7 @@ func (c *Cluster) Close() error {
 	}
 
 	if c.Pooler != nil {
-		c.Pooler.stop()
+		errs = append(errs, c.Pooler.stop())
 	}
 
 	if c.resource != nil {

@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -32,12 +33,27 @@ server_login_retry = 0.1
 ignore_startup_parameters = extra_float_digits
 `
 
-// Pooler is a pgbouncer in transaction mode.
+// Pooler is a pgbouncer in transaction mode. If it ends by itself it is started again, as
+// whoever runs one has it done.
 type Pooler struct {
 	program, folder string
 	port            int
-	cmd             *exec.Cmd
-	log             bytes.Buffer
+	// died is called when it has ended by itself.
+	died func(why string)
+
+	// mu guards what follows.
+	mu sync.Mutex
+	// running is nil while it is not supposed to run.
+	running *pooler
+	// err is why it could not be started again.
+	err error
+}
+
+// pooler is one process.
+type pooler struct {
+	cmd   *exec.Cmd
+	log   bytes.Buffer
+	ended chan struct{}
 }
 
 func findPooler() (string, error) {
@@ -50,7 +66,7 @@ func findPooler() (string, error) {
 	return "", ErrNoPooler
 }
 
-func startPooler(serverPort int) (*Pooler, error) {
+func startPooler(serverPort int, died func(why string)) (*Pooler, error) {
 	program, err := findPooler()
 	if err != nil {
 		return nil, err
@@ -61,7 +77,7 @@ func startPooler(serverPort int) (*Pooler, error) {
 		return nil, fmt.Errorf("cluster: pooler: %w", err)
 	}
 
-	p := &Pooler{program: program, port: listener.Addr().(*net.TCPAddr).Port}
+	p := &Pooler{program: program, port: listener.Addr().(*net.TCPAddr).Port, died: died}
 	_ = listener.Close()
 
 	if p.folder, err = os.MkdirTemp("", "pglocker-verify-pooler-"); err != nil {
@@ -70,7 +86,7 @@ func startPooler(serverPort int) (*Pooler, error) {
 
 	// The pooler runs as another user, where this is root.
 	err = errors.Join(os.Chmod(p.folder, 0o755),
-		os.WriteFile(p.config(), fmt.Appendf(nil, poolerConfig, serverPort, p.port), 0o644), p.start())
+		os.WriteFile(p.config(), fmt.Appendf(nil, poolerConfig, serverPort, p.port), 0o644), p.Restart())
 	if err != nil {
 		_ = os.RemoveAll(p.folder)
 
@@ -83,10 +99,21 @@ func startPooler(serverPort int) (*Pooler, error) {
 func (p *Pooler) config() string  { return filepath.Join(p.folder, "pgbouncer.ini") }
 func (p *Pooler) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)) }
 
+// Restart kills the pooler, if it runs, with all connections, and starts it.
+func (p *Pooler) Restart() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.kill()
+
+	return errors.Join(p.err, p.start())
+}
+
+// start needs mu.
 func (p *Pooler) start() error {
-	p.cmd = exec.Command(p.program, p.config())
-	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	now := &pooler{cmd: exec.Command(p.program, p.config()), ended: make(chan struct{})}
+	now.cmd.Stdout, now.cmd.Stderr = &now.log, &now.log
+	now.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 
 	if os.Geteuid() == 0 {
 		nobody, err := user.Lookup("nobody")
@@ -99,12 +126,16 @@ func (p *Pooler) start() error {
 			return err
 		}
 
-		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+		now.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
 
-	if err := p.cmd.Start(); err != nil {
+	if err := now.cmd.Start(); err != nil {
 		return err
 	}
+
+	p.running = now
+
+	go p.keep(now)
 
 	for range 500 {
 		conn, err := net.Dial("tcp", p.address())
@@ -115,22 +146,49 @@ func (p *Pooler) start() error {
 		time.Sleep(10 * time.Millisecond)
 	}
 
-	return fmt.Errorf("it doesn't listen: %s", p.log.String())
+	p.kill()
+
+	return fmt.Errorf("it doesn't listen: %s", now.log.String())
 }
 
-// Restart kills the pooler with all connections, and starts it again.
-func (p *Pooler) Restart() error {
-	p.end()
+// keep starts the pooler again if that process ends and nobody has killed it.
+func (p *Pooler) keep(now *pooler) {
+	_ = now.cmd.Wait() // its log says why
+	close(now.ended)
 
-	return p.start()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	if p.running != now {
+		return
+	}
+
+	p.running = nil
+	p.died(now.log.String())
+
+	if err := p.start(); err != nil {
+		p.err = fmt.Errorf("cluster: pooler: %w", err)
+	}
 }
 
-func (p *Pooler) end() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait() // ends as signals end it
+// kill needs mu.
+func (p *Pooler) kill() {
+	now := p.running
+	if now == nil {
+		return
+	}
+
+	p.running = nil
+	_ = now.cmd.Process.Kill() // it may just have ended
+	<-now.ended
 }
 
-func (p *Pooler) stop() {
-	p.end()
+func (p *Pooler) stop() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.kill()
 	_ = os.RemoveAll(p.folder)
+
+	return p.err
 }

@@ -60,8 +60,11 @@ const (
 	OldPrimary Kind = "old-primary"
 	// Healed is the coordinator's: from At on nothing is broken any more. Detail names the
 	// clients that run, and Value is for how many nanoseconds leases may last longer than
-	// their TTL, since the database's clock was set back.
+	// their TTL, since the database's clock was set back. The last one counts.
 	Healed Kind = "healed"
+	// PoolerDied is the coordinator's: the pooler ended by itself, and was started again.
+	// Detail is what it had to say.
+	PoolerDied Kind = "pooler-died"
 	// Leak: something was left after Close. Detail says what.
 	Leak Kind = "leak"
 	// Grant is the coordinator's, after healing: a lock that had to be granted again.
@@ -101,8 +104,6 @@ type Event struct {
 	MinHold int64 `json:"min_hold,omitempty"`
 	// Waits: it waits for a lock that another holds.
 	Waits bool `json:"waits,omitempty"`
-	// Pooled, of Healed: the clients share what connections a pooler has.
-	Pooled bool `json:"pooled,omitempty"`
 	// Wait is for how long at most, where WithWait limits it.
 	Wait int64 `json:"wait,omitempty"`
 	// Generation is the one that the request names.

@@ -101,18 +101,13 @@ func (r *Recovery) wants() []want {
 	var all []want
 
 	for _, client := range r.clients {
-		by := r.by(traffic.MaxTTL+recoverWithin, client)
-		all = append(all, want{"", client + " was granted no lock in time once all was healed", r.granted[client], by})
-
-		// Behind a pooler renewals have no connection to the server of their own, and stand in
-		// line with all other statements. After a restart of the pooler that was longer than
-		// these leases last, for as long as the traffic went on. Why is not known yet.
-		if !r.healed.Pooled {
-			all = append(all, want{
-				"", client + " held no lock for longer than its lease in time once all was healed",
-				r.renewed[client], r.by(renewWithin, client),
-			})
-		}
+		all = append(all, want{
+			"", client + " was granted no lock in time once all was healed",
+			r.granted[client], r.by(traffic.MaxTTL+recoverWithin, client),
+		}, want{
+			"", client + " held no lock for longer than its lease in time once all was healed",
+			r.renewed[client], r.by(renewWithin, client),
+		})
 	}
 
 	for _, lock := range traffic.Contended() {
@@ -148,13 +143,17 @@ func (r *Recovery) Over(now int64) bool {
 
 // CheckRecovery judges what a Recovery is told, and who waits.
 func CheckRecovery(run *Run) []Violation {
-	i := slices.IndexFunc(run.History.Notes, func(e history.Event) bool { return e.Kind == history.Healed })
-	if i < 0 {
-		return nil
+	r := (*Recovery)(nil)
+
+	for _, e := range run.History.Notes {
+		if e.Kind == history.Healed { // again, where something broke by itself after that
+			r = NewRecovery(e)
+		}
 	}
 
-	healed := run.History.Notes[i]
-	r := NewRecovery(healed)
+	if r == nil {
+		return nil
+	}
 
 	for _, e := range eventsOf(run.History) {
 		r.See(e)
@@ -165,7 +164,7 @@ func CheckRecovery(run *Run) []Violation {
 	for _, w := range r.wants() {
 		if w.broken() {
 			violations = append(violations, Violation{Healing, w.lock, w.what, []string{
-				fmt.Sprintf("healed at %d, to be seen until %d, seen at %d", healed.At, w.by, w.at),
+				fmt.Sprintf("healed at %d, to be seen until %d, seen at %d", r.healed.At, w.by, w.at),
 			}})
 		}
 	}

@@ -15,12 +15,6 @@ func healed(clients string, behind int64) history.Event {
 	return note("coordinator", history.Healed, healedAt, history.Event{Detail: clients, Value: behind * ms})
 }
 
-func pooled(e history.Event) history.Event {
-	e.Pooled = true
-
-	return e
-}
-
 // on moves an operation to another lock.
 func on(lock string, o *history.Operation) *history.Operation {
 	o.Lock = lock
@@ -111,12 +105,19 @@ func TestRecovery(t *testing.T) {
 			notes: []history.Event{healed("c1.1", 0)}, want: "held no lock for longer",
 		},
 		{
-			name: "never held for longer than a lease, behind a pooler", ops: concat(well, steadyTenure("c1.1", 1100, 1199, 2)),
-			notes: []history.Event{pooled(healed("c1.1", 0))},
+			name: "broken once more by itself",
+			ops:  concat(well, everything("c1.1", 1250), steadyTenure("c1.1", 7850, 8001, 2)),
+			notes: []history.Event{
+				healed("c1.1", 0), note("coordinator", history.Healed, 1100, history.Event{Detail: "c1.1"}),
+			},
 		},
 		{
-			name: "granted nothing any more, behind a pooler", ops: concat(well, steadyTenure("c2.1", 700, 990, 2)),
-			notes: []history.Event{pooled(healed("c1.1 c2.1", 0))}, want: "c2.1",
+			name: "not recovered after that",
+			ops:  concat(well, steadyTenure("c1.1", 1100, 1201, 2), everything("c1.1", 1350)),
+			notes: []history.Event{
+				healed("c1.1", 0), note("coordinator", history.Healed, 1300, history.Event{Detail: "c1.1"}),
+			},
+			want: "held no lock for longer",
 		},
 		{
 			name: "lost before", ops: concat(well, steadyTenure("c1.1", 1100, 1201, 2)),

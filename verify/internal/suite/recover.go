@@ -21,9 +21,16 @@ func awaitRecovery(ctx context.Context, c *cluster.Cluster) error {
 		return err
 	}
 
+	died := c.Died()
 	recovery := oracle.NewRecovery(c.Healed())
 
 	for {
+		// Everybody has to recover from that, too.
+		if now := c.Died(); now > died {
+			died = now
+			recovery = oracle.NewRecovery(c.Healed())
+		}
+
 		events, err := tail.Read()
 		if err != nil {
 			return err
