@@ -34,8 +34,8 @@ import (
 // if the lock was lost while fn ran; [ErrNotReleased], if the lock was held to
 // the end but the database couldn't be told, so that it stays held until its TTL
 // is over. A panic of fn goes on after the release. The release has a context of
-// its own, bounded by what is left of the lease, and is made even if ctx has
-// ended.
+// its own, bounded by what is left of the lease and half a second, and is made even
+// if ctx has ended.
 //
 // Other errors mean that fn was not called: those of [Locker.AcquireLock];
 // [ErrInvalidRelockInterval], if relockInterval is not above zero and below

@@ -19,7 +19,8 @@ const (
 
 // giveBack frees, in the background, what a request may have been granted whose
 // outcome nobody knows, so that others needn't wait for the end of its lease. It
-// stops when that lease is over at the latest, or when the Locker is closed.
+// stops when that lease is over, with what it has asked by then, or when the Locker is
+// closed.
 func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 	if !l.store.Full() {
 		return

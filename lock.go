@@ -121,11 +121,11 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 		return nil, err
 	}
 
-	term := keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}
+	term := l.termOf(res, ttl)
 	if term.Left(time.Now()) <= 0 {
 		l.passOn(lockID, res, ttl)
 
-		return nil, fmt.Errorf("%w: the grant took as long as its lease", ErrLockLost)
+		return nil, errLateGrant
 	}
 
 	return l.hold(parent, newStatus(lockID, res.Row), term, o, false), nil

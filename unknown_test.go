@@ -332,6 +332,37 @@ func TestGrantAfterTheCallerLeft(t *testing.T) {
 	})
 }
 
+// TestLateGrantToWhoWaits: who waits goes on waiting after such a grant, for the next.
+func TestLateGrantToWhoWaits(t *testing.T) {
+	t.Parallel()
+	eachLossy(t, func(t *testing.T, l *lossy) {
+		const ttl = 300 * time.Millisecond
+
+		contract.Exec(t, l.direct, `UPDATE pglocker.lock_statuses
+			SET generation = generation + 1, expires_at = clock_timestamp() + interval '200 milliseconds'`)
+
+		var (
+			before, _ = l.row(t)
+			late      atomic.Bool
+		)
+
+		l.proxy.onAnswer(func() fate {
+			if generation, held := l.row(t); generation > before && held && !late.Swap(true) {
+				time.Sleep(ttl)
+			}
+
+			return pass
+		})
+
+		lock, err := l.locker.Lock(t.Context(), "a", ttl)
+		if err != nil || !late.Load() {
+			t.Fatalf("Lock: %v, and a grant came late: %t, want one that came in time after that", err, late.Load())
+		}
+
+		_ = lock.Unlock(t.Context()) // perhaps its lease is over, too
+	})
+}
+
 // TestLateGrant: a grant whose reply comes after its lease is none to work under.
 func TestLateGrant(t *testing.T) {
 	t.Parallel()

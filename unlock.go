@@ -31,8 +31,10 @@ const maxLocalRun = 16
 //   - [ErrNotReleased], and the cause: the lock was held to the moment of the
 //     call, but ctx ended or the lease did before the database had confirmed.
 //     After ctx has ended the Locker goes on trying in the background. The lock
-//     frees itself at the end of its lease at the latest. An attempt that is under
-//     way at the end of the lease is waited for, for up to half a second.
+//     frees itself at the end of its lease at the latest.
+//
+// It returns half a second after the end of the lease at the latest, or when ctx ends: an
+// attempt is waited for at least that long.
 func (lk *Lock) Unlock(ctx context.Context) error {
 	l := lk.locker
 	term := l.renewer.Remove(lk.lease)
@@ -126,8 +128,8 @@ const (
 	// attemptMax bounds one attempt to release or to claim a lock, since a connection
 	// may be dead without anybody knowing. The next attempt is made over another.
 	attemptMax = 5 * time.Second
-	// attemptMin is for how long an attempt is not given up, however short the lease. It
-	// costs a connection: the driver closes it. A pooler that has no connection to the
+	// attemptMin is for how long an attempt is not given up, however short the lease. Giving
+	// up costs a connection: the driver closes it. A pooler that has no connection to the
 	// server free gives the request its turn all the same, closes one after it, and opens
 	// the next when it gets to it. While it is slow, giving up sooner than it answers, and
 	// asking again, keeps it slow for good.
@@ -137,8 +139,8 @@ const (
 // attemptFor is for how long one attempt goes on that should take d at most.
 func attemptFor(d time.Duration) time.Duration { return min(max(d, attemptMin), attemptMax) }
 
-// giveUp passes a tenure on, and asks again where there was no answer. It asks
-// over the pool, and from the second time on, or where the whole pool is in use,
+// giveUp passes a tenure on, and asks again where there was no answer, until the lease is
+// over; nothing is left to give up then. It asks over the pool, and from the second time on, or where the whole pool is in use,
 // over the spare connection.
 func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	var (
@@ -146,6 +148,12 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 		doubt bool
 		left  = time.Until(until)
 	)
+
+	if left <= 0 {
+		l.wakeAt(t.lockID, until)
+
+		return fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
+	}
 
 	defer func() {
 		if spare != nil {
@@ -164,7 +172,7 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 			st = spare.store
 		}
 
-		attempt, cancel := context.WithTimeout(ctx, attemptFor(left/4))
+		attempt, cancel := context.WithTimeout(ctx, attemptFor(min(left/4, time.Until(until))))
 		err := l.pass(attempt, st, t)
 
 		cancel()

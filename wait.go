@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/store"
 	"github.com/ismurov/pglocker/internal/waitqueue"
 )
@@ -270,6 +271,12 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 			l.giveBack(w.lockID, name, w.ttl)
 		}
 
+		// Who waits goes on then, as after an attempt that wasn't answered.
+		if err == nil && res.Verdict == store.Granted && l.termOf(res, w.ttl).Left(time.Now()) <= 0 {
+			l.late(w.lockID, res, w.ttl)
+			res, err = store.Result{}, errLateGrant
+		}
+
 		select {
 		case replies <- reply{res, err}:
 		case <-left:
@@ -397,6 +404,14 @@ func (l *Locker) late(lockID string, res store.Result, ttl time.Duration) {
 		defer end()
 		l.passOn(lockID, res, ttl)
 	}()
+}
+
+// errLateGrant is why a grant is none to work under.
+var errLateGrant = fmt.Errorf("%w: the grant took as long as its lease", ErrLockLost)
+
+// termOf is for how long a grant can be believed in.
+func (l *Locker) termOf(res store.Result, ttl time.Duration) keepalive.Term {
+	return keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}
 }
 
 // passOn gives up a grant that nobody wants any more, for as long as its lease

@@ -35,9 +35,9 @@ const (
 	batchLimit = 1000
 	// attemptLimit bounds the attempts under way at once.
 	attemptLimit = 4
-	// attemptMin is for how long an attempt is not given up, even if its leases are over
-	// before: the next one would need another connection, which takes time where answers do,
-	// and a pooler would have to open one, too.
+	// attemptMin is for how long a renewal that was sent is not given up, even if its leases
+	// are over before: the next one would need another connection, which takes time where
+	// answers do, and a pooler would have to open one, too.
 	attemptMin = 500 * time.Millisecond
 	// openWithin is how long an attempt has to open its connection before another
 	// may take its place.
@@ -84,8 +84,10 @@ type attempt struct {
 	// doubled: patience has ended, and its leases may be part of another.
 	doubled bool
 	began   time.Time
-	// opens: its connection is not open yet.
-	opens  bool
+	// opens: its connection is not open yet. Its request is under way otherwise.
+	opens bool
+	// since is when it began to do either.
+	since  time.Time
 	cancel context.CancelFunc
 }
 
@@ -262,7 +264,7 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 	}
 
 	if len(r.leases) == 0 {
-		if left := r.endsAt.Sub(now); left > 0 {
+		if left := r.endsIn(now); left > 0 {
 			next = min(next, left)
 		} else {
 			do.ended = true
@@ -285,6 +287,24 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 	r.looksAt = now.Add(do.next)
 
 	return do
+}
+
+// endsIn is how long the loop goes on although nothing is held: until the linger is over, and
+// no request is under way that it is too early to give up.
+func (r *Renewer) endsIn(now time.Time) time.Duration {
+	if r.endsAt.IsZero() {
+		return 0
+	}
+
+	left := r.endsAt.Sub(now)
+
+	for a := range r.attempts {
+		if !a.opens {
+			left = max(left, attemptMin-now.Sub(a.since))
+		}
+	}
+
+	return left
 }
 
 // rest lets go of everything that a locker at rest doesn't own, and returns the
@@ -319,7 +339,7 @@ func (r *Renewer) mayStart(now time.Time) bool {
 			least = openWithin
 		}
 
-		if now.Sub(a.began) >= least && (oldest == nil || a.overdue.Before(oldest.overdue)) {
+		if now.Sub(a.since) >= least && (oldest == nil || a.overdue.Before(oldest.overdue)) {
 			oldest = a
 		}
 	}
@@ -370,9 +390,9 @@ func (r *Renewer) fill(due []*Lease, now time.Time) []*Lease {
 	return due
 }
 
-// start sends one attempt. Its context ends with the last term among its leases, but not
-// before attemptMin; the loop watches each of them meanwhile. A connection that it has to open
-// first is of use to later ones, too, and so goes on being opened after that.
+// start sends one attempt. Its request has until the last term among its leases ends, and
+// attemptMin in any case; the loop watches each of them meanwhile. A connection that it has to
+// open first is of use to later ones, too, and so goes on being opened after that.
 func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *attempt {
 	var (
 		left     time.Duration
@@ -386,9 +406,8 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 		renewals[i] = store.Renewal{LockID: l.LockID, Generation: l.Generation, TTL: l.term.TTL}
 	}
 
-	opening, cancel := context.WithCancel(ctx)
-	ctx, done := context.WithTimeout(opening, max(left, attemptMin))
-	a := &attempt{leases: leases, overdue: now.Add(patience), began: now, opens: r.idle == nil, cancel: cancel}
+	ctx, cancel := context.WithCancel(ctx)
+	a := &attempt{leases: leases, overdue: now.Add(patience), began: now, opens: r.idle == nil, since: now, cancel: cancel}
 
 	for _, l := range leases {
 		l.attempt = a
@@ -403,12 +422,11 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 	go func() {
 		defer r.goroutines.Done()
 		defer cancel()
-		defer done()
 
 		if session == nil {
 			session = r.open()
 
-			if err := session.Connect(opening); err != nil {
+			if err := session.Connect(ctx); err != nil {
 				r.finish(a, session, answer{err: err})
 
 				return
@@ -417,11 +435,15 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 			r.opened(a)
 		}
 
-		if err := ctx.Err(); err != nil {
-			r.finish(a, session, answer{err: err, unsent: true})
+		left := left - time.Since(now)
+		if left <= 0 {
+			r.finish(a, session, answer{err: context.DeadlineExceeded, unsent: true})
 
 			return
 		}
+
+		ctx, done := context.WithTimeout(ctx, max(left, attemptMin))
+		defer done()
 
 		results, sent, err := session.Renew(ctx, renewals)
 		r.finish(a, session, answer{results: results, sent: sent, err: err})
@@ -434,7 +456,7 @@ func (r *Renewer) opened(a *attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	a.opens = false
+	a.opens, a.since = false, time.Now()
 }
 
 // answer is what came of an attempt.

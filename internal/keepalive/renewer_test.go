@@ -230,42 +230,51 @@ func TestSlowerToConnectThanALease(t *testing.T) {
 func TestSlowerToAnswerThanALease(t *testing.T) {
 	t.Parallel()
 
-	synctest.Test(t, func(t *testing.T) {
-		s := newServer()
+	for _, pause := range []time.Duration{0, 2 * linger} {
+		t.Run(pause.String(), func(t *testing.T) {
+			t.Parallel()
 
-		var givenUp atomic.Int64
+			synctest.Test(t, func(t *testing.T) {
+				const leases = 200
 
-		s.answer = func(ctx context.Context, _ int, renewals []store.Renewal) ([]store.RenewResult, error) {
-			select {
-			case <-time.After(400 * time.Millisecond):
-				return renewedAll(renewals), nil
-			case <-ctx.Done():
-				givenUp.Add(1)
+				s := newServer()
 
-				return nil, ctx.Err()
-			}
-		}
-		r := New(s.open)
+				var givenUp atomic.Int64
 
-		losses := 0
-		h := hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
+				s.answer = func(ctx context.Context, _ int, renewals []store.Renewal) ([]store.RenewResult, error) {
+					select {
+					case <-time.After(attemptMin - time.Millisecond):
+						return renewedAll(renewals), nil
+					case <-ctx.Done():
+						givenUp.Add(1)
 
-		for range 1200 {
-			time.Sleep(50 * time.Millisecond)
+						return nil, ctx.Err()
+					}
+				}
+				s.connect = attemptMin / 5 // which is no part of it
 
-			if h.losses() > 0 {
-				losses++
-				h = hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
-			}
-		}
+				r := New(s.open)
 
-		if n := givenUp.Load(); losses < 100 || n > 0 {
-			t.Errorf("%d leases were lost, and %d requests given up, want all, and none", losses, n)
-		}
+				for n := range leases {
+					h := hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
 
-		r.Remove(&h.Lease)
-		wantAtRest(t, r, s)
-	})
+					time.Sleep(300 * time.Millisecond)
+
+					if h.losses() == 0 {
+						t.Errorf("the lease %d was kept, over answers that come after it", n)
+					}
+
+					time.Sleep(pause)
+				}
+
+				if n := givenUp.Load(); n > 0 {
+					t.Errorf("%d requests were given up for %d leases, want none", n, leases)
+				}
+
+				wantAtRest(t, r, s)
+			})
+		})
+	}
 }
 
 // TestDeafToCancel: nobody answers, with a driver that doesn't return when it is told to.
