@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -33,19 +34,24 @@ server_login_retry = 0.1
 ignore_startup_parameters = extra_float_digits
 `
 
+// maxDeaths is how often a pooler may end by itself in one run.
+const maxDeaths = 10
+
 // Pooler is a pgbouncer in transaction mode. If it ends by itself it is started again, as
 // whoever runs one has it done.
 type Pooler struct {
 	program, folder string
 	port            int
-	// died is called when it has ended by itself.
+	// died is called when it had ended by itself, and runs again.
 	died func(why string)
 
 	// mu guards what follows.
 	mu sync.Mutex
 	// running is nil while it is not supposed to run.
 	running *pooler
-	// err is why it could not be started again.
+	// deaths is how often it has ended by itself.
+	deaths int
+	// err is why it was not started again.
 	err error
 }
 
@@ -88,7 +94,7 @@ func startPooler(serverPort int, died func(why string)) (*Pooler, error) {
 	err = errors.Join(os.Chmod(p.folder, 0o755),
 		os.WriteFile(p.config(), fmt.Appendf(nil, poolerConfig, serverPort, p.port), 0o644), p.Restart())
 	if err != nil {
-		_ = os.RemoveAll(p.folder)
+		_ = p.stop() // it fails as the start did
 
 		return nil, fmt.Errorf("cluster: pooler: %w", err)
 	}
@@ -143,12 +149,18 @@ func (p *Pooler) start() error {
 			return conn.Close()
 		}
 
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-now.ended:
+		case <-time.After(10 * time.Millisecond):
+			continue
+		}
+
+		break
 	}
 
 	p.kill()
 
-	return fmt.Errorf("it doesn't listen: %s", now.log.String())
+	return fmt.Errorf("it doesn't listen: %s", now.lastWords())
 }
 
 // keep starts the pooler again if that process ends and nobody has killed it.
@@ -164,11 +176,28 @@ func (p *Pooler) keep(now *pooler) {
 	}
 
 	p.running = nil
-	p.died(now.log.String())
+	p.deaths++
+
+	if p.deaths > maxDeaths {
+		p.err = fmt.Errorf("cluster: pooler: it ended by itself %d times: %s", p.deaths, now.lastWords())
+
+		return
+	}
 
 	if err := p.start(); err != nil {
 		p.err = fmt.Errorf("cluster: pooler: %w", err)
+
+		return
 	}
+
+	p.died(now.lastWords())
+}
+
+// lastWords is the end of its log, once it has ended.
+func (p *pooler) lastWords() string {
+	lines := strings.Split(strings.TrimSpace(p.log.String()), "\n")
+
+	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
 // kill needs mu.

@@ -143,7 +143,7 @@ func (r *Recovery) Over(now int64) bool {
 
 // CheckRecovery judges what a Recovery is told, and who waits.
 func CheckRecovery(run *Run) []Violation {
-	r := (*Recovery)(nil)
+	var r *Recovery
 
 	for _, e := range run.History.Notes {
 		if e.Kind == history.Healed { // again, where something broke by itself after that
