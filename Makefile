@@ -1,5 +1,5 @@
-# `make` lists the verbs. Databases: $CI_DATABASE_URL if that is set, else throwaway
-# servers that end with the command.
+# `make` lists the verbs. Databases: for demo and tests $CI_DATABASE_URL if that is set, else
+# throwaway servers that end with the command.
 
 GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
@@ -34,7 +34,7 @@ verify: postgres ## Break everything, once each, and check every promise (about 
 	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .
 	@cd verify && exec ../bin/verify $(FLAGS)
 
-verify-ha: postgres ## Fail over for five minutes, also under Patroni, and check every promise; FLAGS as above
+verify-ha: postgres ## Fail over, also under Patroni, for about seven minutes, and check every promise; FLAGS as above
 	@.ci/patroni
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -ha -duration 5m $(FLAGS)
 

@@ -71,7 +71,10 @@ func TestShortLeasesAreGivenTime(t *testing.T) {
 
 	claim := func() {
 		_, err := locker.AcquireLock(ctx, "a", ttl) // so that there is something to wait for
-		must(t, err)
+		if !errors.Is(err, pglocker.ErrAlreadyLocked) {
+			must(t, err)
+		}
+
 		seen.takeAll()
 
 		for held, err = locker.Lock(ctx, "a", ttl); errors.Is(err, pglocker.ErrLockLost); { // on a machine that stood still

@@ -20,7 +20,7 @@ const maxLocalRun = 16
 // Unlock cancels the lock's context, and then ends the tenure. If somebody in this
 // Locker waits for the lock, it is handed over to the first of them in the same
 // statement; where another process is known to wait, at most 16 times in a row, or
-// for 400 ms if those processes can only poll.
+// for 400 ms if this one can only poll.
 //
 // It returns nil if the lock was held to the moment of the call and is free now,
 // or another's, or held until the time of [WithMinHold] is over. Errors:
@@ -33,8 +33,7 @@ const maxLocalRun = 16
 //     After ctx has ended the Locker goes on trying in the background. The lock
 //     frees itself at the end of its lease at the latest.
 //
-// It returns half a second after the end of the lease at the latest, or when ctx ends: an
-// attempt is waited for at least that long.
+// It returns when ctx ends, or half a second after the lease does at the latest.
 func (lk *Lock) Unlock(ctx context.Context) error {
 	l := lk.locker
 	term := l.renewer.Remove(lk.lease)
@@ -140,7 +139,7 @@ const (
 func attemptFor(d time.Duration) time.Duration { return min(max(d, attemptMin), attemptMax) }
 
 // giveUp passes a tenure on, and asks again where there was no answer, until the lease is
-// over; nothing is left to give up then. It asks over the pool, and from the second time on, or where the whole pool is in use,
+// over as far as is known. It asks over the pool, and from the second time on, or where the whole pool is in use,
 // over the spare connection.
 func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	var (
@@ -202,7 +201,7 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 
 		l.log.Warn("pglocker: a release failed, and is repeated", "lock", t.lockID, "error", err)
 
-		if !store.Pause(ctx, min(left/20, time.Second)) || time.Now().After(until) {
+		if !store.Pause(ctx, min(left/20, time.Second, time.Until(until))) || !time.Now().Before(until) {
 			l.wakeAt(t.lockID, until)
 
 			return err
@@ -258,7 +257,8 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 		t.state = store.State{Generation: res.Row.Generation}
 		l.queue.Saw(t.lockID, res.Row.ContendedUntil, res.Row.Now)
 
-		if l.queue.Deliver(head, res) {
+		// One that took as long as its lease is passed on, as one whose waiter has left.
+		if l.termOf(res, head.TTL).Left(time.Now()) > 0 && l.queue.Deliver(head, res) {
 			// The next holder's work comes before what is left of this one's.
 			runtime.Gosched()
 

@@ -77,6 +77,8 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 			w.unanswered = err
 		case errors.Is(err, ErrAlreadyLocked):
 			w.held = err
+		case err == nil && l.termOf(res, ttl).Left(time.Now()) <= 0:
+			l.late(lockID, res, ttl)
 		case errors.Is(err, context.DeadlineExceeded) && limitPassed():
 			return res, w.stillHeld(ctx, err)
 		default:
@@ -215,6 +217,8 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 			return res, nil
 		case err != nil && !store.Transient(err):
 			return store.Result{}, w.leave(err)
+		case errors.Is(err, errLateGrant):
+			w.held = nil // no longer
 		}
 
 		// Where this look should have left a mark and may have left none, no release
@@ -423,8 +427,15 @@ func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
 	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
 	defer stop()
 
+	until := res.Sent.Add(ttl)
+	if !time.Now().Before(until) {
+		l.queue.Wake(lockID)
+
+		return
+	}
+
 	given := tenure{lockID: lockID, state: store.State{Generation: res.Row.Generation}}
-	if err := l.giveUp(ctx, &given, res.Sent.Add(ttl)); err != nil {
+	if err := l.giveUp(ctx, &given, until); err != nil {
 		l.log.Warn("pglocker: a grant that came too late was not given back; it expires", "lock", lockID, "error", err)
 	}
 }

@@ -526,6 +526,7 @@ func (r *Renewer) finish(a *attempt, session Session, got answer) {
 		default:
 			delete(r.leases, l)
 
+			r.endsAt = now.Add(linger)
 			loss := Loss{Gone: true, Err: l.lastErr}
 			reports = append(reports, func() { l.OnLost(loss) })
 		}
