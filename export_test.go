@@ -20,3 +20,6 @@ func (l *Locker) Name() string { return l.name }
 
 // GiveBack frees what a request of that name was granted.
 func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) { l.giveBack(lockID, grant, ttl) }
+
+// Waiting reports whether somebody waits for a lock in this Locker.
+func (l *Locker) Waiting(lockID string) bool { return l.queue.Waiting(lockID) }

@@ -332,35 +332,74 @@ func TestGrantAfterTheCallerLeft(t *testing.T) {
 	})
 }
 
-// TestLateGrantToWhoWaits: who waits goes on waiting after such a grant, for the next.
+// TestLateGrantToWhoWaits: who waits goes on waiting after such a grant, for the next,
+// however it came: by the first request, by asking again, or by a hand-over.
 func TestLateGrantToWhoWaits(t *testing.T) {
 	t.Parallel()
-	eachLossy(t, func(t *testing.T, l *lossy) {
-		const ttl = 300 * time.Millisecond
 
-		contract.Exec(t, l.direct, `UPDATE pglocker.lock_statuses
-			SET generation = generation + 1, expires_at = clock_timestamp() + interval '200 milliseconds'`)
+	const ttl = 300 * time.Millisecond
 
-		var (
-			before, _ = l.row(t)
-			late      atomic.Bool
-		)
+	for _, way := range []struct {
+		name string
+		// heldFor is for how long another holds the lock.
+		heldFor time.Duration
+		// handedOver: it is held in the same Locker, which lets it go to who waits.
+		handedOver bool
+	}{
+		{name: "first request"},
+		{name: "asking again", heldFor: 200 * time.Millisecond},
+		{name: "hand-over", handedOver: true},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			eachLossy(t, func(t *testing.T, l *lossy) {
+				var (
+					ctx    = t.Context()
+					late   atomic.Bool
+					holder *pglocker.Lock
+					err    error
+				)
 
-		l.proxy.onAnswer(func() fate {
-			if generation, held := l.row(t); generation > before && held && !late.Swap(true) {
-				time.Sleep(ttl)
-			}
+				contract.Exec(t, l.direct, `UPDATE pglocker.lock_statuses SET generation = generation + 1,
+					expires_at = clock_timestamp() + $1 * interval '1 microsecond'`, way.heldFor.Microseconds())
 
-			return pass
+				if way.handedOver {
+					holder, err = l.locker.Lock(ctx, "a", time.Minute)
+					must(t, err)
+				}
+
+				before, _ := l.row(t)
+
+				l.proxy.onAnswer(func() fate {
+					if generation, held := l.row(t); generation > before && held && !late.Swap(true) {
+						time.Sleep(ttl)
+					}
+
+					return pass
+				})
+
+				locked := make(chan error, 1)
+
+				go func() {
+					lock, err := l.locker.Lock(ctx, "a", ttl)
+					if err == nil {
+						_ = lock.Unlock(ctx) // perhaps its lease is over, too
+					}
+
+					locked <- err
+				}()
+
+				if way.handedOver {
+					contract.Await(t, "somebody waits", func() bool { return l.locker.Waiting("a") })
+					must(t, holder.Unlock(ctx))
+				}
+
+				if err := contract.Receive(t, "Lock returns", locked); err != nil || !late.Load() {
+					t.Errorf("Lock: %v, and a grant came late: %t, want one that came in time after that", err, late.Load())
+				}
+			})
 		})
-
-		lock, err := l.locker.Lock(t.Context(), "a", ttl)
-		if err != nil || !late.Load() {
-			t.Fatalf("Lock: %v, and a grant came late: %t, want one that came in time after that", err, late.Load())
-		}
-
-		_ = lock.Unlock(t.Context()) // perhaps its lease is over, too
-	})
+	}
 }
 
 // TestLateGrant: a grant whose reply comes after its lease is none to work under.

@@ -184,7 +184,11 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 		case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
 			l.queue.Wake(t.lockID)
 
-			if doubt && errors.Is(err, ErrWrongGeneration) {
+			switch {
+			case t.passed:
+				// Only what it was passed on as is gone, a lease that was over say.
+				return nil
+			case doubt && errors.Is(err, ErrWrongGeneration):
 				// The lock was this one's when the request went out whose reply was
 				// lost, so that request was the one that moved the generation.
 				return nil
@@ -225,6 +229,9 @@ type tenure struct {
 	lockID    string
 	state     store.State
 	heldUntil time.Time // zero: no minimum hold
+	// passed: its lock was handed over, and what is left to give up is that grant, since
+	// nobody was there to take it.
+	passed bool
 }
 
 // pass gives up a tenure: to the first who waits in this Locker, or to all. If a
@@ -254,7 +261,7 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 			return err
 		}
 
-		t.state = store.State{Generation: res.Row.Generation}
+		t.state, t.passed = store.State{Generation: res.Row.Generation}, true
 		l.queue.Saw(t.lockID, res.Row.ContendedUntil, res.Row.Now)
 
 		// One that took as long as its lease is passed on, as one whose waiter has left.
