@@ -27,11 +27,7 @@ func TestLockAfterTheCallerLeft(t *testing.T) {
 func lockAndLeave(t *testing.T, l *lossy, within time.Duration) (inTime bool) {
 	t.Helper()
 
-	stranger, err := l.direct.BeginTx(t.Context(), nil)
-	must(t, err)
-
-	_, err = stranger.ExecContext(t.Context(), "SELECT FROM pglocker.lock_statuses FOR UPDATE")
-	must(t, err)
+	stranger := lockRows(t, l.direct, "%")
 
 	before, _ := l.row(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -43,8 +39,7 @@ func lockAndLeave(t *testing.T, l *lossy, within time.Duration) (inTime bool) {
 	}()
 
 	contract.Await(t, "the statement waits for the row", func() bool {
-		return contract.Query[int](t, l.direct, `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+		return rowWaits(t, l.direct) > 0
 	})
 	l.proxy.refuse(true)
 

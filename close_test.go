@@ -44,13 +44,7 @@ func TestCloseWaitsForUnlock(t *testing.T) {
 			all = append(all, locker)
 		}
 
-		stranger, err := direct.BeginTx(ctx, nil)
-		must(t, err)
-
-		defer func() { _ = stranger.Rollback() }() // if the test failed before
-
-		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses WHERE lock_id LIKE '0 of %' FOR UPDATE")
-		must(t, err)
+		stranger := lockRows(t, direct, "0 of %")
 
 		for _, locker := range all {
 			go func() { closed <- locker.Close(ctx) }()
@@ -58,8 +52,7 @@ func TestCloseWaitsForUnlock(t *testing.T) {
 
 		contract.Await(t, "one lock of each is left, and its release waits for the row", func() bool {
 			return contract.Query[int](t, direct, "SELECT count(owner) FROM pglocker.lock_statuses") == lockers &&
-				contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
-					WHERE datname = current_database() AND wait_event_type = 'Lock'`) == lockers
+				rowWaits(t, direct) == lockers
 		})
 
 		select {
@@ -116,19 +109,12 @@ func TestCloseWaitsForUnlockOutsideDo(t *testing.T) {
 
 		lock := contract.Receive(t, "the function runs", holds)
 
-		stranger, err := direct.BeginTx(ctx, nil)
-		must(t, err)
-
-		defer func() { _ = stranger.Rollback() }() // if the test failed before
-
-		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
-		must(t, err)
+		stranger := lockRows(t, direct, "%")
 
 		go func() { unlocks <- lock.Unlock(ctx) }()
 
 		contract.Await(t, "the release waits for the row", func() bool {
-			return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
-				WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+			return rowWaits(t, direct) > 0
 		})
 		close(end)
 

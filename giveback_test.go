@@ -28,29 +28,18 @@ func TestGiveBacksShareAStatement(t *testing.T) {
 		created, err := locker.CreateLock(ctx, "a")
 		must(t, err)
 
-		stranger, err := direct.BeginTx(ctx, nil)
-		must(t, err)
-
-		defer func() { _ = stranger.Rollback() }() // if the test failed before
-
-		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
-		must(t, err)
+		stranger := lockRows(t, direct, "%")
 
 		for range grants {
 			names = append(names, locker.GrantName())
 			locker.GiveBack("a", names[len(names)-1], time.Minute)
 		}
 
-		waiting := func() int {
-			return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
-				WHERE datname = current_database() AND wait_event_type = 'Lock'`)
-		}
-
-		contract.Await(t, "the row is waited for", func() bool { return waiting() > 0 })
+		contract.Await(t, "the row is waited for", func() bool { return rowWaits(t, direct) > 0 })
 
 		// Each on its own would have come as far: all began at the same time.
 		for range 20 {
-			if n := waiting(); n > 1 {
+			if n := rowWaits(t, direct); n > 1 {
 				t.Fatalf("%d statements wait for the row to give %d grants back, want one", n, grants)
 			}
 		}

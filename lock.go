@@ -71,8 +71,9 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 // ends first, the error matches ctx's, and is a [*HeldError] too if another held
 // the lock when it was last asked for; a grant that arrives after that is passed
 // on to the next or given back, so that ctx's error doesn't match [ErrUnknownOutcome]
-// after the first request. Lock keeps trying while the database doesn't answer; if it
-// answers the first request with an error, or refuses the connection, Lock returns that.
+// after the first request. Lock keeps trying while the database doesn't answer, or so
+// late that the lease is over; if it answers the first request with an error, or
+// refuses the connection, Lock returns that.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, waitForLock, opts)
 }

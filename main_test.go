@@ -2,6 +2,7 @@ package pglocker_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"testing"
@@ -68,4 +69,27 @@ func newLocker(t *testing.T, driver, url string) *pglocker.Locker {
 	t.Cleanup(func() { closeLocker(t, locker) })
 
 	return locker
+}
+
+// lockRows locks the rows of the locks whose ids are like that, as somebody would who isn't
+// pglocker, until its transaction or the test ends.
+func lockRows(t *testing.T, db *sql.DB, like string) *sql.Tx {
+	t.Helper()
+
+	tx, err := db.BeginTx(t.Context(), nil)
+	must(t, err)
+	t.Cleanup(func() { _ = tx.Rollback() }) // mostly it has ended
+
+	_, err = tx.ExecContext(t.Context(), "SELECT FROM pglocker.lock_statuses WHERE lock_id LIKE $1 FOR UPDATE", like)
+	must(t, err)
+
+	return tx
+}
+
+// rowWaits is how many statements on the database wait for somebody's lock, of a row mostly.
+func rowWaits(t *testing.T, db *sql.DB) int {
+	t.Helper()
+
+	return contract.Query[int](t, db, `SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND wait_event_type = 'Lock'`)
 }

@@ -351,11 +351,7 @@ func TestWithWaitIsBounded(t *testing.T) {
 		_, err := locker.CreateLock(ctx, "a")
 		must(t, err)
 
-		stranger, err := direct.BeginTx(ctx, nil)
-		must(t, err)
-
-		_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses FOR UPDATE")
-		must(t, err)
+		stranger := lockRows(t, direct, "%")
 
 		// Within the time of the first request, and beyond it.
 		for _, limit := range []time.Duration{300 * time.Millisecond, 6 * time.Second} {

@@ -288,11 +288,7 @@ func (l *lossy) wantSettled(t *testing.T) {
 func TestGrantAfterTheCallerLeft(t *testing.T) {
 	t.Parallel()
 	eachLossy(t, func(t *testing.T, l *lossy) {
-		stranger, err := l.direct.BeginTx(t.Context(), nil)
-		must(t, err)
-
-		_, err = stranger.ExecContext(t.Context(), "SELECT FROM pglocker.lock_statuses FOR UPDATE")
-		must(t, err)
+		stranger := lockRows(t, l.direct, "%")
 
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -303,8 +299,7 @@ func TestGrantAfterTheCallerLeft(t *testing.T) {
 		}()
 
 		contract.Await(t, "the statement waits for the row", func() bool {
-			return contract.Query[int](t, l.direct, `SELECT count(*) FROM pg_stat_activity
-				WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+			return rowWaits(t, l.direct) > 0
 		})
 		l.proxy.refuse(true)
 
@@ -312,7 +307,7 @@ func TestGrantAfterTheCallerLeft(t *testing.T) {
 
 		cancel()
 
-		err = contract.Receive(t, "AcquireLock returns", done)
+		err := contract.Receive(t, "AcquireLock returns", done)
 		if !errors.Is(err, pglocker.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
 			t.Errorf("%v, want ErrUnknownOutcome and context.Canceled", err)
 		}
