@@ -187,10 +187,15 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 			st = spare.store
 		}
 
-		attempt, cancel := context.WithTimeout(ctx, attemptFor(left/4))
-		undone, err := st.Undone(attempt, status.LockID, state)
+		var undone bool
 
-		cancel()
+		err := spare.opened(ctx, left)
+		if err == nil {
+			attempt, cancel := context.WithTimeout(ctx, attemptFor(left/4))
+			undone, err = st.Undone(attempt, status.LockID, state)
+
+			cancel()
+		}
 
 		if err == nil || !store.Transient(err) || !store.Pause(ctx, min(left/20, time.Second)) {
 			return err == nil && undone

@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -169,6 +172,54 @@ func TestRelockerWithPoolExhausted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReleaseOverASlowConnection: a release that needs a connection of its own gets it, though
+// opening one takes longer than the release waits for one answer.
+func TestReleaseOverASlowConnection(t *testing.T) {
+	t.Parallel()
+
+	const (
+		ttl  = 4 * time.Second
+		slow = ttl/4 + ttl/20
+	)
+
+	cfg, err := pgx.ParseConfig(newDatabase(t))
+	must(t, err)
+
+	var (
+		ctx  = t.Context()
+		dial = cfg.DialFunc
+		late atomic.Bool
+	)
+
+	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if late.Load() {
+			select {
+			case <-time.After(slow):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+
+		return dial(ctx, network, address)
+	}
+
+	db := stdlib.OpenDB(*cfg)
+	db.SetMaxOpenConns(1)
+
+	locker := newLockerOver(t, db)
+
+	lock, err := locker.Lock(ctx, "a", ttl)
+	must(t, err)
+
+	conn, err := db.Conn(ctx) // the whole pool
+	must(t, err)
+
+	defer func() { must(t, conn.Close()) }()
+
+	late.Store(true)
+	must(t, lock.Unlock(ctx))
 }
 
 // TestPoolOfOne: one connection is enough for functions that use it themselves,

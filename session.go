@@ -56,6 +56,20 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 	return results, sent, err
 }
 
+// opened opens the connection of a session that others may share, unless it is open or there
+// is no session. It takes as long as that takes, up to a lease that has d left: by attempts
+// that are short for its sake, a server that is slow to let anybody in would never be reached.
+func (s *session) opened(ctx context.Context, d time.Duration) error {
+	if s == nil || s.own == nil {
+		return nil
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, attemptFor(d))
+	defer cancel()
+
+	return s.store.Connect(ctx)
+}
+
 func (s *session) Close() {
 	if s.own != nil {
 		_ = s.own.Close() // nothing was left to be said on it

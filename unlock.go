@@ -151,7 +151,7 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	if left <= 0 {
 		l.wakeAt(t.lockID, until)
 
-		return fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
+		return errLeaseOver
 	}
 
 	defer func() {
@@ -171,10 +171,17 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 			st = spare.store
 		}
 
-		attempt, cancel := context.WithTimeout(ctx, attemptFor(min(left/4, time.Until(until))))
-		err := l.pass(attempt, st, t)
+		err := spare.opened(ctx, time.Until(until))
+		switch {
+		case err != nil:
+		case !time.Now().Before(until):
+			err = errLeaseOver
+		default:
+			attempt, cancel := context.WithTimeout(ctx, attemptFor(min(left/4, time.Until(until))))
+			err = l.pass(attempt, st, t)
 
-		cancel()
+			cancel()
+		}
 
 		// Who waits here has not asked the database, since the lock was held here. It is
 		// woken when there is something to be had.
@@ -212,6 +219,9 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 		}
 	}
 }
+
+// errLeaseOver is why a lock isn't given up any more.
+var errLeaseOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 
 // wakeAt makes who waits here look when the lease is over.
 func (l *Locker) wakeAt(lockID string, until time.Time) {
