@@ -129,6 +129,16 @@ func (k Kind) Grants() bool {
 	return false
 }
 
+// Releases reports whether a verb ends a tenure.
+func (k Kind) Releases() bool {
+	switch k {
+	case Release, Relock, Unlock, Leave:
+		return true
+	}
+
+	return false
+}
+
 // Frees reports whether the operation gives one up.
 func (k Kind) Frees() bool {
 	switch k {

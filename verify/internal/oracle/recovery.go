@@ -38,6 +38,8 @@ type Recovery struct {
 	// first held one for longer than its lease, and when it was first granted the lock of
 	// those who wait for as long as it takes; taken is when each lock was first granted.
 	granted, renewed, served, taken map[string]int64
+	// kept are the locks of which a release failed, so that their lease may run to its end.
+	kept map[string]bool
 	// since is when tenures began.
 	since map[tenure]int64
 	// stalled is for how long each client didn't run.
@@ -49,7 +51,7 @@ func NewRecovery(healed history.Event) *Recovery {
 	return &Recovery{
 		healed: healed, clients: strings.Fields(healed.Detail),
 		granted: make(map[string]int64), renewed: make(map[string]int64), served: make(map[string]int64),
-		taken: make(map[string]int64), since: make(map[tenure]int64), stalled: make(map[string]int64),
+		taken: make(map[string]int64), kept: make(map[string]bool), since: make(map[tenure]int64), stalled: make(map[string]int64),
 	}
 }
 
@@ -69,6 +71,8 @@ func (r *Recovery) See(e history.Event) {
 		}
 
 		r.since[tenure{e.Client, e.Lock, e.Token}] = e.At
+	case e.Phase == history.Return && e.Kind.Releases() && e.Outcome == history.Unknown:
+		r.kept[e.Lock] = true
 	case e.Kind == history.Lost:
 		delete(r.since, tenure{e.Client, e.Lock, e.Token})
 	case e.Phase == history.Invoke && e.Kind == history.Unlock:
@@ -111,9 +115,13 @@ func (r *Recovery) wants() []want {
 	}
 
 	for _, lock := range traffic.Contended() {
+		within := traffic.MaxTenure + recoverWithin
+		if r.kept[lock.ID] {
+			within += lock.TTL
+		}
+
 		all = append(all, want{
-			lock.ID, "granted to no client in time once all was healed",
-			r.taken[lock.ID], r.by(traffic.MaxTenure+recoverWithin, r.clients...),
+			lock.ID, "granted to no client in time once all was healed", r.taken[lock.ID], r.by(within, r.clients...),
 		})
 	}
 

@@ -32,6 +32,13 @@ func steadyTenure(client string, from, to, token int64) []*history.Operation {
 	}
 }
 
+// failedRelease is one of the first contended lock, whose TTL is 300 ms.
+func failedRelease(at int64) []*history.Operation {
+	return []*history.Operation{
+		on(traffic.Contended()[0].ID, op("c2.1", history.Unlock, at-9, at, history.Event{Outcome: history.Unknown, Generation: 9})),
+	}
+}
+
 // everything is what one client does when all is well: it is granted each contended lock at
 // that moment.
 func everything(client string, at int64) []*history.Operation {
@@ -141,6 +148,20 @@ func TestRecovery(t *testing.T) {
 		{
 			name: "a lock that is granted later", notes: []history.Event{healed("c1.1", 0)},
 			ops:  concat(well[2:], everything("c1.1", 5001)[:2], steadyTenure("c1.1", 1100, 1201, 2)),
+			want: "granted to no client",
+		},
+		{
+			name: "after the lease that a failed release left", notes: []history.Event{healed("c1.1", 0)},
+			ops: concat(well[2:], failedRelease(4900), everything("c1.1", 5299)[:2], steadyTenure("c1.1", 1100, 1201, 2)),
+		},
+		{
+			name: "later than that", notes: []history.Event{healed("c1.1", 0)},
+			ops:  concat(well[2:], failedRelease(4900), everything("c1.1", 5301)[:2], steadyTenure("c1.1", 1100, 1201, 2)),
+			want: "granted to no client",
+		},
+		{
+			name: "a release that had failed before", notes: []history.Event{healed("c1.1", 0)},
+			ops:  concat(well[2:], failedRelease(990), everything("c1.1", 5001)[:2], steadyTenure("c1.1", 1100, 1201, 2)),
 			want: "granted to no client",
 		},
 	} {
