@@ -138,9 +138,9 @@ const (
 // attemptFor is for how long one attempt goes on that should take d at most.
 func attemptFor(d time.Duration) time.Duration { return min(max(d, attemptMin), attemptMax) }
 
-// giveUp passes a tenure on, and asks again where there was no answer, until the lease is
-// over as far as is known. It asks over the pool, and from the second time on, or where the whole pool is in use,
-// over the spare connection.
+// giveUp passes a tenure on, and asks again where there was no answer, until the lease
+// is over as far as is known. It asks over the pool, and from the second time on, or
+// where the whole pool is in use, over the spare connection.
 func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	var (
 		spare *session
