@@ -231,7 +231,7 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 			a.named = !s.unnamed.Load()
 			args := s.arguments(p.args)
 			a.sent = time.Now()
-			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args) }, p.rows, scan)
+			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args, a.named) }, p.rows, scan)
 
 			return err
 		})
@@ -288,18 +288,58 @@ func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	return own, native
 }
 
-type pgxRows struct{ pgx.Rows }
+// pgxRows are those of a statement. batch is what it was sent in, nil if it went alone.
+type pgxRows struct {
+	pgx.Rows
+	batch pgx.BatchResults
+}
 
 func (r pgxRows) Close() error {
 	r.Rows.Close()
+	err := r.Err()
 
-	return r.Err()
+	if r.batch != nil {
+		// The transaction of both statements ends here.
+		if batchErr := r.batch.Close(); err == nil {
+			err = batchErr
+		}
+	}
+
+	return err
 }
 
-func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any) (pgxRows, error) {
-	rows, err := conn.Query(ctx, text, args...)
+// sqlByIndex has the statement behind it planned without a scan of the whole table. A named
+// statement is planned a few times and then never again: with a table that is nearly empty
+// by then, such a scan looks cheap, and it is made for each lock when there are thousands.
+const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true)`
 
-	return pgxRows{rows}, err
+// queryPgx sends a statement. One that is prepared under a name goes behind
+// sqlByIndex, in one round trip and one transaction.
+func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any, named bool) (pgxRows, error) {
+	if !named {
+		rows, err := conn.Query(ctx, text, args...)
+
+		return pgxRows{Rows: rows}, err
+	}
+
+	batch := new(pgx.Batch)
+	batch.Queue(sqlByIndex)
+	batch.Queue(text, args...)
+
+	results := conn.SendBatch(ctx, batch)
+
+	_, err := results.Exec()
+	if err == nil {
+		var rows pgx.Rows
+
+		if rows, err = results.Query(); err == nil {
+			return pgxRows{rows, results}, nil
+		}
+	}
+
+	_ = results.Close() // the first error says more
+
+	return pgxRows{}, err
 }
 
 // drain runs a query and reads all of it. Only then has the server confirmed the
