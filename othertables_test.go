@@ -181,7 +181,10 @@ func usesLocks(ctx context.Context, locker *pglocker.Locker) error {
 				return nil
 			})
 			if err == nil {
-				_, err = locker.AcquireLock(ctx, id, time.Minute)
+				var status *pglocker.LockStatus
+				if status, err = locker.AcquireLock(ctx, id, time.Minute); err == nil {
+					err = locker.ReleaseLock(ctx, status)
+				}
 			}
 
 			errs <- err

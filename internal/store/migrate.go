@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -61,7 +62,13 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	s.unnamed.Store(true) // each text is sent once
 
 	if err := s.complete(ctx); err != nil {
-		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, s.explain(err)))
+		if sqlState(err) == codeInsufficientPriv && !errors.Is(err, ErrPermissionDenied) {
+			err = s.denied(ctx, err, true)
+		} else {
+			err = s.explain(err)
+		}
+
+		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, err))
 	}
 
 	return nil
