@@ -241,25 +241,3 @@ func refusedAsTemporary(t *testing.T, db *sql.DB, cfg *pglocker.Config) {
 		}
 	}
 }
-
-// TestLongID: an id that is too long for the column is refused, and the error names the column.
-func TestLongID(t *testing.T) {
-	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
-		t.Parallel()
-
-		db := contract.Open(t, driver, newDatabase(t))
-		contract.Exec(t, db, "CREATE TABLE locks ("+sixWith("lock_id varchar(40) PRIMARY KEY")+")")
-
-		locker, err := pglocker.New(db, &pglocker.Config{Scheme: pglocker.PublicScheme, Table: "locks"})
-		must(t, err)
-
-		_, err = locker.AcquireLock(t.Context(), strings.Repeat("x", 40), time.Minute)
-		must(t, err)
-
-		_, err = locker.AcquireLock(t.Context(), strings.Repeat("x", 41), time.Minute)
-		if err == nil || !strings.Contains(err.Error(), "lock_id of") || !strings.Contains(err.Error(), "character varying(40)") {
-			t.Errorf("%v, want an error that names the column lock_id and its type", err)
-		}
-	})
-}

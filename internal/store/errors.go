@@ -26,7 +26,6 @@ var (
 // SQLSTATE codes that are told apart here or elsewhere in the package.
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 const (
-	codeTextTooLong          = "22001"
 	codeDatetimeOverflow     = "22008"
 	codeReadOnlyTransaction  = "25006"
 	codeInvalidStatementName = "26000"
@@ -160,10 +159,6 @@ func (s *Store) explain(err error) error {
 			ErrReadOnly, err)
 	case codeDatetimeOverflow:
 		return fmt.Errorf("%w: %w", ErrInvalidTTL, err)
-	case codeTextTooLong:
-		if found := s.shape.get(); found != nil && found.limited != "" {
-			return fmt.Errorf("pglocker: too long for %s: %w", found.limited, err)
-		}
 	}
 
 	return err

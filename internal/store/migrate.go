@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"time"
 )
 
 // migrationLock serialises migrations of all pglocker tables of a database:
@@ -56,12 +58,12 @@ var (
 type addedColumn struct{ name, kind string }
 
 // Migrate makes the table, or adds what an older one lacks. Where nothing is
-// missing it only reads the catalogs.
-func Migrate(ctx context.Context, db *sql.DB, table Table) error {
+// missing it only reads the catalogs. log is told what it waits for.
+func Migrate(ctx context.Context, db *sql.DB, table Table, log *slog.Logger) error {
 	s := New(db, table, nil)
 	s.unnamed.Store(true) // each text is sent once
 
-	if err := s.complete(ctx); err != nil {
+	if err := s.complete(ctx, log); err != nil {
 		if sqlState(err) == codeInsufficientPriv && !errors.Is(err, ErrPermissionDenied) {
 			err = s.denied(ctx, err, true)
 		} else {
@@ -74,7 +76,7 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	return nil
 }
 
-func (s *Store) complete(ctx context.Context) error {
+func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 	if err := s.meet(ctx); err != nil {
 		return err
 	}
@@ -93,7 +95,7 @@ func (s *Store) complete(ctx context.Context) error {
 		return err
 	}
 
-	return s.migrate(ctx)
+	return s.migrate(ctx, log)
 }
 
 // meet finds out whose connections the handle has, see [Store.native]. It sends nothing.
@@ -133,21 +135,38 @@ func (s *Store) writable(ctx context.Context) error {
 // migrate tries until it has an answer. Where somebody uses the table and
 // doesn't let go of it, trying again rather than waiting keeps those who come
 // after from queueing behind.
-func (s *Store) migrate(ctx context.Context) error {
-	for n := 1; ; n++ {
-		err := s.migrateOnce(ctx)
+func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
+	w := migrationWait{store: s, log: log, since: time.Now()}
 
-		again := retriable(err) || sqlState(err) == codeLockNotAvailable
-		if !again || !pause(ctx, n) {
-			return err
+	for n := 1; ; n++ {
+		waitsFor, err := s.migrateOnce(ctx)
+		if err == nil {
+			return nil
+		}
+
+		blocked := sqlState(err) == codeLockNotAvailable
+		if blocked || ctx.Err() != nil {
+			w.note(ctx, waitsFor)
+		}
+
+		if !(blocked || retriable(err)) || !pause(ctx, n) {
+			return w.explain(err)
 		}
 	}
 }
 
-func (s *Store) migrateOnce(ctx context.Context) (err error) {
+// What a migration may wait for.
+const (
+	otherMigration = "another migration to end"
+	tableLock      = "a lock on the table"
+)
+
+// migrateOnce makes one attempt. If that fails, waitsFor is what it was waiting for, if it was,
+// or "".
+func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
-		return err
+		return "", err
 	}
 
 	defer func() {
@@ -156,31 +175,31 @@ func (s *Store) migrateOnce(ctx context.Context) (err error) {
 		}
 	}()
 
-	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
-		return err
+	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'", s.arguments(nil)...); err != nil {
+		return "", err
 	}
 
-	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'", s.arguments(nil)...); err != nil {
-		return err
+	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
+		return otherMigration, err
 	}
 
 	there, err := s.descriptionIn(ctx, tx)
 	if err != nil {
-		return err
+		return "", err
 	}
 
 	missing, err := s.missing(there)
 	if err != nil {
-		return err
+		return "", err
 	}
 
 	for _, ddl := range missing {
 		if _, err = tx.ExecContext(ctx, ddl, s.arguments(nil)...); err != nil {
-			return err
+			return tableLock, err
 		}
 	}
 
-	return tx.Commit()
+	return "", tx.Commit()
 }
 
 // missing returns the statements that complete the schema, in order. A table that can't hold

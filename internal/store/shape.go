@@ -13,8 +13,6 @@ type shape struct {
 	full bool
 	// secured: row-level security applies to this role, and may hide rows from it.
 	secured bool
-	// limited names the columns that a text may be too long for.
-	limited string
 	// statements are written for this table, and this shape of it.
 	statements statements
 }
@@ -69,7 +67,6 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	found := &shape{
 		full:       full,
 		secured:    table.secured,
-		limited:    table.limited(s.table),
 		statements: render(s.table, full, floor, table.columns["lock_id"].kind),
 	}
 	s.shape.set(found)

@@ -161,19 +161,6 @@ type description struct {
 	columns map[string]column
 }
 
-// limited names the columns that take no text of every length, or is "".
-func (d description) limited(table Table) string {
-	var limited []string
-
-	for _, name := range []string{"lock_id", "owner"} {
-		if c, there := d.columns[name]; there && c.typmod >= 0 && (name == "lock_id" || d.full()) {
-			limited = append(limited, fmt.Sprintf("%s of %s, which is %s", name, table, c.base))
-		}
-	}
-
-	return strings.Join(limited, ", or for ")
-}
-
 // column is one of the table's columns.
 type column struct {
 	name string
