@@ -119,6 +119,10 @@ func TestLackingPrivileges(t *testing.T) {
 			return err
 		}
 
+		if err := pglocker.MigrateDB(ctx, db, &pglocker.Config{}); err != nil {
+			t.Errorf("MigrateDB of what is in place, without any privilege: %v", err)
+		}
+
 		contract.Exec(t, admin, "GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses TO "+role)
 		deniedWith(t, "no USAGE", acquire(), "USAGE on the schema", "GRANT USAGE ON SCHEMA pglocker TO "+role, "!UPDATE on the table")
 
