@@ -98,13 +98,14 @@ var (
 	// the SQL in the folder migrations.
 	ErrTableNotFound = store.ErrTableNotFound
 
-	// ErrInvalidTable: the table lacks a column that every lock table needs, or
-	// has it with a type that can't serve.
+	// ErrInvalidTable: the table lacks a column that every lock table needs, or has one
+	// of a type that can't serve, or is of a kind that can't hold locks. The error names
+	// it, and what is needed.
 	ErrInvalidTable = store.ErrInvalidTable
 
-	// ErrPermissionDenied: the role lacks a privilege. Locks need USAGE on the
-	// schema and SELECT, INSERT, UPDATE on the table; only making the table needs
-	// more.
+	// ErrPermissionDenied: the role lacks a privilege, or row-level security keeps rows
+	// from it. The error names what is missing. Locks need USAGE on the schema and SELECT,
+	// INSERT, UPDATE on the table; only making the table needs more.
 	ErrPermissionDenied = store.ErrPermissionDenied
 
 	// ErrReadOnly: the server is a standby, or transactions are read-only by

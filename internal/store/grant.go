@@ -121,6 +121,10 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		return Result{}, g.doubt(nil)
 	}
 
+	if sh.secured && !seen.Row.Held() {
+		return Result{}, s.hidden(g.id)
+	}
+
 	// Every round found it free and lost it to another: contended, if not held
 	// at this very moment.
 	seen.Verdict = Busy
@@ -147,6 +151,12 @@ func (st State) seen(sh *shape) int64 {
 	}
 
 	return st.Until.UnixMicro()
+}
+
+// shownBy reports whether the row shows this state: an update by it finds the row, unless
+// row-level security keeps the row from it.
+func (st State) shownBy(row Row) bool {
+	return row.Generation == st.Generation && (st.Until.IsZero() || !row.AcquiredAt.After(st.Until))
 }
 
 // Refresh grants the lock to owner for ttl if it is in the given state, held or not.
@@ -213,6 +223,10 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 		}
 
 		if seen.Verdict == Granted {
+			if sh.secured && state.shownBy(seen.Row) {
+				return Result{}, g.doubt(s.hidden(g.id))
+			}
+
 			seen.Verdict = WrongGeneration
 		}
 

@@ -57,7 +57,7 @@ func newStore(t *testing.T, driver string) (*store.Store, *sql.DB) {
 	t.Helper()
 
 	db := contract.Open(t, driver, databases.NewDatabase(t).String())
-	if err := store.Migrate(t.Context(), db, table); err != nil {
+	if err := store.Migrate(t.Context(), db, table, nil); err != nil {
 		t.Fatal(err)
 	}
 

@@ -443,7 +443,7 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 				s.shape.set(nil) // the table was changed since it was looked at
 			}
 
-			a.err = s.explain(a.err)
+			a.err = s.named(ctx, a.err)
 
 			return a
 		}
@@ -469,7 +469,7 @@ func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) 
 		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
 		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
 			if a.err != nil {
-				a.err = withContext(ctx, s.explain(a.err))
+				a.err = withContext(ctx, s.named(ctx, a.err))
 			}
 
 			return a.rows, a.err
