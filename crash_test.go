@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -212,14 +211,4 @@ func TestReleaseMayBeLost(t *testing.T) {
 	if err := next.Unlock(ctx); !errors.Is(err, pglocker.ErrLockLost) {
 		t.Errorf("unlock after the status was refreshed: %v", err)
 	}
-}
-
-// stopWalWriter stops the process that flushes what no commit waits for.
-func stopWalWriter(t *testing.T, server *pgtesting.Server) {
-	t.Helper()
-
-	db := contract.Open(t, "pgx", server.URL())
-	pid := contract.Query[int](t, db, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
-	must(t, syscall.Kill(pid, syscall.SIGSTOP))
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // killed with the server, unless the test failed
 }
