@@ -17,6 +17,8 @@ import (
 // killed is there when it has recovered, although by default it would not wait
 // for its log to be written.
 func TestAcknowledgedGrantsSurvive(t *testing.T) {
+	t.Parallel()
+
 	const (
 		writers = 4 // for each driver
 		atLeast = 500
@@ -95,6 +97,8 @@ func TestAcknowledgedGrantsSurvive(t *testing.T) {
 // the lock before, the next token is larger, and a grant that came after a release has
 // brought it with it. A minimum hold is flushed.
 func TestReleaseMayBeLost(t *testing.T) {
+	t.Parallel()
+
 	const ttl = 4 * time.Second
 
 	server := startServer(t, pgtesting.WithSetting("fsync", "on"))
