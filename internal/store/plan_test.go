@@ -33,7 +33,7 @@ func TestPlannedForAnEmptyTable(t *testing.T) {
 				admin := contract.Open(t, driver, url)
 
 				if columns == "" {
-					must(t, store.Migrate(t.Context(), admin, table))
+					must(t, store.Migrate(t.Context(), admin, table, nil))
 				} else {
 					contract.Exec(t, admin, "CREATE SCHEMA pglocker")
 					contract.Exec(t, admin, "CREATE TABLE "+table.String()+" ("+columns+")")
