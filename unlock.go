@@ -256,13 +256,9 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 			break
 		}
 
-		name := l.grantName()
-
-		res, err := st.HandOver(ctx, t.lockID, t.state.Generation, name, head.TTL, l.cfg.margin(head.TTL))
+		res, err := st.HandOver(ctx, t.lockID, t.state.Generation, l.grantName(), head.TTL, l.cfg.margin(head.TTL))
 		if err != nil {
-			if errors.Is(err, ErrUnknownOutcome) {
-				l.giveBack(t.lockID, name, head.TTL)
-			}
+			l.giveBack(t.lockID, res.Stray, head.TTL)
 
 			return err
 		}

@@ -271,9 +271,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 		defer cancel()
 
 		res, err := l.store.Claim(requestCtx, w.lockID, name, w.ttl, l.cfg.margin(w.ttl), mark)
-		if errors.Is(err, ErrUnknownOutcome) || res.Doubtful {
-			l.giveBack(w.lockID, name, w.ttl)
-		}
+		l.giveBack(w.lockID, res.Stray, w.ttl)
 
 		// Who waits goes on then, as after an attempt that wasn't answered.
 		if err == nil && res.Verdict == store.Granted && l.termOf(res, w.ttl).Left(time.Now()) <= 0 {
