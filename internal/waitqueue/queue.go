@@ -34,7 +34,7 @@ type line struct {
 	runBegan time.Time
 	// round counts the releases that all processes were told of, and won is the one that
 	// this process won last. rivals are the other processes that were seen to win, each
-	// with the round of its last time.
+	// with the round of its last time: rivalCounts at most, the latest.
 	round, won int
 	rivals     map[string]int
 	// othersUntil is until when, by the local clock, another process is known to wait,
@@ -265,9 +265,29 @@ func (q *Queue) Lost(id, rival string) {
 	}
 
 	l.rivals[rival] = l.round
+
+	// Where this process polls, it is told of no release, and the rounds stand still.
+	if len(l.rivals) > rivalCounts {
+		l.forgetRival(rival)
+	}
+}
+
+// forgetRival forgets the rival that won longest ago, other than the given one. The
+// queue's mutex is held.
+func (l *line) forgetRival(but string) {
+	longest := ""
+
+	for rival, round := range l.rivals {
+		if rival != but && (longest == "" || round < l.rivals[longest]) {
+			longest = rival
+		}
+	}
+
+	delete(l.rivals, longest)
 }
 
 // rivalCounts is for how many rounds a process counts that won once. It may have gone.
+// There is one winner in a round, so that this is also how many count.
 const rivalCounts = 32
 
 // countRivals returns how many processes are in the running. The queue's mutex is held.
