@@ -217,7 +217,7 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 	lk.mu.Unlock()
 
 	// Who waits here for the lock that was held here has not asked the database.
-	time.AfterFunc(lk.locker.cfg.margin(lk.ttl)+pollLate, func() { lk.locker.queue.Wake(lk.lease.LockID) })
+	lk.locker.queue.WakeAfter(lk.lease.LockID, lk.locker.cfg.margin(lk.ttl)+pollLate)
 
 	lk.locker.held.remove(lk)
 	lk.locker.watch.lost(lk, loss, err)

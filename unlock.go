@@ -225,7 +225,7 @@ var errLeaseOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 
 // wakeAt makes who waits here look when the lease is over.
 func (l *Locker) wakeAt(lockID string, until time.Time) {
-	time.AfterFunc(time.Until(until)+pollLate, func() { l.queue.Wake(lockID) })
+	l.queue.WakeAfter(lockID, time.Until(until)+pollLate)
 }
 
 // mayAskAgain reports whether an error leaves the request unanswered, for reasons
@@ -293,7 +293,7 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 		// The own waiters hear of it as all others do, and have no head start.
 	default:
 		// Others poll, and each must have had a look before the own waiters do.
-		time.AfterFunc(pollMax+jitter(pollMax), func() { l.queue.Wake(t.lockID) })
+		l.queue.WakeAfter(t.lockID, pollMax+jitter(pollMax))
 	}
 
 	if err != nil {

@@ -106,7 +106,7 @@ func (l *Locker) askFirst(ctx context.Context, lockID string, ttl time.Duration)
 	defer cancel()
 
 	// Close waits for no longer than for who waits already.
-	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
+	stop := context.AfterFunc(l.ctx, func() { cancelSoon(attempt, cancel) })
 	defer stop()
 
 	res, err = l.acquireFirst(attempt, lockID, ttl)
@@ -316,7 +316,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 			}
 		case <-time.After(answerWithin):
 			close(left)
-			time.AfterFunc(giveUpGrace, cancel)
+			cancelSoon(requestCtx, cancel)
 		}
 
 		return delivered, true, nil
@@ -325,7 +325,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 	}
 
 	close(left)
-	time.AfterFunc(giveUpGrace, cancel)
+	cancelSoon(requestCtx, cancel)
 
 	return store.Result{}, false, nil
 }
@@ -422,7 +422,7 @@ func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(l.ctx))
 	defer cancel()
 
-	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
+	stop := context.AfterFunc(l.ctx, func() { cancelSoon(ctx, cancel) })
 	defer stop()
 
 	until := res.Sent.Add(ttl)

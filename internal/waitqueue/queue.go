@@ -44,6 +44,10 @@ type line struct {
 	// whether it asks for a notification.
 	marked       time.Time
 	markNotifies bool
+	// alarm makes the head look at the time wakeAt, nil if none is set. It ends with the
+	// line.
+	alarm  *time.Timer
+	wakeAt time.Time
 }
 
 // Waiter is one place in a line. It belongs to the goroutine that joined.
@@ -210,6 +214,37 @@ func (q *Queue) Wake(id string) {
 	defer q.mu.Unlock()
 
 	if l := q.lines[id]; l != nil {
+		l.head().look()
+	}
+}
+
+// WakeAfter makes the head of a line look again when d has passed. It does nothing where
+// nobody waits: whoever comes later looks at once. Of several calls only the first to end
+// counts, since a head that has looked knows when to look again.
+func (q *Queue) WakeAfter(id string, d time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+	at := time.Now().Add(d)
+
+	switch {
+	case l == nil:
+	case l.alarm == nil:
+		l.wakeAt = at
+		l.alarm = time.AfterFunc(d, func() { q.alarm(id, l) })
+	case at.Before(l.wakeAt):
+		l.wakeAt = at
+		l.alarm.Reset(d)
+	}
+}
+
+func (q *Queue) alarm(id string, l *line) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if q.lines[id] == l {
+		l.alarm = nil
 		l.head().look()
 	}
 }
@@ -382,6 +417,10 @@ func (w *Waiter) leave(tell bool) *line {
 
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
+
+		if l.alarm != nil {
+			l.alarm.Stop()
+		}
 	} else if wasHead && tell {
 		l.head().look()
 	}
