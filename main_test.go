@@ -1,7 +1,6 @@
 package pglocker_test
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"os"
@@ -23,7 +22,7 @@ var databases *pgtesting.TestInstance
 var drivers = []string{"pgx", "postgres"}
 
 func TestMain(m *testing.M) {
-	databases = pgtesting.MustTestInstance(context.Background(), &pgtesting.TestInstanceConfig{
+	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
 	})
