@@ -53,7 +53,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// SetDefault fills Scheme, Table, Owner and Logger where they are empty.
+// SetDefault fills Scheme and Table where they are empty. What else has a default, Owner for
+// example, gets it when a Locker is made.
 func (c *Config) SetDefault() {
 	if c.Scheme == "" {
 		c.Scheme = DefaultScheme
@@ -61,14 +62,6 @@ func (c *Config) SetDefault() {
 
 	if c.Table == "" {
 		c.Table = DefaultTable
-	}
-
-	if c.Owner == "" {
-		c.Owner = defaultOwner()
-	}
-
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 
@@ -80,6 +73,14 @@ func (c *Config) complete() (Config, error) {
 
 	completed := *c
 	completed.SetDefault()
+
+	if completed.Owner == "" {
+		completed.Owner = defaultOwner()
+	}
+
+	if completed.Logger == nil {
+		completed.Logger = slog.New(slog.DiscardHandler)
+	}
 
 	if err := completed.table().Validate(); err != nil {
 		return Config{}, err
