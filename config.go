@@ -48,8 +48,9 @@ type Config struct {
 	Observer Observer
 
 	// Logger is told what nobody else reports: renewals that failed and are
-	// repeated, and what becomes of the connection that listens for released
-	// locks. Default: silence.
+	// repeated, what becomes of the connection that listens for released locks,
+	// and, after five seconds and then once a minute, which lock is waited for and who
+	// holds it. Default: silence.
 	Logger *slog.Logger
 }
 

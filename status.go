@@ -202,21 +202,12 @@ func (l *Locker) acquire(ctx context.Context, lockID string, ttl time.Duration) 
 	l.giveBack(lockID, res.Stray, ttl)
 
 	if err == nil && res.Verdict == store.Busy {
-		err = heldError(lockID, res.Row)
+		err = l.heldError(lockID, res.Row)
 	}
 
 	span.end(err)
 
 	return res, err
-}
-
-func heldError(lockID string, row store.Row) *HeldError {
-	return &HeldError{
-		LockID:     lockID,
-		Owner:      row.Owner,
-		Generation: row.Generation,
-		Remaining:  max(row.Remaining(), 0),
-	}
 }
 
 // verdictError is the answer to a request that names a generation.
