@@ -41,7 +41,7 @@ func TestMinHoldAfterFailure(t *testing.T) {
 		}
 
 		for range 2 {
-			_, err = locker.TryLock(ctx, "a", time.Minute, pglocker.WithWait(time.Millisecond))
+			_, err = locker.TryLock(ctx, "a", time.Minute, pglocker.WithWait(100*time.Millisecond))
 
 			var held *pglocker.HeldError
 			if !errors.As(err, &held) || held.Owner != "" || held.Generation != token+1 || held.Remaining < 50*time.Minute {

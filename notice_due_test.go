@@ -21,9 +21,14 @@ func TestNoticesDue(t *testing.T) {
 		after time.Duration
 		want  bool
 	}{
-		{"a", 0, true}, {"a", time.Second, false}, {"b", time.Second, true},
-		{"a", 59 * time.Second, false}, {"a", time.Minute, true}, {"b", time.Minute, false},
-		{"a", 90 * time.Second, false}, {"b", 90 * time.Second, true},
+		{"a", 0, true},
+		{"a", time.Second, false},
+		{"b", time.Second, true},
+		{"a", 59 * time.Second, false},
+		{"a", time.Minute, true},
+		{"b", time.Minute, false},
+		{"a", 90 * time.Second, false},
+		{"b", 90 * time.Second, true},
 	} {
 		if got := n.due(test.lock, start.Add(test.after)); got != test.want {
 			t.Errorf("%s after %s: %t", test.lock, test.after, got)
