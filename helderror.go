@@ -16,16 +16,16 @@ type HeldError struct {
 	Owner string
 	// Generation is the holder's, or that of the release that left the minimum hold.
 	Generation int64
-	// Remaining is how long the lease still runs when the error is returned, unless it
-	// was renewed or released after Seen. Zero: it had just changed hands, or is over.
+	// Remaining is how long the lease still runs when the error is returned, unless it was
+	// renewed or released since the database was asked. Zero: it had just changed hands, or
+	// is over.
 	Remaining time.Duration
-	// Seen is when the answer came from the database that says all this, by the local
-	// clock. It may be long before the error is returned if the caller has waited, and the
-	// database couldn't be asked any more.
-	Seen time.Time
+	// Age is the time from that answer of the database to the return of the error: zero for
+	// a caller that hasn't waited, and long if the database couldn't be asked any more.
+	Age time.Duration
 
-	// age is the time from Seen to the return of the error.
-	age time.Duration
+	// seen is when the answer came, by the local clock.
+	seen time.Time
 	// resting: nobody has the lock, a minimum hold keeps it.
 	resting bool
 }
@@ -44,13 +44,13 @@ func (e *HeldError) Error() string {
 		by = " by " + e.Owner
 	}
 
-	if e.age >= old {
-		is, when = "was", fmt.Sprintf(", when it was last seen %s ago", e.age.Round(time.Second/10))
+	if e.Age >= old {
+		is, when = "was", fmt.Sprintf(", when it was last seen %s ago", e.Age.Round(time.Second/10))
 	}
 
 	text := fmt.Sprintf("%s: %q %s held%s, generation %d%s", ErrAlreadyLocked.Error(), e.LockID, is, by, e.Generation, when)
 
-	if e.Remaining > 0 || e.age < old {
+	if e.Remaining > 0 || e.Age < old {
 		text += fmt.Sprintf(", for another %s", e.Remaining.Round(time.Millisecond))
 	}
 
@@ -67,7 +67,7 @@ func (l *Locker) heldError(lockID string, row store.Row) *HeldError {
 		Owner:      row.Owner,
 		Generation: row.Generation,
 		Remaining:  max(row.Remaining(), 0),
-		Seen:       time.Now(),
+		seen:       time.Now(),
 		resting:    row.Owner == "" && row.Held() && l.store.Full(),
 	}
 }
@@ -75,8 +75,8 @@ func (l *Locker) heldError(lockID string, row store.Row) *HeldError {
 // aged is the same some time later, when it is returned.
 func (e *HeldError) aged(now time.Time) *HeldError {
 	later := *e
-	later.age = now.Sub(e.Seen)
-	later.Remaining = max(e.Remaining-later.age, 0)
+	later.Age = now.Sub(e.seen)
+	later.Remaining = max(e.Remaining-later.Age, 0)
 
 	return &later
 }

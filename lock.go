@@ -209,7 +209,6 @@ func (lk *Lock) heldError() *HeldError {
 		Owner:      lk.status.Owner,
 		Generation: lk.status.Generation,
 		Remaining:  max(lk.ttl-time.Since(lk.statusAt), 0),
-		Seen:       lk.statusAt,
 	}
 }
 
