@@ -54,10 +54,17 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 		return r.res, r.err
 	case <-ctx.Done():
 		close(left)
-		time.AfterFunc(giveUpGrace, cancel)
+		cancelSoon(requestCtx, cancel)
 
 		return store.Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, ended(ctx))
 	}
+}
+
+// cancelSoon cancels a request whose caller has left, unless it ends, and with it ctx, within
+// a moment.
+func cancelSoon(ctx context.Context, cancel context.CancelFunc) {
+	timer := time.AfterFunc(giveUpGrace, cancel)
+	context.AfterFunc(ctx, func() { timer.Stop() })
 }
 
 // ended is the error of a context that has ended, with the cause that its owner gave.

@@ -48,12 +48,14 @@ type Config struct {
 	Observer Observer
 
 	// Logger is told what nobody else reports: renewals that failed and are
-	// repeated, what becomes of the connection that listens for released
-	// locks, and what [MigrateDB] waits for. Default: silence.
+	// repeated, what becomes of the connection that listens for released locks, what
+	// [MigrateDB] waits for, and, after five seconds and then once a minute, which lock is
+	// waited for and who holds it. Default: silence.
 	Logger *slog.Logger
 }
 
-// SetDefault fills Scheme, Table, Owner and Logger where they are empty.
+// SetDefault fills Scheme and Table where they are empty. What else has a default, Owner for
+// example, gets it when a Locker is made.
 func (c *Config) SetDefault() {
 	if c.Scheme == "" {
 		c.Scheme = DefaultScheme
@@ -61,14 +63,6 @@ func (c *Config) SetDefault() {
 
 	if c.Table == "" {
 		c.Table = DefaultTable
-	}
-
-	if c.Owner == "" {
-		c.Owner = defaultOwner()
-	}
-
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 
@@ -80,6 +74,14 @@ func (c *Config) complete() (Config, error) {
 
 	completed := *c
 	completed.SetDefault()
+
+	if completed.Owner == "" {
+		completed.Owner = defaultOwner()
+	}
+
+	if completed.Logger == nil {
+		completed.Logger = slog.New(slog.DiscardHandler)
+	}
 
 	if err := completed.table().Validate(); err != nil {
 		return Config{}, err

@@ -26,9 +26,8 @@ import (
 // database can't grant the lock to another before that moment, even if it hangs
 // or can't be reached. fn should return soon after; Do waits for it. Until then
 // fn is the only one, unless its process is paused, the database's clock jumps
-// by more than the margin, or the database loses commits; the guard ([Lock.Guard])
-// and the fencing token ([Lock.Token]) of the lock that [FromContext] finds cover
-// those cases too.
+// by more than the margin, or the database loses commits; [Guard] and the fencing
+// token, [Token], cover those cases too.
 //
 // Do returns fn's error as it is. It joins to it: an error matching ErrLockLost,
 // if the lock was lost while fn ran; [ErrNotReleased], if the lock was held to

@@ -2,8 +2,6 @@ package pglocker
 
 import (
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/ismurov/pglocker/internal/store"
 )
@@ -54,6 +52,9 @@ var (
 
 	// ErrStatusIsNil: a method that needs a [LockStatus] got none.
 	ErrStatusIsNil = errors.New("pglocker: lock status is nil")
+
+	// ErrNoLock: [Guard] was called with a context that isn't that of a lock.
+	ErrNoLock = errors.New("pglocker: no lock in the context")
 
 	// ErrFuncIsNil: [Locker.Do] got no function to run.
 	ErrFuncIsNil = errors.New("pglocker: func is nil")
@@ -112,31 +113,3 @@ var (
 	// default.
 	ErrReadOnly = store.ErrReadOnly
 )
-
-// HeldError is the error of an attempt to take a lock that another holds. It
-// matches [ErrAlreadyLocked].
-type HeldError struct {
-	LockID string
-	// Owner is who holds it, in the form of [LockStatus.Owner]; "" where that isn't
-	// known, and while only a minimum hold ([WithMinHold]) keeps it from being granted.
-	Owner string
-	// Generation is the holder's, or that of the release that left the minimum hold.
-	Generation int64
-	// Remaining is how long the lease still ran when the database was asked, by its
-	// clock, unless it is renewed or released. Zero: it had just changed hands.
-	Remaining time.Duration
-}
-
-// Error names the lock, the holder and what remains of the lease.
-func (e *HeldError) Error() string {
-	by := ""
-	if e.Owner != "" {
-		by = " by " + e.Owner
-	}
-
-	return fmt.Sprintf("%s: %q is held%s, generation %d, for another %s",
-		ErrAlreadyLocked.Error(), e.LockID, by, e.Generation, e.Remaining.Round(time.Millisecond))
-}
-
-// Is reports whether target is [ErrAlreadyLocked].
-func (e *HeldError) Is(target error) bool { return target == ErrAlreadyLocked }

@@ -19,7 +19,9 @@ func (l *Locker) GrantName() string { return l.grantName() }
 func (l *Locker) Name() string { return l.name }
 
 // GiveBack frees what a request of that name was granted.
-func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) { l.giveBack(lockID, grant, ttl) }
+func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
+	l.giveBack(lockID, []string{grant}, ttl)
+}
 
 // Waiting reports whether somebody waits for a lock in this Locker.
 func (l *Locker) Waiting(lockID string) bool { return l.queue.Waiting(lockID) }

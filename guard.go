@@ -51,6 +51,17 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
+// Guard is [Lock.Guard] of the lock under which the function runs that [Locker.Do] called with
+// ctx, as [FromContext] finds it, with the same errors; [ErrNoLock] if there is none.
+func Guard(ctx context.Context, tx *sql.Tx) error {
+	lock, ok := FromContext(ctx)
+	if !ok {
+		return ErrNoLock
+	}
+
+	return lock.Guard(ctx, tx)
+}
+
 // GuardSQL is [Lock.Guard] for those who don't use database/sql: a query, with
 // PostgreSQL's numbered parameters, and its arguments. Run in a transaction it
 // returns one row if the lock is held, and none if it is lost, after which the

@@ -46,6 +46,7 @@ type Locker struct {
 	spare    spare
 
 	givenBack givenBack
+	notices   notices
 	// localRun is maxLocalRun, but for benchmarks of what goes between processes.
 	localRun int
 

@@ -1,7 +1,6 @@
 package pglocker_test
 
 import (
-	"context"
 	"database/sql"
 	"flag"
 	"fmt"
@@ -36,7 +35,7 @@ func TestMain(m *testing.M) {
 		_ = parallel.Value.Set(strconv.Itoa(max(sideBySide, runtime.GOMAXPROCS(0)))) // it is a number
 	}
 
-	databases = pgtesting.MustTestInstance(context.Background(), &pgtesting.TestInstanceConfig{
+	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
 	})

@@ -225,7 +225,7 @@ var errLeaseOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 
 // wakeAt makes who waits here look when the lease is over.
 func (l *Locker) wakeAt(lockID string, until time.Time) {
-	time.AfterFunc(time.Until(until)+pollLate, func() { l.queue.Wake(lockID) })
+	l.queue.WakeAfter(lockID, time.Until(until)+pollLate)
 }
 
 // mayAskAgain reports whether an error leaves the request unanswered, for reasons
@@ -256,13 +256,9 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 			break
 		}
 
-		name := l.grantName()
-
-		res, err := st.HandOver(ctx, t.lockID, t.state.Generation, name, head.TTL, l.cfg.margin(head.TTL))
+		res, err := st.HandOver(ctx, t.lockID, t.state.Generation, l.grantName(), head.TTL, l.cfg.margin(head.TTL))
 		if err != nil {
-			if errors.Is(err, ErrUnknownOutcome) {
-				l.giveBack(t.lockID, name, head.TTL)
-			}
+			l.giveBack(t.lockID, res.Stray, head.TTL)
 
 			return err
 		}
@@ -297,7 +293,7 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 		// The own waiters hear of it as all others do, and have no head start.
 	default:
 		// Others poll, and each must have had a look before the own waiters do.
-		time.AfterFunc(pollMax+jitter(pollMax), func() { l.queue.Wake(t.lockID) })
+		l.queue.WakeAfter(t.lockID, pollMax+jitter(pollMax))
 	}
 
 	if err != nil {
