@@ -40,6 +40,15 @@ type Locker struct {
 	store   *store.Store
 	renewer *keepalive.Renewer
 
+	// renewStore and releaseStore are over Config.RenewDB, nil where that isn't set.
+	renewStore, releaseStore *store.Store
+	// renewing and releasing have a token for each session with a connection beside the
+	// pool.
+	renewing, releasing chan struct{}
+	// openOwn is store.OpenOwn, but for tests of drivers that can't be asked.
+	openOwn    func(db *sql.DB, name string) (*sql.DB, bool)
+	sharedOnce sync.Once
+
 	queue    *waitqueue.Queue
 	listener *listen.Listener
 	held     heldLocks
@@ -92,17 +101,29 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 
 		localRun: maxLocalRun,
 
+		renewing:  make(chan struct{}, maxRenewing),
+		releasing: make(chan struct{}, maxReleasing),
+		openOwn:   store.OpenOwn,
+
 		watch: watch{completed.Observer},
 		log:   completed.Logger,
 		name:  completed.Owner + "#" + random,
 	}
 	l.jobDone = l.jobs.Done
 	l.store = store.New(db, completed.table(), l.late)
+
+	listening := l.store
+
+	if beside := completed.RenewDB; beside != nil {
+		l.renewStore, l.releaseStore = l.store.Beside(beside, 0), l.store.Beside(beside, 1)
+		listening = l.renewStore
+	}
+
 	l.ctx, l.close = context.WithCancelCause(context.Background())
 	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() })
 	l.listener = listen.New(listen.Config{
-		Open:    l.store.OpenListening,
-		Notify:  l.store.Notify,
+		Open:    listening.OpenListening,
+		Notify:  listening.Notify,
 		Channel: completed.table().Channel(),
 		Probe:   "pglocker_probe_" + random,
 		Wake:    l.queue.Released,
@@ -159,7 +180,10 @@ func (l *Locker) Close(ctx context.Context) error {
 		l.jobs.Wait()
 		l.listener.Wait()
 		l.renewer.Wait()
-		l.store.Wait()
+
+		if left := l.store.Wait(); left > 0 {
+			l.log.Warn("pglocker: closed, but the driver has not returned from what it was asked", "statements", left)
+		}
 	}()
 
 	select {
