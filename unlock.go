@@ -79,12 +79,12 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
-		err = fmt.Errorf("%w: found on release: %w", ErrLockLost, err)
+		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))
 		l.watch.lost(lk, keepalive.Loss{Gone: true}, err)
 
 		return err
 	default:
-		return fmt.Errorf("%w: %w", ErrNotReleased, err)
+		return tidy(fmt.Errorf("%w: %w", ErrNotReleased, err))
 	}
 }
 

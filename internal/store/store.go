@@ -19,7 +19,7 @@ type Store struct {
 	// handle takes connections from db.
 	handle *handle
 	table  Table
-	shape *shapeCache
+	shape  *shapeCache
 
 	// pgx: the driver says that it is pgx. A connector around pgx's may say so too, and
 	// have connections of its own.
