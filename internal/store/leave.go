@@ -80,6 +80,10 @@ func waitFor[T any](ctx context.Context, take func(context.Context) (T, error), 
 		return none, caller.Err()
 	}
 
+	if err != nil && ctx.Err() == nil && caller.Err() != nil {
+		err = caller.Err()
+	}
+
 	return got, err
 }
 
@@ -103,14 +107,21 @@ func (p *progress) send() {
 	}
 }
 
+// Watch returns a context for a request, and a function that reports whether something
+// was sent for it.
+func Watch(ctx context.Context) (watched context.Context, sent func() bool) {
+	p := new(progress)
+
+	return context.WithValue(ctx, progressKey{}, p), p.sent.Load
+}
+
 // ConnectWithin returns a context for a request that is given up, with cause
 // [ErrNoConnection], unless it is on its way after d.
 func ConnectWithin(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	p := new(progress)
-
-	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, progressKey{}, p))
+	ctx, sent := Watch(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(d, func() {
-		if !p.sent.Load() {
+		if !sent() {
 			cancel(ErrNoConnection)
 		}
 	})
