@@ -51,9 +51,9 @@ type Config struct {
 	// the same rights. It stays the caller's: the Locker doesn't close it. It is to
 	// outlive the Locker, and nothing else should use it up.
 	//
-	// A Locker uses at most seven of its connections at once: one while it holds
-	// locks, up to five while renewals stay without an answer, one to release, one to
-	// listen. Two are enough (SetMaxOpenConns); with one the Locker doesn't listen.
+	// A Locker uses at most eight of its connections: one while it holds locks, one
+	// while it listens, the others while the server doesn't answer. Two are enough
+	// (SetMaxOpenConns); with one the Locker doesn't listen.
 	//
 	// Default: connections of the Locker's own, made by the connector of the handle
 	// that [New] is given. Go has no accessor for that, so it is read by reflection.

@@ -158,9 +158,11 @@ func complete(db *sql.DB, cfg *Config) (Config, error) {
 // cancelled with cause [ErrClosed]; so are those of locks taken by [Locker.Lock]
 // and [Locker.TryLock], which are then unlocked, whatever their holders do; anyone
 // who waits gets ErrClosed. Close waits until Do's functions have returned, their
-// locks are released, and every goroutine of the Locker has ended. From its start
-// on, every other method returns ErrClosed. Locks taken by [Locker.AcquireLock]
-// are their callers'; they are left as they are.
+// locks are released, and every goroutine of the Locker has ended. Five seconds after
+// that it leaves behind what a driver doesn't return from, since the server doesn't
+// answer, and tells [Config.Logger]. From its start on, every other method returns
+// ErrClosed. Locks taken by [Locker.AcquireLock] are their callers'; they are left as
+// they are.
 //
 // If ctx ends first, Close returns its error, and the rest goes on by itself.
 // Closing again waits again. Do's function must not call it.
