@@ -183,6 +183,12 @@ func (l *Locker) Close(ctx context.Context) error {
 		l.listener.Wait()
 		l.renewer.Wait()
 
+		for _, beside := range []*store.Store{l.renewStore, l.releaseStore} {
+			if beside != nil {
+				beside.GiveUpOpening()
+			}
+		}
+
 		if left := l.store.Wait(); left > 0 {
 			l.log.Warn("pglocker: closed, but the driver has not returned from what it was asked", "statements", left)
 		}

@@ -68,6 +68,7 @@ var hooks = map[string]func(setUp string) (func(*pgxpool.Config), []stdlib.Optio
 	// As with a pool whose connections are cleaned after each use.
 	"BeforeAcquire": func(setUp string) (func(*pgxpool.Config), []stdlib.OptionOpenDB) {
 		return func(c *pgxpool.Config) {
+			//lint:ignore SA1019 pools in use have this hook
 			c.BeforeAcquire = func(ctx context.Context, conn *pgx.Conn) bool {
 				_, err := conn.Exec(ctx, setUp)
 

@@ -219,3 +219,68 @@ func TestOwnConnectionsInAStall(t *testing.T) {
 		closeLocker(t, locker)
 	})
 }
+
+// TestStallWithoutAPoolLimit: callers that come and go while a server answers nobody leave
+// a bounded number of connections behind, though neither the pool nor lib/pq bounds them.
+func TestStallWithoutAPoolLimit(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		p, url := newProxy(t, newDatabase(t))
+		db := contract.Open(t, driver, url)
+		db.SetMaxIdleConns(20)
+
+		locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{})
+		must(t, err)
+
+		_, err = locker.CreateLock(t.Context(), "a")
+		must(t, err)
+
+		var conns []*sql.Conn
+
+		for range 20 { // which will be found dead
+			conn, err := db.Conn(t.Context())
+			must(t, err)
+
+			conns = append(conns, conn)
+		}
+
+		for _, conn := range conns {
+			must(t, conn.Close())
+		}
+
+		p.onAnswer(func() fate { return mute })
+
+		ctx, stop := context.WithTimeout(t.Context(), 8*time.Second)
+		defer stop()
+
+		var callers sync.WaitGroup
+
+		for range 16 {
+			callers.Go(func() {
+				for ctx.Err() == nil {
+					ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+					_, _ = locker.AcquireLock(ctx, "a", time.Second)
+
+					cancel()
+				}
+			})
+		}
+
+		callers.Wait()
+		p.mu.Lock()
+		most := len(p.conns) / 2 // each has two ends
+		p.mu.Unlock()
+
+		t.Logf("%d connections", most)
+
+		if driver == "postgres" && most > 64 {
+			t.Errorf("%d connections", most)
+		}
+
+		p.onAnswer(nil)
+		p.cutAll()
+		closeLocker(t, locker)
+	})
+}

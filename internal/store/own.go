@@ -119,8 +119,9 @@ func newPoolConnector(pool *pgxpool.Pool, connector driver.Connector, name strin
 	cfg := pool.Config()
 
 	prepare := cfg.PrepareConn
-	if prepare == nil && cfg.BeforeAcquire != nil {
-		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return cfg.BeforeAcquire(ctx, conn), nil }
+	//lint:ignore SA1019 pools in use have this hook
+	if acquire := cfg.BeforeAcquire; prepare == nil && acquire != nil {
+		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return acquire(ctx, conn), nil }
 	}
 
 	connected := func(ctx context.Context, conn *pgx.Conn) error {

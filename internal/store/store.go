@@ -164,6 +164,9 @@ func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
 // generation $2 holds the lock $1.
 func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
 
+// GiveUpOpening ends the opening of connections that nobody waits for.
+func (s *Store) GiveUpOpening() { s.handle.giveUpOpening() }
+
 // waitForDriver is how long [Store.Wait] waits for drivers that don't return.
 const waitForDriver = 5 * time.Second
 
@@ -172,7 +175,7 @@ const waitForDriver = 5 * time.Second
 // from a server that doesn't answer: after waitForDriver it doesn't wait for these any
 // longer, and returns how many there are.
 func (s *Store) Wait() (left int) {
-	s.handle.giveUpOpening()
+	s.GiveUpOpening()
 
 	return s.detached.waitFor(waitForDriver)
 }
