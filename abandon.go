@@ -34,6 +34,8 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 		requestCtx, cancel = context.WithCancel(store.Outlive(ctx))
 	)
 
+	requestCtx, sent := store.Watch(requestCtx)
+
 	go func() {
 		defer end()
 		defer cancel()
@@ -53,6 +55,15 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 	case r := <-replies:
 		return r.res, r.err
 	case <-ctx.Done():
+		// What waits for a connection ends with ctx as well, and says what it waited for.
+		if !sent() {
+			select {
+			case r := <-replies:
+				return r.res, r.err
+			case <-time.After(answerWithin):
+			}
+		}
+
 		close(left)
 		cancelSoon(requestCtx, cancel)
 

@@ -1,6 +1,7 @@
 package pglocker
 
 import (
+	"database/sql"
 	"fmt"
 	"log/slog"
 	"os"
@@ -43,6 +44,23 @@ type Config struct {
 	// the holder's within one TTL, must stay below it for a lock to be exclusive.
 	// Default: a tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
+
+	// RenewDB is a handle for what must get through while the application has its
+	// whole pool in use: renewals, releases that get no connection from the pool, and,
+	// with pgx, listening for released locks. It must lead to the same database, with
+	// the same rights. It stays the caller's: the Locker doesn't close it. It is to
+	// outlive the Locker, and nothing else should use it up.
+	//
+	// A Locker uses at most eight of its connections: one while it holds locks, one
+	// while it listens, the others while the server doesn't answer. Two are enough
+	// (SetMaxOpenConns); with one the Locker doesn't listen.
+	//
+	// Default: connections of the Locker's own, made by the connector of the handle
+	// that [New] is given. Go has no accessor for that, so it is read by reflection.
+	// Where that finds nothing, as behind some wrappers, renewals share the pool, and
+	// Logger is told so once. The handle that New is given may be named here too:
+	// then the pool is shared without reflection and without a warning.
+	RenewDB *sql.DB
 
 	// Observer is told of operations and of losses. Default: nobody is.
 	Observer Observer

@@ -169,7 +169,7 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 
 	var (
 		st    = l.store
-		spare *session
+		spare *spareSession
 	)
 
 	defer func() {
@@ -182,7 +182,7 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 		left := term.Left(time.Now())
 
 		if spare == nil && (n > 0 || l.store.Exhausted()) {
-			spare = l.spare.use(l.newSession)
+			spare = l.spare.use(l.newSpare)
 			st = spare.store
 		}
 
@@ -191,9 +191,17 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 		err := spare.opened(ctx, left)
 		if err == nil {
 			attempt, cancel := context.WithTimeout(ctx, attemptFor(left/4))
+			if spare == nil {
+				attempt, cancel = overPool(attempt, cancel)
+			}
+
 			undone, err = st.Undone(attempt, status.LockID, state)
 
 			cancel()
+		}
+
+		if errors.Is(err, store.ErrNoConnection) {
+			continue
 		}
 
 		if err == nil || !store.Transient(err) || !store.Pause(ctx, min(left/20, time.Second)) {

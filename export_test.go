@@ -1,6 +1,9 @@
 package pglocker
 
-import "time"
+import (
+	"database/sql"
+	"time"
+)
 
 // SetLocalRun sets how often in a row a lock is handed over inside the process
 // where others wait, before first use. Zero switches it off.
@@ -25,3 +28,8 @@ func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
 
 // Waiting reports whether somebody waits for a lock in this Locker.
 func (l *Locker) Waiting(lockID string) bool { return l.queue.Waiting(lockID) }
+
+// ForbidOwn has the Locker find no connector, as behind drivers that can't be asked.
+func (l *Locker) ForbidOwn() {
+	l.openOwn = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
+}

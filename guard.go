@@ -45,7 +45,7 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	if err != nil {
 		st.GuardFailed(err)
 
-		return fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err)
+		return tidy(fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err))
 	}
 
 	return nil

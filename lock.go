@@ -242,7 +242,7 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 		lk.lost = fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
 			ErrLockLost, lk.status.LockID, lk.lease.Generation)
 	case loss.Err != nil:
-		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time: %w", ErrLockLost, lk.status.LockID, loss.Err)
+		lk.lost = tidy(fmt.Errorf("%w: no renewal of %q was acknowledged in time: %w", ErrLockLost, lk.status.LockID, loss.Err))
 	default:
 		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time", ErrLockLost, lk.status.LockID)
 	}

@@ -30,5 +30,5 @@ func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
 		return err
 	}
 
-	return store.Migrate(ctx, db, completed.table(), completed.Logger)
+	return tidy(store.Migrate(ctx, db, completed.table(), completed.Logger))
 }

@@ -243,8 +243,8 @@ func (l *Locker) beginStatusVerb(status *LockStatus) (end func(), err error) {
 func failed(verb, lockID string, err error) error {
 	var held *HeldError
 	if errors.As(err, &held) {
-		return err // it says so itself
+		return tidy(err) // it says so itself
 	}
 
-	return fmt.Errorf("%w (%s %q)", err, verb, lockID)
+	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))
 }
