@@ -71,10 +71,14 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		alone bool
 	)
 
-	for range maxContests {
+	for contests := 0; contests < maxContests; {
 		res, granted, err := g.try(ctx, s.lanes.acquire, State{}, alone)
 		if err != nil {
 			return Result{}, err
+		}
+
+		if granted || g.waited || !alone { // else it may have been passed over again
+			contests++
 		}
 
 		if !granted {
@@ -206,7 +210,7 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 			return Result{}, g.doubt(nil)
 		}
 
-		if seen.Verdict == Granted && seen.Row.Generation == state.Generation && !alone {
+		if seen.Verdict == Granted && (seen.Row.Generation == state.Generation || g.mine(seen.Row)) && !g.waited {
 			alone = true // a statement for several passed it over
 
 			continue
@@ -231,6 +235,8 @@ type grant struct {
 	// doesn't wait for the answer.
 	keep bool
 
+	// waited: the last answer was one to a statement that waited for the row.
+	waited bool
 	// doubtful: a reply was lost, so the row may already name this owner.
 	doubtful bool
 	cause    error
@@ -274,13 +280,16 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 	for n := 1; ; n++ {
 		start := time.Now()
 		a := l.write(ctx, req, alone)
+		g.waited = a.waited
 
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Row: a.rows[0], Sent: a.sent}, true, nil
 		}
 
 		if a.err == nil && g.doubtful && g.shape.full {
-			a = write(ctx, g.store, g.shape.statements.confirm, []any{g.id, g.owner}, scanRow)
+			a = g.store.lanes.confirm.write(ctx, req, alone)
+			g.waited = g.waited && a.waited
+
 			if a.err == nil && len(a.rows) == 1 {
 				return Result{Verdict: Granted, Row: a.rows[0], Sent: g.firstSent}, true, nil
 			}
@@ -314,12 +323,21 @@ func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue 
 		return false, err
 	}
 
-	text := sh.statements.giveBack
-	if queue {
-		text = sh.statements.giveBackLast
+	req := request{shape: sh, id: id, owners: textArray(owners)}
+
+	if !queue {
+		a := s.lanes.giveBack.write(ctx, req, false)
+
+		return len(a.rows) == 1, a.err
 	}
 
-	a := write(ctx, s, text, []any{id, owners}, func(from scanner) (freed bool, err error) {
+	leave, err := s.loners.wait(ctx, s.db)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+
+	a := write(ctx, s, sh.statements.giveBackLast, []any{id, req.owners}, func(from scanner) (freed bool, err error) {
 		var (
 			notified *bool
 			lazy     *string

@@ -163,6 +163,7 @@ type statements struct {
 
 	// for several locks at once
 	acquireMany, insertMany, refreshMany, releaseMany, getMany string
+	tryMany, claimMany, confirmMany, giveBackMany, createMany  string
 }
 
 // render fills the table's name and the type of its ids into the texts, and takes out
@@ -197,6 +198,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		"{lazy}", lazy,
 		"{modulus}", modulus,
 		"{ahead}", ahead.Replace(sqlAhead),
+		"{aheads}", strings.ReplaceAll(ahead.Replace(sqlAhead), "$4::bigint", "r.mark"),
 		"{notify}", notify,
 	}
 
@@ -224,6 +226,11 @@ func render(table Table, full, floor bool, idKind string) statements {
 		return optional(columns.in(text, full, idKind), whenFull)
 	}
 
+	seenMany := ""
+	if full {
+		seenMany = sqlSeenMany
+	}
+
 	st := statements{
 		acquire: optional(sqlAcquire, sqlAcquireOwner),
 		refresh: optional(seen(sqlRefresh, "", ""), sqlRefreshOwner),
@@ -237,9 +244,11 @@ func render(table Table, full, floor bool, idKind string) statements {
 
 		acquireMany: many(acquireColumns, sqlAcquireMany, sqlAcquireManyOwner),
 		insertMany:  many(acquireColumns, sqlInsertMany, ""),
-		refreshMany: many(refreshColumns, sqlRefreshMany, sqlAcquireManyOwner),
-		releaseMany: many(releaseColumns, sqlReleaseMany, sqlReleaseOwner),
+		refreshMany: many(refreshColumns, seen(sqlRefreshMany, seenMany, ""), sqlAcquireManyOwner),
+		releaseMany: many(releaseColumns, seen(sqlReleaseMany, seenMany, ""), sqlReleaseOwner),
 		getMany:     many(getColumns, sqlGetMany, ""),
+		tryMany:     many(acquireColumns, sqlTryMany, sqlAcquireManyOwner),
+		createMany:  many(getColumns, sqlCreateMany, ""),
 	}
 
 	if full {
@@ -249,6 +258,9 @@ func render(table Table, full, floor bool, idKind string) statements {
 		st.giveBack = replace(sqlGiveBack)
 		st.giveBackLast = replace(sqlGiveBackLast)
 		st.claim = replace(sqlClaim)
+		st.claimMany = many(claimColumns, sqlClaimMany, "")
+		st.confirmMany = many(confirmColumns, sqlConfirmMany, "")
+		st.giveBackMany = many(giveBackColumns, sqlGiveBackMany, "")
 		st.refreshSeen = optional(seen(sqlRefresh, sqlSeen, "$5"), sqlRefreshOwner)
 		st.releaseSeen = optional(seen(sqlRelease, sqlSeen, "$4"), sqlReleaseOwner)
 	}

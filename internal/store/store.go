@@ -37,8 +37,10 @@ type Store struct {
 	// ended, and whose driver still waits for the answer.
 	detached *counter
 
-	lanes *lanes
-	late  LateFunc
+	lanes  *lanes
+	late   LateFunc
+	places places
+	loners *loners
 }
 
 // LateFunc is told of a grant that came when its caller had left: whose generation it is
@@ -60,6 +62,8 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 		late:     late,
+		places:   newPlaces(),
+		loners:   new(loners),
 	}
 	s.lanes = newLanes(s)
 
@@ -70,6 +74,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 func (s *Store) On(db *sql.DB) *Store {
 	on := *s
 	on.db = db
+	on.places, on.loners = newPlaces(), new(loners)
 	on.lanes = newLanes(&on)
 
 	return &on
@@ -147,6 +152,9 @@ type answer[T any] struct {
 	err     error
 	// shared: the statement served others too, and the error may be theirs.
 	shared bool
+	// waited: the statement waited for the row. Without that, no row may mean that somebody
+	// has it locked, or changed it at the same moment.
+	waited bool
 }
 
 // ask runs one statement once and drains its rows before anything is believed.
@@ -205,6 +213,19 @@ type prepared struct {
 }
 
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
+	place, err := s.places.take(ctx)
+	if err != nil {
+		return answer[T]{err: err}
+	}
+
+	closed := closedChan
+
+	defer func() { place.freeWhen(closed, time.Now()) }()
+
+	if !s.native.Load() {
+		defer place.writeOff(ctx)()
+	}
+
 	conn, err := connect(ctx, s.db)
 	if err != nil {
 		return answer[T]{err: err}
@@ -233,6 +254,10 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args) }, p.rows, scan)
 
+			if own.Conn().IsClosed() {
+				closed = own.Conn().PgConn().CleanupDone()
+			}
+
 			return err
 		})
 	}
@@ -256,6 +281,13 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 
 	return a
 }
+
+var closedChan = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+
+	return c
+}()
 
 // scanFunc reads one row of a result.
 type scanFunc[T any] func(from scanner) (T, error)
