@@ -300,6 +300,42 @@ func TestHerdLeavesAStall(t *testing.T) {
 	})
 }
 
+// TestHerdComesOneByOne: callers who come while no commit is answered don't get a connection
+// each because the statements before theirs take long.
+func TestHerdComesOneByOne(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		var (
+			url    = newDatabase(t)
+			direct = contract.Open(t, "pgx", url)
+			opened dials
+			locker = herdOf(t, driver, url, &opened)
+			letGo  = stallCommits(t, direct)
+			group  sync.WaitGroup
+		)
+
+		// Each comes when a statement that is under way holds back the next no longer.
+		come := time.NewTicker(25 * time.Millisecond)
+		defer come.Stop()
+
+		for i := range 40 {
+			group.Go(func() {
+				if _, err := locker.AcquireLock(t.Context(), fmt.Sprint("free ", i), time.Minute); err != nil {
+					t.Error(err)
+				}
+			})
+
+			<-come.C
+		}
+
+		letGo()
+		group.Wait()
+		closeLocker(t, locker)
+		opened.check(t, mostConnections)
+	})
+}
+
 // TestHerdOnACutConnection: the answer to a statement for many is lost. Each of its requests
 // was granted, and is found to be.
 func TestHerdOnACutConnection(t *testing.T) {
