@@ -97,6 +97,7 @@ func newLanes(s *Store) *lanes {
 			},
 			many:    func(st *statements) string { return st.refreshMany },
 			columns: refreshColumns,
+			dated:   func(st *statements) (string, arrayColumns) { return st.refreshManyDated, refreshDatedColumns },
 			scan:    scanRow,
 			scanOne: scanNumbered,
 		}),
@@ -166,6 +167,7 @@ func newLanes(s *Store) *lanes {
 			},
 			many:    func(st *statements) string { return st.releaseMany },
 			columns: releaseColumns,
+			dated:   func(st *statements) (string, arrayColumns) { return st.releaseManyDated, releaseDatedColumns },
 			scan: func(from scanner) (notified bool, err error) {
 				var effect *string
 
@@ -210,7 +212,10 @@ type kind[T any] struct {
 	one     func(request) (text string, args []any)
 	many    func(*statements) string
 	columns arrayColumns
-	scan    scanFunc[T]
+	// dated is what is used instead if a request goes by more than a generation, or is to
+	// take effect later.
+	dated func(*statements) (text string, columns arrayColumns)
+	scan  scanFunc[T]
 	// scanOne makes the function for one statement's rows.
 	scanOne func() scanFunc[one[T]]
 	// reads: it waits for no row.
@@ -393,7 +398,12 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 func (l *lane[T]) statement(reqs []request) prepared {
 	sh := reqs[0].shape
 
-	return prepared{l.kind.many(&sh.statements), l.kind.columns.of(reqs, sh.full), len(reqs)}
+	text, columns := l.kind.many(&sh.statements), l.kind.columns
+	if slices.ContainsFunc(reqs, func(r request) bool { return r.seen != 0 || r.hold != 0 }) {
+		text, columns = l.kind.dated(&sh.statements)
+	}
+
+	return prepared{text, columns.of(reqs, sh.full), len(reqs)}
 }
 
 // settle turns the answer to a statement into those to its requests. Where it was
@@ -494,13 +504,16 @@ type arrayColumns []string
 var (
 	acquireColumns  = arrayColumns{"lock_id", "ttl", "owner"}
 	claimColumns    = arrayColumns{"lock_id", "ttl", "mark", "signature", "owner"}
-	refreshColumns  = arrayColumns{"lock_id", "ttl", "generation", "seen", "owner"}
-	releaseColumns  = arrayColumns{"lock_id", "generation", "hold", "seen"}
+	refreshColumns  = arrayColumns{"lock_id", "ttl", "generation", "owner"}
+	releaseColumns  = arrayColumns{"lock_id", "generation"}
 	confirmColumns  = arrayColumns{"lock_id", "owner"}
 	giveBackColumns = arrayColumns{"lock_id", "owners"}
 	renewColumns    = arrayColumns{"lock_id", "generation", "ttl"}
 	heldColumns     = arrayColumns{"lock_id", "generation"}
 	getColumns      = arrayColumns{"lock_id"}
+
+	refreshDatedColumns = arrayColumns{"lock_id", "ttl", "generation", "seen", "owner"}
+	releaseDatedColumns = arrayColumns{"lock_id", "generation", "hold", "seen"}
 )
 
 // shaped leaves out, for a table of three columns, what needs the others. It stands last.

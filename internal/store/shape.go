@@ -164,6 +164,7 @@ type statements struct {
 	// for several locks at once
 	acquireMany, insertMany, refreshMany, releaseMany, getMany string
 	tryMany, claimMany, confirmMany, giveBackMany, createMany  string
+	refreshManyDated, releaseManyDated                         string
 }
 
 // render fills the table's name and the type of its ids into the texts, and takes out
@@ -226,11 +227,6 @@ func render(table Table, full, floor bool, idKind string) statements {
 		return optional(columns.in(text, full, idKind), whenFull)
 	}
 
-	seenMany := ""
-	if full {
-		seenMany = sqlSeenMany
-	}
-
 	st := statements{
 		acquire: optional(sqlAcquire, sqlAcquireOwner),
 		refresh: optional(seen(sqlRefresh, "", ""), sqlRefreshOwner),
@@ -244,11 +240,13 @@ func render(table Table, full, floor bool, idKind string) statements {
 
 		acquireMany: many(acquireColumns, sqlAcquireMany, sqlAcquireManyOwner),
 		insertMany:  many(acquireColumns, sqlInsertMany, ""),
-		refreshMany: many(refreshColumns, seen(sqlRefreshMany, seenMany, ""), sqlAcquireManyOwner),
-		releaseMany: many(releaseColumns, seen(sqlReleaseMany, seenMany, ""), sqlReleaseOwner),
+		refreshMany: many(refreshColumns, seen(sqlRefreshMany, "", ""), sqlAcquireManyOwner),
+		releaseMany: many(releaseColumns, sqlReleaseMany, sqlReleaseOwner),
 		getMany:     many(getColumns, sqlGetMany, ""),
 		tryMany:     many(acquireColumns, sqlTryMany, sqlAcquireManyOwner),
 		createMany:  many(getColumns, sqlCreateMany, ""),
+
+		releaseManyDated: many(releaseDatedColumns, seen(sqlReleaseManyDated, "", ""), ""),
 	}
 
 	if full {
@@ -258,6 +256,8 @@ func render(table Table, full, floor bool, idKind string) statements {
 		st.giveBack = replace(sqlGiveBack)
 		st.giveBackLast = replace(sqlGiveBackLast)
 		st.claim = replace(sqlClaim)
+		st.refreshManyDated = many(refreshDatedColumns, seen(sqlRefreshMany, sqlSeenMany, ""), sqlAcquireManyOwner)
+		st.releaseManyDated = many(releaseDatedColumns, seen(sqlReleaseManyDated, sqlSeenMany, ""), sqlReleaseOwner)
 		st.claimMany = many(claimColumns, sqlClaimMany, "")
 		st.confirmMany = many(confirmColumns, sqlConfirmMany, "")
 		st.giveBackMany = many(giveBackColumns, sqlGiveBackMany, "")

@@ -182,15 +182,8 @@ const sqlSeen = `
    AND (l.acquired_at IS NULL
         OR (extract(epoch FROM l.acquired_at) * 1000000)::bigint <= {seen}::bigint)`
 
-// sqlSeenMany is sqlSeen in a statement for several.
-const sqlSeenMany = `
-                       AND (r.seen = 0
-                            OR l.acquired_at IS NULL
-                            OR (extract(epoch FROM l.acquired_at) * 1000000)::bigint <= r.seen)`
-
 // sqlRefreshMany is sqlRefresh for the arrays $1 (ids), $2
-// (microseconds), $3 (generations) and, with six columns, $4 (for sqlSeen; zero: without it)
-// and $5 (owners).
+// (microseconds), $3 (generations) and, with six columns, $4 (owners).
 const sqlRefreshMany = `
 WITH c AS MATERIALIZED (
     SELECT clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
@@ -210,6 +203,12 @@ UPDATE {table} AS l
  WHERE l.ctid = r.row_version
    AND l.tableoid = r.part
 RETURNING {row}, r.n`
+
+// sqlSeenMany is sqlSeen in a statement for several; zero is none.
+const sqlSeenMany = `
+                       AND (r.seen = 0
+                            OR l.acquired_at IS NULL
+                            OR (extract(epoch FROM l.acquired_at) * 1000000)::bigint <= r.seen)`
 
 // sqlConfirm settles a grant whose reply was lost: it writes the row that the
 // grant to $2 left, unchanged, so that its own commit, awaited, covers that of
@@ -337,12 +336,34 @@ const sqlReleaseOwner = `,
        owner = NULL,
        acquired_at = NULL`
 
-// sqlReleaseMany is sqlRelease for the arrays $1 (ids), $2 (generations), $3
-// (microseconds) and, with six columns, $4 (for sqlSeen; zero: without it). One that is to be
-// durable makes all of them so.
+// sqlReleaseMany is sqlRelease, at once, for the arrays $1 (ids) and $2
+// (generations).
 const sqlReleaseMany = `
 WITH c AS MATERIALIZED (
-    SELECT clock_timestamp() AS now, {floor} AS floor,
+    SELECT clock_timestamp() AS now, {floor} AS floor, {lazy} AS lazy
+), held AS MATERIALIZED (
+    SELECT l.part, l.row_version, r.n
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.generation = r.generation
+                       FOR UPDATE SKIP LOCKED) AS l
+)
+UPDATE {table} AS l
+   SET generation = greatest(l.generation + 1, c.floor),
+       expires_at = c.now{optional}
+  FROM held AS r, c
+ WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
+RETURNING {notify}, r.n`
+
+// sqlReleaseManyDated is sqlReleaseMany for requests of which some go by more: $3 is the
+// minimum hold (microseconds) and, with six columns, $4 is for sqlSeen (zero: without it).
+// One that is to be durable makes all of them so.
+const sqlReleaseManyDated = `
+WITH c AS MATERIALIZED (
+    SELECT pg_catalog.clock_timestamp() AS now, {floor} AS floor,
            CASE WHEN pg_catalog.max(r.hold) > 0 THEN {durable} ELSE {lazy} END AS how
       FROM unnest({arrays}) AS r ({columns})
 ), held AS MATERIALIZED (
@@ -352,7 +373,7 @@ WITH c AS MATERIALIZED (
                       FROM {table} AS l
                      WHERE l.lock_id = r.lock_id
                        AND l.generation = r.generation{seen}
-                       FOR UPDATE SKIP LOCKED) AS l
+                       FOR NO KEY UPDATE SKIP LOCKED) AS l
 )
 UPDATE {table} AS l
    SET generation = greatest(l.generation + 1, c.floor),
