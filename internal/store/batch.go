@@ -331,35 +331,29 @@ func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
 }
 
 // askOne sends the statement for one request, which waits for the lock's row, if there is
-// room for another that waits. Else it sends the one for several, which doesn't; if the
-// request was passed over before, after a pause and with others.
+// room for another that waits. Else it sends the one for several, which doesn't wait. A
+// request that was passed over before waits for room at first, and then goes with others.
 func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T] {
-	leave, ok := func() {}, l.kind.reads
-	if !ok {
-		leave, ok = l.store.loners.enter(l.store.db)
-	}
+	room := l.store.loners
 
-	if ok {
-		defer leave()
-
-		text, args := l.kind.one(req)
-		a := ask(ctx, l.store, text, args, l.kind.scan)
-		a.waited = true
-
-		return a
-	}
-
-	if again {
-		Pause(ctx, passedOverPause)
-
+	switch {
+	case l.kind.reads:
+	case room.enter(), again && room.wait(ctx, passedOverPause):
+		defer room.leave()
+	case again:
 		return l.batcher.Do(ctx, req)
+	default:
+		reqs, answers := []request{req}, make([]answer[T], 1)
+		l.settle(ctx, reqs, l.askAgain(ctx, reqs), answers)
+
+		return answers[0]
 	}
 
-	answers := make([]answer[T], 1)
-	reqs := []request{req}
-	l.settle(ctx, reqs, l.askAgain(ctx, reqs), answers)
+	text, args := l.kind.one(req)
+	a := ask(ctx, l.store, text, args, l.kind.scan)
+	a.waited = true
 
-	return answers[0]
+	return a
 }
 
 // askMany answers requests that gathered while it waited for a connection.

@@ -331,11 +331,10 @@ func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue 
 		return len(a.rows) == 1, a.err
 	}
 
-	leave, err := s.loners.wait(ctx, s.db)
-	if err != nil {
-		return false, err
+	if !s.loners.wait(ctx, 0) {
+		return false, ended(ctx)
 	}
-	defer leave()
+	defer s.loners.leave()
 
 	a := write(ctx, s, sh.statements.giveBackLast, []any{id, req.owners}, func(from scanner) (freed bool, err error) {
 		var (

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -16,16 +17,15 @@ import (
 // statement ends with the context of its callers.
 //
 // maxLoners, which is lower, bounds those among them that wait for a row, for as long as a
-// stranger's transaction has it locked. Requests beyond that look at their row now and then,
-// together, by the statements for several, which pass over a locked row; whoever finds room
-// then waits for its row. So neither a locked row nor any number of them holds up a request for
-// another row: what was passed over only because it had just changed is answered by the next
-// look.
+// stranger's transaction has it locked. A request beyond that stands in line for room, and
+// whenever it has stood there for passedOverPause it asks again by the statement for several,
+// which passes over a locked row. So neither a locked row nor any number of them holds up a
+// request for another row: what was passed over only because it had just changed is answered
+// when it asks again.
 const (
 	maxStatements = 5
 	maxLoners     = 3
 
-	// passedOverPause is the pause between looks.
 	passedOverPause = 100 * time.Millisecond
 
 	// closingFor is how long a statement keeps its place whose context has ended, where its
@@ -103,40 +103,57 @@ func (p *place) freeWhen(closed <-chan struct{}, since time.Time) {
 	time.AfterFunc(closingLook, func() { p.freeWhen(closed, since) })
 }
 
-// loners counts the statements that may wait for a row.
-type loners struct{ n atomic.Int32 }
-
-// enter is false if there is no room. In a small pool there is room for fewer, but for one
-// in any.
-func (l *loners) enter(db *sql.DB) (leave func(), ok bool) {
-	n := l.n.Add(1)
-	if n == 1 || n <= maxLoners && !l.fills(db, n) {
-		return l.leave, true
-	}
-
-	l.leave()
-
-	return nil, false
+// loners are the statements that may wait for a row.
+type loners struct {
+	db   *sql.DB
+	once sync.Once
+	room chan struct{}
 }
 
-// fills reports whether so many leave no connection of the pool to others.
-func (l *loners) fills(db *sql.DB, n int32) bool {
-	size := db.Stats().MaxOpenConnections
-
-	return size > 0 && int(n) >= size
-}
-
-func (l *loners) leave() { l.n.Add(-1) }
-
-// wait is enter for a request that no statement for several can answer.
-func (l *loners) wait(ctx context.Context, db *sql.DB) (leave func(), err error) {
-	for {
-		if leave, ok := l.enter(db); ok {
-			return leave, nil
+// open makes as much room as the pool has when it is first asked for: in a small one, all
+// connections but one, or the only one.
+func (l *loners) open() chan struct{} {
+	l.once.Do(func() {
+		n := maxLoners
+		if size := l.db.Stats().MaxOpenConnections; size > 0 {
+			n = max(min(n, size-1), 1)
 		}
 
-		if !Pause(ctx, passedOverPause) {
-			return nil, ended(ctx)
-		}
+		l.room = make(chan struct{}, n)
+	})
+
+	return l.room
+}
+
+// enter reports whether there is room now. Who enters has to leave.
+func (l *loners) enter() bool {
+	select {
+	case l.open() <- struct{}{}:
+		return true
+	default:
+		return false
 	}
 }
+
+// wait is enter that waits for room, until ctx ends or for so long; zero: without a limit.
+func (l *loners) wait(ctx context.Context, limit time.Duration) bool {
+	var passed <-chan time.Time
+
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+
+		passed = timer.C
+	}
+
+	select {
+	case l.open() <- struct{}{}:
+		return true
+	case <-passed:
+	case <-ctx.Done():
+	}
+
+	return false
+}
+
+func (l *loners) leave() { <-l.room }

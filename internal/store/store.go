@@ -63,7 +63,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		detached: new(counter),
 		late:     late,
 		places:   newPlaces(),
-		loners:   new(loners),
+		loners:   &loners{db: db},
 	}
 	s.lanes = newLanes(s)
 
@@ -74,7 +74,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 func (s *Store) On(db *sql.DB) *Store {
 	on := *s
 	on.db = db
-	on.places, on.loners = newPlaces(), new(loners)
+	on.places, on.loners = newPlaces(), &loners{db: db}
 	on.lanes = newLanes(&on)
 
 	return &on
