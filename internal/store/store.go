@@ -41,8 +41,10 @@ type Store struct {
 	// ended, and whose driver still waits for the answer.
 	detached *counter
 
-	lanes *lanes
-	late  LateFunc
+	lanes  *lanes
+	late   LateFunc
+	places places
+	loners *loners
 }
 
 // LateFunc is told of a grant that came when its caller had left: whose generation it is
@@ -64,6 +66,8 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 		late:     late,
+		places:   newPlaces(),
+		loners:   &loners{db: db},
 	}
 	s.handle = newHandle(db, s.detached)
 	s.lanes = newLanes(s)
@@ -76,6 +80,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 func (s *Store) On(db *sql.DB) *Store {
 	on := *s
 	on.db, on.handle = db, newHandle(db, s.detached)
+	on.places, on.loners = newPlaces(), &loners{db: db}
 	on.lanes = newLanes(&on)
 
 	return &on
@@ -200,6 +205,9 @@ type answer[T any] struct {
 	err     error
 	// shared: the statement served others too, and the error may be theirs.
 	shared bool
+	// waited: the statement waited for the row. Without that, no row may mean that somebody
+	// has it locked, or changed it at the same moment.
+	waited bool
 }
 
 // ask runs one statement once and drains its rows before anything is believed.
@@ -275,6 +283,19 @@ type prepared struct {
 }
 
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
+	place, err := s.places.take(ctx)
+	if err != nil {
+		return answer[T]{err: err}
+	}
+
+	closed := closedChan
+
+	defer func() { place.freeWhen(closed, time.Now()) }()
+
+	if !s.native.Load() {
+		defer place.writeOff(ctx)()
+	}
+
 	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return answer[T]{err: err}
@@ -304,6 +325,10 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args, a.named) }, p.rows, scan)
 
+			if own.Conn().IsClosed() {
+				closed = own.Conn().PgConn().CleanupDone()
+			}
+
 			return err
 		})
 	}
@@ -327,6 +352,13 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 
 	return a
 }
+
+var closedChan = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+
+	return c
+}()
 
 // scanFunc reads one row of a result.
 type scanFunc[T any] func(from scanner) (T, error)
