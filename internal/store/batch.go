@@ -286,18 +286,57 @@ func (l *lane[T]) statement(reqs []request) prepared {
 // refused on account of some of them, the halves are asked separately, down to those
 // that have to ask alone.
 func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
-	for n := 1; a.outcome == refused && n < sendAttempts && l.store.lostStatement(a.err, a.named); n++ {
+	for n := 1; a.outcome == refused; n++ {
+		lost := n < sendAttempts && l.store.lostStatement(a.err, a.named)
+		if !lost && !l.store.afresh(a.err, n) {
+			break
+		}
+
 		a = l.askAgain(ctx, reqs)
 	}
 
-	if a.outcome == refused && divisible(a.err) && len(reqs) > 1 {
-		half := len(reqs) / 2
-		l.settle(ctx, reqs[:half], l.askAgain(ctx, reqs[:half]), answers[:half])
-		l.settle(ctx, reqs[half:], l.askAgain(ctx, reqs[half:]), answers[half:])
+	switch {
+	case a.outcome != refused:
+	case general(a.err) && len(reqs) > 2:
+		last := len(reqs) - 1
+		first, rest, end := answers[:1], answers[1:last], answers[last:]
+
+		// If the first and the last are refused alone for the same reason, so are all.
+		l.settle(ctx, reqs[:1], l.askAgain(ctx, reqs[:1]), first)
+		l.settle(ctx, reqs[last:], l.askAgain(ctx, reqs[last:]), end)
+
+		if refusedAs(first[0], a.err) && refusedAs(end[0], a.err) {
+			l.spread(reqs[1:last], a, rest)
+		} else {
+			l.halve(ctx, reqs[1:last], rest)
+		}
+
+		return
+	case divisible(a.err) && len(reqs) > 1:
+		l.halve(ctx, reqs, answers)
 
 		return
 	}
 
+	l.spread(reqs, a, answers)
+}
+
+func refusedAs[T any](a answer[T], err error) bool {
+	return a.outcome == refused && sqlState(a.err) == sqlState(err)
+}
+
+// halve asks for the halves separately.
+func (l *lane[T]) halve(ctx context.Context, reqs []request, answers []answer[T]) {
+	half := len(reqs) / 2
+	if half > 0 {
+		l.settle(ctx, reqs[:half], l.askAgain(ctx, reqs[:half]), answers[:half])
+	}
+
+	l.settle(ctx, reqs[half:], l.askAgain(ctx, reqs[half:]), answers[half:])
+}
+
+// spread gives each request its part of an answer.
+func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) {
 	for i := range answers {
 		answers[i] = answer[T]{sent: a.sent, named: a.named, outcome: a.outcome, err: a.err, shared: true}
 	}

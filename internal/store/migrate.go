@@ -116,7 +116,11 @@ func (s *Store) meet(ctx context.Context) error {
 	defer func() { _ = conn.Close() }() // back to the pool
 
 	return conn.Raw(func(driverConn any) error {
-		s.recognize(driverConn)
+		if own, native := s.recognize(driverConn); native {
+			return readable(own.Conn().PgConn(), s.table.String(), nil)
+		}
+
+		s.way.Store(wayOf(driverConn))
 
 		return nil
 	})
@@ -127,18 +131,23 @@ func (s *Store) meet(ctx context.Context) error {
 // as READ WRITE, which overrides the default, and is a feature that a standby
 // doesn't support rather than a write it refuses.
 func (s *Store) writable(ctx context.Context) error {
-	settings, err := read(ctx, s, "SELECT current_setting('transaction_read_only')", nil,
+	_, err := read(ctx, s, "SELECT current_setting('transaction_read_only')", nil,
 		func(row scanner) (setting string, err error) {
-			err = row.Scan(&setting)
+			if err = row.Scan(&setting); err == nil && setting == "on" {
+				err = errReadOnlyConn{}
+			}
 
 			return setting, err
 		})
-	if err == nil && settings[0] == "on" {
-		err = fmt.Errorf("%w (a standby, or default_transaction_read_only)", ErrReadOnly)
-	}
 
 	return err
 }
+
+// errReadOnlyConn is what the server would say of a write: another connection is tried.
+type errReadOnlyConn struct{}
+
+func (errReadOnlyConn) Error() string    { return "transaction_read_only is on" }
+func (errReadOnlyConn) SQLState() string { return codeReadOnlyTransaction }
 
 // migrate tries until it has an answer. Where somebody uses the table and
 // doesn't let go of it, trying again rather than waiting keeps those who come
@@ -147,7 +156,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	for n := 1; ; n++ {
 		err := s.migrateOnce(ctx)
 
-		again := retriable(err) || sqlState(err) == codeLockNotAvailable
+		again := retriable(err) || sqlState(err) == codeLockNotAvailable || s.afresh(err, n)
 		if !again || !pause(ctx, n) {
 			return err
 		}
@@ -155,7 +164,20 @@ func (s *Store) migrate(ctx context.Context) error {
 }
 
 func (s *Store) migrateOnce(ctx context.Context) (err error) {
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	conn, err := connect(ctx, s.db)
+	if err != nil {
+		return err
+	}
+
+	defer func() {
+		if elsewhere(err) {
+			discard(conn)
+		}
+
+		_ = conn.Close() // back to the pool
+	}()
+
+	tx, err := conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}
@@ -166,7 +188,8 @@ func (s *Store) migrateOnce(ctx context.Context) (err error) {
 		}
 	}()
 
-	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
+	lock, args := s.plain("SELECT pg_advisory_xact_lock($1::bigint)", []any{int64(migrationLock)})
+	if _, err = tx.ExecContext(ctx, lock, args...); err != nil {
 		return err
 	}
 
@@ -255,7 +278,9 @@ type querier interface {
 
 // present reads what there is of the schema, see sqlPresent.
 func (s *Store) present(ctx context.Context, db querier) (map[string]bool, error) {
-	rows, err := db.QueryContext(ctx, sqlPresent, s.arguments([]any{s.table.Schema, s.table.Name})...)
+	text, args := s.plain(sqlPresent, []any{s.table.Schema, s.table.Name})
+
+	rows, err := db.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,10 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
+	if err := s.reportsSQLState(ctx); err != nil {
+		return nil, err
+	}
+
 	floor, err := s.hasTimeline(ctx)
 	if err != nil {
 		return nil, err

@@ -28,6 +28,8 @@ type Store struct {
 	native *atomic.Bool
 	// pq: the driver is lib/pq, whose statements are sent without arguments.
 	pq bool
+	// way is how the connections are used that aren't pgx's own, nil until one was seen.
+	way *atomic.Pointer[way]
 
 	// unnamed: named statements don't outlive a transaction here. It is found out
 	// by the first that gets lost, see lostStatement.
@@ -57,6 +59,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		pgx:      isPgx,
 		native:   new(atomic.Bool),
 		pq:       isPq(db),
+		way:      new(atomic.Pointer[way]),
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 		late:     late,
@@ -116,8 +119,28 @@ func (s *Store) GuardArgs(id string, generation int64) []any {
 	return s.arguments([]any{id, generation})
 }
 
-// GuardFailed notes what the error of a guard tells about the way to the server.
-func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
+// Guard is GuardSQL and its arguments for a transaction of database/sql. Within one a pooler
+// keeps the connection to the server, so every driver may be given arguments; but not every
+// one tells the server that they are UTF-8.
+func (s *Store) Guard(id string, generation int64) (text string, args []any) {
+	if s.native.Load() || isASCII([]any{id}) {
+		return s.GuardSQL(), s.GuardArgs(id, generation)
+	}
+
+	return s.plain(s.GuardSQL(), []any{id, generation})
+}
+
+// GuardFailed notes what the error of a guard tells about the way to the server, and says
+// what there is to do about it. The transaction can't go on after it.
+func (s *Store) GuardFailed(err error) error {
+	s.lostStatement(err, true)
+
+	if stalePlan(err) {
+		return fmt.Errorf("%w (the table was altered: repeat the transaction)", err)
+	}
+
+	return err
+}
 
 // GuardSQL is the query that proves, in a transaction of somebody else's, that
 // generation $2 holds the lock $1.
@@ -228,6 +251,10 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 				return nil
 			}
 
+			if err := readable(own.Conn().PgConn(), p.text, p.args); err != nil {
+				return err
+			}
+
 			a.named = !s.unnamed.Load()
 			args := s.arguments(p.args)
 			a.sent = time.Now()
@@ -238,20 +265,21 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 	}
 
 	if !native && err == nil {
-		text, args := p.text, arrayLiterals(p.args)
+		var w *way
 
-		if s.pq {
-			if inlined, ok := inline(text, args); ok {
-				text, args = inlined, nil
-			}
+		if w, err = s.wayOver(conn); err == nil {
+			a.named = w.pgx && w.passes && !s.unnamed.Load()
+			a.sent = time.Now()
+			a.rows, err = query(ctx, s, w, conn, p, scan)
 		}
-
-		a.sent = time.Now()
-		a.rows, err = drain(func() (*sql.Rows, error) { return conn.QueryContext(ctx, text, args...) }, p.rows, scan)
 	}
 
 	if err != nil {
 		a.rows, a.err, a.outcome = nil, err, judge(err, native)
+
+		if a.outcome == refused && elsewhere(err) {
+			discard(conn) // or the next would be given it
+		}
 	}
 
 	return a
@@ -375,7 +403,7 @@ func write[T any](ctx context.Context, s *Store, text string, args []any, scan s
 func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) answer[T] {
 	alone := false
 
-	for n, unsent := 1, 0; ; n++ {
+	for n, unsent, moved := 1, 0, 0; ; n++ {
 		a := attempt(alone)
 
 		switch {
@@ -388,8 +416,12 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 
 				return a
 			}
-		case a.outcome == refused && a.shared && divisible(a.err):
+		case a.outcome == refused && a.shared && divisible(a.err) && !general(a.err):
 			alone = true
+
+			continue
+		case a.outcome == refused && s.afresh(a.err, moved+1):
+			moved++
 
 			continue
 		case a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named)):
@@ -414,6 +446,23 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 	}
 }
 
+// afreshLimit bounds how many connections in a row a request is tried on that are stale.
+const afreshLimit = 16
+
+// afresh reports whether a request that was refused n times may be answered at once if it is
+// sent again. A connection that is at fault has been discarded: there is another as long as the
+// pool has some, and at last a new one. Where that one is refused too, it is the server.
+func (s *Store) afresh(err error, n int) bool {
+	switch {
+	case n >= afreshLimit:
+		return false
+	case stalePlan(err):
+		return true
+	default:
+		return elsewhere(err) && (n < 2 || s.db.Stats().Idle > 0)
+	}
+}
+
 // read runs a statement that changes nothing, so that not knowing how it ended
 // only means to ask again.
 func read[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) ([]T, error) {
@@ -426,6 +475,10 @@ func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) 
 		a := attempt(n > 1)
 
 		a.err = withContext(ctx, a.err)
+		if a.err != nil && a.outcome == refused && s.afresh(a.err, n) {
+			continue
+		}
+
 		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
 		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
 			if a.err != nil {
