@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -199,6 +200,14 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 			return answer[T]{err: ended(ctx)}
 		},
 		Late: l.late,
+		Broken: func(cause any) answer[T] {
+			err := errDriverLeft
+			if cause != nil {
+				err = fmt.Errorf("%w: %v", errDriverPanicked, cause)
+			}
+
+			return answer[T]{outcome: unknown, err: err}
+		},
 		Go: func(run func()) {
 			s.detached.add()
 
@@ -239,8 +248,10 @@ func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
 
 func (l *lane[T]) askOne(ctx context.Context, req request) answer[T] {
 	text, args := l.kind.one(req)
+	text = l.store.audible(text)
+	send := func(text string) answer[T] { return ask(ctx, l.store, text, args, l.kind.scan) }
 
-	return ask(ctx, l.store, text, args, l.kind.scan)
+	return orQuietly(l.store, text, send(text), send)
 }
 
 // askMany answers requests that gathered while it waited for a connection.
@@ -249,6 +260,12 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		reqs  []request
 		taken bool
 	)
+
+	defer func() {
+		if taken {
+			l.store.lanes.connected.Add(-1)
+		}
+	}()
 
 	ctx = stay(ctx)
 
@@ -263,9 +280,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		return l.statement(reqs), true
 	}, l.kind.scanOne())
 
-	if taken {
-		l.store.lanes.connected.Add(-1)
-	} else {
+	if !taken {
 		reqs = take()
 	}
 
@@ -279,7 +294,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 func (l *lane[T]) statement(reqs []request) prepared {
 	sh := reqs[0].shape
 
-	return prepared{l.kind.many(&sh.statements), l.kind.columns.of(reqs, sh.full), len(reqs)}
+	return prepared{l.store.audible(l.kind.many(&sh.statements)), l.kind.columns.of(reqs, sh.full), len(reqs)}
 }
 
 // settle turns the answer to a statement into those to its requests. Where it was
@@ -293,6 +308,15 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 		}
 
 		a = l.askAgain(ctx, reqs)
+	}
+
+	if a.outcome == refused {
+		p := l.statement(reqs)
+		a = orQuietly(l.store, p.text, a, func(text string) answer[one[T]] {
+			p.text = text
+
+			return askDriver(ctx, l.store, func() (prepared, bool) { return p, true }, l.kind.scanOne())
+		})
 	}
 
 	switch {

@@ -219,28 +219,20 @@ func (s *Store) reportsSQLState(ctx context.Context) error {
 		return nil
 	}
 
-	conn, err := connect(ctx, s.db)
-	if err != nil {
-		return err
-	}
+	scan := func(from scanner) (n int64, err error) { return n, from.Scan(&n) }
 
-	defer func() { _ = conn.Close() }() // back to the pool
+	var refusal error
 
-	w, err := s.wayOver(conn)
-	if err != nil {
-		return err
-	}
+	// A connection that breaks looks the same, but not time and again between others that work.
+	for range 3 {
+		refusal = ask(ctx, s, "SELECT 'not a number'::pg_catalog.int8", nil, scan).err
+		if refusal == nil || sqlState(refusal) != "" {
+			return nil
+		}
 
-	one := func(from scanner) (n int64, err error) { return n, from.Scan(&n) }
-
-	_, refusal := query(ctx, s, w, conn, prepared{"SELECT 'not a number'::pg_catalog.int8", nil, 1}, one)
-	if refusal == nil || sqlState(refusal) != "" {
-		return nil
-	}
-
-	// If the connection is alive, that was the server's answer.
-	if _, err := query(ctx, s, w, conn, prepared{"SELECT 1::pg_catalog.int8", nil, 1}, one); err != nil {
-		return err
+		if a := ask(ctx, s, "SELECT 1::pg_catalog.int8", nil, scan); a.err != nil {
+			return a.err
+		}
 	}
 
 	return fmt.Errorf("%w: %T does not report the SQLSTATE of an error: %w", ErrUnsupportedDriver, s.db.Driver(), refusal)

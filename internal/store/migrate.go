@@ -163,20 +163,23 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 }
 
-func (s *Store) migrateOnce(ctx context.Context) (err error) {
+func (s *Store) migrateOnce(ctx context.Context) error {
 	conn, err := connect(ctx, s.db)
 	if err != nil {
 		return err
 	}
 
-	defer func() {
-		if elsewhere(err) {
-			discard(conn)
-		}
+	err = s.migrateOver(ctx, conn)
+	if elsewhere(err) {
+		discard(conn)
+	}
 
-		_ = conn.Close() // back to the pool
-	}()
+	_ = conn.Close() // back to the pool
 
+	return err
+}
+
+func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (err error) {
 	tx, err := conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err

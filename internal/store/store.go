@@ -3,8 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -41,6 +45,9 @@ type Store struct {
 
 	lanes *lanes
 	late  LateFunc
+
+	quiet *quiet
+	log   *slog.Logger
 }
 
 // LateFunc is told of a grant that came when its caller had left: whose generation it is
@@ -63,6 +70,8 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 		late:     late,
+		quiet:    new(quiet),
+		log:      slog.New(slog.DiscardHandler),
 	}
 	s.lanes = newLanes(s)
 
@@ -199,7 +208,11 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 
 	go func() {
 		defer s.detached.done()
-		done <- askDriver(ctx, s, prepare, scan)
+
+		a := answer[T]{outcome: unknown, err: errDriverLeft}
+		defer func() { done <- a }()
+
+		a = askDriver(ctx, s, prepare, scan)
 	}()
 
 	select {
@@ -227,18 +240,64 @@ type prepared struct {
 	rows int
 }
 
+// errDriverLeft: the driver ended the goroutine that it was called on.
+var errDriverLeft = errors.New("pglocker: the driver did not return")
+
+// errDriverPanicked is an error for all whose requests the driver was given.
+var errDriverPanicked = errors.New("pglocker: the driver panicked")
+
+// askDriver turns a panic of the driver into an error: the callers may be many, on goroutines
+// of their own.
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
+	var conn *sql.Conn
+
+	dispatched := false
+
+	defer func() {
+		cause := recover()
+		if cause == nil {
+			return
+		}
+
+		s.log.Error("pglocker: the driver panicked", "panic", cause, "stack", string(debug.Stack()))
+
+		a = answer[T]{err: fmt.Errorf("%w: %v", errDriverPanicked, cause)}
+		if dispatched {
+			a.outcome = unknown
+		}
+
+		if conn != nil {
+			abandon(conn)
+		}
+	}()
+
 	conn, err := connect(ctx, s.db)
 	if err != nil {
 		return answer[T]{err: err}
 	}
 
-	defer func() { _ = conn.Close() }() // back to the pool; a broken one is dropped there
-
 	p, ok := prepare()
-	if !ok {
-		return answer[T]{err: ended(ctx)}
+	if dispatched = ok; ok {
+		a = askOver(ctx, s, conn, p, scan)
+	} else {
+		a.err = ended(ctx)
 	}
+
+	_ = conn.Close() // back to the pool; a broken one is dropped there
+
+	return a
+}
+
+// abandon closes a connection under which the driver panicked. database/sql believes that it
+// is still in use, and would wait for ever to close it: its place in the pool is lost.
+func abandon(conn *sql.Conn) {
+	defer func() { _ = recover() }() // the driver's again
+
+	_ = conn.Raw(func(driverConn any) error { return driverConn.(driver.Conn).Close() })
+}
+
+func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, scan scanFunc[T]) (a answer[T]) {
+	var err error
 
 	native := false
 
@@ -395,7 +454,13 @@ func Pause(ctx context.Context, limit time.Duration) bool {
 // server rolled it back for the sake of others (until ctx ends) and where it
 // was not sent (a few times).
 func write[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
-	return persist(ctx, s, func(bool) answer[T] { return ask(ctx, s, text, args, scan) })
+	send := func(text string) answer[T] { return ask(ctx, s, text, args, scan) }
+
+	return persist(ctx, s, func(bool) answer[T] {
+		text := s.audible(text)
+
+		return orQuietly(s, text, send(text), send)
+	})
 }
 
 // persist is write for any way to ask. alone is set once an attempt was refused that
