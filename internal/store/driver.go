@@ -98,7 +98,7 @@ func (s *Store) wayOver(conn *sql.Conn) (*way, error) {
 func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 	args = arrayLiterals(args)
 
-	if w.pgx && isASCII(args) {
+	if w.pgx && (s.unconverted.Load() || isASCII(args)) {
 		if w.passes && s.unnamed.Load() {
 			args = append([]any{pgx.QueryExecModeExec}, args...)
 		}
@@ -107,7 +107,7 @@ func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 	}
 
 	write := inlineASCII
-	if s.pq { // it speaks UTF-8 on every connection
+	if s.pq || s.unconverted.Load() { // lib/pq speaks UTF-8 on every connection
 		write = inline
 	}
 
@@ -212,14 +212,41 @@ func isASCII(args []any) bool {
 	return true
 }
 
-// reportsSQLState checks, on the first use of a driver that isn't known, that it reports
-// the SQLSTATE of what the server refuses: else every refusal would leave the outcome unknown.
-func (s *Store) reportsSQLState(ctx context.Context) error {
+// acquaint finds out on the first use of a driver that isn't known what one has to know of it.
+func (s *Store) acquaint(ctx context.Context) error {
+	if s.pgx && !s.native.Load() {
+		if err := s.meet(ctx); err != nil {
+			return err
+		}
+	}
+
 	if s.native.Load() || s.pq {
 		return nil
 	}
 
-	scan := func(from scanner) (n int64, err error) { return n, from.Scan(&n) }
+	encodings, err := read(ctx, s, "SELECT pg_catalog.current_setting('server_encoding')", nil,
+		func(from scanner) (name string, err error) {
+			err = from.Scan(&name)
+
+			return name, err
+		})
+	if err != nil {
+		return err
+	}
+
+	s.unconverted.Store(encodings[0] == "SQL_ASCII")
+
+	return s.reportsSQLState(ctx)
+}
+
+// reportsSQLState checks that a driver reports the SQLSTATE of what the server refuses: else
+// every refusal would leave the outcome unknown.
+func (s *Store) reportsSQLState(ctx context.Context) error {
+	scan := func(from scanner) (n int64, err error) {
+		err = from.Scan(&n)
+
+		return n, err
+	}
 
 	var refusal error
 

@@ -94,6 +94,10 @@ func (s *Store) complete(ctx context.Context) error {
 		return err
 	}
 
+	if err := s.acquaint(ctx); err != nil {
+		return err
+	}
+
 	missing, err := s.missing(ctx, s.db)
 	if err != nil || len(missing) == 0 {
 		return err

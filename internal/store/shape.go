@@ -48,16 +48,16 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return found, nil
 	}
 
+	if err := s.acquaint(ctx); err != nil {
+		return nil, err
+	}
+
 	columns, err := s.columns(ctx)
 	if err != nil {
 		return nil, err
 	}
 
 	if err := s.canHoldLocks(columns); err != nil {
-		return nil, err
-	}
-
-	if err := s.reportsSQLState(ctx); err != nil {
 		return nil, err
 	}
 

@@ -34,6 +34,8 @@ type Store struct {
 	pq bool
 	// way is how the connections are used that aren't pgx's own, nil until one was seen.
 	way *atomic.Pointer[way]
+	// unconverted: the database is in SQL_ASCII, so text is stored as it is sent.
+	unconverted *atomic.Bool
 
 	// unnamed: named statements don't outlive a transaction here. It is found out
 	// by the first that gets lost, see lostStatement.
@@ -60,13 +62,16 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 	_, isPgx := db.Driver().(*stdlib.Driver)
 
 	s := &Store{
-		db:       db,
-		table:    table,
-		shape:    newShapeCache(),
-		pgx:      isPgx,
-		native:   new(atomic.Bool),
-		pq:       isPq(db),
-		way:      new(atomic.Pointer[way]),
+		db:     db,
+		table:  table,
+		shape:  newShapeCache(),
+		pgx:    isPgx,
+		native: new(atomic.Bool),
+		pq:     isPq(db),
+		way:    new(atomic.Pointer[way]),
+
+		unconverted: new(atomic.Bool),
+
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 		late:     late,
