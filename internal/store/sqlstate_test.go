@@ -12,7 +12,7 @@ import (
 // byField reports as bun's pgdriver does.
 type byField map[byte]string
 
-func (e byField) Error() string           { return e['S'] + ": " + e['M'] }
+func (e byField) Error() string          { return e['S'] + ": " + e['M'] }
 func (e byField) Field(name byte) string { return e[name] }
 
 // byMethod reports the SQLSTATE alone.
