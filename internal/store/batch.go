@@ -301,9 +301,11 @@ func (l *lane[T]) statement(reqs []request) prepared {
 // refused on account of some of them, the halves are asked separately, down to those
 // that have to ask alone.
 func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
+	var moved tries
+
 	for n := 1; a.outcome == refused; n++ {
 		lost := n < sendAttempts && l.store.lostStatement(a.err, a.named)
-		if !lost && !l.store.afresh(a.err, n) {
+		if !lost && !l.store.afresh(a.err, &moved) {
 			break
 		}
 

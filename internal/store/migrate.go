@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -83,7 +84,11 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	s.unnamed.Store(true) // each text is sent once
 
 	if err := s.complete(ctx); err != nil {
-		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, s.explain(err)))
+		if !errors.Is(err, ErrReadOnly) { // which was explained
+			err = s.explain(err)
+		}
+
+		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, err))
 	}
 
 	return nil
@@ -157,10 +162,12 @@ func (errReadOnlyConn) SQLState() string { return codeReadOnlyTransaction }
 // doesn't let go of it, trying again rather than waiting keeps those who come
 // after from queueing behind.
 func (s *Store) migrate(ctx context.Context) error {
+	var moved tries
+
 	for n := 1; ; n++ {
 		err := s.migrateOnce(ctx)
 
-		again := retriable(err) || sqlState(err) == codeLockNotAvailable || s.afresh(err, n)
+		again := retriable(err) || sqlState(err) == codeLockNotAvailable || s.afresh(err, &moved)
 		if !again || !pause(ctx, n) {
 			return err
 		}

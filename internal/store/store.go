@@ -471,9 +471,12 @@ func write[T any](ctx context.Context, s *Store, text string, args []any, scan s
 // persist is write for any way to ask. alone is set once an attempt was refused that
 // may succeed by itself.
 func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) answer[T] {
-	alone := false
+	var (
+		alone bool
+		moved tries
+	)
 
-	for n, unsent, moved := 1, 0, 0; ; n++ {
+	for n, unsent := 1, 0; ; n++ {
 		a := attempt(alone)
 
 		switch {
@@ -490,9 +493,7 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 			alone = true
 
 			continue
-		case a.outcome == refused && s.afresh(a.err, moved+1):
-			moved++
-
+		case a.outcome == refused && s.afresh(a.err, &moved):
 			continue
 		case a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named)):
 			alone = true
@@ -519,18 +520,25 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 // afreshLimit bounds how many connections in a row a request is tried on that are stale.
 const afreshLimit = 16
 
-// afresh reports whether a request that was refused n times may be answered at once if it is
-// sent again. A connection that is at fault has been discarded: there is another as long as the
-// pool has some, and at last a new one. Where that one is refused too, it is the server.
-func (s *Store) afresh(err error, n int) bool {
-	switch {
-	case n >= afreshLimit:
+// tries are those of one request that was refused on account of its connections.
+type tries struct {
+	count int
+	// last: the next connection is probably a new one, since the pool has no other.
+	last bool
+}
+
+// afresh reports whether a request that was refused may be answered at once if it is sent
+// again. A connection that is at fault has been discarded: there is another as long as the
+// pool has some, and at last a new one. If that one is refused too, it is the server.
+func (s *Store) afresh(err error, t *tries) bool {
+	if t.count >= afreshLimit || t.last && elsewhere(err) || !elsewhere(err) && !stalePlan(err) {
 		return false
-	case stalePlan(err):
-		return true
-	default:
-		return elsewhere(err) && (n < 2 || s.db.Stats().Idle > 0)
 	}
+
+	t.count++
+	t.last = elsewhere(err) && s.db.Stats().Idle == 0
+
+	return true
 }
 
 // read runs a statement that changes nothing, so that not knowing how it ended
@@ -541,13 +549,16 @@ func read[T any](ctx context.Context, s *Store, text string, args []any, scan sc
 
 // persistRead is read for any way to ask, as [persist] is write.
 func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) ([]T, error) {
+	var moved tries
+
 	for n := 1; ; n++ {
 		a := attempt(n > 1)
 
-		a.err = withContext(ctx, a.err)
-		if a.err != nil && a.outcome == refused && s.afresh(a.err, n) {
-			continue
+		for a.outcome == refused && s.afresh(a.err, &moved) {
+			a = attempt(true)
 		}
+
+		a.err = withContext(ctx, a.err)
 
 		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
 		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
