@@ -97,22 +97,21 @@ func (s *Store) wayOver(conn *sql.Conn) (*way, error) {
 // dress returns a statement as it is sent that way.
 func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 	args = arrayLiterals(args)
+	asItIs := s.asItIs.Load()
 
-	if w.pgx && (s.unconverted.Load() || isASCII(args)) {
-		if w.passes && s.unnamed.Load() {
-			args = append([]any{pgx.QueryExecModeExec}, args...)
+	if !w.pgx || !asItIs && !isASCII(args) {
+		write := inlineASCII
+		if s.pq || asItIs { // lib/pq speaks UTF-8 on every connection
+			write = inline
 		}
 
-		return text, args
+		if inlined, ok := write(text, args); ok {
+			text, args = inlined, nil
+		}
 	}
 
-	write := inlineASCII
-	if s.pq || s.unconverted.Load() { // lib/pq speaks UTF-8 on every connection
-		write = inline
-	}
-
-	if inlined, ok := write(text, args); ok {
-		return inlined, nil
+	if w.pgx && w.passes && s.unnamed.Load() {
+		args = append([]any{pgx.QueryExecModeExec}, args...)
 	}
 
 	return text, args
@@ -224,17 +223,18 @@ func (s *Store) acquaint(ctx context.Context) error {
 		return nil
 	}
 
-	encodings, err := read(ctx, s, "SELECT pg_catalog.current_setting('server_encoding')", nil,
-		func(from scanner) (name string, err error) {
-			err = from.Scan(&name)
+	asItIs, err := read(ctx, s, "SELECT pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8'"+
+		" OR pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'", nil,
+		func(from scanner) (yes bool, err error) {
+			err = from.Scan(&yes)
 
-			return name, err
+			return yes, err
 		})
 	if err != nil {
 		return err
 	}
 
-	s.unconverted.Store(encodings[0] == "SQL_ASCII")
+	s.asItIs.Store(asItIs[0])
 
 	return s.reportsSQLState(ctx)
 }

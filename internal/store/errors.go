@@ -210,6 +210,14 @@ func general(err error) bool {
 // explain gives an error of the server the name under which pglocker's users
 // match it. Errors that need no name are returned as they are.
 func (s *Store) explain(err error) error {
+	for _, name := range []error{
+		ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL, ErrUnsupportedEncoding,
+	} {
+		if errors.Is(err, name) {
+			return err // it has its name
+		}
+	}
+
 	switch sqlState(err) {
 	case codeUndefinedTable:
 		return s.tableNotFound(err)

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -84,11 +83,7 @@ func Migrate(ctx context.Context, db *sql.DB, table Table) error {
 	s.unnamed.Store(true) // each text is sent once
 
 	if err := s.complete(ctx); err != nil {
-		if !errors.Is(err, ErrReadOnly) { // which was explained
-			err = s.explain(err)
-		}
-
-		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, err))
+		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, s.explain(err)))
 	}
 
 	return nil
@@ -103,7 +98,7 @@ func (s *Store) complete(ctx context.Context) error {
 		return err
 	}
 
-	missing, err := s.missing(ctx, s.db)
+	missing, err := s.missing(ctx, nil)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -226,8 +221,8 @@ func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (err error) {
 }
 
 // missing returns the statements that complete the schema, in order.
-func (s *Store) missing(ctx context.Context, db querier) ([]string, error) {
-	there, err := s.present(ctx, db)
+func (s *Store) missing(ctx context.Context, tx *sql.Tx) ([]string, error) {
+	there, err := s.present(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
@@ -285,32 +280,31 @@ func ddlSetStorage(there map[string]bool) string {
 	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
 }
 
-// querier is a handle, or a transaction of it.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
+// present reads what there is of the schema, see sqlPresent, inside of a transaction if there
+// is one.
+func (s *Store) present(ctx context.Context, tx *sql.Tx) (map[string]bool, error) {
+	var (
+		parts []string
+		err   error
+		names = []any{s.table.Schema, s.table.Name}
+		scan  = func(from scanner) (part string, err error) {
+			err = from.Scan(&part)
 
-// present reads what there is of the schema, see sqlPresent.
-func (s *Store) present(ctx context.Context, db querier) (map[string]bool, error) {
-	text, args := s.plain(sqlPresent, []any{s.table.Schema, s.table.Name})
+			return part, err
+		}
+	)
 
-	rows, err := db.QueryContext(ctx, text, args...)
-	if err != nil {
-		return nil, err
+	if tx == nil {
+		parts, err = read(ctx, s, sqlPresent, names, scan)
+	} else {
+		text, args := s.plain(sqlPresent, names)
+		parts, err = drain(func() (*sql.Rows, error) { return tx.QueryContext(ctx, text, args...) }, 1, scan)
 	}
 
-	defer func() { _ = rows.Close() }() // closed by the last Next, unless Scan fails
-
-	present := make(map[string]bool)
-
-	for rows.Next() {
-		var part string
-		if err := rows.Scan(&part); err != nil {
-			return nil, err
-		}
-
+	present := make(map[string]bool, len(parts))
+	for _, part := range parts {
 		present[part] = true
 	}
 
-	return present, rows.Err()
+	return present, err
 }

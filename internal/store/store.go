@@ -34,8 +34,9 @@ type Store struct {
 	pq bool
 	// way is how the connections are used that aren't pgx's own, nil until one was seen.
 	way *atomic.Pointer[way]
-	// unconverted: the database is in SQL_ASCII, so text is stored as it is sent.
-	unconverted *atomic.Bool
+	// asItIs: text may be sent as it is over those connections: their client_encoding is
+	// UTF8, or nothing is converted since the database is in SQL_ASCII.
+	asItIs *atomic.Bool
 
 	// unnamed: named statements don't outlive a transaction here. It is found out
 	// by the first that gets lost, see lostStatement.
@@ -62,16 +63,14 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 	_, isPgx := db.Driver().(*stdlib.Driver)
 
 	s := &Store{
-		db:     db,
-		table:  table,
-		shape:  newShapeCache(),
-		pgx:    isPgx,
-		native: new(atomic.Bool),
-		pq:     isPq(db),
-		way:    new(atomic.Pointer[way]),
-
-		unconverted: new(atomic.Bool),
-
+		db:       db,
+		table:    table,
+		shape:    newShapeCache(),
+		pgx:      isPgx,
+		native:   new(atomic.Bool),
+		pq:       isPq(db),
+		way:      new(atomic.Pointer[way]),
+		asItIs:   new(atomic.Bool),
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 		late:     late,
@@ -374,6 +373,12 @@ type pgxConn interface{ Conn() *pgx.Conn }
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	own, native := driverConn.(pgxConn)
 	if native != s.native.Load() {
+		// In this mode pgx parses in one message and runs in another, under no name: behind a
+		// pooler that may be what somebody else has parsed.
+		if native && own.Conn().Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
+			s.unnamed.Store(true)
+		}
+
 		s.native.Store(native)
 	}
 
