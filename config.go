@@ -48,8 +48,8 @@ type Config struct {
 	Observer Observer
 
 	// Logger is told what nobody else reports: renewals that failed and are
-	// repeated, and what becomes of the connection that listens for released
-	// locks. Default: silence.
+	// repeated, what becomes of the connection that listens for released
+	// locks, and releases that can't notify. Default: silence.
 	Logger *slog.Logger
 }
 
