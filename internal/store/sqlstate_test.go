@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 )
 
 // byField reports as bun's pgdriver does.
@@ -68,7 +69,7 @@ func TestSQLStateOfAnyDriver(t *testing.T) {
 		errs := []error{
 			&pgconn.PgError{Severity: "?", SeverityUnlocalized: state.severity, Code: state.code},
 			&pgconn.PgError{Severity: state.severity, Code: state.code},
-			&pq.Error{Severity: state.severity, Code: pq.ErrorCode(state.code)},
+			&pq.Error{Severity: state.severity, Code: pqerror.Code(state.code)},
 			byField{'S': state.severity, 'C': state.code, 'M': "refused"},
 			byField{'S': "?", 'V': state.severity, 'C': state.code, 'M': "refused"},
 			&byCode{state.severity, code(state.code), "refused"},
@@ -80,7 +81,8 @@ func TestSQLStateOfAnyDriver(t *testing.T) {
 
 		for _, err := range errs {
 			for _, wrapped := range []error{
-				err, fmt.Errorf("wrapped: %w", err), errors.Join(errors.New("another"), err), &opaque{"query", err}, causal{err},
+				err, fmt.Errorf("wrapped: %w", err), errors.Join(errors.New("another"), err), &opaque{"query", err},
+				causal{err},
 				&opaque{"exec", causal{fmt.Errorf("%w: %w", errors.New("another"), err)}},
 			} {
 				if got := sqlState(wrapped); got != state.code {
