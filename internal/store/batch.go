@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -294,6 +295,14 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 			return answer[T]{err: s.ended(ctx)}
 		},
 		Late: l.late,
+		Broken: func(cause any) answer[T] {
+			err := errDriverLeft
+			if cause != nil {
+				err = fmt.Errorf("%w: %v", errDriverPanicked, cause)
+			}
+
+			return answer[T]{outcome: unknown, err: err}
+		},
 		Go: func(run func()) {
 			s.detached.add()
 
@@ -354,7 +363,10 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 	}
 
 	text, args := l.kind.one(req)
-	a := ask(ctx, l.store, text, args, l.kind.scan)
+	text = l.store.audible(text)
+	send := func(text string) answer[T] { return ask(ctx, l.store, text, args, l.kind.scan) }
+
+	a := orQuietly(l.store, text, send(text), send)
 	a.waited = true
 
 	return a
@@ -367,6 +379,12 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		taken bool
 		a     answer[one[T]]
 	)
+
+	defer func() {
+		if taken {
+			l.store.lanes.connected.Add(-1)
+		}
+	}()
 
 	ctx = stay(ctx)
 
@@ -395,9 +413,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		a = answer[one[T]]{err: l.store.ended(ctx)}
 	}
 
-	if taken {
-		l.store.lanes.connected.Add(-1)
-	} else {
+	if !taken {
 		reqs = take()
 	}
 
@@ -416,25 +432,73 @@ func (l *lane[T]) statement(reqs []request) prepared {
 		text, columns = l.kind.dated(&sh.statements)
 	}
 
-	return prepared{text, columns.of(reqs, sh.full), len(reqs)}
+	return prepared{l.store.audible(text), columns.of(reqs, sh.full), len(reqs)}
 }
 
 // settle turns the answer to a statement into those to its requests. Where it was
 // refused on account of some of them, the halves are asked separately, down to those
 // that have to ask alone.
 func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
-	for n := 1; a.outcome == refused && n < sendAttempts && l.store.lostStatement(a.err, a.named); n++ {
+	var moved tries
+
+	for n := 1; a.outcome == refused; n++ {
+		lost := n < sendAttempts && l.store.lostStatement(a.err, a.named)
+		if !lost && !l.store.afresh(a.err, &moved) {
+			break
+		}
+
 		a = l.askAgain(ctx, reqs)
 	}
 
-	if a.outcome == refused && divisible(a.err) && len(reqs) > 1 {
-		half := len(reqs) / 2
-		l.settle(ctx, reqs[:half], l.askAgain(ctx, reqs[:half]), answers[:half])
-		l.settle(ctx, reqs[half:], l.askAgain(ctx, reqs[half:]), answers[half:])
+	if a.outcome == refused {
+		p := l.statement(reqs)
+		a = orQuietly(l.store, p.text, a, func(text string) answer[one[T]] {
+			return ask(ctx, l.store, text, p.args, l.kind.scanOne())
+		})
+	}
+
+	switch {
+	case a.outcome != refused:
+	case general(a.err) && len(reqs) > 2:
+		last := len(reqs) - 1
+		first, rest, end := answers[:1], answers[1:last], answers[last:]
+
+		// If the first and the last are refused alone for the same reason, so are all.
+		l.settle(ctx, reqs[:1], l.askAgain(ctx, reqs[:1]), first)
+		l.settle(ctx, reqs[last:], l.askAgain(ctx, reqs[last:]), end)
+
+		if refusedAs(first[0], a.err) && refusedAs(end[0], a.err) {
+			l.spread(reqs[1:last], a, rest)
+		} else {
+			l.halve(ctx, reqs[1:last], rest)
+		}
+
+		return
+	case divisible(a.err) && len(reqs) > 1:
+		l.halve(ctx, reqs, answers)
 
 		return
 	}
 
+	l.spread(reqs, a, answers)
+}
+
+func refusedAs[T any](a answer[T], err error) bool {
+	return a.outcome == refused && sqlState(a.err) == sqlState(err)
+}
+
+// halve asks for the halves separately.
+func (l *lane[T]) halve(ctx context.Context, reqs []request, answers []answer[T]) {
+	half := len(reqs) / 2
+	if half > 0 {
+		l.settle(ctx, reqs[:half], l.askAgain(ctx, reqs[:half]), answers[:half])
+	}
+
+	l.settle(ctx, reqs[half:], l.askAgain(ctx, reqs[half:]), answers[half:])
+}
+
+// spread gives each request its part of an answer.
+func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) {
 	// A request that was refused by itself is, unless the statement for one would have waited.
 	shared := len(reqs) > 1 || sqlState(a.err) == codeLockNotAvailable
 

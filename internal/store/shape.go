@@ -49,6 +49,10 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return found, nil
 	}
 
+	if err := s.acquaint(ctx); err != nil {
+		return nil, err
+	}
+
 	table, err := s.description(ctx)
 	if err != nil {
 		return nil, err
