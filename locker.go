@@ -98,6 +98,9 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	}
 	l.jobDone = l.jobs.Done
 	l.store = store.New(db, completed.table(), l.late)
+	l.store.OnNotice(func(level slog.Level, msg string, attrs ...slog.Attr) {
+		l.log.LogAttrs(context.Background(), level, msg, attrs...)
+	})
 	l.ctx, l.close = context.WithCancelCause(context.Background())
 	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() })
 	l.listener = listen.New(listen.Config{

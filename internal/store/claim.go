@@ -66,6 +66,8 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 		g.doubtful, g.cause, g.firstSent = true, a.err, start
 
 		return g.acquire(ctx, margin)
+	case a.err != nil && a.outcome == refused && g.outdated(ctx, a.err):
+		return g.acquire(ctx, margin)
 	case a.err != nil:
 		return Result{}, a.err
 	case len(a.rows) == 0: // not there yet, or the clock was set back

@@ -17,7 +17,7 @@ var (
 )
 
 // SQLFloor is the expression for the floor of the server's timeline.
-const SQLFloor = sqlFloor
+var SQLFloor = sqlFloor
 
 // Asked is a request that goes with others in one statement, and its answer.
 type Asked struct {
@@ -61,7 +61,7 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 
 	lane := map[string]*lane[Row]{
 		"acquire": s.lanes.acquire, "insert": s.lanes.insert, "refresh": s.lanes.refresh,
-		"get": s.lanes.get,
+		"get": s.lanes.get, "look": s.lanes.look,
 	}[verb]
 
 	for i, a := range lane.askMany(ctx, take) {
@@ -79,7 +79,7 @@ func (s *Store) DB() *sql.DB { return s.db }
 
 // Texts are all statements for a table of six columns or of three, by their names.
 func Texts(full bool) map[string]string {
-	st := reflect.ValueOf(render(Table{Schema: "s", Name: "t"}, full, true, "text"))
+	st := reflect.ValueOf(render(Table{Schema: "s", Name: "t"}, full, true, textIdentity))
 	texts := make(map[string]string)
 
 	for i := range st.NumField() {

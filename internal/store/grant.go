@@ -66,7 +66,7 @@ func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.
 
 func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, error) {
 	var (
-		s, sh = g.store, g.shape
+		s     = g.store
 		seen  Result
 		alone bool
 	)
@@ -78,7 +78,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		}
 
 		if !granted {
-			if seen, err = s.get(ctx, sh, g.id); err != nil {
+			if seen, err = s.look(ctx, g.shape, g.id); err != nil {
 				return Result{}, g.doubt(err)
 			}
 
@@ -92,7 +92,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 					return Result{}, err
 				}
 			case seen.Row.Held() && !g.mine(seen.Row):
-				if g.doubtful && !sh.full {
+				if g.doubtful && !g.shape.full {
 					return Result{}, g.doubt(nil)
 				}
 
@@ -177,7 +177,7 @@ func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner
 
 // swap grants by a state.
 func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Result, error) {
-	s, sh := g.store, g.shape
+	s := g.store
 	alone := false
 
 	for {
@@ -197,12 +197,12 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 			continue
 		}
 
-		seen, err := s.get(ctx, sh, g.id)
+		seen, err := s.look(ctx, g.shape, g.id)
 		if err != nil {
 			return Result{}, g.doubt(err)
 		}
 
-		if g.doubtful && !sh.full {
+		if g.doubtful && !g.shape.full {
 			return Result{}, g.doubt(nil)
 		}
 
@@ -230,6 +230,8 @@ type grant struct {
 	// keep: the grant extends a lease under which the caller may be working, even if it
 	// doesn't wait for the answer.
 	keep bool
+	// refreshed: the shape was looked up anew.
+	refreshed bool
 
 	// doubtful: a reply was lost, so the row may already name this owner.
 	doubtful bool
@@ -244,6 +246,22 @@ type grant struct {
 
 // mine reports whether the row was left by an attempt whose reply was lost.
 func (g *grant) mine(row Row) bool { return g.doubtful && row.Owner == g.owner }
+
+// outdated looks the shape up anew, once, if err is due to the one that was known.
+func (g *grant) outdated(ctx context.Context, err error) bool {
+	if g.refreshed || !outdated(err) {
+		return false
+	}
+
+	found, lookErr := g.store.shapeOf(ctx)
+	if lookErr != nil || found == g.shape {
+		return false
+	}
+
+	g.shape, g.refreshed = found, true
+
+	return true
+}
 
 // doubt is the error of a request that may have been granted.
 func (g *grant) doubt(err error) error {
@@ -292,6 +310,12 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 
 		if a.outcome == unknown && !g.doubtful {
 			g.doubtful, g.cause, g.firstSent = true, a.err, start
+		}
+
+		if a.outcome == refused && g.outdated(ctx, a.err) {
+			req.shape, req.seen = g.shape, state.seen(g.shape)
+
+			continue
 		}
 
 		if !g.doubtful {

@@ -73,7 +73,7 @@ func (l *listening) Close() { _ = l.driver.Close() } // nothing was left to be s
 
 // Notify sends an empty notification.
 func (s *Store) Notify(ctx context.Context, channel string) error {
-	_, err := s.db.ExecContext(ctx, "SELECT pg_notify($1::text, '')", s.arguments([]any{channel})...)
+	_, err := s.db.ExecContext(ctx, qualified("SELECT pg_catalog.pg_notify($1::{text}, '')"), s.arguments([]any{channel})...)
 
 	return err
 }

@@ -18,13 +18,13 @@ const (
 	ddlSchema = `CREATE SCHEMA IF NOT EXISTS {schema}`
 
 	ddlTable = `CREATE TABLE IF NOT EXISTS {table} (
-    lock_id         TEXT COLLATE "C" PRIMARY KEY,
+    lock_id         pg_catalog.text COLLATE pg_catalog."C" PRIMARY KEY,
     generation      BIGINT NOT NULL,
-    expires_at      TIMESTAMPTZ NOT NULL,
-    owner           TEXT,
-    acquired_at     TIMESTAMPTZ,
-    contended_until TIMESTAMPTZ
-)`
+    expires_at      TIMESTAMP WITH TIME ZONE NOT NULL,
+    owner           pg_catalog.text,
+    acquired_at     TIMESTAMP WITH TIME ZONE,
+    contended_until TIMESTAMP WITH TIME ZONE
+) USING heap`
 
 	ddlAddColumn = `ALTER TABLE {table} ADD COLUMN IF NOT EXISTS `
 )
@@ -33,9 +33,9 @@ var (
 	requiredColumns = []string{"lock_id", "generation", "expires_at"}
 
 	addedColumns = []struct{ name, kind string }{
-		{"owner", "TEXT"},
-		{"acquired_at", "TIMESTAMPTZ"},
-		{"contended_until", "TIMESTAMPTZ"},
+		{"owner", "pg_catalog.text"},
+		{"acquired_at", "TIMESTAMP WITH TIME ZONE"},
+		{"contended_until", "TIMESTAMP WITH TIME ZONE"},
 	}
 
 	// storage keeps updates HOT and the table small: half of each page stays free
@@ -54,27 +54,27 @@ var (
 // sqlPresent lists what there is of the schema $1 and its table $2: 'schema',
 // 'table', 'column NAME', 'storage NAME', 'partitioned', 'no table'. It reads the catalogs alone, which
 // needs no privilege on what they describe.
-const sqlPresent = `
-SELECT 'schema' FROM pg_catalog.pg_namespace WHERE nspname = $1::text
+var sqlPresent = qualified(`
+SELECT 'schema' FROM pg_catalog.pg_namespace WHERE nspname {=} $1::{text}
 UNION ALL
 SELECT part
   FROM pg_catalog.pg_class AS c
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_namespace AS n ON n.oid {=} c.relnamespace
  CROSS JOIN LATERAL (
         SELECT 'table'
         UNION ALL
-        SELECT 'column ' || a.attname
+        SELECT 'column ' {||} a.attname
           FROM pg_catalog.pg_attribute AS a
-         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE a.attrelid {=} c.oid AND a.attnum {>} 0 AND NOT a.attisdropped
         UNION ALL
-        SELECT 'storage ' || o.option_name
+        SELECT 'storage ' {||} o.option_name
           FROM pg_catalog.pg_options_to_table(c.reloptions) AS o
         UNION ALL
-        SELECT 'partitioned' WHERE c.relkind = 'p'
+        SELECT 'partitioned' WHERE c.relkind {=} 'p'
         UNION ALL
-        SELECT 'no table' WHERE c.relkind NOT IN ('r', 'p')
+        SELECT 'no table' WHERE c.relkind {<>} 'r' AND c.relkind {<>} 'p'
        ) AS p (part)
- WHERE n.nspname = $1::text AND c.relname = $2::text`
+ WHERE n.nspname {=} $1::{text} AND c.relname {=} $2::{text}`)
 
 // Migrate makes the table, or adds what an older one lacks. Where nothing is
 // missing it only reads the catalogs.
@@ -127,7 +127,7 @@ func (s *Store) meet(ctx context.Context) error {
 // as READ WRITE, which overrides the default, and is a feature that a standby
 // doesn't support rather than a write it refuses.
 func (s *Store) writable(ctx context.Context) error {
-	settings, err := read(ctx, s, "SELECT current_setting('transaction_read_only')", nil,
+	settings, err := read(ctx, s, onPrimary("SELECT pg_catalog.current_setting('transaction_read_only')"), nil,
 		func(row scanner) (setting string, err error) {
 			err = row.Scan(&setting)
 
@@ -166,7 +166,7 @@ func (s *Store) migrateOnce(ctx context.Context) (err error) {
 		}
 	}()
 
-	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
+	if _, err = tx.ExecContext(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
 		return err
 	}
 
@@ -255,7 +255,7 @@ type querier interface {
 
 // present reads what there is of the schema, see sqlPresent.
 func (s *Store) present(ctx context.Context, db querier) (map[string]bool, error) {
-	rows, err := db.QueryContext(ctx, sqlPresent, s.arguments([]any{s.table.Schema, s.table.Name})...)
+	rows, err := db.QueryContext(ctx, onPrimary(sqlPresent), s.arguments([]any{s.table.Schema, s.table.Name})...)
 	if err != nil {
 		return nil, err
 	}

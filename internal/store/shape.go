@@ -20,6 +20,10 @@ type shape struct {
 // locker made before its table works as soon as the table is there.
 type shapeCache struct {
 	found atomic.Pointer[shape]
+	// last is what was found last, even if it has to be looked up again.
+	last atomic.Pointer[shape]
+	// floorless: that the server has no timeline was said.
+	floorless atomic.Bool
 	// looking is full while enough of them look. More than one may: its connection may be
 	// dead without anybody knowing.
 	looking chan struct{}
@@ -27,8 +31,16 @@ type shapeCache struct {
 
 func newShapeCache() *shapeCache { return &shapeCache{looking: make(chan struct{}, 4)} }
 
-func (c *shapeCache) get() *shape      { return c.found.Load() }
-func (c *shapeCache) set(found *shape) { c.found.Store(found) }
+func (c *shapeCache) get() *shape { return c.found.Load() }
+
+// set with nil has the shape looked up again.
+func (c *shapeCache) set(found *shape) {
+	c.found.Store(found)
+
+	if found != nil {
+		c.last.Store(found)
+	}
+}
 
 // shapeOf returns the table's shape, from memory after the first time. Of many first
 // callers a few look it up, and the others wait for them.
@@ -57,6 +69,11 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
+	id, err := s.identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+
 	floor, err := s.hasTimeline(ctx)
 	if err != nil {
 		return nil, err
@@ -68,7 +85,7 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		full = full && there
 	}
 
-	found := &shape{full: full, statements: render(s.table, full, floor, columns["lock_id"].kind)}
+	found := &shape{full: full, statements: render(s.table, full, floor, id)}
 	s.shape.set(found)
 
 	return found, nil
@@ -107,10 +124,23 @@ func (s *Store) canHoldLocks(columns map[string]column) error {
 	return nil
 }
 
+// plain is the name of a type as format_type gives it where no other type of that name comes
+// first in the search_path, and quote_all_identifiers is off. Types whose names are
+// keywords, as bigint, it always gives so.
+func plain(kind string) string {
+	kind = strings.TrimPrefix(kind, "pg_catalog.")
+	if kind == `"text"` || kind == `"name"` {
+		kind = strings.Trim(kind, `"`)
+	}
+
+	return kind
+}
+
 // columns reads what the catalogs say of the table's columns.
 func (s *Store) columns(ctx context.Context) (map[string]column, error) {
-	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(from scanner) (c column, err error) {
+	found, err := read(ctx, s, onPrimary(sqlColumns), []any{s.table.String()}, func(from scanner) (c column, err error) {
 		err = from.Scan(&c.name, &c.kind, &c.base, &c.category, &c.unique)
+		c.kind, c.base = plain(c.kind), plain(c.base)
 
 		return c, err
 	})
@@ -130,28 +160,6 @@ func (s *Store) columns(ctx context.Context) (map[string]column, error) {
 	return columns, nil
 }
 
-// hasTimeline reports whether the server can tell its timeline inside a
-// statement. Relatives of PostgreSQL may lack the functions or refuse them; the
-// tokens then have no floor (docs/guarantees.md says what that loses).
-func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
-	_, err := read(ctx, s, "SELECT "+sqlFloor, nil, func(from scanner) (int64, error) {
-		var floor int64
-		err := from.Scan(&floor)
-
-		return floor, err
-	})
-
-	switch sqlState(err) {
-	case codeUndefinedFunction, codeInsufficientPriv, codeFeatureNotSupported:
-		return false, nil
-	case codeNotInState:
-		// A standby has the functions and refuses them until it is promoted.
-		return true, nil
-	}
-
-	return err == nil, err
-}
-
 // statements are the SQL texts for one table.
 type statements struct {
 	// grants
@@ -159,29 +167,22 @@ type statements struct {
 	// settling of unknown grants
 	confirm, giveBack, giveBackLast string
 
-	create, get, release, releaseSeen, renew, held string
+	create, get, look, release, releaseSeen, renew, held, guard string
 
 	// for several locks at once
-	acquireMany, insertMany, refreshMany, releaseMany, getMany string
+	acquireMany, insertMany, refreshMany, releaseMany, getMany, lookMany string
 }
 
-// render fills the table's name and the type of its ids into the texts, and takes out
-// what the table or the server doesn't have.
-func render(table Table, full, floor bool, idKind string) statements {
-	const rowColumns = "l.generation, " + sqlExpiresAt + ", {owner}, {acquired_at}, {contended_until}, clock_timestamp()"
+// render fills the table's name and the way its ids are compared into the texts, and takes
+// out what the table or the server doesn't have.
+func render(table Table, full, floor bool, id identity) statements {
+	row := "l.generation, " + sqlExpiresAt + ", l.owner, l.acquired_at, l.contended_until, {now}"
+	notify, lazy := "(CASE WHEN l.contended_until {>} {now}"+
+		" THEN pg_catalog.pg_notify('"+table.Channel()+"', l.lock_id) END IS NOT NULL)", sqlLazy
 
-	row := strings.NewReplacer(
-		"{owner}", "NULL::text",
-		"{acquired_at}", "NULL::timestamptz",
-		"{contended_until}", "NULL::timestamptz",
-	)
-	notify, lazy := "false", sqlDurable
-
-	if full {
-		row = strings.NewReplacer("{", "l.", "}", "")
-		notify = "(CASE WHEN l.contended_until > clock_timestamp()" +
-			" THEN pg_notify('" + table.Channel() + "', l.lock_id) END IS NOT NULL)"
-		lazy = sqlLazy
+	if !full {
+		row = "l.generation, " + sqlExpiresAt + ", NULL::{text}, NULL::{timestamptz}, NULL::{timestamptz}, {now}"
+		notify, lazy = "false", sqlDurable
 	}
 
 	modulus := strconv.FormatInt(MarkModulus, 10)
@@ -191,8 +192,10 @@ func render(table Table, full, floor bool, idKind string) statements {
 
 	fragments := []string{
 		"{table}", table.String(),
-		"{row}", row.Replace(rowColumns),
+		"{row}", row,
 		"{expires_at}", sqlExpiresAt,
+		"{is}", id.equal,
+		"{lock}", id.rowLock(),
 		"{durable}", sqlDurable,
 		"{lazy}", lazy,
 		"{modulus}", modulus,
@@ -201,13 +204,14 @@ func render(table Table, full, floor bool, idKind string) statements {
 	}
 
 	if floor {
-		fragments = append(fragments, "{next}", "greatest(l.generation + 1, "+sqlFloor+")",
+		fragments = append(fragments, "{next}", "greatest(l.generation {+} 1, "+sqlFloor+")",
 			"{first}", "greatest(2, "+sqlFloor+")", "{floor}", sqlFloor)
 	} else {
-		fragments = append(fragments, "{next}", "l.generation + 1", "{first}", "2", "{floor}", "0::bigint")
+		fragments = append(fragments, "{next}", "l.generation {+} 1", "{first}", "2", "{floor}", "0::bigint")
 	}
 
-	replace := strings.NewReplacer(fragments...).Replace
+	fill := strings.NewReplacer(fragments...).Replace
+	replace := func(text string) string { return qualified(fill(text)) }
 	optional := func(text, whenFull string) string {
 		if !full {
 			whenFull = ""
@@ -221,7 +225,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		return strings.ReplaceAll(text, "{seen}", strings.ReplaceAll(condition, "{seen}", param))
 	}
 	many := func(columns arrayColumns, text, whenFull string) string {
-		return optional(columns.in(text, full, idKind), whenFull)
+		return optional(columns.in(text, full, id.kind), whenFull)
 	}
 
 	st := statements{
@@ -231,6 +235,8 @@ func render(table Table, full, floor bool, idKind string) statements {
 		release: optional(seen(sqlRelease, "", ""), sqlReleaseOwner),
 		create:  replace(sqlCreate),
 		get:     replace(sqlGet),
+		look:    replace(sqlLook),
+		guard:   replace(sqlGuard),
 		renew:   many(renewColumns, sqlRenew, ""),
 		held:    many(heldColumns, sqlHeld, ""),
 		insert:  replace(sqlInsert),
@@ -240,6 +246,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		refreshMany: many(refreshColumns, sqlRefreshMany, sqlAcquireManyOwner),
 		releaseMany: many(releaseColumns, sqlReleaseMany, sqlReleaseOwner),
 		getMany:     many(getColumns, sqlGetMany, ""),
+		lookMany:    many(getColumns, sqlLookMany, ""),
 	}
 
 	if full {

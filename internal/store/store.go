@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,8 +36,9 @@ type Store struct {
 	// ended, and whose driver still waits for the answer.
 	detached *counter
 
-	lanes *lanes
-	late  LateFunc
+	lanes  *lanes
+	late   LateFunc
+	notice NoticeFunc // may be nil
 }
 
 // LateFunc is told of a grant that came when its caller had left: whose generation it is
@@ -120,8 +120,15 @@ func (s *Store) GuardArgs(id string, generation int64) []any {
 func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
 
 // GuardSQL is the query that proves, in a transaction of somebody else's, that
-// generation $2 holds the lock $1.
-func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
+// generation $2 holds the lock $1. It sends nothing: what it needs to know of the table
+// was looked up for the grant.
+func (s *Store) GuardSQL() string {
+	if last := s.shape.last.Load(); last != nil {
+		return last.statements.guard
+	}
+
+	return render(s.table, false, false, textIdentity).guard
+}
 
 // Wait returns when no statement is under way that served several or was left behind, on
 // this handle or on another.
@@ -399,8 +406,8 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 
 			return a
 		default:
-			if sqlState(a.err) == codeUndefinedColumn {
-				s.shape.set(nil) // the table was changed since it was looked at
+			if outdated(a.err) {
+				s.shape.set(nil)
 			}
 
 			a.err = s.explain(a.err)
