@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -79,7 +81,11 @@ func (s *Store) DB() *sql.DB { return s.db }
 
 // Texts are all statements for a table of six columns or of three, by their names.
 func Texts(full bool) map[string]string {
-	st := reflect.ValueOf(render(Table{Schema: "s", Name: "t"}, full, true, textIdentity))
+	return texts(Table{Schema: "s", Name: "t"}, full, true, textIdentity)
+}
+
+func texts(table Table, full, floor bool, id identity) map[string]string {
+	st := reflect.ValueOf(render(table, full, floor, id))
 	texts := make(map[string]string)
 
 	for i := range st.NumField() {
@@ -87,4 +93,35 @@ func Texts(full bool) map[string]string {
 	}
 
 	return texts
+}
+
+// AllTexts is everything that is sent, for every shape of a table, by names.
+func AllTexts() map[string]string {
+	all := map[string]string{
+		"columns":        onPrimary(sqlColumns),
+		"identity":       onPrimary(sqlIdentity),
+		"timeline":       onPrimary(sqlTimeline),
+		"present":        onPrimary(sqlPresent),
+		"read only":      onPrimary(sqlReadOnly),
+		"migration lock": sqlMigrationLock,
+		"notify":         sqlNotify,
+	}
+
+	for i, ddl := range []string{ddlSchema, ddlTable, ddlSetStorage(nil)} {
+		all[fmt.Sprintf("ddl %d", i)] = strings.NewReplacer("{schema}", `"s"`, "{table}", `"s"."t"`).Replace(ddl)
+	}
+
+	for _, c := range addedColumns {
+		all["add "+c.name] = strings.ReplaceAll(ddlAddColumn, "{table}", `"s"."t"`) + c.name + " " + c.kind
+	}
+
+	for _, full := range []bool{false, true} {
+		for _, floor := range []bool{false, true} {
+			for name, text := range texts(Table{Schema: "s", Name: "t"}, full, floor, textIdentity) {
+				all[fmt.Sprintf("%s, full %t, floor %t", name, full, floor)] = text
+			}
+		}
+	}
+
+	return all
 }

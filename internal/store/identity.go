@@ -12,19 +12,19 @@ type identity struct {
 	equal string
 	// kind is the type that it compares, quoted and with its schema.
 	kind string
-	// keyed: the columns that change are part of some unique index, to which a foreign key
-	// may refer.
-	keyed bool
+	// keyed: a unique index, to which a foreign key may refer, has other columns than
+	// lock_id; expiryKeyed: it has expires_at.
+	keyed, expiryKeyed bool
 }
 
 // textIdentity is that of a lock_id that is text.
 var textIdentity = identity{equal: "OPERATOR(pg_catalog.=)", kind: "pg_catalog.text"}
 
-// rowLock is what a batch locks its rows by. A foreign key that refers to the lock's
-// lock_id shares a lock with all but FOR UPDATE, which only a change of what it refers to
-// needs.
-func (id identity) rowLock() string {
-	if id.keyed {
+// rowLock is what a batch locks its rows by. A foreign key that refers to a row shares it
+// with FOR NO KEY UPDATE, and with an UPDATE of columns that no foreign key can refer to.
+// Where the UPDATE that follows needs more, so does the lock: it would wait.
+func rowLock(keyed bool) string {
+	if keyed {
 		return "FOR UPDATE"
 	}
 
@@ -40,7 +40,13 @@ SELECT pg_catalog.quote_ident(s.nspname), o.oprname::{text},
                  FROM pg_catalog.pg_index AS i
                 WHERE i.indrelid {=} a.attrelid
                   AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
-                  AND NOT (i.indnkeyatts {=} 1 AND i.indkey[0] {=} a.attnum))
+                  AND NOT (i.indnkeyatts {=} 1 AND i.indkey[0] {=} a.attnum)),
+       EXISTS (SELECT
+                 FROM pg_catalog.pg_index AS i
+                 JOIN pg_catalog.pg_attribute AS e ON e.attrelid {=} i.indrelid AND e.attname {=} 'expires_at'
+                WHERE i.indrelid {=} a.attrelid
+                  AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+                  AND e.attnum {=} ANY (i.indkey))
   FROM pg_catalog.pg_attribute AS a
   JOIN pg_catalog.pg_index AS i ON i.indrelid {=} a.attrelid
   JOIN pg_catalog.pg_opclass AS c ON c.oid {=} i.indclass[0]
@@ -62,7 +68,7 @@ func (s *Store) identify(ctx context.Context) (identity, error) {
 	found, err := read(ctx, s, onPrimary(sqlIdentity), []any{s.table.String()}, func(from scanner) (id identity, err error) {
 		var schema, operator, kindSchema, kind string
 
-		err = from.Scan(&schema, &operator, &kindSchema, &kind, &id.keyed)
+		err = from.Scan(&schema, &operator, &kindSchema, &kind, &id.keyed, &id.expiryKeyed)
 		id.equal = "OPERATOR(" + schema + "." + operator + ")"
 		id.kind = kindSchema + "." + kind
 

@@ -71,9 +71,11 @@ func (l *listening) Wait(ctx context.Context) (channel, payload string, err erro
 
 func (l *listening) Close() { _ = l.driver.Close() } // nothing was left to be said on it
 
+var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '')")
+
 // Notify sends an empty notification.
 func (s *Store) Notify(ctx context.Context, channel string) error {
-	_, err := s.db.ExecContext(ctx, qualified("SELECT pg_catalog.pg_notify($1::{text}, '')"), s.arguments([]any{channel})...)
+	_, err := s.db.ExecContext(ctx, sqlNotify, s.arguments([]any{channel})...)
 
 	return err
 }

@@ -29,6 +29,11 @@ const (
 	ddlAddColumn = `ALTER TABLE {table} ADD COLUMN IF NOT EXISTS `
 )
 
+const (
+	sqlReadOnly      = "SELECT pg_catalog.current_setting('transaction_read_only')"
+	sqlMigrationLock = "SELECT pg_catalog.pg_advisory_xact_lock($1::bigint)"
+)
+
 var (
 	requiredColumns = []string{"lock_id", "generation", "expires_at"}
 
@@ -127,7 +132,7 @@ func (s *Store) meet(ctx context.Context) error {
 // as READ WRITE, which overrides the default, and is a feature that a standby
 // doesn't support rather than a write it refuses.
 func (s *Store) writable(ctx context.Context) error {
-	settings, err := read(ctx, s, onPrimary("SELECT pg_catalog.current_setting('transaction_read_only')"), nil,
+	settings, err := read(ctx, s, onPrimary(sqlReadOnly), nil,
 		func(row scanner) (setting string, err error) {
 			err = row.Scan(&setting)
 
@@ -166,7 +171,7 @@ func (s *Store) migrateOnce(ctx context.Context) (err error) {
 		}
 	}()
 
-	if _, err = tx.ExecContext(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
+	if _, err = tx.ExecContext(ctx, sqlMigrationLock, s.arguments([]any{int64(migrationLock)})...); err != nil {
 		return err
 	}
 

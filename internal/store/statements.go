@@ -3,8 +3,8 @@ package store
 // The texts of all statements. Braces mark what [render] fills in: {table} is
 // the quoted table, {next} the generation after a grant or a release, {first}
 // that of a lock granted as it is created, {durable} is sqlDurable, {optional}
-// whatever touches the columns that a three-column table lacks, {lock} the row lock that
-// a batch takes.
+// whatever touches the columns that a three-column table lacks, {lock} the row lock of a
+// batch, and {lock_expiry} of one that changes expires_at alone.
 //
 // No text leaves it to the search_path which function, operator or type is meant: see
 // [qualified] for {=}, {+}, {now} and the like. Operators written so all bind alike, from the
@@ -394,7 +394,7 @@ WITH c AS MATERIALIZED (
                      WHERE l.lock_id {is} r.lock_id
                        AND l.generation {=} r.generation
                        AND l.expires_at {>} {now}
-                       {lock} SKIP LOCKED) AS l
+                       {lock_expiry} SKIP LOCKED) AS l
 )
 UPDATE {table} AS l
    SET expires_at = greatest(l.expires_at, {now} {+} (r.ttl {*} {us}))

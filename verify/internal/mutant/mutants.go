@@ -44,8 +44,8 @@ func All() []Mutant {
 			Name: "no generation check on renew",
 			Edits: []Edit{{
 				statements,
-				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock}",
-				"   AND r.generation > 0\n                       AND l.expires_at {>} {now}\n                       {lock}",
+				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
+				"   AND r.generation > 0\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
 			}},
 			Fault:  "net-late",
 			Expect: []oracle.Name{oracle.Audit},
@@ -78,8 +78,8 @@ func All() []Mutant {
 			Name: "renewal revives a lease",
 			Edits: []Edit{{
 				statements,
-				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock}",
-				"   AND l.generation {=} r.generation\n                       {lock}",
+				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
+				"   AND l.generation {=} r.generation\n                       {lock_expiry}",
 			}},
 			Fault:  "server-stop",
 			Expect: []oracle.Name{oracle.Audit},
