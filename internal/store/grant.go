@@ -247,20 +247,19 @@ type grant struct {
 // mine reports whether the row was left by an attempt whose reply was lost.
 func (g *grant) mine(row Row) bool { return g.doubtful && row.Owner == g.owner }
 
-// outdated looks the shape up anew, once, if err is due to the one that was known.
+// outdated looks the shape up anew, once, if err may be due to the one that was known, and
+// reports whether it is another.
 func (g *grant) outdated(ctx context.Context, err error) bool {
 	if g.refreshed || !outdated(err) {
 		return false
 	}
 
-	found, lookErr := g.store.shapeOf(ctx)
-	if lookErr != nil || found == g.shape {
-		return false
-	}
+	g.refreshed = true
 
-	g.shape, g.refreshed = found, true
+	found, ok := g.store.changed(ctx, g.shape)
+	g.shape = found
 
-	return true
+	return ok
 }
 
 // doubt is the error of a request that may have been granted.

@@ -91,6 +91,17 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	return found, nil
 }
 
+// changed looks the shape up, if it has to be, and reports whether it is another than was
+// known.
+func (s *Store) changed(ctx context.Context, known *shape) (*shape, bool) {
+	found, err := s.shapeOf(ctx)
+	if err != nil {
+		return known, false
+	}
+
+	return found, found.statements != known.statements
+}
+
 // column is one of the table's columns.
 type column struct {
 	// base is what kind is a domain over, or kind itself.

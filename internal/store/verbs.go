@@ -104,7 +104,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		}
 
 		if a.outcome == refused && outdated(a.err) && n == 1 {
-			if found, lookErr := s.shapeOf(ctx); lookErr == nil {
+			if found, ok := s.changed(ctx, req.shape); ok {
 				req.shape, req.seen = found, state.seen(found)
 
 				continue
