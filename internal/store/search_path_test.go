@@ -20,6 +20,10 @@ var (
 	// are qualified by, numbers, casts, operators, and anything else.
 	sqlToken = regexp.MustCompile(`E?'(?:[^']|'')*'|\$\d+|(?:\w+|"[^"]*")(?:\.(?:\w+|"[^"]*"|\*))*|::|[-+*/<>=~!@#%^&|?` + "`" + `]+|\S`)
 
+	sqlCall     = regexp.MustCompile(`\b([a-z_]+) ?\(`)
+	sqlOperator = regexp.MustCompile(`[-+*/<>=~!@#%^&|?]+`)
+	sqlType     = regexp.MustCompile(`(?:::|, )(?:pg_catalog\.)?([a-z]+)`)
+
 	sqlName = regexp.MustCompile(`^[A-Za-z_]\w*$`)
 
 	// Words that stand before a bracket and call nothing, or what the grammar alone says.
@@ -142,20 +146,21 @@ func TestNothingIsLeftToTheSearchPath(t *testing.T) {
 	}
 }
 
-// names takes the names of functions, operators and types from all texts.
+// names takes the names of functions, operators and types from all texts, qualified or
+// not. Not all that stand before a bracket are functions.
 func names() (functions, operators, types []string) {
-	sets := [3]map[string]bool{{}, {}, {"int8": true, "bigint": true, "timestamp": true, "bool": true}}
+	sets := [3]map[string]bool{{}, {}, {"int8": true, "timestamp": true, "bool": true}}
 
 	for _, text := range store.AllTexts() {
-		for _, m := range regexp.MustCompile(`pg_catalog\.(\w+)\(`).FindAllStringSubmatch(text, -1) {
+		for _, m := range sqlCall.FindAllStringSubmatch(text, -1) {
 			sets[0][m[1]] = true
 		}
 
-		for _, m := range regexp.MustCompile(`OPERATOR\(pg_catalog\.([^)]+)\)`).FindAllStringSubmatch(text, -1) {
-			sets[1][m[1]] = true
+		for _, m := range sqlOperator.FindAllString(text, -1) {
+			sets[1][m] = true
 		}
 
-		for _, m := range regexp.MustCompile(`pg_catalog\.(text|timestamptz)\b`).FindAllStringSubmatch(text, -1) {
+		for _, m := range sqlType.FindAllStringSubmatch(text, -1) {
 			sets[2][m[1]] = true
 		}
 	}
@@ -195,11 +200,12 @@ BEGIN
     END LOOP;
 
     FOREACH op IN ARRAY '%[1]s'::text[] LOOP
+        CONTINUE WHEN NOT EXISTS (SELECT FROM pg_proc WHERE proname = op);
         FOREACH a IN ARRAY kinds LOOP
             IF to_regprocedure(format('front.%%I(%%s)', op, a)) IS NULL THEN
                 EXECUTE format('CREATE FUNCTION front.%%I(%%s) RETURNS boolean', op, a) || body;
             END IF;
-            CONTINUE WHEN op NOT IN ('mod', 'pg_notify', 'set_config', 'substr');
+            CONTINUE WHEN NOT EXISTS (SELECT FROM pg_proc WHERE proname = op AND pronargs > 1);
             FOREACH b IN ARRAY kinds LOOP
                 IF to_regprocedure(format('front.%%I(%%s,%%s)', op, a, b)) IS NULL THEN
                     EXECUTE format('CREATE FUNCTION front.%%I(%%s, %%s) RETURNS boolean', op, a, b) || body;
@@ -218,6 +224,7 @@ BEGIN
     END LOOP;
 
     FOREACH a IN ARRAY '%[3]s'::text[] LOOP
+        CONTINUE WHEN NOT EXISTS (SELECT FROM pg_type WHERE typname = a AND typnamespace = 'pg_catalog'::regnamespace);
         EXECUTE format('CREATE DOMAIN front.%%I AS pg_catalog.int4 CHECK (false)', a);
     END LOOP;
 
