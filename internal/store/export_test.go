@@ -117,7 +117,10 @@ func AllTexts() map[string]string {
 
 	for _, full := range []bool{false, true} {
 		for _, floor := range []bool{false, true} {
-			for name, text := range texts(Table{Schema: "s", Name: "t"}, full, floor, textIdentity) {
+			id := textIdentity
+			id.keyed, id.datesOdd = floor, floor
+
+			for name, text := range texts(Table{Schema: "s", Name: "t"}, full, floor, id) {
 				all[fmt.Sprintf("%s, full %t, floor %t", name, full, floor)] = text
 			}
 		}

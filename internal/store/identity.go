@@ -15,6 +15,9 @@ type identity struct {
 	// keyed: a unique index, to which a foreign key may refer, has other columns than
 	// lock_id; expiryKeyed: it has expires_at.
 	keyed, expiryKeyed bool
+	// datesOdd: the role's DateStyle is one that drivers can't read where times come as text:
+	// without names for statements, behind a pooler, that is how pgx takes them.
+	datesOdd bool
 }
 
 // textIdentity is that of a lock_id that is text.
@@ -46,7 +49,8 @@ SELECT pg_catalog.quote_ident(s.nspname), o.oprname::{text},
                  JOIN pg_catalog.pg_attribute AS e ON e.attrelid {=} i.indrelid AND e.attname {=} 'expires_at'
                 WHERE i.indrelid {=} a.attrelid
                   AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
-                  AND e.attnum {=} ANY (i.indkey))
+                  AND e.attnum {=} ANY (i.indkey)),
+       pg_catalog.substr(pg_catalog.current_setting('DateStyle'), 1, 3) {<>} 'ISO'
   FROM pg_catalog.pg_attribute AS a
   JOIN pg_catalog.pg_index AS i ON i.indrelid {=} a.attrelid
   JOIN pg_catalog.pg_opclass AS c ON c.oid {=} i.indclass[0]
@@ -68,7 +72,7 @@ func (s *Store) identify(ctx context.Context) (identity, error) {
 	found, err := read(ctx, s, onPrimary(sqlIdentity), []any{s.table.String()}, func(from scanner) (id identity, err error) {
 		var schema, operator, kindSchema, kind string
 
-		err = from.Scan(&schema, &operator, &kindSchema, &kind, &id.keyed, &id.expiryKeyed)
+		err = from.Scan(&schema, &operator, &kindSchema, &kind, &id.keyed, &id.expiryKeyed, &id.datesOdd)
 		id.equal = "OPERATOR(" + schema + "." + operator + ")"
 		id.kind = kindSchema + "." + kind
 

@@ -184,16 +184,32 @@ type statements struct {
 	acquireMany, insertMany, refreshMany, releaseMany, getMany, lookMany string
 }
 
+// isoDates has the last of some times say it in a way that drivers read. It is for the
+// transaction alone, and comes before anything of the row is sent.
+func isoDates(columns string) string {
+	i := strings.LastIndex(columns, ", {now}")
+	if i < 0 {
+		return "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN " + columns + " END"
+	}
+
+	return columns[:i] + ", CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN {now} END"
+}
+
 // render fills the table's name and the way its ids are compared into the texts, and takes
 // out what the table or the server doesn't have.
 func render(table Table, full, floor bool, id identity) statements {
 	row := "l.generation, " + sqlExpiresAt + ", l.owner, l.acquired_at, l.contended_until, {now}"
+	expiresAt := sqlExpiresAt
 	notify, lazy := "(CASE WHEN l.contended_until {>} {now}"+
 		" THEN pg_catalog.pg_notify('"+table.Channel()+"', l.lock_id) END IS NOT NULL)", sqlLazy
 
 	if !full {
 		row = "l.generation, " + sqlExpiresAt + ", NULL::{text}, NULL::{timestamptz}, NULL::{timestamptz}, {now}"
 		notify, lazy = "false", sqlDurable
+	}
+
+	if id.datesOdd {
+		row, expiresAt = isoDates(row), isoDates(expiresAt)
 	}
 
 	modulus := strconv.FormatInt(MarkModulus, 10)
@@ -204,7 +220,7 @@ func render(table Table, full, floor bool, id identity) statements {
 	fragments := []string{
 		"{table}", table.String(),
 		"{row}", row,
-		"{expires_at}", sqlExpiresAt,
+		"{expires_at}", expiresAt,
 		"{is}", id.equal,
 		"{lock}", rowLock(id.keyed),
 		"{lock_expiry}", rowLock(id.expiryKeyed),
