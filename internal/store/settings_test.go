@@ -202,6 +202,26 @@ func everyVerb(ctx context.Context, db *sql.DB, cfg *pglocker.Config, migrate bo
 		return fmt.Errorf("the guard: %w", err)
 	}
 
+	// Times that nobody can express.
+	table := store.Table{Schema: cfg.Scheme, Name: cfg.Table}
+	if table.Schema == "" {
+		table.Schema = pglocker.DefaultScheme
+	}
+
+	for _, when := range []string{"-infinity", "infinity"} {
+		if _, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO %s (lock_id, generation, expires_at) VALUES ('%s', 5, '%[2]s')", table, when)); err != nil {
+			return err
+		}
+
+		if seen, err := locker.GetLockStatus(ctx, when); err != nil || seen.Generation != 5 || seen.ExpiresAt.Year() != 1 && seen.ExpiresAt.Year() != 9999 {
+			return fmt.Errorf("GetLockStatus, %s: %+v, %w", when, seen, err)
+		}
+	}
+
+	if !migrate { // the statements of who waits are then those above
+		return lock.Unlock(ctx)
+	}
+
 	// A waiter, who is handed the lock, and another Locker's.
 	other, err := pglocker.New(db, cfg)
 	if err != nil {
@@ -225,22 +245,6 @@ func everyVerb(ctx context.Context, db *sql.DB, cfg *pglocker.Config, migrate bo
 
 	if err := errors.Join(lock.Unlock(ctx), <-waited, <-waited); err != nil {
 		return fmt.Errorf("waiting: %w", err)
-	}
-
-	// Times that nobody can express.
-	table := store.Table{Schema: cfg.Scheme, Name: cfg.Table}
-	if table.Schema == "" {
-		table.Schema = pglocker.DefaultScheme
-	}
-
-	for _, when := range []string{"-infinity", "infinity"} {
-		if _, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO %s (lock_id, generation, expires_at) VALUES ('%s', 5, '%[2]s')", table, when)); err != nil {
-			return err
-		}
-
-		if seen, err := locker.GetLockStatus(ctx, when); err != nil || seen.Generation != 5 || seen.ExpiresAt.Year() != 1 && seen.ExpiresAt.Year() != 9999 {
-			return fmt.Errorf("GetLockStatus, %s: %+v, %w", when, seen, err)
-		}
 	}
 
 	return nil
