@@ -47,9 +47,9 @@ type Config struct {
 	// Observer is told of operations and of losses. Default: nobody is.
 	Observer Observer
 
-	// Logger is told what nobody else reports: renewals that failed and are
-	// repeated, and what becomes of the connection that listens for released
-	// locks. Default: silence.
+	// Logger is told of each lock that is lost, and what nobody else reports:
+	// renewals and releases that failed and are repeated, and what becomes of the
+	// connection that listens for released locks. Default: silence.
 	Logger *slog.Logger
 }
 

@@ -2,7 +2,6 @@ package pglocker
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -36,6 +35,8 @@ type Lock struct {
 	// gone: it was lost because the database said so.
 	gone     bool
 	unlocked bool
+	// rowHolders is who had the row locked since the last renewal, as far as it is known.
+	rowHolders string
 }
 
 type lockKey struct{}
@@ -149,6 +150,7 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 		RenewNow:   renewNow,
 		OnRenewed:  lk.renewed,
 		OnLost:     lk.lose,
+		OnLocked:   lk.rowLocked,
 	}
 	l.renewer.Add(lk.lease, term)
 
@@ -189,6 +191,7 @@ func (lk *Lock) renewed(expiresAt time.Time) {
 	defer lk.mu.Unlock()
 
 	lk.status.ExpiresAt = expiresAt
+	lk.rowHolders = ""
 }
 
 // lose marks the lock as lost and cancels its context, unless it was unlocked.
@@ -201,15 +204,7 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 		return
 	}
 
-	switch {
-	case loss.Gone:
-		lk.lost = fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
-			ErrLockLost, lk.status.LockID, lk.lease.Generation)
-	case loss.Err != nil:
-		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time: %w", ErrLockLost, lk.status.LockID, loss.Err)
-	default:
-		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time", ErrLockLost, lk.status.LockID)
-	}
+	lk.lost = lossError(lk.status.LockID, lk.lease.Generation, loss, lk.rowHolders)
 
 	err := lk.lost
 	lk.gone = loss.Gone
@@ -220,5 +215,5 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 	time.AfterFunc(lk.locker.cfg.margin(lk.ttl)+pollLate, func() { lk.locker.queue.Wake(lk.lease.LockID) })
 
 	lk.locker.held.remove(lk)
-	lk.locker.watch.lost(lk, loss, err)
+	lk.lostFor(loss, err)
 }

@@ -37,10 +37,6 @@ func (s *session) Connect(ctx context.Context) error {
 	err := s.store.Connect(span.ctx)
 	span.end(err)
 
-	if err != nil && ctx.Err() == nil {
-		s.locker.log.Warn("pglocker: a renewal failed, and is repeated", "error", err)
-	}
-
 	return err
 }
 
@@ -48,10 +44,6 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 	span := s.locker.watch.start(ctx, OperationRenew, "", len(renewals))
 	results, sent, err := s.store.Renew(span.ctx, renewals)
 	span.end(err)
-
-	if err != nil && ctx.Err() == nil {
-		s.locker.log.Warn("pglocker: a renewal failed, and is repeated", "locks", len(renewals), "error", err)
-	}
 
 	return results, sent, err
 }

@@ -63,7 +63,7 @@ type session struct {
 	number int
 
 	// guarded by server.mu
-	connected, inUse, failed, closed bool
+	connected, inUse, renewed, failed, closed bool
 }
 
 func (s *session) Connect(ctx context.Context) (err error) {
@@ -120,7 +120,9 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 	defer srv.mu.Unlock()
 
 	s.inUse = false
-	s.failed = err != nil
+	// One that was refused renewals, and carried others out before, is as good as new.
+	s.renewed = s.renewed || err == nil
+	s.failed = err != nil && !(s.renewed && store.Divides(err))
 	srv.busy--
 
 	return results, sent, err
@@ -141,7 +143,7 @@ func (s *session) Close() {
 func all(renewals []store.Renewal, state store.RenewState) []store.RenewResult {
 	results := make([]store.RenewResult, len(renewals))
 	for i := range results {
-		results[i] = store.RenewResult{State: state, ExpiresAt: time.Now().Add(renewals[i].TTL)}
+		results[i] = store.RenewResult{State: state, ExpiresAt: time.Now().Add(renewals[i].TTL), Lease: renewals[i].TTL}
 	}
 
 	return results

@@ -168,7 +168,7 @@ type statements struct {
 // render fills the table's name and the type of its ids into the texts, and takes out
 // what the table or the server doesn't have.
 func render(table Table, full, floor bool, idKind string) statements {
-	const rowColumns = "l.generation, " + sqlExpiresAt + ", {owner}, {acquired_at}, {contended_until}, clock_timestamp()"
+	const rowColumns = "l.generation, " + sqlExpiresAt + ", {owner}, {acquired_at}, {contended_until}, clock_timestamp(), " + sqlBegan
 
 	row := strings.NewReplacer(
 		"{owner}", "NULL::text",
@@ -193,6 +193,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		"{table}", table.String(),
 		"{row}", row.Replace(rowColumns),
 		"{expires_at}", sqlExpiresAt,
+		"{began}", sqlBegan,
 		"{durable}", sqlDurable,
 		"{lazy}", lazy,
 		"{modulus}", modulus,
