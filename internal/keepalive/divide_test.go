@@ -219,12 +219,12 @@ func TestPanic(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var (
-			troubles []Trouble
+			told     ledger
 			panicked *PanicError
 		)
 
 		s := newServer()
-		r := New(func() Session { return panics{s.open()} }, func(trouble Trouble) { troubles = append(troubles, trouble) })
+		r := New(func() Session { return panics{s.open()} }, told.add)
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		wantAtRest(t, r, s)
@@ -234,7 +234,7 @@ func TestPanic(t *testing.T) {
 			t.Errorf("lost for %v", h.lost[0].Err)
 		}
 
-		if len(troubles) < 2 || !errors.As(troubles[0].Err, &panicked) {
+		if troubles := told.all(); len(troubles) < 2 || !errors.As(troubles[0].Err, &panicked) {
 			t.Errorf("told of %v", troubles)
 		}
 	})

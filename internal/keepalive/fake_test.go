@@ -69,8 +69,12 @@ type session struct {
 func (s *session) Connect(ctx context.Context) (err error) {
 	srv := s.server
 
-	if srv.connect > 0 {
-		timer := time.NewTimer(srv.connect)
+	srv.mu.Lock()
+	takes := srv.connect
+	srv.mu.Unlock()
+
+	if takes > 0 {
+		timer := time.NewTimer(takes)
 		defer timer.Stop()
 
 		select {

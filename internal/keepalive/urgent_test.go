@@ -3,6 +3,9 @@ package keepalive
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,20 +176,23 @@ func TestTroubles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var troubles []Trouble
+				var (
+					told   ledger
+					broken atomic.Bool
+					locked atomic.Int64
+				)
 
 				s := newServer()
-				broken := true
+				broken.Store(true)
 				s.connect = test.connect
 				s.answer = func(ctx context.Context, _ int, renewals []store.Renewal) ([]store.RenewResult, error) {
-					if broken && test.answer != nil {
+					if broken.Load() && test.answer != nil {
 						return test.answer(ctx, renewals)
 					}
 
 					return renewedAll(renewals), nil
 				}
-				r := New(s.open, func(trouble Trouble) { troubles = append(troubles, trouble) })
-				locked := 0
+				r := New(s.open, told.add)
 
 				var holders []*holder
 
@@ -197,7 +203,7 @@ func TestTroubles(t *testing.T) {
 					}
 
 					h := newHolder(fmt.Sprint(i), 10*time.Second)
-					h.OnLocked = func() { locked++ }
+					h.OnLocked = func() { locked.Add(1) }
 					r.Add(&h.Lease, termOf(ttl))
 
 					holders = append(holders, h)
@@ -206,13 +212,14 @@ func TestTroubles(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				synctest.Wait()
 
-				if name == "locked" && len(troubles) > 0 {
-					t.Errorf("told at once of a row that is locked: %+v", troubles[0])
+				if name == "locked" && len(told.all()) > 0 {
+					t.Errorf("told at once of a row that is locked: %+v", told.all())
 				}
 
 				time.Sleep(12 * time.Second)
 				synctest.Wait()
 
+				troubles := told.all()
 				if len(troubles) == 0 {
 					t.Fatal("not told")
 				}
@@ -222,19 +229,22 @@ func TestTroubles(t *testing.T) {
 					t.Errorf("told of %+v", last)
 				}
 
-				if name != "locked" && last.Locks != 20 || (locked > 0) != (name == "locked") {
-					t.Errorf("%d locks, %d times locked", last.Locks, locked)
+				if name != "locked" && last.Locks != 20 || (locked.Load() > 0) != (name == "locked") {
+					t.Errorf("%d locks, %d times locked", last.Locks, locked.Load())
 				}
 
 				time.Sleep(15 * time.Second)
 				synctest.Wait()
 
+				holders[7].mu.Lock()
 				loss := holders[7].lost
+				holders[7].mu.Unlock()
+
 				if len(loss) != 1 || loss[0].Gone || !test.want(loss[0].Cause) || loss[0].Since != 27*time.Second {
 					t.Errorf("lost for %+v", loss)
 				}
 
-				broken = false
+				broken.Store(false)
 				s.mu.Lock()
 				s.connect = 0
 				s.mu.Unlock()
@@ -242,6 +252,7 @@ func TestTroubles(t *testing.T) {
 				time.Sleep(15 * time.Second)
 				synctest.Wait()
 
+				troubles = told.all()
 				if last := troubles[len(troubles)-1]; last.Locks != 0 {
 					t.Errorf("told last of %+v, want the end", last)
 				}
@@ -257,4 +268,24 @@ func TestTroubles(t *testing.T) {
 			})
 		})
 	}
+}
+
+// ledger keeps the troubles that a renewer tells of.
+type ledger struct {
+	mu       sync.Mutex
+	troubles []Trouble
+}
+
+func (l *ledger) add(trouble Trouble) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	l.troubles = append(l.troubles, trouble)
+}
+
+func (l *ledger) all() []Trouble {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	return slices.Clone(l.troubles)
 }
