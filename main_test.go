@@ -26,7 +26,7 @@ var drivers = []string{"pgx", "postgres"}
 
 // sideBySide is how many tests run at the same time, at least. Most of them wait for a lease
 // to end, or for a server that is to be slow.
-const sideBySide = 10
+const sideBySide = 20
 
 func TestMain(m *testing.M) {
 	flag.Parse()
