@@ -40,6 +40,14 @@ type Options struct {
 	Disk  *Disk
 	// Waits: the clients do nothing but wait for each other.
 	Waits bool
+	// Middle: the clients go through a bad pooler each, which is in front of all else.
+	Middle bool
+	// Extras is traffic that not every run has.
+	Extras traffic.Extras
+	// Prepare is SQL that is run before the clients start. It may set things for their role.
+	Prepare string
+	// Begin is called before the clients start, if it isn't nil.
+	Begin func(*Cluster)
 	// Addresses are the coordinator's way to the database, and each client's, if it isn't
 	// always the same server.
 	Addresses []string
@@ -119,15 +127,22 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 			upstream = options.Addresses[n+1]
 		}
 
-		if client.Proxy, err = newProxy(client.name, upstream); err != nil {
-			return nil, err
-		}
-
-		if err := client.start(); err != nil {
+		if err := client.connect(upstream); err != nil {
 			return nil, err
 		}
 
 		c.Clients = append(c.Clients, client)
+	}
+
+	// Trouble that has to be there from the beginning is made before anybody connects.
+	if options.Begin != nil {
+		options.Begin(c)
+	}
+
+	for _, client := range c.Clients {
+		if err := client.start(); err != nil {
+			return nil, err
+		}
 	}
 
 	return c, nil
@@ -317,9 +332,15 @@ func (c *Cluster) Close() error {
 
 	for _, client := range c.Clients {
 		client.mu.Lock()
-		_ = client.process.kill() // most have ended as they were told to
+		if client.process != nil {
+			_ = client.process.kill() // most have ended as they were told to
+		}
 		client.mu.Unlock()
 		client.Proxy.proxy.Stop()
+
+		if client.Middle != nil {
+			errs = append(errs, client.Middle.Close())
+		}
 	}
 
 	if c.Pooler != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/history"
 	"github.com/ismurov/pglocker/verify/internal/oracle"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 const (
@@ -108,9 +109,15 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 
 	options := cluster.Options{
 		Seed: job.Seed, Clients: clients, Fenced: !job.Control, Think: think, Pooled: job.Fault.Pooled, Waits: job.Fault.Waits,
+		Middle: job.Fault.Middle, Prepare: job.Fault.Prepare,
+		Extras: traffic.Extras{Long: job.Fault.Long},
 	}
 	if job.Control {
 		options.Think = controlThink
+	}
+
+	if job.Fault.Begin != nil {
+		options.Begin = func(c *cluster.Cluster) { job.Fault.Begin(c, rand.New(rand.NewPCG(job.Seed, 2))) }
 	}
 
 	server, stop, inject, err := s.serverFor(ctx, job, filepath.Dir(folder), &options)
@@ -137,7 +144,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		}
 	}()
 
-	run := &oracle.Run{WallOffset: history.WallOffset(), Undisturbed: job.Fault.Waits}
+	run := &oracle.Run{WallOffset: history.WallOffset(), Undisturbed: job.Fault.Waits, Extras: options.Extras, Bears: job.Fault.Bears}
 
 	time.Sleep(warmUp)
 
@@ -152,7 +159,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 
 	if job.Fault.Waits {
 		time.Sleep(coolDown)
-	} else if err := awaitRecovery(ctx, c); err != nil {
+	} else if err := awaitRecovery(ctx, c, options.Extras); err != nil {
 		return nil, err
 	}
 

@@ -86,6 +86,12 @@ func (c *client) run(ctx context.Context) {
 	start((*worker).lease, 20*time.Millisecond, anyPrivate)
 	start((*worker).hold, 20*time.Millisecond, anyPrivate)
 
+	if c.cfg.Extras.Long {
+		for n := range longLocks {
+			start((*worker).takeBriefly, briefAbsence, func(*rand.Rand) Spec { return long(n) })
+		}
+	}
+
 	start((*worker).passOn, relayAbsence, func(*rand.Rand) Spec { return Relay })
 	start((*worker).keepSteady, 20*time.Millisecond, func(*rand.Rand) Spec { return steady(c.cfg.Name) })
 
@@ -116,6 +122,15 @@ func (w *worker) within(ctx context.Context, patience time.Duration) (context.Co
 	}
 
 	return context.WithTimeout(ctx, patience)
+}
+
+// limited records for how long the request's context lets it go on.
+func limited(ctx context.Context, e history.Event) history.Event {
+	if deadline, ok := ctx.Deadline(); ok {
+		e.Limit = int64(time.Until(deadline))
+	}
+
+	return e
 }
 
 // sleep returns early when ctx ends.
