@@ -53,6 +53,19 @@ type Options struct {
 	Addresses []string
 }
 
+// driver is that of the nth client: the last one has lib/pq, and behind a pooler the one
+// before has it, too, where it can't be recognized.
+func (o Options) driver(n int) string {
+	switch {
+	case n == o.Clients-1:
+		return traffic.DriverPq
+	case n == o.Clients-2 && o.Pooled:
+		return traffic.DriverWrapped
+	}
+
+	return traffic.DriverPgx
+}
+
 // Cluster is a running set-up.
 type Cluster struct {
 	Server  *pgtesting.Server
@@ -118,10 +131,7 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 	}
 
 	for n := range options.Clients {
-		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: traffic.DriverPgx, cluster: c}
-		if n == options.Clients-1 {
-			client.driver = traffic.DriverPq
-		}
+		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: options.driver(n), cluster: c}
 
 		if options.Addresses != nil {
 			upstream = options.Addresses[n+1]
@@ -180,7 +190,7 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
-	if _, err := c.Admin.ExecContext(ctx, audit.SQL+traffic.CountersSQL); err != nil {
+	if _, err := c.Admin.ExecContext(ctx, audit.SQL+audit.BareSQL+traffic.CountersSQL); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 

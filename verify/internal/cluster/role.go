@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 
+	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
@@ -31,6 +32,7 @@ END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA pglocker, public TO ` + clientRole + `;
 GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses TO ` + clientRole + `;
+GRANT SELECT, INSERT, UPDATE ON ` + audit.BareSchema + `.` + audit.BareTable + ` TO ` + clientRole + `;
 `
 
 // RoleSetting is SQL that makes a setting the default of the clients' role in this database.

@@ -109,6 +109,7 @@ func All() []Fault {
 		{Name: "reader-in-pool", Inject: keepReaders, Middle: true, Begin: makeReaders, Alone: true, Bears: &oracle.Bears{}},
 		{Name: "old-transaction", Inject: oldTransaction},
 		{Name: "pool-exhausted", Inject: exhaustPools, Least: 4 * time.Second},
+		{Name: "pooler", Inject: none, Pooled: true, Alone: true, Harmless: true, Bears: &oracle.Bears{}},
 		{Name: "pooler-restart", Inject: restartPooler, Pooled: true},
 		{Name: "clock-steps", Inject: stepClock, Clock: true, Server: true},
 		{Name: "clock-back", Inject: setClockBack, Clock: true, Server: true},

@@ -36,7 +36,9 @@ const (
 // before its time, and keeps nobody from releasing. A row that can't be changed costs its own
 // lock, and no other. Only runs in which nothing else is done can show that.
 func CheckBearing(run *Run) []Violation {
-	if run.Bears == nil {
+	// A pooler that ended by itself is something else.
+	died := func(e history.Event) bool { return e.Kind == history.PoolerDied }
+	if run.Bears == nil || slices.ContainsFunc(run.History.Notes, died) {
 		return nil
 	}
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // leftFor is how long a request may go on by itself whose caller has left: a second, and
@@ -39,7 +40,7 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 				op.Call <= named.to && (op.End == history.Never || op.End+int64(leftFor) >= named.from) &&
 				op.Call <= last
 		})
-		if !open {
+		if !open && !s.refreshedLate(ops, t, chain[i+1:]) {
 			s.violate(t.Lock, "granted to a client of which every request was refused", t)
 		}
 	}
@@ -112,4 +113,14 @@ func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*a
 	return t.New.Expires <= s.run.shownSince(t.At, op) || slices.ContainsFunc(later, func(next *audit.Transition) bool {
 		return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
 	})
+}
+
+// refreshedLate reports whether a grant of a table without owners came so late that its request
+// refreshed it, which gave it another name.
+func (s *settler) refreshedLate(ops []*history.Operation, t *audit.Transition, later []*audit.Transition) bool {
+	if !traffic.IsBare(t.Lock) || len(later) == 0 || later[0].Renews() || later[0].App != t.App {
+		return false
+	}
+
+	return slices.ContainsFunc(ops, func(op *history.Operation) bool { return s.Grants[op] == later[0] })
 }

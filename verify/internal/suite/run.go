@@ -110,7 +110,11 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 	options := cluster.Options{
 		Seed: job.Seed, Clients: clients, Fenced: !job.Control, Think: think, Pooled: job.Fault.Pooled, Waits: job.Fault.Waits,
 		Middle: job.Fault.Middle, Prepare: job.Fault.Prepare,
-		Extras: traffic.Extras{Long: job.Fault.Long},
+		Extras: traffic.Extras{
+			Long: job.Fault.Long,
+			// Of a clock that is set the audit of that table can't tell.
+			Bare: !job.Fault.Clock && !job.Fault.Waits && !job.Control,
+		},
 	}
 	if job.Control {
 		options.Think = controlThink
@@ -189,9 +193,13 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		return nil, err
 	}
 
-	run.History, err = history.Load(folder)
+	if run.History, err = history.Load(folder); err != nil {
+		return nil, err
+	}
 
-	return run, err
+	traffic.NameBare(run.History)
+
+	return run, nil
 }
 
 // SeedOf is the seed of one run, which so doesn't depend on what else is run.

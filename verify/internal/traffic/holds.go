@@ -39,7 +39,7 @@ func (w *worker) options(e *history.Event) []pglocker.LockOption {
 		opts = append(opts, pglocker.WithWait(wait))
 	}
 
-	if w.chance(10) {
+	if w.chance(10) && !IsBare(e.Lock) {
 		hold := w.upTo(maxMin)
 		e.MinHold = int64(hold)
 		opts = append(opts, pglocker.WithMinHold(hold))

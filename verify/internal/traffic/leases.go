@@ -100,6 +100,9 @@ func (w *worker) release(ctx context.Context, s *pglocker.LockStatus) {
 	w.rec.Return(outcome(e, err))
 }
 
+// RelockerStopped says of a lease that its relocker is told to stop, and to release it.
+const RelockerStopped = "relocker told to stop"
+
 // relock keeps a lease alive for a while, and so releases it.
 func (w *worker) relock(ctx context.Context, lock Spec, s *pglocker.LockStatus, until int64) {
 	relocking, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -116,7 +119,7 @@ func (w *worker) relock(ctx context.Context, lock Spec, s *pglocker.LockStatus, 
 
 	stopped.Go(func() {
 		<-stopping.Done()
-		w.rec.Note(history.Event{Kind: history.Lost, Lock: lock.ID, Token: s.Generation, Detail: "relocker told to stop"})
+		w.rec.Note(history.Event{Kind: history.Lost, Lock: lock.ID, Token: s.Generation, Detail: RelockerStopped})
 		cancel()
 	})
 
