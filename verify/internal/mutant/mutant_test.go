@@ -216,3 +216,22 @@ func TestChase(t *testing.T) {
 		})
 	}
 }
+
+// TestLines: of what the suite says, a line for each fault is passed on, also where it comes
+// in pieces.
+func TestLines(t *testing.T) {
+	t.Parallel()
+
+	var passed strings.Builder
+
+	l := &lines{to: &passed}
+	for _, piece := range []string{"seed 1\nnet-", "late: 7 operations, 2 violat", "ions in 4.1 s\nO5 a: b\n", "none: 1 operations, 0 violations in 2.0 s"} {
+		if n, err := l.Write([]byte(piece)); n != len(piece) || err != nil {
+			t.Errorf("%d, %v of %q", n, err, piece)
+		}
+	}
+
+	if want := "        net-late: 7 operations, 2 violations in 4.1 s\n"; passed.String() != want {
+		t.Errorf("%q, want %q", passed.String(), want)
+	}
+}
