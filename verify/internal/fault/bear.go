@@ -46,7 +46,8 @@ END $$;
 
 COMMIT`
 
-// refuseRow has one row after the other refused, each for longer than leases last.
+// refuseRow has one row after the other refused, each for longer than leases last, those of the
+// locks that mustn't be lost included.
 func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	if err := eventually(ctx, c, refusingSQL); err != nil {
 		return err
@@ -67,7 +68,7 @@ func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 			return err
 		}
 
-		rest(ctx, beyondTTL(r))
+		rest(ctx, traffic.SparedTTL+between(r, 200, 600))
 
 		if err := eventually(ctx, c, `BEGIN; SET LOCAL synchronous_commit = on; DELETE FROM audit.refused; COMMIT`); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"github.com/ismurov/pglocker"
 
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // Bears is what may happen in a run in which only such things are done as the library has to
@@ -21,9 +22,6 @@ type Bears struct {
 }
 
 const (
-	// spared is the shortest lease of locks that mustn't be lost. Of shorter ones nothing is
-	// promised on a busy machine.
-	spared = time.Second
 	// sparedStall is how long a client may not have run that loses a lock because of that.
 	sparedStall = 100 * time.Millisecond
 	// early is how much before its time a request may end.
@@ -52,7 +50,8 @@ func (r *Run) spoiled(lock string, w window) bool {
 	})
 }
 
-// checkSpared looks for locks that were lost.
+// checkSpared looks for locks that were lost. Of those with shorter leases nothing is promised on
+// a busy machine.
 func checkSpared(run *Run) (violations []Violation) {
 	if run.Bears.Losses {
 		return nil
@@ -65,7 +64,7 @@ func checkSpared(run *Run) (violations []Violation) {
 
 	for _, e := range run.History.Notes {
 		grant := grants[tenure{e.Client, e.Lock, e.Token}]
-		if e.Kind != history.Lost || grant == nil || grant.TTL < int64(spared) ||
+		if e.Kind != history.Lost || grant == nil || grant.TTL < int64(traffic.SparedTTL) ||
 			!strings.Contains(e.Detail, pglocker.ErrLockLost.Error()) {
 			continue
 		}

@@ -26,15 +26,15 @@ func TestBearing(t *testing.T) {
 
 		return o
 	}
-	long := func() *history.Operation { return lease(1000, granted("c1.1", history.Lock, 9, 11, 2)) }
-	short := func() *history.Operation { return lease(900, granted("c1.1", history.Lock, 9, 11, 2)) }
+	long := func() *history.Operation { return lease(2000, granted("c1.1", history.Lock, 9, 11, 2)) }
+	short := func() *history.Operation { return lease(1900, granted("c1.1", history.Lock, 9, 11, 2)) }
 	loss := func(at int64, why string) history.Event {
 		return note("c1.1", history.Lost, at, history.Event{Lock: "a", Token: 2, Detail: why})
 	}
 	refusedRow := func(lock string, from, to int64) history.Event {
 		return note("coordinator", history.RowRefused, to, history.Event{Detail: lock, From: from * ms})
 	}
-	stall := note("c1.1", history.Stall, 1400, history.Event{From: 1200 * ms})
+	stall := note("c1.1", history.Stall, 2400, history.Event{From: 2200 * ms})
 	refused := func(kind history.Kind, from, to int64, e history.Event) *history.Operation {
 		e.Outcome = history.Refused
 		if e.Detail == "" {
@@ -62,17 +62,17 @@ func TestBearing(t *testing.T) {
 		run  *oracle.Run
 		want string
 	}{
-		{"lost", bearing([]history.Event{loss(1500, lost)}, long()), "lost by nothing"},
+		{"lost", bearing([]history.Event{loss(2500, lost)}, long()), "lost by nothing"},
 		{"lost, and nothing is said of this run", &oracle.Run{History: &history.History{
-			Operations: []*history.Operation{long()}, Notes: []history.Event{loss(1500, lost)},
+			Operations: []*history.Operation{long()}, Notes: []history.Event{loss(2500, lost)},
 		}}, ""},
-		{"unlocked", bearing([]history.Event{loss(1500, "context canceled")}, long()), ""},
-		{"a lease that is short", bearing([]history.Event{loss(1500, lost)}, short()), ""},
-		{"its own row was refused", bearing([]history.Event{refusedRow("a", 700, 800), loss(1500, lost)}, long()), ""},
-		{"its own row was refused before that lease", bearing([]history.Event{refusedRow("a", 300, 400), loss(1500, lost)}, long()), "lost by nothing"},
-		{"another's row was refused", bearing([]history.Event{refusedRow("b", 700, 800), loss(1500, lost)}, long()), "lost by nothing"},
-		{"its client didn't run", bearing([]history.Event{stall, loss(1500, lost)}, long()), ""},
-		{"another client didn't run", bearing([]history.Event{note("c2.1", history.Stall, 1400, history.Event{From: 1200 * ms}), loss(1500, lost)}, long()), "lost by nothing"},
+		{"unlocked", bearing([]history.Event{loss(2500, "context canceled")}, long()), ""},
+		{"a lease that is short", bearing([]history.Event{loss(2500, lost)}, short()), ""},
+		{"its own row was refused", bearing([]history.Event{refusedRow("a", 1700, 1800), loss(2500, lost)}, long()), ""},
+		{"its own row was refused before that lease", bearing([]history.Event{refusedRow("a", 300, 400), loss(2500, lost)}, long()), "lost by nothing"},
+		{"another's row was refused", bearing([]history.Event{refusedRow("b", 1700, 1800), loss(2500, lost)}, long()), "lost by nothing"},
+		{"its client didn't run", bearing([]history.Event{stall, loss(2500, lost)}, long()), ""},
+		{"another client didn't run", bearing([]history.Event{note("c2.1", history.Stall, 2400, history.Event{From: 2200 * ms}), loss(2500, lost)}, long()), "lost by nothing"},
 
 		{"a wait that was refused", bearing(nil, refused(history.Lock, 10, 310, history.Event{Waits: true, Limit: 1000 * ms})), "would have passed"},
 		{"a wait whose context had ended", bearing(nil, refused(history.Lock, 10, 310, history.Event{Waits: true, Limit: 302 * ms})), ""},
@@ -95,7 +95,7 @@ func TestBearing(t *testing.T) {
 		})
 	}
 
-	held := bearing([]history.Event{loss(1500, lost)}, long())
+	held := bearing([]history.Event{loss(2500, lost)}, long())
 	held.Bears = &oracle.Bears{Losses: true}
 	wantOnly(t, oracle.CheckBearing(held), oracle.Bearing, "")
 }

@@ -113,7 +113,8 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		Extras: traffic.Extras{
 			Long: job.Fault.Long,
 			// Of a clock that is set the audit of that table can't tell.
-			Bare: !job.Fault.Clock && !job.Fault.Waits && !job.Control,
+			Bare:   !job.Fault.Clock && !job.Fault.Waits && !job.Control,
+			Spared: job.Fault.Bears != nil,
 		},
 	}
 	if job.Control {

@@ -111,6 +111,10 @@ func (c *client) run(ctx context.Context) {
 		start((*worker).hold, 100*time.Millisecond, func(*rand.Rand) Spec { return lone(c.cfg.Name) })
 	}
 
+	if c.cfg.Extras.Spared {
+		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return spared(c.cfg.Name) })
+	}
+
 	if c.cfg.Extras.Bare {
 		as = c.onBare()
 

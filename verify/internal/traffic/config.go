@@ -37,6 +37,8 @@ type Extras struct {
 	Long bool
 	// Bare: locks of a table of three columns are taken, too.
 	Bare bool
+	// Spared: each client keeps a lock that it mustn't lose.
+	Spared bool
 }
 
 // Spec is a lock. All leases of a lock have the same TTL, so that the audit can tell
