@@ -22,13 +22,14 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 
 	for _, op := range ops {
 		if op.Outcome == history.OK && op.Kind.Grants() {
-			acknowledged[op.Owner] = true
+			acknowledged[requestOf(op.Owner)] = true
 		}
 	}
 
 	for i, t := range chain {
-		// A request whose first grant came too late refreshes it under the same name.
-		if !t.Grants() || s.Claimed[t] || acknowledged[t.New.Owner] {
+		// A request whose first grant came too late refreshes it, and one that was made again may
+		// be granted what nobody waits for any more.
+		if !t.Grants() || s.Claimed[t] || acknowledged[requestOf(t.New.Owner)] {
 			continue
 		}
 
@@ -66,8 +67,19 @@ func (s *settler) named(owner string) window {
 	return w
 }
 
-// splitName takes the name of a grant apart: which Locker made it, and its number there.
+// requestOf is the name of the request that made a grant. Attempts of it after the first have
+// numbers of their own, behind a hyphen.
+func requestOf(owner string) string {
+	if at := strings.LastIndexAny(owner, ".-"); at >= 0 && owner[at] == '-' {
+		return owner[:at]
+	}
+
+	return owner
+}
+
+// splitName takes the name of a grant apart: which Locker made it, and its request's number there.
 func splitName(owner string) (locker string, number int64) {
+	owner = requestOf(owner)
 	at := strings.LastIndexByte(owner, '.')
 	if at < 0 {
 		return owner, 0

@@ -3,6 +3,7 @@ package traffic
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -16,6 +17,11 @@ const (
 )
 
 func long(n int) Spec { return Spec{fmt.Sprintf("long-%d", n), longTTL} }
+
+// IsLong reports whether a lock is one of them.
+func IsLong(id string) bool {
+	return slices.ContainsFunc(longs(), func(lock Spec) bool { return lock.ID == id })
+}
 
 func longs() (all []Spec) {
 	for n := range longLocks {

@@ -152,7 +152,7 @@ func (w *worker) within(ctx context.Context, patience time.Duration) (context.Co
 // limited records for how long the request's context lets it go on.
 func limited(ctx context.Context, e history.Event) history.Event {
 	if deadline, ok := ctx.Deadline(); ok {
-		e.Limit = int64(time.Until(deadline))
+		e.Limit = max(1, int64(time.Until(deadline)))
 	}
 
 	return e
