@@ -34,6 +34,8 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 		requestCtx, cancel = context.WithCancel(store.Outlive(ctx))
 	)
 
+	requestCtx, sent := store.Watch(requestCtx)
+
 	go func() {
 		defer end()
 		defer cancel()
@@ -53,11 +55,27 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 	case r := <-replies:
 		return r.res, r.err
 	case <-ctx.Done():
+		// What waits for a connection ends with ctx as well, and says what it waited for.
+		if !sent() {
+			select {
+			case r := <-replies:
+				return r.res, r.err
+			case <-time.After(answerWithin):
+			}
+		}
+
 		close(left)
-		time.AfterFunc(giveUpGrace, cancel)
+		cancelSoon(requestCtx, cancel)
 
 		return store.Result{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, ended(ctx))
 	}
+}
+
+// cancelSoon cancels a request whose caller has left, unless it ends, and with it ctx, within
+// a moment.
+func cancelSoon(ctx context.Context, cancel context.CancelFunc) {
+	timer := time.AfterFunc(giveUpGrace, cancel)
+	context.AfterFunc(ctx, func() { timer.Stop() })
 }
 
 // ended is the error of a context that has ended, with the cause that its owner gave.

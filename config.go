@@ -1,6 +1,7 @@
 package pglocker
 
 import (
+	"database/sql"
 	"fmt"
 	"log/slog"
 	"os"
@@ -44,16 +45,35 @@ type Config struct {
 	// Default: a tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
 
+	// RenewDB is a handle for what must get through while the application has its
+	// whole pool in use: renewals, releases that get no connection from the pool, and,
+	// with pgx, listening for released locks. It must lead to the same database, with
+	// the same rights. It stays the caller's: the Locker doesn't close it. It is to
+	// outlive the Locker, and nothing else should use it up.
+	//
+	// A Locker uses at most eight of its connections: one while it holds locks, one
+	// while it listens, the others while the server doesn't answer. Two are enough
+	// (SetMaxOpenConns); with one the Locker doesn't listen.
+	//
+	// Default: connections of the Locker's own, made by the connector of the handle
+	// that [New] is given. Go has no accessor for that, so it is read by reflection.
+	// Where that finds nothing, as behind some wrappers, renewals share the pool, and
+	// Logger is told so once. The handle that New is given may be named here too:
+	// then the pool is shared without reflection and without a warning.
+	RenewDB *sql.DB
+
 	// Observer is told of operations and of losses. Default: nobody is.
 	Observer Observer
 
 	// Logger is told what nobody else reports: renewals that failed and are
-	// repeated, and what becomes of the connection that listens for released
-	// locks. Default: silence.
+	// repeated, what becomes of the connection that listens for released locks, what
+	// [MigrateDB] waits for, and, after five seconds and then once a minute, which lock is
+	// waited for and who holds it. Default: silence.
 	Logger *slog.Logger
 }
 
-// SetDefault fills Scheme, Table, Owner and Logger where they are empty.
+// SetDefault fills Scheme and Table where they are empty. What else has a default, Owner for
+// example, gets it when a Locker is made.
 func (c *Config) SetDefault() {
 	if c.Scheme == "" {
 		c.Scheme = DefaultScheme
@@ -61,14 +81,6 @@ func (c *Config) SetDefault() {
 
 	if c.Table == "" {
 		c.Table = DefaultTable
-	}
-
-	if c.Owner == "" {
-		c.Owner = defaultOwner()
-	}
-
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 
@@ -80,6 +92,14 @@ func (c *Config) complete() (Config, error) {
 
 	completed := *c
 	completed.SetDefault()
+
+	if completed.Owner == "" {
+		completed.Owner = defaultOwner()
+	}
+
+	if completed.Logger == nil {
+		completed.Logger = slog.New(slog.DiscardHandler)
+	}
 
 	if err := completed.table().Validate(); err != nil {
 		return Config{}, err

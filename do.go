@@ -26,9 +26,8 @@ import (
 // database can't grant the lock to another before that moment, even if it hangs
 // or can't be reached. fn should return soon after; Do waits for it. Until then
 // fn is the only one, unless its process is paused, the database's clock jumps
-// by more than the margin, or the database loses commits; the guard ([Lock.Guard])
-// and the fencing token ([Lock.Token]) of the lock that [FromContext] finds cover
-// those cases too.
+// by more than the margin, or the database loses commits; [Guard] and the fencing
+// token, [Token], cover those cases too.
 //
 // Do returns fn's error as it is. It joins to it: an error matching ErrLockLost,
 // if the lock was lost while fn ran; [ErrNotReleased], if the lock was held to
@@ -170,7 +169,7 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 
 	var (
 		st    = l.store
-		spare *session
+		spare *spareSession
 	)
 
 	defer func() {
@@ -183,7 +182,7 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 		left := term.Left(time.Now())
 
 		if spare == nil && (n > 0 || l.store.Exhausted()) {
-			spare = l.spare.use(l.newSession)
+			spare = l.spare.use(l.newSpare)
 			st = spare.store
 		}
 
@@ -192,9 +191,17 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 		err := spare.opened(ctx, left)
 		if err == nil {
 			attempt, cancel := context.WithTimeout(ctx, attemptFor(left/4))
+			if spare == nil {
+				attempt, cancel = overPool(attempt, cancel)
+			}
+
 			undone, err = st.Undone(attempt, status.LockID, state)
 
 			cancel()
+		}
+
+		if errors.Is(err, store.ErrNoConnection) {
+			continue
 		}
 
 		if err == nil || !store.Transient(err) || !store.Pause(ctx, min(left/20, time.Second)) {

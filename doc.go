@@ -9,7 +9,7 @@
 //
 // [Locker.Lock], which waits, and [Locker.TryLock] return a [Lock] that is held
 // until [Lock.Unlock]: the same for work that isn't a function call. In both,
-// [Lock.Guard] ties a transaction to the lock.
+// [Guard] ties a transaction to the lock of its context.
 //
 // The lease verbs are one statement each, for programs that keep the
 // [LockStatus] themselves, such as one that hands it from one request to the next:

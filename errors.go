@@ -2,8 +2,6 @@ package pglocker
 
 import (
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/ismurov/pglocker/internal/store"
 )
@@ -55,6 +53,9 @@ var (
 	// ErrStatusIsNil: a method that needs a [LockStatus] got none.
 	ErrStatusIsNil = errors.New("pglocker: lock status is nil")
 
+	// ErrNoLock: [Guard] was called with a context that isn't that of a lock.
+	ErrNoLock = errors.New("pglocker: no lock in the context")
+
 	// ErrFuncIsNil: [Locker.Do] got no function to run.
 	ErrFuncIsNil = errors.New("pglocker: func is nil")
 
@@ -98,44 +99,17 @@ var (
 	// the SQL in the folder migrations.
 	ErrTableNotFound = store.ErrTableNotFound
 
-	// ErrInvalidTable: the table lacks a column that every lock table needs, or
-	// has it with a type that can't serve.
+	// ErrInvalidTable: the table lacks a column that every lock table needs, or has one
+	// of a type that can't serve, or is of a kind that can't hold locks. The error names
+	// it, and what is needed.
 	ErrInvalidTable = store.ErrInvalidTable
 
-	// ErrPermissionDenied: the role lacks a privilege. Locks need USAGE on the
-	// schema and SELECT, INSERT, UPDATE on the table; only making the table needs
-	// more.
+	// ErrPermissionDenied: the role lacks a privilege, or row-level security keeps rows
+	// from it. The error names what is missing. Locks need USAGE on the schema and SELECT,
+	// INSERT, UPDATE on the table; only making the table needs more.
 	ErrPermissionDenied = store.ErrPermissionDenied
 
 	// ErrReadOnly: the server is a standby, or transactions are read-only by
 	// default.
 	ErrReadOnly = store.ErrReadOnly
 )
-
-// HeldError is the error of an attempt to take a lock that another holds. It
-// matches [ErrAlreadyLocked].
-type HeldError struct {
-	LockID string
-	// Owner is who holds it, in the form of [LockStatus.Owner]; "" where that isn't
-	// known, and while only a minimum hold ([WithMinHold]) keeps it from being granted.
-	Owner string
-	// Generation is the holder's, or that of the release that left the minimum hold.
-	Generation int64
-	// Remaining is how long the lease still ran when the database was asked, by its
-	// clock, unless it is renewed or released. Zero: it had just changed hands.
-	Remaining time.Duration
-}
-
-// Error names the lock, the holder and what remains of the lease.
-func (e *HeldError) Error() string {
-	by := ""
-	if e.Owner != "" {
-		by = " by " + e.Owner
-	}
-
-	return fmt.Sprintf("%s: %q is held%s, generation %d, for another %s",
-		ErrAlreadyLocked.Error(), e.LockID, by, e.Generation, e.Remaining.Round(time.Millisecond))
-}
-
-// Is reports whether target is [ErrAlreadyLocked].
-func (e *HeldError) Is(target error) bool { return target == ErrAlreadyLocked }

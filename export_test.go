@@ -1,6 +1,9 @@
 package pglocker
 
-import "time"
+import (
+	"database/sql"
+	"time"
+)
 
 // SetLocalRun sets how often in a row a lock is handed over inside the process
 // where others wait, before first use. Zero switches it off.
@@ -19,7 +22,14 @@ func (l *Locker) GrantName() string { return l.grantName() }
 func (l *Locker) Name() string { return l.name }
 
 // GiveBack frees what a request of that name was granted.
-func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) { l.giveBack(lockID, grant, ttl) }
+func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
+	l.giveBack(lockID, []string{grant}, ttl)
+}
 
 // Waiting reports whether somebody waits for a lock in this Locker.
 func (l *Locker) Waiting(lockID string) bool { return l.queue.Waiting(lockID) }
+
+// ForbidOwn has the Locker find no connector, as behind drivers that can't be asked.
+func (l *Locker) ForbidOwn() {
+	l.openOwn = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
+}

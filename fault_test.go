@@ -16,6 +16,8 @@ import (
 // TestServerFrozen: a server that hangs is noticed before it could grant the lock
 // to another, with a statement in flight.
 func TestServerFrozen(t *testing.T) {
+	t.Parallel()
+
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -74,6 +76,8 @@ func TestServerFrozen(t *testing.T) {
 // TestRelockerWhileServerFrozen: StartRelocker tells of a loss by returning, and so
 // returns before the lease is over, whatever the server does.
 func TestRelockerWhileServerFrozen(t *testing.T) {
+	t.Parallel()
+
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -125,6 +129,8 @@ func TestRelockerWhileServerFrozen(t *testing.T) {
 
 // TestServerFrozenBriefly: what ends well within the lease costs nothing.
 func TestServerFrozenBriefly(t *testing.T) {
+	t.Parallel()
+
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -151,6 +157,8 @@ func TestServerFrozenBriefly(t *testing.T) {
 
 // TestConnectionsTerminated: the lock outlives its connections.
 func TestConnectionsTerminated(t *testing.T) {
+	t.Parallel()
+
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -194,6 +202,8 @@ func TestConnectionsTerminated(t *testing.T) {
 // TestServerKilled: the lock outlives a crash of the server from which it recovers
 // within the lease.
 func TestServerKilled(t *testing.T) {
+	t.Parallel()
+
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 

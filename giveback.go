@@ -15,14 +15,26 @@ const (
 	giveBackLooks    = 6
 	giveBackDelayMin = 50 * time.Millisecond
 	giveBackDelayMax = time.Second
+
+	// Or its request reaches the server later. Mostly it never does. After those looks the
+	// row is looked at every giveBackSlowly, until strayFor after the request was given
+	// up: PgBouncer keeps a request that waits for a connection for two minutes, and
+	// sends it even if its client has left.
+	giveBackSlowly = 4 * time.Second
+	strayFor       = 2 * time.Minute
+
+	// maxGivenBack bounds how many grants of one lock are looked for. Older ones are left
+	// to expire.
+	maxGivenBack = 512
 )
 
-// giveBack frees, in the background, what a request may have been granted whose
-// outcome nobody knows, so that others needn't wait for the end of its lease. It
-// stops when that lease is over, with what it has asked by then, or when the Locker is
-// closed.
-func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
-	if !l.store.Full() {
+// giveBack frees, in the background, what a request may have been granted in attempts of
+// which nobody knows what became of them, so that others needn't wait for the end of such
+// a lease. They may be granted after the request itself was, and that tenure has ended.
+// It stops when nothing can come of them any more as far as is known, or when the Locker
+// is closed.
+func (l *Locker) giveBack(lockID string, grants []string, ttl time.Duration) {
+	if len(grants) == 0 || !l.store.Full() {
 		return
 	}
 
@@ -31,7 +43,7 @@ func (l *Locker) giveBack(lockID, grant string, ttl time.Duration) {
 		return
 	}
 
-	added, first := l.givenBack.add(lockID, grant, time.Now().Add(ttl))
+	added, first := l.givenBack.add(lockID, grants, time.Now(), ttl)
 	if !first {
 		end()
 
@@ -98,18 +110,36 @@ type givenBack struct {
 }
 
 type grantsToGiveBack struct {
-	// until is when the lease of each grant is over at the latest, by the local clock.
-	until map[string]time.Time
-	// looks counts those since the last grant was added.
-	looks int
-	delay time.Duration
+	// grants says until when each is looked for, by the local clock.
+	grants map[string]untilWhen
+	// looks counts those since the last grant was added. slowly: they were answered, and what
+	// has not come by then is expected to come never.
+	looks  int
+	slowly bool
+	delay  time.Duration
 	// added has a token when one was, so that it is looked for at once.
 	added chan struct{}
 }
 
+// untilWhen is until when a grant is looked for.
+type untilWhen struct {
+	// row is when the lease is over that its request would bring if it has reached the
+	// server and waits for the row. stray is when it is taken not to reach the server any
+	// more: not before, where it would be granted a lease that is worth the looks.
+	row, stray time.Time
+}
+
+func (u untilWhen) last() time.Time {
+	if u.stray.After(u.row) {
+		return u.stray
+	}
+
+	return u.row
+}
+
 // add is true if nobody gives back grants of that lock yet. Whoever does is told of later
 // ones by the channel.
-func (g *givenBack) add(lockID, grant string, until time.Time) (added <-chan struct{}, first bool) {
+func (g *givenBack) add(lockID string, grants []string, now time.Time, ttl time.Duration) (added <-chan struct{}, first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
@@ -119,12 +149,24 @@ func (g *givenBack) add(lockID, grant string, until time.Time) (added <-chan str
 
 	all := g.locks[lockID]
 	if first = all == nil; first {
-		all = &grantsToGiveBack{until: make(map[string]time.Time), added: make(chan struct{}, 1)}
+		all = &grantsToGiveBack{grants: make(map[string]untilWhen), added: make(chan struct{}, 1)}
 		g.locks[lockID] = all
 	}
 
-	all.until[grant] = until
-	all.looks, all.delay = 0, giveBackDelayMin
+	until := untilWhen{row: now.Add(ttl)}
+	if ttl > giveBackSlowly {
+		until.stray = now.Add(strayFor)
+	}
+
+	for _, grant := range grants {
+		if len(all.grants) >= maxGivenBack {
+			all.forgetOldest()
+		}
+
+		all.grants[grant] = until
+	}
+
+	all.looks, all.slowly, all.delay = 0, false, giveBackDelayMin
 
 	if !first {
 		select {
@@ -136,10 +178,22 @@ func (g *givenBack) add(lockID, grant string, until time.Time) (added <-chan str
 	return all.added, first
 }
 
+func (all *grantsToGiveBack) forgetOldest() {
+	var oldest string
+
+	for grant, until := range all.grants {
+		if oldest == "" || until.last().Before(all.grants[oldest].last()) {
+			oldest = grant
+		}
+	}
+
+	delete(all.grants, oldest)
+}
+
 // giveBackBatch is what is asked for at one time.
 type giveBackBatch struct {
 	grants []string
-	// until is when the last of their leases is over.
+	// until is when the last of them is given up.
 	until time.Time
 	// last: the look stands in line behind requests that may still wait for the row
 	// themselves.
@@ -148,8 +202,8 @@ type giveBackBatch struct {
 	delay time.Duration
 }
 
-// next is what is to be asked for now. There is no more when all leases are over;
-// whoever adds a grant then is the first again.
+// next is what is to be asked for now. There is no more when all are given up; whoever
+// adds a grant then is the first again.
 func (g *givenBack) next(lockID string) (batch giveBackBatch, more bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -157,17 +211,18 @@ func (g *givenBack) next(lockID string) (batch giveBackBatch, more bool) {
 	all := g.locks[lockID]
 	now := time.Now()
 
-	for grant, until := range all.until {
-		if !now.Before(until) {
-			delete(all.until, grant)
+	for grant, until := range all.grants {
+		last := until.last()
+		if !now.Before(last) {
+			delete(all.grants, grant)
 
 			continue
 		}
 
 		batch.grants = append(batch.grants, grant)
 
-		if until.After(batch.until) {
-			batch.until = until
+		if last.After(batch.until) {
+			batch.until = last
 		}
 	}
 
@@ -177,29 +232,47 @@ func (g *givenBack) next(lockID string) (batch giveBackBatch, more bool) {
 		return batch, false
 	}
 
-	batch.last, batch.delay = all.looks >= giveBackLooks-1, all.delay
-	all.delay = min(2*all.delay, giveBackDelayMax)
+	batch.last, batch.delay = !all.slowly && all.looks >= giveBackLooks-1, all.delay
+
+	longest := giveBackDelayMax
+	if all.slowly {
+		longest = giveBackSlowly
+	}
+
+	all.delay = min(2*all.delay, longest)
 
 	return batch, true
 }
 
-// looked notes an answer. A grant is settled when it was freed, or when it is neither on
-// the row nor on its way there. Which of several was freed the answer doesn't say. It
-// returns true when all are settled; whoever adds a grant then is the first again.
+// looked notes an answer. A grant is settled when it was freed; which of several was, the
+// answer doesn't say. When it is neither on the row nor waits for it there, it can only be
+// on its way to the server. It returns true when all are settled; whoever adds a grant then is the first
+// again.
 func (g *givenBack) looked(lockID string, batch giveBackBatch, freed bool) (settled bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
 	all := g.locks[lockID]
-	all.looks++
 
-	if batch.last || freed && len(batch.grants) == 1 {
+	switch {
+	case batch.last:
+		// If it is free now, it may have been before.
 		for _, grant := range batch.grants {
-			delete(all.until, grant)
+			if until, ok := all.grants[grant]; ok && !until.stray.IsZero() {
+				all.grants[grant] = untilWhen{stray: until.stray}
+			} else {
+				delete(all.grants, grant)
+			}
 		}
+
+		all.slowly = all.looks >= giveBackLooks-1 // none was added meanwhile
+	case freed && len(batch.grants) == 1:
+		delete(all.grants, batch.grants[0])
 	}
 
-	if settled = len(all.until) == 0; settled {
+	all.looks++
+
+	if settled = len(all.grants) == 0; settled {
 		delete(g.locks, lockID)
 	}
 

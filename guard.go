@@ -45,10 +45,21 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	if err != nil {
 		st.GuardFailed(err)
 
-		return fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err)
+		return tidy(fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err))
 	}
 
 	return nil
+}
+
+// Guard is [Lock.Guard] of the lock under which the function runs that [Locker.Do] called with
+// ctx, as [FromContext] finds it, with the same errors; [ErrNoLock] if there is none.
+func Guard(ctx context.Context, tx *sql.Tx) error {
+	lock, ok := FromContext(ctx)
+	if !ok {
+		return ErrNoLock
+	}
+
+	return lock.Guard(ctx, tx)
 }
 
 // GuardSQL is [Lock.Guard] for those who don't use database/sql: a query, with

@@ -21,10 +21,14 @@ import (
 // under a token once a higher one was granted. The same race without the guard, and
 // with one that locks less, has such writes, so it is a race.
 func TestGuardRace(t *testing.T) {
+	t.Parallel()
+
 	levels := []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable}
 
 	for _, level := range levels {
 		t.Run(strings.ReplaceAll(level.String(), " ", ""), func(t *testing.T) {
+			t.Parallel()
+
 			r := newGuardRace(t, level, func(guard string) string { return guard })
 			r.run(t, 20_000, 0)
 
@@ -44,6 +48,8 @@ func TestGuardRace(t *testing.T) {
 
 	for _, level := range levels {
 		t.Run("Control/NoGuard/"+strings.ReplaceAll(level.String(), " ", ""), func(t *testing.T) {
+			t.Parallel()
+
 			r := newGuardRace(t, level, func(string) string { return "" })
 			r.run(t, 20_000, 10)
 
@@ -54,6 +60,8 @@ func TestGuardRace(t *testing.T) {
 	}
 
 	t.Run("Control/KeyShare", func(t *testing.T) {
+		t.Parallel()
+
 		r := newGuardRace(t, sql.LevelReadCommitted, func(guard string) string {
 			weak := strings.Replace(guard, "FOR SHARE", "FOR KEY SHARE", 1)
 			if weak == guard {

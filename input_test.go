@@ -116,8 +116,8 @@ func TestConfigDefaults(t *testing.T) {
 
 	cfg.SetDefault()
 
-	if cfg.Scheme != pglocker.DefaultScheme || cfg.Table != pglocker.DefaultTable || cfg.Owner == "" {
-		t.Errorf("defaults are %+v", cfg)
+	if want := (pglocker.Config{Scheme: pglocker.DefaultScheme, Table: pglocker.DefaultTable}); cfg != want {
+		t.Errorf("defaults are %+v, want %+v", cfg, want)
 	}
 
 	cfg = pglocker.Config{Scheme: "s", Table: "t", Owner: "o"}

@@ -23,6 +23,8 @@ type Lock struct {
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	// outer is the lock whose context this one's was made from, nil if there is none.
+	outer *Lock
 
 	// freed is closed when the first Unlock has ended.
 	freed chan struct{}
@@ -30,6 +32,8 @@ type Lock struct {
 	// mu guards what follows. It is not held while the database is asked.
 	mu     sync.Mutex
 	status LockStatus
+	// statusAt is when status was acknowledged, by the local clock.
+	statusAt time.Time
 	// lost is why the lock was lost, nil as long as it wasn't. Once it is unlocked
 	// it can't be lost any more.
 	lost error
@@ -49,6 +53,17 @@ func FromContext(ctx context.Context) (*Lock, bool) {
 	return lock, ok
 }
 
+// Token returns the fencing token ([Lock.Token]) of the lock that [FromContext] finds. It is
+// false if there is none.
+func Token(ctx context.Context) (token int64, ok bool) {
+	lock, ok := FromContext(ctx)
+	if !ok {
+		return 0, false
+	}
+
+	return lock.Token(), true
+}
+
 // TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or
 // [Locker.Close]. The lease runs for ttl, and is renewed as [Locker.Do] describes,
 // by default after a third of it. The lock does not end with ctx, whose values
@@ -66,14 +81,20 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 	return l.lock(ctx, lockID, ttl, tryLock, opts)
 }
 
-// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends.
-// Those who wait in one Locker are served in the order in which they came. If ctx
-// ends first, the error matches ctx's, and is a [*HeldError] too if another held
-// the lock when it was last asked for; a grant that arrives after that is passed
-// on to the next or given back, so that ctx's error doesn't match [ErrUnknownOutcome]
-// after the first request. Lock keeps trying while the database doesn't answer, or so
-// late that the lease is over; if it answers the first request with an error, or
-// refuses the connection, Lock returns that.
+// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. Those who
+// wait in one Locker are served in the order in which they came. With a context under which
+// that same lock is held, [Locker.Do]'s for example, it would wait for itself: it returns a
+// [*HeldError] at once.
+//
+// If ctx ends first, the error matches ctx's. It is a [*HeldError] too if another held the
+// lock when it was last asked for, and says when that was. It also matches what has kept
+// the lock from being asked for since then, a refused connection for example. A grant
+// that arrives after that is passed on to the next or given back, so that ctx's error doesn't
+// match [ErrUnknownOutcome] after the first request.
+//
+// Lock keeps trying while the database doesn't answer, or so late that the lease is over;
+// if it answers the first request with an error, or refuses the connection, Lock returns
+// that.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, waitForLock, opts)
 }
@@ -138,6 +159,8 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 		locker: l, status: *status, state: status.state(), ttl: term.TTL, minHold: o.minHold, granted: time.Now(),
 		freed: make(chan struct{}),
 	}
+	lk.statusAt = lk.granted
+	lk.outer, _ = FromContext(parent)
 
 	ctx, cancel := context.WithCancelCause(parent)
 	lk.cancel = cancel
@@ -176,6 +199,19 @@ func (lk *Lock) Status() LockStatus {
 	return lk.status
 }
 
+// heldError says that this lock is held, by what was last acknowledged.
+func (lk *Lock) heldError() *HeldError {
+	lk.mu.Lock()
+	defer lk.mu.Unlock()
+
+	return &HeldError{
+		LockID:     lk.status.LockID,
+		Owner:      lk.status.Owner,
+		Generation: lk.status.Generation,
+		Remaining:  max(lk.ttl-time.Since(lk.statusAt), 0),
+	}
+}
+
 // loss is why the lock was lost, nil if it wasn't.
 func (lk *Lock) loss() error {
 	lk.mu.Lock()
@@ -188,7 +224,7 @@ func (lk *Lock) renewed(expiresAt time.Time) {
 	lk.mu.Lock()
 	defer lk.mu.Unlock()
 
-	lk.status.ExpiresAt = expiresAt
+	lk.status.ExpiresAt, lk.statusAt = expiresAt, time.Now()
 }
 
 // lose marks the lock as lost and cancels its context, unless it was unlocked.
@@ -206,7 +242,7 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 		lk.lost = fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
 			ErrLockLost, lk.status.LockID, lk.lease.Generation)
 	case loss.Err != nil:
-		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time: %w", ErrLockLost, lk.status.LockID, loss.Err)
+		lk.lost = tidy(fmt.Errorf("%w: no renewal of %q was acknowledged in time: %w", ErrLockLost, lk.status.LockID, loss.Err))
 	default:
 		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time", ErrLockLost, lk.status.LockID)
 	}
@@ -217,7 +253,7 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 	lk.mu.Unlock()
 
 	// Who waits here for the lock that was held here has not asked the database.
-	time.AfterFunc(lk.locker.cfg.margin(lk.ttl)+pollLate, func() { lk.locker.queue.Wake(lk.lease.LockID) })
+	lk.locker.queue.WakeAfter(lk.lease.LockID, lk.locker.cfg.margin(lk.ttl)+pollLate)
 
 	lk.locker.held.remove(lk)
 	lk.locker.watch.lost(lk, loss, err)

@@ -40,12 +40,22 @@ type Locker struct {
 	store   *store.Store
 	renewer *keepalive.Renewer
 
+	// renewStore and releaseStore are over Config.RenewDB, nil where that isn't set.
+	renewStore, releaseStore *store.Store
+	// renewing and releasing have a token for each session with a connection beside the
+	// pool.
+	renewing, releasing chan struct{}
+	// openOwn is store.OpenOwn, but for tests of drivers that can't be asked.
+	openOwn    func(db *sql.DB, name string) (*sql.DB, bool)
+	sharedOnce sync.Once
+
 	queue    *waitqueue.Queue
 	listener *listen.Listener
 	held     heldLocks
 	spare    spare
 
 	givenBack givenBack
+	notices   notices
 	// localRun is maxLocalRun, but for benchmarks of what goes between processes.
 	localRun int
 
@@ -92,17 +102,29 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 
 		localRun: maxLocalRun,
 
+		renewing:  make(chan struct{}, maxRenewing),
+		releasing: make(chan struct{}, maxReleasing),
+		openOwn:   store.OpenOwn,
+
 		watch: watch{completed.Observer},
 		log:   completed.Logger,
 		name:  completed.Owner + "#" + random,
 	}
 	l.jobDone = l.jobs.Done
 	l.store = store.New(db, completed.table(), l.late)
+
+	listening := l.store
+
+	if beside := completed.RenewDB; beside != nil {
+		l.renewStore, l.releaseStore = l.store.Beside(beside, 0), l.store.Beside(beside, 1)
+		listening = l.renewStore
+	}
+
 	l.ctx, l.close = context.WithCancelCause(context.Background())
 	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() })
 	l.listener = listen.New(listen.Config{
-		Open:    l.store.OpenListening,
-		Notify:  l.store.Notify,
+		Open:    listening.OpenListening,
+		Notify:  listening.Notify,
 		Channel: completed.table().Channel(),
 		Probe:   "pglocker_probe_" + random,
 		Wake:    l.queue.Released,
@@ -137,9 +159,11 @@ func complete(db *sql.DB, cfg *Config) (Config, error) {
 // cancelled with cause [ErrClosed]; so are those of locks taken by [Locker.Lock]
 // and [Locker.TryLock], which are then unlocked, whatever their holders do; anyone
 // who waits gets ErrClosed. Close waits until Do's functions have returned, their
-// locks are released, and every goroutine of the Locker has ended. From its start
-// on, every other method returns ErrClosed. Locks taken by [Locker.AcquireLock]
-// are their callers'; they are left as they are.
+// locks are released, and every goroutine of the Locker has ended. Five seconds after
+// that it leaves behind what a driver doesn't return from, since the server doesn't
+// answer, and tells [Config.Logger]. From its start on, every other method returns
+// ErrClosed. Locks taken by [Locker.AcquireLock] are their callers'; they are left as
+// they are.
 //
 // If ctx ends first, Close returns its error, and the rest goes on by itself.
 // Closing again waits again. Do's function must not call it.
@@ -159,7 +183,16 @@ func (l *Locker) Close(ctx context.Context) error {
 		l.jobs.Wait()
 		l.listener.Wait()
 		l.renewer.Wait()
-		l.store.Wait()
+
+		for _, beside := range []*store.Store{l.renewStore, l.releaseStore} {
+			if beside != nil {
+				beside.GiveUpOpening()
+			}
+		}
+
+		if left := l.store.Wait(); left > 0 {
+			l.log.Warn("pglocker: closed, but the driver has not returned from what it was asked", "statements", left)
+		}
 	}()
 
 	select {

@@ -1,10 +1,12 @@
 package pglocker_test
 
 import (
-	"context"
 	"database/sql"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -22,8 +24,18 @@ var databases *pgtesting.TestInstance
 // drivers are all that the library supports, by their names in database/sql.
 var drivers = []string{"pgx", "postgres"}
 
+// sideBySide is how many tests run at the same time, at least. Most of them wait for a lease
+// to end, or for a server that is to be slow.
+const sideBySide = 10
+
 func TestMain(m *testing.M) {
-	databases = pgtesting.MustTestInstance(context.Background(), &pgtesting.TestInstanceConfig{
+	flag.Parse()
+
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = parallel.Value.Set(strconv.Itoa(max(sideBySide, runtime.GOMAXPROCS(0)))) // it is a number
+	}
+
+	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
 	})

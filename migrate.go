@@ -15,12 +15,14 @@ import (
 // that every process may call it at its start, with a role that has no right to
 // create anything. Any number of processes may call it at once.
 //
-// Altering a table that is in use needs it for a moment without other users; if
-// somebody keeps it locked, MigrateDB tries again until ctx ends.
+// Altering a table that is in use needs it for a moment without other users. While
+// another transaction keeps it locked, a dump for example, MigrateDB tries again until
+// ctx ends. It tells [Config.Logger] who is in the way: at first after half a second,
+// then every minute. Its error says it too.
 //
 // Errors: [ErrDBIsNil], [ErrConfigIsNil], [ErrInvalidIdentifier],
-// [ErrPermissionDenied], [ErrReadOnly], [ErrInvalidTable] where a table of that
-// name is something else, and what the driver reports. If ctx ends, either all
+// [ErrPermissionDenied], [ErrReadOnly], [ErrInvalidTable] where something of that name is
+// no table or can't hold locks, and what the driver reports. If ctx ends, either all
 // of it was done or nothing.
 func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
 	completed, err := complete(db, cfg)
@@ -28,5 +30,5 @@ func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
 		return err
 	}
 
-	return store.Migrate(ctx, db, completed.table())
+	return tidy(store.Migrate(ctx, db, completed.table(), completed.Logger))
 }

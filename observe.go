@@ -93,7 +93,7 @@ func (w watch) start(ctx context.Context, op Operation, lockID string, locks int
 
 func (s span) end(err error) {
 	if s.observer != nil {
-		s.observer.OperationEnd(s.ctx, OperationEnd{OperationStart: s.start, Duration: time.Since(s.began), Err: err})
+		s.observer.OperationEnd(s.ctx, OperationEnd{OperationStart: s.start, Duration: time.Since(s.began), Err: tidy(err)})
 	}
 }
 

@@ -2,6 +2,7 @@ package pglocker
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -24,24 +25,39 @@ func WithRelockInterval(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.relockInterval = d }
 }
 
-// WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another
-// holds, for at most d, instead of failing at once; then they fail with
-// [ErrAlreadyLocked] all the same, or with [ErrUnknownOutcome] if their requests were
-// not answered by then, or with an error that matches [context.DeadlineExceeded] if none
-// could be sent. A caller that never got to the front of the line has to ask who holds the
-// lock, which may take a second more. [Locker.Lock], which waits as long as its context allows, thereby
-// gets a second limit. Zero is as if the option were not given; d must not be negative
-// ([ErrInvalidWait]).
+// Forever is for [WithWait]: wait until the context ends.
+const Forever time.Duration = math.MaxInt64
+
+// WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another holds, for d at
+// most, instead of failing at once. With [Forever] they wait as [Locker.Lock] does, until their
+// context ends. [Locker.Lock] waits until then anyway; the earlier of d and ctx's deadline
+// applies. When d has passed, they fail with
+//
+//   - [ErrAlreadyLocked], if another held the lock when it was last asked for; what has
+//     kept it from being asked for since then is matched too;
+//   - [ErrUnknownOutcome], if their requests were not answered by then;
+//   - an error that matches [context.DeadlineExceeded], if none could be sent.
+//
+// A caller that never got to the front of the line has to ask who holds the lock, which may
+// take a second more. With a context under which that same lock is held, a call that would
+// wait fails at once, as [Locker.Lock] does. Zero is as if the option were not given; d must
+// not be negative ([ErrInvalidWait]).
 func WithWait(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.wait = d }
 }
 
-// WithMinHold keeps the lock held until d has passed since it was granted, even
-// if it is unlocked before; the caller doesn't wait for that. It is for jobs that
-// must run once per time slot on machines whose clocks differ: a machine that is
-// late finds the lock still held. The hold is written when the lock is unlocked,
-// so if the holder crashes, the hold ends with its lease. d must be within 0 and
-// [MaxTTL] ([ErrInvalidMinHold]); it may be longer than the TTL.
+// WithMinHold keeps the lock held until d has passed since it was granted, even if it is
+// unlocked before; the caller doesn't wait for that. It is for jobs that must run once per
+// time slot on machines whose clocks differ: a machine that is late finds the lock still
+// held, and the [HeldError] then names no owner.
+//
+// The hold is kept after a failure as well: [Locker.Do] doesn't ask what its function
+// returned. A job that is to be tried again at once tries again within the function, or
+// records what was done and goes without a minimum hold.
+//
+// The hold is written when the lock is unlocked, so if the holder crashes, the hold ends
+// with its lease. d must be within 0 and [MaxTTL] ([ErrInvalidMinHold]); it may be longer than
+// the TTL.
 func WithMinHold(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.minHold = d }
 }

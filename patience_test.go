@@ -20,18 +20,14 @@ type deadlines struct {
 	bounds []time.Time
 }
 
-func (d *deadlines) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (d *deadlines) add(ctx context.Context) {
 	if bound, ok := ctx.Deadline(); ok {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 
 		d.bounds = append(d.bounds, bound)
 	}
-
-	return ctx
 }
-
-func (*deadlines) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // takeAll returns those since the last call.
 func (d *deadlines) takeAll() []time.Time {
@@ -65,7 +61,7 @@ func TestShortLeasesAreGivenTime(t *testing.T) {
 	cfg, err := pgx.ParseConfig(newDatabase(t))
 	must(t, err)
 
-	cfg.Tracer = seen
+	cfg.Tracer = onStatement(seen.add)
 
 	locker := newLockerOver(t, stdlib.OpenDB(*cfg))
 

@@ -21,6 +21,8 @@ import (
 // TestPoolExhausted: an application that has its whole pool in use, for as long
 // as it likes, keeps its lock and can release it.
 func TestPoolExhausted(t *testing.T) {
+	t.Parallel()
+
 	const (
 		ttl  = 1500 * time.Millisecond
 		size = 2
@@ -102,8 +104,8 @@ func TestRelockerWithPoolExhausted(t *testing.T) {
 		{"six columns, at first", "", false},
 	} {
 		eachDriver(t, func(t *testing.T, driver string) {
+			t.Parallel()
 			t.Run(test.name, func(t *testing.T) {
-				t.Parallel()
 
 				url := newDatabase(t)
 				direct := contract.Open(t, driver, url)

@@ -28,7 +28,7 @@ func TestAtRest(t *testing.T) {
 
 		for i := range 20 {
 			tasks.Go(func() {
-				err := locker.Do(context.Background(), fmt.Sprint(i), 5*time.Second, 20*time.Millisecond,
+				err := locker.Do(context.Background(), fmt.Sprint(i), 10*time.Minute, 20*time.Millisecond,
 					func(ctx context.Context) error {
 						lock, _ := pglocker.FromContext(ctx)
 						granted := lock.Status()

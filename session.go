@@ -2,39 +2,82 @@ package pglocker
 
 import (
 	"context"
-	"database/sql"
+	"fmt"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// session renews leases over a connection of its own, so that an application
-// that has its whole pool in use doesn't lose its locks. Where the driver can't
-// be asked for one, it takes connections from the pool.
+const (
+	// maxRenewing and maxReleasing bound the connections of a Locker's own, dead ones
+	// included that the driver doesn't let go of: four renewals may be under way at once.
+	// With that of the listener they are eight.
+	maxRenewing  = 5
+	maxReleasing = 2
+)
+
+// session sends renewals, or releases, over a connection that isn't the pool's, so that
+// an application that has its whole pool in use doesn't lose its locks: over one of
+// [Config.RenewDB], or else one that is made as the pool's are. Where the driver can't be
+// asked for one, it takes connections from the pool.
 type session struct {
 	locker *Locker
 	store  *store.Store
-	own    *sql.DB // nil where there is none
+	// places bounds the sessions that have a connection, nil where they share the pool;
+	// placed says that this one is among them.
+	places chan struct{}
+	placed bool
+	// owned: the handle is this session's, which closes it.
+	owned bool
 }
 
+// newSession is for renewals.
 func (l *Locker) newSession() *session {
-	own, ok := store.OpenOwn(l.db)
+	return l.sessionBeside(l.renewStore, store.RenewName, l.renewing)
+}
+
+// newSpare is for releases.
+func (l *Locker) newSpare() *session {
+	return l.sessionBeside(l.releaseStore, store.ReleaseName, l.releasing)
+}
+
+func (l *Locker) sessionBeside(given *store.Store, name string, places chan struct{}) *session {
+	if given != nil {
+		return &session{locker: l, store: given, places: places}
+	}
+
+	own, ok := l.openOwn(l.db, name)
 	if !ok {
+		l.warnShared()
+
 		return &session{locker: l, store: l.store}
 	}
 
-	return &session{locker: l, store: l.store.On(own), own: own}
+	return &session{locker: l, store: l.store.On(own), places: places, owned: true}
+}
+
+// warnShared says once what it costs that there is no connection but the pool's.
+func (l *Locker) warnShared() {
+	l.sharedOnce.Do(func() {
+		l.log.Warn("pglocker: the driver can't be asked for a connection beside the pool, so renewals share it:" +
+			" an application that uses up its pool for longer than its leases loses its locks; set Config.RenewDB")
+	})
 }
 
 // Connect does nothing where renewals share the pool: a connection of that may be taken
 // by others at any time.
 func (s *session) Connect(ctx context.Context) error {
-	if s.own == nil {
+	if s.places == nil {
 		return nil
 	}
 
 	span := s.locker.watch.start(ctx, OperationRenew, "", 0)
-	err := s.store.Connect(span.ctx)
+
+	err := s.place(span.ctx)
+	if err == nil {
+		err = s.store.Connect(span.ctx)
+	}
+
 	span.end(err)
 
 	if err != nil && ctx.Err() == nil {
@@ -42,6 +85,23 @@ func (s *session) Connect(ctx context.Context) error {
 	}
 
 	return err
+}
+
+// place waits for the session's place among those with a connection.
+func (s *session) place(ctx context.Context) error {
+	if s.placed {
+		return nil
+	}
+
+	select {
+	case s.places <- struct{}{}:
+		s.placed = true
+
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("pglocker: nothing was sent, the driver has not returned from %d earlier connections: %w",
+			cap(s.places), ended(ctx))
+	}
 }
 
 func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.RenewResult, time.Time, error) {
@@ -56,22 +116,15 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 	return results, sent, err
 }
 
-// opened opens the connection of a session that others may share, unless it is open or there
-// is no session. It takes as long as that takes, up to a lease that has d left: by attempts
-// that are short for its sake, a server that is slow to let anybody in would never be reached.
-func (s *session) opened(ctx context.Context, d time.Duration) error {
-	if s == nil || s.own == nil {
-		return nil
+func (s *session) Close() {
+	leave := func() {}
+	if s.placed {
+		leave = func() { <-s.places }
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, attemptFor(d))
-	defer cancel()
-
-	return s.store.Connect(ctx)
-}
-
-func (s *session) Close() {
-	if s.own != nil {
-		_ = s.own.Close() // nothing was left to be said on it
+	if s.owned {
+		s.store.Close(leave)
+	} else {
+		leave()
 	}
 }

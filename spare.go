@@ -1,6 +1,10 @@
 package pglocker
 
-import "sync"
+import (
+	"context"
+	"sync"
+	"time"
+)
 
 // spare is one connection beside the pool, shared by all releases, and looks before a
 // first renewal, that can't have one from the pool or didn't get an answer over it. It
@@ -9,17 +13,24 @@ type spare struct {
 	// mu guards what follows.
 	mu      sync.Mutex
 	users   int
-	session *session
+	session *spareSession
+}
+
+// spareSession is a session that several use at once.
+type spareSession struct {
+	*session
+	// placing has room for the one that takes the session's place.
+	placing chan struct{}
 }
 
 // use returns the connection until done.
-func (s *spare) use(open func() *session) *session {
+func (s *spare) use(open func() *session) *spareSession {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
 	s.users++
 	if s.users == 1 {
-		s.session = open()
+		s.session = &spareSession{open(), make(chan struct{}, 1)}
 	}
 
 	return s.session
@@ -34,4 +45,32 @@ func (s *spare) done() {
 		s.session.Close()
 		s.session = nil
 	}
+}
+
+// opened opens the connection, unless it is open, there is none beside the pool, or it isn't
+// asked for. It takes as long as that takes, up to a lease that has d left: by attempts
+// that are short for its sake, a server that is slow to let anybody in would never be reached.
+func (s *spareSession) opened(ctx context.Context, d time.Duration) error {
+	if s == nil || s.places == nil {
+		return nil
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, attemptFor(d))
+	defer cancel()
+
+	select {
+	case s.placing <- struct{}{}:
+	case <-ctx.Done():
+		return ended(ctx)
+	}
+
+	err := s.place(ctx)
+
+	<-s.placing
+
+	if err != nil {
+		return err
+	}
+
+	return s.store.Connect(ctx)
 }

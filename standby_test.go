@@ -16,6 +16,8 @@ import (
 // tokens are above all that the old primary can have issued, lost commits
 // included.
 func TestPromotion(t *testing.T) {
+	t.Parallel()
+
 	server := startServer(t)
 
 	var lockers []*pglocker.Locker

@@ -193,33 +193,21 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 	return nil
 }
 
-// acquire asks for the lock. A grant that may have been made and whose reply was
-// lost is given back in the background.
+// acquire asks for the lock. What attempts whose replies were lost were granted, or may
+// still be, is given back in the background, also if the lock was granted to a later one.
 func (l *Locker) acquire(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
 	span := l.watch.start(ctx, OperationAcquire, lockID, 1)
-	name := l.grantName()
 
-	res, err := l.store.Acquire(span.ctx, lockID, name, ttl, l.cfg.margin(ttl))
-	if errors.Is(err, ErrUnknownOutcome) || res.Doubtful {
-		l.giveBack(lockID, name, ttl)
-	}
+	res, err := l.store.Acquire(span.ctx, lockID, l.grantName(), ttl, l.cfg.margin(ttl))
+	l.giveBack(lockID, res.Stray, ttl)
 
 	if err == nil && res.Verdict == store.Busy {
-		err = heldError(lockID, res.Row)
+		err = l.heldError(lockID, res.Row)
 	}
 
 	span.end(err)
 
 	return res, err
-}
-
-func heldError(lockID string, row store.Row) *HeldError {
-	return &HeldError{
-		LockID:     lockID,
-		Owner:      row.Owner,
-		Generation: row.Generation,
-		Remaining:  max(row.Remaining(), 0),
-	}
 }
 
 // verdictError is the answer to a request that names a generation.
@@ -255,8 +243,8 @@ func (l *Locker) beginStatusVerb(status *LockStatus) (end func(), err error) {
 func failed(verb, lockID string, err error) error {
 	var held *HeldError
 	if errors.As(err, &held) {
-		return err // it says so itself
+		return tidy(err) // it says so itself
 	}
 
-	return fmt.Errorf("%w (%s %q)", err, verb, lockID)
+	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))
 }

@@ -79,12 +79,12 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
-		err = fmt.Errorf("%w: found on release: %w", ErrLockLost, err)
+		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))
 		l.watch.lost(lk, keepalive.Loss{Gone: true}, err)
 
 		return err
 	default:
-		return fmt.Errorf("%w: %w", ErrNotReleased, err)
+		return tidy(fmt.Errorf("%w: %w", ErrNotReleased, err))
 	}
 }
 
@@ -135,6 +135,20 @@ const (
 	attemptMin = 500 * time.Millisecond
 )
 
+// connectWithin is how long a release waits for a connection of the pool before it is made
+// over the spare one: not every driver can be asked whether it has one to give.
+const connectWithin = 200 * time.Millisecond
+
+// overPool gives an attempt up that has no connection of the pool in time.
+func overPool(attempt context.Context, cancel context.CancelFunc) (context.Context, context.CancelFunc) {
+	attempt, done := store.ConnectWithin(attempt, connectWithin)
+
+	return attempt, func() {
+		done()
+		cancel()
+	}
+}
+
 // attemptFor is for how long one attempt goes on that should take d at most.
 func attemptFor(d time.Duration) time.Duration { return min(max(d, attemptMin), attemptMax) }
 
@@ -143,7 +157,7 @@ func attemptFor(d time.Duration) time.Duration { return min(max(d, attemptMin), 
 // where the whole pool is in use, over the spare connection.
 func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	var (
-		spare *session
+		spare *spareSession
 		doubt bool
 		left  = time.Until(until)
 	)
@@ -165,7 +179,7 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 
 		if n > 0 || l.store.Exhausted() {
 			if spare == nil {
-				spare = l.spare.use(l.newSession)
+				spare = l.spare.use(l.newSpare)
 			}
 
 			st = spare.store
@@ -178,9 +192,17 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 			err = errLeaseOver
 		default:
 			attempt, cancel := context.WithTimeout(ctx, attemptFor(min(left/4, time.Until(until))))
+			if spare == nil {
+				attempt, cancel = overPool(attempt, cancel)
+			}
+
 			err = l.pass(attempt, st, t)
 
 			cancel()
+		}
+
+		if errors.Is(err, store.ErrNoConnection) && !errors.Is(err, ErrUnknownOutcome) {
+			continue
 		}
 
 		// Who waits here has not asked the database, since the lock was held here. It is
@@ -225,7 +247,7 @@ var errLeaseOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 
 // wakeAt makes who waits here look when the lease is over.
 func (l *Locker) wakeAt(lockID string, until time.Time) {
-	time.AfterFunc(time.Until(until)+pollLate, func() { l.queue.Wake(lockID) })
+	l.queue.WakeAfter(lockID, time.Until(until)+pollLate)
 }
 
 // mayAskAgain reports whether an error leaves the request unanswered, for reasons
@@ -256,13 +278,9 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 			break
 		}
 
-		name := l.grantName()
-
-		res, err := st.HandOver(ctx, t.lockID, t.state.Generation, name, head.TTL, l.cfg.margin(head.TTL))
+		res, err := st.HandOver(ctx, t.lockID, t.state.Generation, l.grantName(), head.TTL, l.cfg.margin(head.TTL))
 		if err != nil {
-			if errors.Is(err, ErrUnknownOutcome) {
-				l.giveBack(t.lockID, name, head.TTL)
-			}
+			l.giveBack(t.lockID, res.Stray, head.TTL)
 
 			return err
 		}
@@ -297,7 +315,7 @@ func (l *Locker) pass(ctx context.Context, st *store.Store, t *tenure) error {
 		// The own waiters hear of it as all others do, and have no head start.
 	default:
 		// Others poll, and each must have had a look before the own waiters do.
-		time.AfterFunc(pollMax+jitter(pollMax), func() { l.queue.Wake(t.lockID) })
+		l.queue.WakeAfter(t.lockID, pollMax+jitter(pollMax))
 	}
 
 	if err != nil {

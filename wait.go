@@ -50,8 +50,16 @@ const (
 // acquireWaiting takes the lock; if another holds it, and wait or limit say so, it
 // waits.
 func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Duration, wait bool, limit time.Duration) (store.Result, error) {
+	if limit == Forever {
+		wait, limit = true, 0
+	}
+
 	if !wait && limit == 0 {
 		return l.acquireFirst(ctx, lockID, ttl)
+	}
+
+	if err := l.heldBy(ctx, lockID); err != nil {
+		return store.Result{}, err
 	}
 
 	waiting := ctx
@@ -75,8 +83,8 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 		switch {
 		case !answered:
 			w.unanswered = err
-		case errors.Is(err, ErrAlreadyLocked):
-			w.held = err
+			w.inTheWay = inTheWay(err)
+		case errors.As(err, &w.held):
 		case err == nil && l.termOf(res, ttl).Left(time.Now()) <= 0:
 			l.late(lockID, res, ttl)
 		case errors.Is(err, context.DeadlineExceeded) && limitPassed():
@@ -98,6 +106,24 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 	return res, err
 }
 
+// heldBy is the error of a caller that would wait for a lock which it holds itself, as its
+// context says; nil if it doesn't.
+func (l *Locker) heldBy(ctx context.Context, lockID string) error {
+	for lk, _ := FromContext(ctx); lk != nil; lk = lk.outer {
+		if lk.lease.LockID == lockID && lk.locker.sameTable(l) && lk.over() == nil {
+			return fmt.Errorf("%w; it is held under the context of this call, which would wait for itself", lk.heldError())
+		}
+	}
+
+	return nil
+}
+
+// sameTable reports whether another Locker's locks are the same, as far as can be told
+// without asking.
+func (l *Locker) sameTable(other *Locker) bool {
+	return l == other || l.db == other.db && l.cfg.table() == other.cfg.table()
+}
+
 // askFirst is the request of a caller that is ready to wait, but perhaps needn't. It is
 // not answered if that takes too long: its connection may be dead without anybody
 // knowing, and who waits asks again over another.
@@ -106,7 +132,7 @@ func (l *Locker) askFirst(ctx context.Context, lockID string, ttl time.Duration)
 	defer cancel()
 
 	// Close waits for no longer than for who waits already.
-	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
+	stop := context.AfterFunc(l.ctx, func() { cancelSoon(attempt, cancel) })
 	defer stop()
 
 	res, err = l.acquireFirst(attempt, lockID, ttl)
@@ -124,7 +150,7 @@ func (l *Locker) askFirst(ctx context.Context, lockID string, ttl time.Duration)
 // stillHeld is the error of a waiter whose time is over, and which would have failed with
 // err. One that was never the head of its line hasn't asked who holds the lock.
 func (w *waiter) stillHeld(ctx context.Context, err error) error {
-	held := w.held
+	held := w.lastHeld()
 
 	if held == nil {
 		if w.unanswered != nil {
@@ -139,7 +165,7 @@ func (w *waiter) stillHeld(ctx context.Context, err error) error {
 			return err
 		}
 
-		held = heldError(w.lockID, seen.Row)
+		held = w.locker.heldError(w.lockID, seen.Row)
 	}
 
 	// What was asked for and not answered may be what holds the lock now.
@@ -157,8 +183,10 @@ type waiter struct {
 	ttl    time.Duration
 
 	place *waitqueue.Waiter
-	// held is the last answer of the database, an error with [*HeldError].
-	held error
+	// held is the last answer of the database, nil if there was none.
+	held *HeldError
+	// inTheWay is why the database has not answered since then, nil if it has, or wasn't asked.
+	inTheWay error
 	// unanswered is why the request before this wait had no answer.
 	unanswered error
 	// failures counts attempts without a listener, or without an answer, in a row.
@@ -182,7 +210,11 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 
 	defer look.Stop()
 
-	for {
+	tell := l.noticeTimer(ctx)
+
+	defer tell.Stop()
+
+	for joined := time.Now(); ; {
 		select {
 		case res := <-w.place.Granted():
 			return res, nil
@@ -193,6 +225,11 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 		case <-w.place.Woken():
 		case <-w.place.Hinted():
 			look.Reset(politeness)
+
+			continue
+		case <-tell.C:
+			tell.Reset(noticeEvery)
+			l.tellWaiting(ctx, w.lockID, joined)
 
 			continue
 		case <-look.C:
@@ -218,7 +255,9 @@ func (w *waiter) wait(ctx context.Context) (store.Result, error) {
 		case err != nil && !store.Transient(err):
 			return store.Result{}, w.leave(err)
 		case errors.Is(err, errLateGrant):
-			w.held = nil // no longer
+			w.held, w.inTheWay = nil, nil // no longer
+		case err != nil:
+			w.inTheWay = inTheWay(err)
 		}
 
 		// Where this look should have left a mark and may have left none, no release
@@ -251,6 +290,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 	}
 
 	var (
+		sent    = time.Now()
 		name    = l.grantName()
 		replies = make(chan reply)
 		left    = make(chan struct{})
@@ -271,9 +311,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 		defer cancel()
 
 		res, err := l.store.Claim(requestCtx, w.lockID, name, w.ttl, l.cfg.margin(w.ttl), mark)
-		if errors.Is(err, ErrUnknownOutcome) || res.Doubtful {
-			l.giveBack(w.lockID, name, w.ttl)
-		}
+		l.giveBack(w.lockID, res.Stray, w.ttl)
 
 		// Who waits goes on then, as after an attempt that wasn't answered.
 		if err == nil && res.Verdict == store.Granted && l.termOf(res, w.ttl).Left(time.Now()) <= 0 {
@@ -318,16 +356,19 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (res stor
 			}
 		case <-time.After(answerWithin):
 			close(left)
-			time.AfterFunc(giveUpGrace, cancel)
+			cancelSoon(requestCtx, cancel)
 		}
 
 		return delivered, true, nil
 	case <-ctx.Done():
+		if took := time.Since(sent); took >= old {
+			w.inTheWay = fmt.Errorf("pglocker: the database has not answered for %s", took.Round(time.Second/10))
+		}
 	case <-l.ctx.Done():
 	}
 
 	close(left)
-	time.AfterFunc(giveUpGrace, cancel)
+	cancelSoon(requestCtx, cancel)
 
 	return store.Result{}, false, nil
 }
@@ -352,7 +393,7 @@ func (w *waiter) note(res store.Result, heard bool) {
 		l.queue.Marked(w.lockID, heard)
 	}
 
-	w.held = heldError(w.lockID, res.Row)
+	w.held, w.inTheWay = l.heldError(w.lockID, res.Row), nil
 }
 
 // next is how long the head of the line sleeps unless it is woken.
@@ -388,8 +429,40 @@ func (w *waiter) leave(err error) error {
 		w.locker.late(w.lockID, res, w.ttl)
 	}
 
-	if w.held != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
-		return fmt.Errorf("%w: %w", err, w.held)
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+
+	if held := w.lastHeld(); held != nil {
+		return fmt.Errorf("%w: %w", err, held)
+	}
+
+	if w.inTheWay != nil {
+		return fmt.Errorf("%w: %w", err, w.inTheWay)
+	}
+
+	return err
+}
+
+// lastHeld is what was last seen of the lock, and what has been in the way since then. It
+// is nil if nothing was seen.
+func (w *waiter) lastHeld() error {
+	switch {
+	case w.held == nil:
+		return nil
+	case w.inTheWay == nil:
+		return w.held.aged(time.Now())
+	}
+
+	return fmt.Errorf("%w; since then: %w", w.held.aged(time.Now()), w.inTheWay)
+}
+
+// inTheWay is an error that kept a waiter from an answer, for one that leaves. What a request
+// of the waiter's may still bring is given back, and the contexts of its requests are
+// none of the caller's: their errors are told and not matched.
+func inTheWay(err error) error {
+	if errors.Is(err, ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return errors.New(err.Error())
 	}
 
 	return err
@@ -424,7 +497,7 @@ func (l *Locker) passOn(lockID string, res store.Result, ttl time.Duration) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(l.ctx))
 	defer cancel()
 
-	stop := context.AfterFunc(l.ctx, func() { time.AfterFunc(giveUpGrace, cancel) })
+	stop := context.AfterFunc(l.ctx, func() { cancelSoon(ctx, cancel) })
 	defer stop()
 
 	until := res.Sent.Add(ttl)

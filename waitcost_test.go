@@ -28,14 +28,6 @@ type counted struct {
 	statements atomic.Int64
 }
 
-func (c *counted) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.statements.Add(1)
-
-	return ctx
-}
-
-func (*counted) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
 // newCounted returns a locker over a pool of that many connections.
 func newCounted(tb testing.TB, url string, observer pglocker.Observer, connections int) *counted {
 	tb.Helper()
@@ -46,7 +38,7 @@ func newCounted(tb testing.TB, url string, observer pglocker.Observer, connectio
 	}
 
 	c := new(counted)
-	cfg.Tracer = c
+	cfg.Tracer = onStatement(func(context.Context) { c.statements.Add(1) })
 
 	db := stdlib.OpenDB(*cfg)
 	db.SetMaxOpenConns(connections)

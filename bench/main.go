@@ -80,7 +80,7 @@ func parse(args []string) (o options, err error) {
 
 	if *rounds > 0 {
 		p := &o.plan
-		p.Rounds, p.OtherRounds, p.HandOverRounds, p.TableRounds, p.FailedRounds = *rounds, 0, *rounds, *rounds, *rounds
+		p.Rounds, p.OtherRounds, p.HandOverRounds, p.TableRounds, p.FailedRounds, p.FreshRounds = *rounds, 0, *rounds, *rounds, *rounds, *rounds
 	}
 
 	for _, w := range workload.Workloads {

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 	// These tests wait for programs rather than compute.
 	_ = flag.Set("test.parallel", "8")
 
-	databases = pgtesting.MustTestInstance(context.Background(), &pgtesting.TestInstanceConfig{
+	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv(envURL),
 	})

@@ -46,7 +46,7 @@ func runChild(mode string, m *testing.M) int {
 		}
 		return runTests(m)
 	case childSkips:
-		t, err := NewTestInstance(context.Background(), &TestInstanceConfig{DriverName: "pgx"})
+		t, err := NewTestInstance(&TestInstanceConfig{DriverName: "pgx"})
 		if err != nil {
 			panic(err)
 		}

@@ -7,7 +7,7 @@
 //	var databases *pgtesting.TestInstance
 //
 //	func TestMain(m *testing.M) {
-//		databases = pgtesting.MustTestInstance(context.Background(), &pgtesting.TestInstanceConfig{
+//		databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 //			DriverName:  "pgx", // import _ "github.com/jackc/pgx/v5/stdlib"
 //			DatabaseURL: os.Getenv("CI_DATABASE_URL"),
 //			MigrateFunc: func(ctx context.Context, _ *url.URL, db *sql.DB) error {

@@ -19,7 +19,7 @@ var databases *pgtesting.TestInstance
 func Example() {
 	// TestMain makes one instance for all tests of a package.
 	_ = func(m *testing.M) {
-		databases = pgtesting.MustTestInstance(context.Background(), &pgtesting.TestInstanceConfig{
+		databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 			DriverName:  "pgx",
 			DatabaseURL: os.Getenv("CI_DATABASE_URL"),
 			MigrateFunc: func(ctx context.Context, _ *url.URL, db *sql.DB) error {

@@ -44,9 +44,8 @@ type TestInstance struct {
 // has.
 //
 // Errors are those of StartServer and NewTestDatabaseFactory, and nothing is left
-// behind with them. Cancelling ctx means nothing after NewTestInstance has
-// returned.
-func NewTestInstance(ctx context.Context, cfg *TestInstanceConfig) (*TestInstance, error) {
+// behind with them. What it makes is there until Close.
+func NewTestInstance(cfg *TestInstanceConfig) (*TestInstance, error) {
 	if cfg == nil {
 		return nil, errors.New("pgtesting: the config is nil")
 	}
@@ -57,6 +56,7 @@ func NewTestInstance(ctx context.Context, cfg *TestInstanceConfig) (*TestInstanc
 	if t.skipReason != "" {
 		return t, nil
 	}
+	ctx := context.Background()
 	connURL := cfg.DatabaseURL
 	if connURL == "" {
 		options := append([]ServerOption{WithProgress(os.Stderr)}, cfg.ServerOptions...)
@@ -98,8 +98,8 @@ func skipReason(cfg *TestInstanceConfig) string {
 }
 
 // MustTestInstance is NewTestInstance that panics with its error.
-func MustTestInstance(ctx context.Context, cfg *TestInstanceConfig) *TestInstance {
-	t, err := NewTestInstance(ctx, cfg)
+func MustTestInstance(cfg *TestInstanceConfig) *TestInstance {
+	t, err := NewTestInstance(cfg)
 	if err != nil {
 		panic(fmt.Errorf("pgtesting: no databases for tests: %w", err))
 	}

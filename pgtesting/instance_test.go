@@ -16,7 +16,7 @@ func TestInstanceStartsAServer(t *testing.T) {
 	skipShort(t)
 	tmp := openTempDir(t)
 	t.Setenv("TMPDIR", tmp)
-	instance, err := NewTestInstance(t.Context(), &TestInstanceConfig{
+	instance, err := NewTestInstance(&TestInstanceConfig{
 		DriverName:    "postgres",
 		MigrateFunc:   createSongs,
 		ServerOptions: []ServerOption{WithSetting("max_connections", "34")},
@@ -65,7 +65,7 @@ func TestInstanceStartsAServer(t *testing.T) {
 
 func TestInstanceOnAGivenServer(t *testing.T) {
 	s := sharedServer(t)
-	instance := MustTestInstance(t.Context(), &TestInstanceConfig{DriverName: "pgx", DatabaseURL: s.URL()})
+	instance := MustTestInstance(&TestInstanceConfig{DriverName: "pgx", DatabaseURL: s.URL()})
 	if instance.Server() != nil {
 		t.Error("a server was started")
 	}
@@ -90,7 +90,7 @@ func TestInstanceFailureLeavesNoServer(t *testing.T) {
 		DriverName:  "pgx",
 		MigrateFunc: func(context.Context, *url.URL, *sql.DB) error { return cause },
 	}
-	if _, err := NewTestInstance(t.Context(), config); !errors.Is(err, cause) {
+	if _, err := NewTestInstance(config); !errors.Is(err, cause) {
 		t.Errorf("the error is %v, want %v", err, cause)
 	}
 	wantEmpty(t, tmp)
@@ -106,14 +106,14 @@ func TestBadInstances(t *testing.T) {
 		if testing.Short() && config != nil && config.DriverName != "" {
 			continue // skips before it looks
 		}
-		_, err := NewTestInstance(t.Context(), config)
+		_, err := NewTestInstance(config)
 		wantErrorText(t, err, text)
 	}
 	defer func() {
 		err, _ := recover().(error)
 		wantErrorText(t, err, "no databases for tests", "config is nil")
 	}()
-	MustTestInstance(t.Context(), nil)
+	MustTestInstance(nil)
 }
 
 func TestSkipping(t *testing.T) {
@@ -133,7 +133,7 @@ func TestSkipping(t *testing.T) {
 			}
 			defer func() { _ = short.Set(before) }()
 
-			instance, err := NewTestInstance(t.Context(), &c.config)
+			instance, err := NewTestInstance(&c.config)
 			if err != nil {
 				t.Fatal(err)
 			}

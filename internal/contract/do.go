@@ -102,6 +102,19 @@ func testDoRenews(t *testing.T, e *env) {
 	}
 
 	e.isFree(t, id)
+
+	// The interval is what Do was given: by itself this lease is renewed after minutes.
+	err = e.locker.Do(withinContext(t), id, 10*minute, 10*time.Millisecond, func(ctx context.Context) error {
+		lock, _ := pglocker.FromContext(ctx)
+		granted := lock.Status()
+
+		Await(t, "the lease is renewed", func() bool { return lock.Status().ExpiresAt.After(granted.ExpiresAt) })
+
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func testDoHeld(t *testing.T, e *env) {

@@ -31,10 +31,6 @@ func OddLockIDs() []string {
 // testLockIDs: every valid id is kept as it is, through every statement, and no
 // two are the same lock.
 func testLockIDs(t *testing.T, e *env) {
-	if e.Spellings != nil {
-		t.Skip("this table's collation takes some ids for one another")
-	}
-
 	ctx := withinContext(t)
 
 	ids := OddLockIDs()
@@ -95,43 +91,6 @@ func testLockIDs(t *testing.T, e *env) {
 
 	for _, id := range ids {
 		e.isFree(t, id)
-	}
-}
-
-// testSpellings: a lock that was made under one spelling of its id can be used
-// under every other.
-func testSpellings(t *testing.T, e *env) {
-	if e.Spellings == nil {
-		t.Skip("this table's collation takes no ids for one another")
-	}
-
-	ctx := withinContext(t)
-
-	if _, err := e.locker.CreateLock(ctx, e.Spellings[0]); err != nil {
-		t.Fatal(err)
-	}
-
-	for _, id := range e.Spellings {
-		err := e.locker.Do(ctx, id, minute, 10*time.Millisecond, func(ctx context.Context) error {
-			for _, other := range e.Spellings {
-				if _, err := e.locker.AcquireLock(ctx, other, minute); !errors.Is(err, pglocker.ErrAlreadyLocked) {
-					t.Errorf("AcquireLock of %+q while %+q is held: %v, want ErrAlreadyLocked", other, id, err)
-				}
-			}
-
-			lock, _ := pglocker.FromContext(ctx)
-
-			for range 3 {
-				last := lock.Status()
-
-				Await(t, "an acknowledged renewal", func() bool { return ctx.Err() != nil || lock.Status() != last })
-			}
-
-			return context.Cause(ctx)
-		})
-		if err != nil {
-			t.Errorf("Do on %+q, stored as %+q: %v", id, e.Spellings[0], err)
-		}
 	}
 }
 

@@ -93,10 +93,21 @@ func testLockRenewed(t *testing.T, e *env) {
 	}
 
 	granted := lock.Status()
+	last, shortest := granted.ExpiresAt, ttl
 
 	Await(t, "the lease is renewed past the end of the first", func() bool {
+		if now := lock.Status().ExpiresAt; now.After(last) {
+			shortest = min(shortest, now.Sub(last))
+			last = now
+		}
+
 		return lock.Context().Err() != nil || Now(t, e.direct).After(granted.ExpiresAt)
 	})
+
+	// The least that is left for repeated attempts would be 1.2 s.
+	if shortest > ttl/2 {
+		t.Errorf("renewals were %s apart or more, with a TTL of %s and no interval", shortest, ttl)
+	}
 
 	if lock.Context().Err() != nil {
 		t.Error(context.Cause(lock.Context()))

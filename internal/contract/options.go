@@ -62,8 +62,8 @@ func testLockOptions(t *testing.T, e *env) {
 		t.Errorf("a refused call left a lock: %v", err)
 	}
 
-	// The option wins over Do's argument.
-	err := e.locker.Do(ctx, id, minute, 2*minute, func(context.Context) error {
+	// The option wins over Do's argument. By itself this lease is renewed after three minutes.
+	err := e.locker.Do(ctx, id, 10*minute, 20*minute, func(context.Context) error {
 		granted := e.get(t, id).ExpiresAt
 
 		Await(t, "the lease is renewed", func() bool { return e.get(t, id).ExpiresAt.After(granted) })

@@ -30,11 +30,6 @@ type Setup struct {
 	// Requires is a query that says whether the server can do what the setup needs.
 	// "" means that every server can.
 	Requires string
-	// Before is run before a table of the user's own is made.
-	Before string
-	// Spellings are lock ids that the table's collation takes for one another, if it
-	// does that. Which ids are the same lock is then the user's choice.
-	Spellings []string
 	// MaxOpenConns bounds the pool that the locker is given; 0 means no bound.
 	MaxOpenConns int
 	// Via is what stands between the locker and the server, a pooler for example:
@@ -83,7 +78,6 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"Refresh", testRefresh},
 			{"Release", testRelease},
 			{"LockIDs", testLockIDs},
-			{"Spellings", testSpellings},
 			{"BadInput", testBadInput},
 			{"MissingTable", testMissingTable},
 			{"Closed", testClosed},
@@ -177,7 +171,6 @@ func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
 		return
 	}
 
-	Exec(t, e.direct, e.Before)
 	Exec(t, e.direct, fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s", quote(cfg.Scheme)))
 	Exec(t, e.direct, fmt.Sprintf("CREATE TABLE %s.%s (%s)", quote(cfg.Scheme), quote(cfg.Table), e.Columns))
 }

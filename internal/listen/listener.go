@@ -19,12 +19,18 @@ import (
 	"time"
 )
 
-// ErrUnsupported is the error of a driver that can't listen.
-var ErrUnsupported = errors.New("pglocker: the driver can't listen")
+var (
+	// ErrUnsupported is the error of a driver that can't listen.
+	ErrUnsupported = errors.New("pglocker: the driver can't listen")
+	// ErrRefused is the error of a server that doesn't let anybody listen.
+	ErrRefused = errors.New("pglocker: the server refuses LISTEN")
+	// ErrUnsent is the error of a notification that was not sent for certain.
+	ErrUnsent = errors.New("pglocker: the notification was not sent")
+)
 
 // Conn is a connection of the listener's own.
 type Conn interface {
-	// Listen starts to listen on a channel.
+	// Listen starts to listen on a channel. ErrRefused: the server doesn't do that.
 	Listen(ctx context.Context, channel string) error
 	// Wait returns the next notification.
 	Wait(ctx context.Context) (channel, payload string, err error)
@@ -35,7 +41,7 @@ type Conn interface {
 type Config struct {
 	// Open opens a connection; ErrUnsupported is final.
 	Open func(ctx context.Context) (Conn, error)
-	// Notify sends a notification over another connection.
+	// Notify sends a notification over another connection. ErrUnsent: it was not sent.
 	Notify func(ctx context.Context, channel string) error
 	// Channel is what is listened on, and Probe a channel of this listener alone.
 	Channel, Probe string
@@ -62,6 +68,16 @@ const (
 
 	reconnectMin = 20 * time.Millisecond
 	reconnectMax = 5 * time.Second
+
+	// openWithin is how long a connection may take to be opened, which is long where a
+	// server starts for it, and setUpWithin how long it then has until it listens.
+	openWithin  = 30 * time.Second
+	setUpWithin = 5 * time.Second
+
+	// A server that refuses LISTEN is asked again after some minutes: it may be another
+	// by then, or another version.
+	refusedMin = 5 * time.Minute
+	refusedMax = time.Hour
 )
 
 // Listener serves all who wait in one Locker.
@@ -80,6 +96,10 @@ type Listener struct {
 	idle *time.Timer
 	// never is set if the driver can't listen.
 	never bool
+	// refused is for how long the server is not asked again, and refusedUntil until when:
+	// zero if it has not refused to be listened to.
+	refused      time.Duration
+	refusedUntil time.Time
 
 	goroutines sync.WaitGroup
 }
@@ -163,9 +183,9 @@ func (l *Listener) end() {
 func (l *Listener) run(ctx context.Context) {
 	delay := reconnectMin
 
-	for {
+	for l.sleep(ctx, l.untilAsked()) {
 		began := time.Now()
-		err := l.listen(ctx)
+		connected, err := l.listen(ctx)
 
 		if ctx.Err() != nil {
 			return
@@ -174,26 +194,74 @@ func (l *Listener) run(ctx context.Context) {
 		l.proven.Store(false)
 		l.cfg.WakeAll() // they polled seldom, in the belief that they would hear
 
-		if errors.Is(err, ErrUnsupported) {
+		switch {
+		case errors.Is(err, ErrUnsupported):
 			l.giveUp(ctx, err)
 
 			return
-		}
+		case errors.Is(err, ErrRefused):
+			l.putOff(ctx, err)
 
-		l.cfg.Logger.Warn("pglocker: listener lost its connection; waiting by polling until it is back", "error", err)
+			continue
+		case connected:
+			l.cfg.Logger.Warn("pglocker: listener lost its connection; waiting by polling until it is back", "error", err)
+		default:
+			l.cfg.Logger.Warn("pglocker: listener has no connection yet; waiting by polling until it has one", "error", err)
+		}
 
 		if time.Since(began) > reconnectMax {
 			delay = reconnectMin
 		}
 
-		select {
-		case <-time.After(delay/2 + rand.N(delay/2)):
-		case <-ctx.Done():
+		if !l.sleep(ctx, delay/2+rand.N(delay/2)) {
 			return
 		}
 
 		delay = min(2*delay, reconnectMax)
 	}
+}
+
+// sleep returns false when ctx ends.
+func (l *Listener) sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// untilAsked is how long a server that refuses LISTEN is still left alone.
+func (l *Listener) untilAsked() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	return time.Until(l.refusedUntil)
+}
+
+// putOff leaves the server alone for some time.
+func (l *Listener) putOff(ctx context.Context, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if ctx.Err() != nil {
+		return // another goroutine's turn
+	}
+
+	if l.refused == 0 {
+		l.cfg.Logger.Info("pglocker: waiting by polling, without notifications; the server is asked again now and then",
+			"reason", err)
+	}
+
+	l.refused = min(max(2*l.refused, refusedMin), refusedMax)
+	l.refusedUntil = time.Now().Add(l.refused)
 }
 
 func (l *Listener) giveUp(ctx context.Context, err error) {
@@ -210,23 +278,16 @@ func (l *Listener) giveUp(ctx context.Context, err error) {
 	l.end()
 }
 
-// listen is one connection's life.
-func (l *Listener) listen(ctx context.Context) error {
-	setup, cancel := context.WithTimeout(ctx, reconnectMax)
-	defer cancel()
-
-	conn, err := l.cfg.Open(setup)
+// listen is one connection's life. connected: it did listen.
+func (l *Listener) listen(ctx context.Context) (connected bool, err error) {
+	conn, err := l.open(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 
 	defer conn.Close()
 
-	for _, channel := range []string{l.cfg.Probe, l.cfg.Channel} {
-		if err := conn.Listen(setup, channel); err != nil {
-			return err
-		}
-	}
+	l.accepted()
 
 	ctx, deafen := context.WithCancelCause(ctx)
 	heard := make(chan struct{}, 1)
@@ -247,9 +308,9 @@ func (l *Listener) listen(ctx context.Context) error {
 
 		switch {
 		case err != nil && errors.Is(context.Cause(ctx), errDeaf):
-			return errDeaf
+			return true, errDeaf
 		case err != nil:
-			return err
+			return true, err
 		case channel == l.cfg.Channel:
 			l.cfg.Wake(payload)
 		case channel == l.cfg.Probe:
@@ -268,6 +329,38 @@ func (l *Listener) listen(ctx context.Context) error {
 	}
 }
 
+// open returns a connection that listens.
+func (l *Listener) open(ctx context.Context) (Conn, error) {
+	opening, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+
+	conn, err := l.cfg.Open(opening)
+	if err != nil {
+		return nil, err
+	}
+
+	setUp, cancel := context.WithTimeout(ctx, setUpWithin)
+	defer cancel()
+
+	for _, channel := range []string{l.cfg.Probe, l.cfg.Channel} {
+		if err := conn.Listen(setUp, channel); err != nil {
+			conn.Close()
+
+			return nil, err
+		}
+	}
+
+	return conn, nil
+}
+
+// accepted notes that the server doesn't refuse LISTEN.
+func (l *Listener) accepted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	l.refused, l.refusedUntil = 0, time.Time{}
+}
+
 var errDeaf = errors.New("pglocker: the listener no longer hears")
 
 // probeUntilHeard sends notifications to the listener until one is heard, or
@@ -275,6 +368,8 @@ var errDeaf = errors.New("pglocker: the listener no longer hears")
 // connection: the server may be busy, and behind a pooler nothing is lost by
 // asking again now and then.
 func (l *Listener) probeUntilHeard(ctx context.Context, heard <-chan struct{}) bool {
+	told := ""
+
 	for after := probeAfterMin; ; after = min(2*after, probeAfterMax) {
 		err := l.sendProbe(ctx, after)
 
@@ -286,9 +381,21 @@ func (l *Listener) probeUntilHeard(ctx context.Context, heard <-chan struct{}) b
 		case <-time.After(after):
 		}
 
-		if after == probeAfterMin {
-			l.cfg.Logger.Info("pglocker: waiting by polling, since no notification arrives (a pooler in transaction mode?)",
-				"error", err)
+		var (
+			what = "pglocker: waiting by polling, since no notification arrives (a pooler in transaction mode?)"
+			why  []any
+		)
+
+		switch {
+		case errors.Is(err, ErrUnsent):
+			what, why = "pglocker: waiting by polling, since no notification could be sent to try the listener", []any{"error", err}
+		case err != nil:
+			what, why = "pglocker: waiting by polling, since no notification was sent for certain", []any{"error", err}
+		}
+
+		if what != told {
+			told = what
+			l.cfg.Logger.Info(what, why...)
 		}
 	}
 }

@@ -316,7 +316,7 @@ func TestHangs(t *testing.T) {
 		l := s.newListener()
 
 		l.Use()
-		time.Sleep(5*time.Second - 1)
+		time.Sleep(30*time.Second - 1)
 		s.expect(t, "within its time", l, false, 0, 1)
 
 		time.Sleep(20 * time.Millisecond)

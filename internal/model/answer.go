@@ -11,13 +11,13 @@ func (m *machine) hear(s State, c int, yield yield) {
 		first = cl.first
 	}
 
-	doubt := cl.doubt
+	doubt, missing := cl.doubt, cl.lost
 	again := func(k kind, label string) {
 		q := r
 		q.kind, q.phase, q.sent = k, sent, s.now
 
 		if k == confirm || k == settle { // it goes by the name alone
-			q.of, q.gen, q.ref = r.kind, 0, 0
+			q.of, q.gen, q.ref, q.names = r.kind, 0, 0, missing
 		}
 
 		q.answer = answer{}
@@ -39,7 +39,12 @@ func (m *machine) hear(s State, c int, yield yield) {
 		return
 	}
 
-	cl.doubt = false
+	cl.doubt, cl.lost = false, set{}
+
+	// Attempts without an answer may still be under way when another was granted.
+	if missing.remove(uint8(r.name)); r.ok && (r.kind == acquire || r.of == acquire) && m.mutant != GrantSettlesAll {
+		cl.gives.addAll(missing)
+	}
 
 	switch {
 	case r.kind == release:
@@ -69,13 +74,16 @@ func (m *machine) hear(s State, c int, yield yield) {
 		// The look why it was refused.
 		cl.waits = m.HandOver && c < 2
 
+		names := missing
+		names.add(uint8(r.name))
+
 		if doubt {
-			cl.gives = r.name
+			cl.gives.addAll(names)
 		}
 
-		yield("client %c hears that the lock is held", who(c), s, m.refused(&s, c, r.name))
+		yield("client %c hears that the lock is held", who(c), s, m.refused(&s, c, names))
 	default:
-		cl.doubt = doubt
+		cl.doubt, cl.lost = doubt, missing
 		again(acquire, "client %c hears that it was refused, sees the lock free, and asks again")
 	}
 }
@@ -154,9 +162,12 @@ func (m *machine) deliver(s State, c int, r request, first uint8, yield yield) {
 	switch {
 	case cl.paused:
 		// One process: what one can do, the other can.
-	case cl.waits || asks.kind == acquire && !cl.holds && cl.requests[slotStray].kind == none && cl.gives == 0:
+	case cl.waits || asks.kind == acquire && !cl.holds && cl.requests[slotStray].kind == none && cl.gives == set{}:
 		if asks.kind == acquire { // what that brings is passed on
-			cl.requests[slotStray], cl.gives = *asks, asks.name
+			cl.requests[slotStray] = *asks
+			cl.gives.add(uint8(asks.name))
+			cl.gives.addAll(cl.lost)
+
 			if asks.phase == answered || asks.phase == lost {
 				cl.requests[slotStray] = request{}
 			}
@@ -178,18 +189,27 @@ func (m *machine) deliver(s State, c int, r request, first uint8, yield yield) {
 	yield("client %c hears of the hand-over, and releases: the other has left", who(c), s, broken)
 }
 
-// refused is the moment when a client is told that it wasn't granted the lock.
-func (m *machine) refused(s *State, c int, n name) *Violation {
-	if s.clients[c].gives == n { // its caller is told, and in the background it is given back
-		return nil
+// namesOf is a set of names.
+func namesOf(names ...name) (all set) {
+	for _, n := range names {
+		all.add(uint8(n))
 	}
 
-	if s.cur.row.owner == n && s.cur.row.expires > s.clock() {
+	return all
+}
+
+// refused is the moment when a client is told that it wasn't granted the lock, by any of the
+// attempts of those names.
+func (m *machine) refused(s *State, c int, names set) *Violation {
+	// Of what is given back in the background its caller is told.
+	gives := s.clients[c].gives
+
+	if n := s.cur.row.owner; n != 0 && names.has(uint8(n)) && !gives.has(uint8(n)) && s.cur.row.expires > s.clock() {
 		return violation(UnknownIsUnknown, "%s counts as refused, and has the lock", n)
 	}
 
-	if r := s.clients[c].requests[slotStray]; r.kind == acquire && r.name == n {
-		return violation(UnknownIsUnknown, "%s counts as refused, and is under way", n)
+	if r := s.clients[c].requests[slotStray]; r.kind == acquire && names.has(uint8(r.name)) && !gives.has(uint8(r.name)) {
+		return violation(UnknownIsUnknown, "%s counts as refused, and is under way", r.name)
 	}
 
 	return nil

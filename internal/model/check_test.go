@@ -63,6 +63,7 @@ func TestMutants(t *testing.T) {
 		{AckBeforeCommit, "a crash", UnknownIsUnknown},
 		{UnknownIsFree, "lost replies", UnknownIsUnknown},
 		{UnknownIsHeld, "lost replies", UnknownIsUnknown},
+		{GrantSettlesAll, "lost replies", Returned},
 		{WeakGuard, "guarded transactions and pauses", NoStaleWrite},
 		{NoFloor, "promotion of a standby that lacks commits", TokensGrow},
 		{SeenByGeneration, "a crash, and a status that was seen before it", OnlyHolder},

@@ -121,7 +121,11 @@ func (m *machine) ask(s *State, c int, k kind) *request {
 	return &cl.requests[slotMain]
 }
 
-const maxTries = 4
+const (
+	maxTries = 9
+	// firstAgain is the first number of an attempt that isn't the first of its request.
+	firstAgain = 5
+)
 
 func nameOf(c int, try uint8) name { return name(1 + c*maxTries + int(try)) }
 

@@ -17,9 +17,9 @@
 //     came before; others are flushed at any later moment, or never.
 //   - Requests that are sent, executed, committed and answered, each at a moment of its
 //     own, and the clock may tick in between. Whether an answer is lost before or after
-//     the execution is not for the client to know: it asks again by the name of its
-//     grant, confirms, or leaves and gives back, while the first request may still be
-//     under way.
+//     the execution is not for the client to know: it asks again under another name,
+//     confirms the first, or leaves and gives back, while the first request may still be
+//     under way, and after the second was granted and released.
 //   - Holders that renew, refresh, release, hand over, keep the lock for a minimum
 //     time; that are paused, and go on to write as if nothing had happened, in a
 //     guarded transaction or with their token to a resource elsewhere.

@@ -51,7 +51,7 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 	if m.mutant == UnknownIsFree && r.kind == acquire {
 		t := *s
 		t.clients[c].requests[slotMain] = request{}
-		yield("client %c takes the lock for refused", who(c), t, m.refused(&t, c, r.name))
+		yield("client %c takes the lock for refused", who(c), t, m.refused(&t, c, namesOf(r.name)))
 
 		return
 	}
@@ -67,6 +67,12 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 	q := &cl.requests[slotMain]
 	q.phase, q.sent = sent, t.now
 
+	if r.kind.grants() {
+		cl.lost.add(uint8(r.name))
+		q.name = nameOf(c, firstAgain+cl.again)
+		cl.again++
+	}
+
 	q.clock = t.clock()
 	q.answer = answer{}
 	yield("client %c asks again", who(c), t, nil)
@@ -77,8 +83,11 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 	cl.requests[slotMain], cl.doubt = request{}, false
 
 	switch {
-	case r.kind == handOver, r.kind == acquire, r.of == handOver, r.of == acquire:
-		cl.gives = r.name
+	case r.kind == handOver, r.kind == acquire:
+		cl.gives.add(uint8(r.name))
+		cl.gives.addAll(cl.lost)
+	case r.of == handOver, r.of == acquire:
+		cl.gives.addAll(cl.lost)
 	case r.kind == release && m.mutant == BelieveUntilReleased:
 		cl.holds = false
 	}
@@ -136,20 +145,21 @@ func (m *machine) renewal(s *State, c int, yield yield) {
 func (m *machine) background(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 
-	if cl.gives == 0 || s.cur.row.owner != cl.gives || s.tx.open || s.shared() {
+	owner := s.cur.row.owner
+	if owner == 0 || !cl.gives.has(uint8(owner)) || s.tx.open || s.shared() {
 		return
 	}
 
 	var broken *Violation
 
 	for d := range m.Clients {
-		if s.believes(d) && s.clients[d].tenure == cl.gives {
-			broken = violation(OnlyHolder, "client %c gives back %s, as which client %c holds the lock", 'A'+c, cl.gives, 'A'+d)
+		if s.believes(d) && s.clients[d].tenure == owner {
+			broken = violation(OnlyHolder, "client %c gives back %s, as which client %c holds the lock", 'A'+c, owner, 'A'+d)
 		}
 	}
 
 	t := *s
-	t.clients[c].gives = 0
+	t.clients[c].gives.remove(uint8(owner))
 
 	img := t.cur
 	img.row.gen, img.row.owner, img.row.acquired, img.row.expires = m.next(&t, img.row), 0, never, t.clock()

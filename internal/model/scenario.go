@@ -149,6 +149,8 @@ const (
 	// UnknownIsUnknown is G5: "A request whose reply was lost may have been carried out,
 	// or be about to be. pglocker never takes it for granted, nor for refused."
 	UnknownIsUnknown Property = "G5, unknown is unknown"
+	// Returned is of G5, too: "What may have been granted is then given back in the background".
+	Returned Property = "G5, what nobody waits for is given back"
 	// HolderStopsFirst is G6: the context "is cancelled ... before the database can grant
 	// the lock to another".
 	HolderStopsFirst Property = "G6, the holder stops first"
@@ -180,6 +182,7 @@ const (
 	AckBeforeCommit      Mutant = "a grant counts before its commit"
 	UnknownIsFree        Mutant = "an unknown acquire is reported as refused"
 	UnknownIsHeld        Mutant = "an unknown acquire is reported as held"
+	GrantSettlesAll      Mutant = "when a repetition is granted, the first attempt is forgotten"
 	WeakGuard            Mutant = "the guard is FOR KEY SHARE, and keeps no takeover off"
 	NoFloor              Mutant = "the timeline isn't part of the token"
 	SeenByGeneration     Mutant = "a status that was seen free is compared by generation alone"

@@ -50,7 +50,7 @@ func (m *machine) matches(r *request, now uint8, row row) bool {
 	case release:
 		return same || m.mutant == ReleaseAnyGeneration && row.there
 	case confirm, settle:
-		return row.there && row.owner == r.name && row.expires > now
+		return row.there && row.owner != 0 && r.names.has(uint8(row.owner)) && row.expires > now
 	}
 
 	panic("no such statement")
@@ -141,6 +141,10 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 		broken = violation(OnlyHolder, "a %s by who saw the lock free takes it from %s", r.kind, seen.owner)
 	}
 
+	if r.kind == confirm || r.kind == settle {
+		r.name = seen.owner // the answer says which
+	}
+
 	img := s.cur
 	img.row = m.change(&s, r, start, seen)
 	r.answer = answer{ok: true, newGen: img.row.gen, expires: img.row.expires, grant: img.row.grant}
@@ -198,6 +202,15 @@ func (m *machine) commit(s *State, r *request, img image, durable bool, broken *
 
 	s.granted.add(uint8(r.name))
 	s.grants++
+
+	for c := range s.clients {
+		cl := &s.clients[c]
+		known := cl.requests[slotMain].name == r.name || cl.lost.has(uint8(r.name)) || cl.gives.has(uint8(r.name))
+
+		if r == &cl.requests[slotStray] && r.kind == acquire && !known {
+			return violation(Returned, "%s is granted the lock, which nobody waits for or gives back", r.name)
+		}
+	}
 
 	if img.row.gen <= s.lastToken {
 		return violation(TokensGrow, "%s is granted token %d, and %d was given out before", r.name, img.row.gen, s.lastToken)

@@ -45,6 +45,13 @@ type set [5]uint8
 
 func (s *set) has(n uint8) bool { return s[n/8]&(1<<(n%8)) != 0 }
 func (s *set) add(n uint8)      { s[n/8] |= 1 << (n % 8) }
+func (s *set) remove(n uint8)   { s[n/8] &^= 1 << (n % 8) }
+
+func (s *set) addAll(of set) {
+	for i := range s {
+		s[i] |= of[i]
+	}
+}
 
 // image is what the log of the server adds up to.
 type image struct {
@@ -86,8 +93,9 @@ type transaction struct {
 
 type client struct {
 	paused bool
-	// tries is how many names it has used.
-	tries uint8
+	// tries is how many requests it has sent that have a name, and again how many attempts
+	// of them, each under another name, after the first.
+	tries, again uint8
 	// waits: somebody in this process may hand the lock over to it.
 	waits bool
 
@@ -98,11 +106,13 @@ type client struct {
 	token, grant uint8
 	deadline     uint8
 
-	// doubt: a reply to the present request was lost, which was sent at first.
+	// doubt: a reply to the present request was lost, which was sent at first. lost are the
+	// names of its attempts that had no answer.
 	doubt bool
 	first uint8
+	lost  set
 	// gives is what it gives back in the background.
-	gives name
+	gives set
 
 	// guard is the token of its guarded transaction, if one is open.
 	guard uint8
@@ -131,7 +141,7 @@ const (
 	renew
 	release
 	handOver
-	confirm // of an acquire or a refresh, by its name
+	confirm // of an acquire or a refresh, by the names of its attempts
 	settle  // confirm, of a hand-over
 )
 
@@ -162,9 +172,10 @@ type request struct {
 	ref       name
 	free      bool
 	freeSince uint8
-	// name is the grant that it asks for.
-	name name
-	hold uint8
+	// name is the grant that it asks for, and names are those that a confirmation asks for.
+	name  name
+	names set
+	hold  uint8
 	// sent is by the local clock; clock is the database's when the statement began.
 	sent, clock uint8
 
@@ -225,8 +236,12 @@ func (m *machine) tidy(s *State) {
 			}
 		}
 
+		if s.losses == m.Losses && cl.requests[slotMain].phase != lost {
+			cl.again = 0 // no attempt will be repeated
+		}
+
 		if !cl.doubt {
-			cl.first = 0
+			cl.first, cl.lost = 0, set{}
 		} else {
 			cl.first = m.age(s, cl.first)
 		}

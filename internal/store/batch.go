@@ -40,6 +40,8 @@ type request struct {
 	seen int64
 	// discard: if the caller has left, nobody wants the grant.
 	discard bool
+	// progress is told when it is sent.
+	progress *progress
 }
 
 // lanes send requests, each one a kind of them: alone, or with others that come
@@ -196,7 +198,7 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 				return answer[T]{outcome: unknown, err: ctxError(ctx)}
 			}
 
-			return answer[T]{err: ended(ctx)}
+			return answer[T]{err: s.ended(ctx)}
 		},
 		Late: l.late,
 		Go: func(run func()) {
@@ -234,6 +236,8 @@ func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
 		return l.askOne(ctx, req)
 	}
 
+	req.progress = progressOf(ctx)
+
 	return l.batcher.Do(ctx, req)
 }
 
@@ -248,20 +252,35 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 	var (
 		reqs  []request
 		taken bool
+		a     answer[one[T]]
 	)
 
 	ctx = stay(ctx)
 
-	a := askDriver(ctx, l.store, func() (prepared, bool) {
-		l.store.lanes.connected.Add(1)
+	if behind, ok := l.store.mayStay(ctx); ok {
+		// Nobody waits for it any more then, but for a grant that has to be returned.
+		stop := context.AfterFunc(ctx, behind.leave)
 
-		reqs, taken = take(), true
-		if len(reqs) == 0 {
-			return prepared{}, false
-		}
+		a = askDriver(ctx, l.store, func() (prepared, bool) {
+			l.store.lanes.connected.Add(1)
 
-		return l.statement(reqs), true
-	}, l.kind.scanOne())
+			reqs, taken = take(), true
+			if len(reqs) == 0 {
+				return prepared{}, false
+			}
+
+			for _, req := range reqs {
+				req.progress.send()
+			}
+
+			return l.statement(reqs), true
+		}, l.kind.scanOne())
+
+		stop()
+		behind.end()
+	} else {
+		a = answer[one[T]]{err: l.store.ended(ctx)}
+	}
 
 	if taken {
 		l.store.lanes.connected.Add(-1)

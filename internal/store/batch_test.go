@@ -289,7 +289,7 @@ func TestBadRequestFailsAlone(t *testing.T) {
 				url := databases.NewDatabase(t).String()
 				admin := contract.Open(t, driver, url)
 
-				if err := store.Migrate(ctx, admin, table); err != nil {
+				if err := store.Migrate(ctx, admin, table, nil); err != nil {
 					t.Fatal(err)
 				}
 

@@ -47,7 +47,13 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
-	text, args, scan := sh.statements.try, []any{id, Microseconds(ttl)}, scanTry
+	return g.result(g.claim(ctx, margin, mark))
+}
+
+func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Result, error) {
+	s, sh, id, owner := g.store, g.shape, g.id, g.owner
+
+	text, args, scan := sh.statements.try, []any{id, Microseconds(g.ttl)}, scanTry
 
 	if sh.full {
 		args = append(args, owner)
@@ -60,11 +66,13 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 	start := time.Now()
 	a := write(ctx, s, text, args, scan)
 
-	switch {
-	case a.err != nil && a.outcome == unknown && sh.full && ctx.Err() == nil:
-		// Ask again in the way that settles the doubt.
-		g.doubtful, g.cause, g.firstSent = true, a.err, start
+	if a.outcome == unknown {
+		g.lose(start, a.err)
+	}
 
+	switch {
+	case a.outcome == unknown && sh.full && ctx.Err() == nil:
+		// Ask again in the way that settles the doubt.
 		return g.acquire(ctx, margin)
 	case a.err != nil:
 		return Result{}, a.err

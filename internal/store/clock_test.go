@@ -21,7 +21,7 @@ func newSkewed(t *testing.T, driver string) (s *store.Store, db *sql.DB, set fun
 	url.RawQuery = query.Encode()
 
 	db = contract.Open(t, driver, url.String())
-	if err := store.Migrate(t.Context(), db, table); err != nil {
+	if err := store.Migrate(t.Context(), db, table, nil); err != nil {
 		t.Fatal(err)
 	}
 

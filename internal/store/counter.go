@@ -1,6 +1,9 @@
 package store
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // counter counts what is under way. Unlike a sync.WaitGroup it may be waited for
 // while it is being counted up from zero.
@@ -30,14 +33,14 @@ func (c *counter) done() {
 	}
 }
 
-// wait returns when nothing is under way.
-func (c *counter) wait() {
+// waitFor returns when nothing is under way, or after d, and how much is.
+func (c *counter) waitFor(d time.Duration) (left int) {
 	c.mu.Lock()
 
 	if c.n == 0 {
 		c.mu.Unlock()
 
-		return
+		return 0
 	}
 
 	if c.zero == nil {
@@ -47,5 +50,17 @@ func (c *counter) wait() {
 	zero := c.zero
 	c.mu.Unlock()
 
-	<-zero
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+
+	select {
+	case <-zero:
+		return 0
+	case <-timer.C:
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	return c.n
 }

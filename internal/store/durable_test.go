@@ -102,7 +102,7 @@ func testGrantsAreDurable(t *testing.T, full bool) {
 				url := databases.NewDatabase(t).String()
 				admin := contract.Open(t, driver, url)
 
-				if err := store.Migrate(ctx, admin, table); err != nil {
+				if err := store.Migrate(ctx, admin, table, nil); err != nil {
 					t.Fatal(err)
 				}
 
@@ -312,7 +312,7 @@ func TestFailureWritesNothing(t *testing.T) {
 		db := contract.Open(t, driver, server.URL())
 		s := store.New(db, table, nil)
 
-		if err := store.Migrate(ctx, db, table); err != nil {
+		if err := store.Migrate(ctx, db, table, nil); err != nil {
 			t.Fatal(err)
 		}
 
@@ -347,7 +347,7 @@ func TestFailureWritesNothing(t *testing.T) {
 				t.Error(err)
 			}
 
-			if err := store.Migrate(ctx, db, table); err != nil {
+			if err := store.Migrate(ctx, db, table, nil); err != nil {
 				t.Error(err)
 			}
 		}

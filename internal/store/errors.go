@@ -179,6 +179,16 @@ func ended(ctx context.Context) error {
 	return fmt.Errorf("pglocker: nothing was sent: %w", ctxError(ctx))
 }
 
+// ended is the same for a call that waited for a connection, and says what was in the
+// way of that.
+func (s *Store) ended(ctx context.Context) error {
+	if obstacle := s.handle.obstacle(); obstacle != "" {
+		return fmt.Errorf("pglocker: nothing was sent, %s: %w", obstacle, ctxError(ctx))
+	}
+
+	return ended(ctx)
+}
+
 // ctxError is why ctx ended: context.Canceled or context.DeadlineExceeded, and
 // the cause besides where the caller gave one.
 func ctxError(ctx context.Context) error {

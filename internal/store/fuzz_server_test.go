@@ -166,7 +166,7 @@ func FuzzMarksOnTheServer(f *testing.F) {
 	}
 
 	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
-	if err := store.Migrate(f.Context(), db, table); err != nil {
+	if err := store.Migrate(f.Context(), db, table, nil); err != nil {
 		f.Fatal(err)
 	}
 
@@ -207,7 +207,7 @@ func FuzzPayloads(f *testing.F) {
 	}
 
 	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
-	if err := store.Migrate(f.Context(), db, table); err != nil {
+	if err := store.Migrate(f.Context(), db, table, nil); err != nil {
 		f.Fatal(err)
 	}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -33,9 +34,11 @@ type Result struct {
 	// Marked: that Claim left a mark. Row shows it, or that of another who has waited
 	// since.
 	Marked bool
-	// Doubtful, with a verdict other than Granted: the reply to an earlier attempt of
-	// the same request was lost, and that attempt may still be waiting somewhere.
-	Doubtful bool
+	// Stray are the owners of those attempts of this request whose replies were lost. One of
+	// them may be what the row shows now, unless the verdict is Granted, or the server may
+	// still grant it: a network or a pooler can hold an attempt back for minutes. Nobody
+	// waits for such a grant. Stray is set beside an error, too.
+	Stray []string
 	// Notified: those who wait were told of a release.
 	Notified bool
 	// Sent is the moment before the granting statement was sent. The lease
@@ -49,10 +52,12 @@ const maxContests = 16
 
 // Acquire grants the lock to owner for ttl if it is free, and creates it if it
 // isn't there. owner must be of this call alone: a grant whose reply is lost is
-// found again by it. A grant with margin or less remaining is not reported.
+// found again by it. Each attempt after a lost reply has an owner of its own, made
+// from that one, so that a grant can be told from one that comes later. A grant with
+// margin or less remaining is not reported.
 //
 // An error that matches [ErrUnknownOutcome] means that the lock may have been
-// granted; any other error, that it was not.
+// granted, to one of Result.Stray; any other error, that it was not.
 func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.Duration) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -61,7 +66,7 @@ func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.
 
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
-	return g.acquire(ctx, margin)
+	return g.result(g.acquire(ctx, margin))
 }
 
 func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, error) {
@@ -96,7 +101,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 					return Result{}, g.doubt(nil)
 				}
 
-				seen.Verdict, seen.Doubtful = Busy, g.doubtful
+				seen.Verdict = Busy
 
 				return seen, nil
 			}
@@ -119,6 +124,10 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 
 	if g.doubtful {
 		return Result{}, g.doubt(nil)
+	}
+
+	if sh.secured && !seen.Row.Held() {
+		return Result{}, s.hidden(g.id)
 	}
 
 	// Every round found it free and lost it to another: contended, if not held
@@ -149,6 +158,12 @@ func (st State) seen(sh *shape) int64 {
 	return st.Until.UnixMicro()
 }
 
+// shownBy reports whether the row shows this state: an update by it finds the row, unless
+// row-level security keeps the row from it.
+func (st State) shownBy(row Row) bool {
+	return row.Generation == st.Generation && (st.Until.IsZero() || !row.AcquiredAt.After(st.Until))
+}
+
 // Refresh grants the lock to owner for ttl if it is in the given state, held or not.
 // Errors are as for [Store.Acquire].
 func (s *Store) Refresh(ctx context.Context, id string, state State, owner string, ttl, margin time.Duration) (Result, error) {
@@ -159,7 +174,7 @@ func (s *Store) Refresh(ctx context.Context, id string, state State, owner strin
 
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl, keep: true}
 
-	return g.swap(ctx, state, margin)
+	return g.result(g.swap(ctx, state, margin))
 }
 
 // HandOver is [Store.Refresh] for another owner than the one that holds the lock: a
@@ -172,7 +187,7 @@ func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner
 
 	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
-	return g.swap(ctx, State{Generation: generation}, margin)
+	return g.result(g.swap(ctx, State{Generation: generation}, margin))
 }
 
 // swap grants by a state.
@@ -213,6 +228,10 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 		}
 
 		if seen.Verdict == Granted {
+			if sh.secured && state.shownBy(seen.Row) {
+				return Result{}, g.doubt(s.hidden(g.id))
+			}
+
 			seen.Verdict = WrongGeneration
 		}
 
@@ -225,14 +244,18 @@ type grant struct {
 	store *Store
 	shape *shape
 	id    string
-	owner string
-	ttl   time.Duration
+	// owner is that of the next attempt. first is the caller's, of which the others are made,
+	// and renamed counts those.
+	owner, first string
+	renamed      int
+	ttl          time.Duration
 	// keep: the grant extends a lease under which the caller may be working, even if it
 	// doesn't wait for the answer.
 	keep bool
 
-	// doubtful: a reply was lost, so the row may already name this owner.
+	// doubtful: a reply was lost, so the row may already name one of the owners in lost.
 	doubtful bool
+	lost     []string
 	cause    error
 	// over: it was granted, and the lease was over, or nearly, when that was acknowledged. If
 	// nothing better comes of it, that it was refused would be wrong as well.
@@ -242,8 +265,35 @@ type grant struct {
 	firstSent time.Time
 }
 
+// lose notes that the reply to the present attempt was lost, which was sent at the given
+// moment, and gives the next one an owner of its own. Under the same owner, what is
+// still under way of this attempt could not be told from what the next is granted: it
+// could never be given back.
+func (g *grant) lose(sent time.Time, cause error) {
+	if !g.doubtful {
+		g.doubtful, g.cause, g.firstSent = true, cause, sent
+		g.first = g.owner
+	}
+
+	g.lost = append(g.lost, g.owner)
+	g.renamed++
+	g.owner = fmt.Sprintf("%s-%d", g.first, g.renamed+1)
+}
+
+// result adds to the result of a request what is astray of it.
+func (g *grant) result(res Result, err error) (Result, error) {
+	res.Stray = g.lost
+
+	// What was granted, and then not refreshed, may stand on the row as well.
+	if g.over && errors.Is(err, ErrUnknownOutcome) {
+		res.Stray = append(res.Stray, g.owner)
+	}
+
+	return res, err
+}
+
 // mine reports whether the row was left by an attempt whose reply was lost.
-func (g *grant) mine(row Row) bool { return g.doubtful && row.Owner == g.owner }
+func (g *grant) mine(row Row) bool { return slices.Contains(g.lost, row.Owner) }
 
 // doubt is the error of a request that may have been granted.
 func (g *grant) doubt(err error) error {
@@ -263,8 +313,8 @@ func (g *grant) doubt(err error) error {
 
 // try sends a granting statement. Where the reply is lost it asks again, which
 // is safe because the row names the owner: either the repetition is granted, or
-// the first was and is confirmed by a write, or another holds the lock. On a
-// table without owners the outcome stays unknown.
+// an earlier attempt was and is confirmed by a write, or another holds the lock. On
+// a table without owners the outcome stays unknown.
 func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) (Result, bool, error) {
 	req := request{
 		shape: g.shape, id: g.id, owner: g.owner, ttl: Microseconds(g.ttl),
@@ -273,25 +323,27 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 
 	for n := 1; ; n++ {
 		start := time.Now()
+		req.owner = g.owner
 		a := l.write(ctx, req, alone)
 
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Row: a.rows[0], Sent: a.sent}, true, nil
 		}
 
+		if a.outcome == unknown {
+			g.lose(start, a.err)
+		}
+
 		if a.err == nil && g.doubtful && g.shape.full {
-			a = write(ctx, g.store, g.shape.statements.confirm, []any{g.id, g.owner}, scanRow)
-			if a.err == nil && len(a.rows) == 1 {
+			var confirmed bool
+
+			if a, confirmed = g.confirm(ctx); confirmed {
 				return Result{Verdict: Granted, Row: a.rows[0], Sent: g.firstSent}, true, nil
 			}
 		}
 
 		if a.err == nil {
 			return Result{}, false, nil
-		}
-
-		if a.outcome == unknown && !g.doubtful {
-			g.doubtful, g.cause, g.firstSent = true, a.err, start
 		}
 
 		if !g.doubtful {
@@ -302,6 +354,25 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 			return Result{}, false, g.doubt(a.err)
 		}
 	}
+}
+
+// confirm settles, by a write, whether one of the attempts whose replies were lost was
+// granted. That one is astray no more.
+func (g *grant) confirm(ctx context.Context) (a answer[Row], confirmed bool) {
+	for i, owner := range g.lost {
+		a = write(ctx, g.store, g.shape.statements.confirm, []any{g.id, owner}, scanRow)
+
+		switch {
+		case a.err != nil:
+			return a, false
+		case len(a.rows) == 1:
+			g.owner, g.lost = owner, slices.Delete(g.lost, i, i+1)
+
+			return a, true
+		}
+	}
+
+	return a, false
 }
 
 // GiveBack frees the lock if the grant to one of the owners is what it shows. It reports

@@ -43,7 +43,7 @@ func testInfinity(t *testing.T, driver, url string, full bool) {
 	ctx := t.Context()
 	db := contract.Open(t, driver, url)
 
-	if err := store.Migrate(ctx, db, table); err != nil {
+	if err := store.Migrate(ctx, db, table, nil); err != nil {
 		t.Fatal(err)
 	}
 

@@ -12,7 +12,10 @@ import (
 // transaction mode the two may reach different server connections, and the second
 // then runs what somebody else had parsed there: not an error for certain, but
 // perhaps another statement. Without arguments it sends one message.
-func isPq(db *sql.DB) bool { return fmt.Sprintf("%T", db.Driver()) == "*pq.Driver" }
+func isPq(db *sql.DB) bool { return fmt.Sprintf("%T", db.Driver()) == pqDriver }
+
+// pqDriver is the type of lib/pq's driver, which is not imported.
+const pqDriver = "*pq.Driver"
 
 // inline returns the statement with its arguments written into it, if it knows how
 // to write all of them.

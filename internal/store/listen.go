@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -25,13 +26,17 @@ func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 			listen.ErrUnsupported, s.table)
 	}
 
-	connector, ok := connectorOf(s.db)
-	if !ok || !s.pgx {
-		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, s.db.Driver())
-	}
-
 	if s.db.Stats().MaxOpenConnections == 1 {
 		return nil, fmt.Errorf("%w: the pool is of one connection", listen.ErrUnsupported)
+	}
+
+	if s.beside {
+		return s.listenOnHandle(ctx)
+	}
+
+	connector, ok := connectorOf(s.db, ListenName)
+	if !ok || !s.pgx {
+		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, s.db.Driver())
 	}
 
 	raw, err := connector.Connect(ctx)
@@ -46,18 +51,73 @@ func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, raw)
 	}
 
-	return &listening{driver: raw, pgx: conn.Conn()}, nil
+	return &listening{conn.Conn(), func() { _ = raw.Close() }}, nil
 }
 
+// listenOnHandle takes a connection out of the handle for as long as it listens.
+func (s *Store) listenOnHandle(ctx context.Context) (listen.Conn, error) {
+	conn, done, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	var own *pgx.Conn
+
+	err = conn.Raw(func(driverConn any) error {
+		native, ok := driverConn.(pgxConn)
+		if !ok {
+			return fmt.Errorf("%w: %T", listen.ErrUnsupported, driverConn)
+		}
+
+		own = native.Conn()
+
+		return nil
+	})
+	if err != nil {
+		done()
+
+		return nil, err
+	}
+
+	return &listening{own, func() {
+		// It listens, and must not be used for anything else.
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+
+		done()
+	}}, nil
+}
+
+// listening is a connection that nobody else uses until close.
 type listening struct {
-	driver driver.Conn
-	pgx    *pgx.Conn
+	pgx   *pgx.Conn
+	close func()
 }
 
 func (l *listening) Listen(ctx context.Context, channel string) error {
 	_, err := l.pgx.Exec(ctx, "LISTEN "+quoteIdentifier(channel))
+	if refusesForLong(err) {
+		err = fmt.Errorf("%w: %w", listen.ErrRefused, err)
+	}
 
 	return err
+}
+
+// refusesForLong reports whether the server has answered that it doesn't do this, and
+// will hardly do so when asked again in a moment.
+func refusesForLong(err error) bool {
+	code := sqlState(err)
+	if code == "" || code == codeReadOnlyTransaction { // another server may be reached soon
+		return false
+	}
+
+	// Connections, what runs beside, resources, operators, systems, defects.
+	for _, class := range []string{"08", "40", "53", "55", "57", "58", "XX"} {
+		if strings.HasPrefix(code, class) {
+			return false
+		}
+	}
+
+	return true
 }
 
 func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {
@@ -69,11 +129,21 @@ func (l *listening) Wait(ctx context.Context) (channel, payload string, err erro
 	return n.Channel, n.Payload, nil
 }
 
-func (l *listening) Close() { _ = l.driver.Close() } // nothing was left to be said on it
+func (l *listening) Close() { l.close() }
 
-// Notify sends an empty notification.
+// Notify sends an empty notification. The error matches [listen.ErrUnsent] if none can
+// have been sent.
 func (s *Store) Notify(ctx context.Context, channel string) error {
-	_, err := s.db.ExecContext(ctx, "SELECT pg_notify($1::text, '')", s.arguments([]any{channel})...)
+	conn, done, err := s.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", listen.ErrUnsent, err)
+	}
+	defer done()
+
+	_, err = conn.ExecContext(ctx, "SELECT pg_notify($1::text, '')", s.arguments([]any{channel})...)
+	if err != nil && judge(err, s.native.Load()) != unknown {
+		err = fmt.Errorf("%w: %w", listen.ErrUnsent, err)
+	}
 
 	return err
 }

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"os"
@@ -20,7 +19,7 @@ import (
 var databases *pgtesting.TestInstance
 
 func TestMain(m *testing.M) {
-	databases = pgtesting.MustTestInstance(context.Background(), &pgtesting.TestInstanceConfig{
+	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
 	})
@@ -57,7 +56,7 @@ func newStore(t *testing.T, driver string) (*store.Store, *sql.DB) {
 	t.Helper()
 
 	db := contract.Open(t, driver, databases.NewDatabase(t).String())
-	if err := store.Migrate(t.Context(), db, table); err != nil {
+	if err := store.Migrate(t.Context(), db, table, nil); err != nil {
 		t.Fatal(err)
 	}
 

@@ -3,8 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"time"
 )
 
 // migrationLock serialises migrations of all pglocker tables of a database:
@@ -32,7 +35,7 @@ const (
 var (
 	requiredColumns = []string{"lock_id", "generation", "expires_at"}
 
-	addedColumns = []struct{ name, kind string }{
+	addedColumns = []addedColumn{
 		{"owner", "TEXT"},
 		{"acquired_at", "TIMESTAMPTZ"},
 		{"contended_until", "TIMESTAMPTZ"},
@@ -51,50 +54,39 @@ var (
 	}
 )
 
-// sqlPresent lists what there is of the schema $1 and its table $2: 'schema',
-// 'table', 'column NAME', 'storage NAME', 'partitioned', 'no table'. It reads the catalogs alone, which
-// needs no privilege on what they describe.
-const sqlPresent = `
-SELECT 'schema' FROM pg_catalog.pg_namespace WHERE nspname = $1::text
-UNION ALL
-SELECT part
-  FROM pg_catalog.pg_class AS c
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- CROSS JOIN LATERAL (
-        SELECT 'table'
-        UNION ALL
-        SELECT 'column ' || a.attname
-          FROM pg_catalog.pg_attribute AS a
-         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        UNION ALL
-        SELECT 'storage ' || o.option_name
-          FROM pg_catalog.pg_options_to_table(c.reloptions) AS o
-        UNION ALL
-        SELECT 'partitioned' WHERE c.relkind = 'p'
-        UNION ALL
-        SELECT 'no table' WHERE c.relkind NOT IN ('r', 'p')
-       ) AS p (part)
- WHERE n.nspname = $1::text AND c.relname = $2::text`
+// addedColumn is a column that an older table may lack.
+type addedColumn struct{ name, kind string }
 
 // Migrate makes the table, or adds what an older one lacks. Where nothing is
-// missing it only reads the catalogs.
-func Migrate(ctx context.Context, db *sql.DB, table Table) error {
+// missing it only reads the catalogs. log is told what it waits for.
+func Migrate(ctx context.Context, db *sql.DB, table Table, log *slog.Logger) error {
 	s := New(db, table, nil)
 	s.unnamed.Store(true) // each text is sent once
 
-	if err := s.complete(ctx); err != nil {
-		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, s.explain(err)))
+	if err := s.complete(ctx, log); err != nil {
+		if sqlState(err) == codeInsufficientPriv && !errors.Is(err, ErrPermissionDenied) {
+			err = s.denied(ctx, err, true)
+		} else {
+			err = s.explain(err)
+		}
+
+		return fmt.Errorf("pglocker: migrating %s: %w", table, withContext(ctx, err))
 	}
 
 	return nil
 }
 
-func (s *Store) complete(ctx context.Context) error {
+func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 	if err := s.meet(ctx); err != nil {
 		return err
 	}
 
-	missing, err := s.missing(ctx, s.db)
+	there, err := s.description(ctx)
+	if err != nil {
+		return err
+	}
+
+	missing, err := s.missing(there)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -103,7 +95,7 @@ func (s *Store) complete(ctx context.Context) error {
 		return err
 	}
 
-	return s.migrate(ctx)
+	return s.migrate(ctx, log)
 }
 
 // meet finds out whose connections the handle has, see [Store.native]. It sends nothing.
@@ -143,21 +135,38 @@ func (s *Store) writable(ctx context.Context) error {
 // migrate tries until it has an answer. Where somebody uses the table and
 // doesn't let go of it, trying again rather than waiting keeps those who come
 // after from queueing behind.
-func (s *Store) migrate(ctx context.Context) error {
-	for n := 1; ; n++ {
-		err := s.migrateOnce(ctx)
+func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
+	w := migrationWait{store: s, log: log, since: time.Now()}
 
-		again := retriable(err) || sqlState(err) == codeLockNotAvailable
-		if !again || !pause(ctx, n) {
-			return err
+	for n := 1; ; n++ {
+		waitsFor, err := s.migrateOnce(ctx)
+		if err == nil {
+			return nil
+		}
+
+		blocked := sqlState(err) == codeLockNotAvailable
+		if blocked || ctx.Err() != nil {
+			w.note(ctx, waitsFor)
+		}
+
+		if !(blocked || retriable(err)) || !pause(ctx, n) {
+			return w.explain(err)
 		}
 	}
 }
 
-func (s *Store) migrateOnce(ctx context.Context) (err error) {
+// What a migration may wait for.
+const (
+	otherMigration = "another migration to end"
+	tableLock      = "a lock on the table"
+)
+
+// migrateOnce makes one attempt. If that fails, waitsFor is what it was waiting for, if it was,
+// or "".
+func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
-		return err
+		return "", err
 	}
 
 	defer func() {
@@ -166,64 +175,59 @@ func (s *Store) migrateOnce(ctx context.Context) (err error) {
 		}
 	}()
 
-	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
-		return err
-	}
-
 	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'", s.arguments(nil)...); err != nil {
-		return err
+		return "", err
 	}
 
-	missing, err := s.missing(ctx, tx)
+	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
+		return otherMigration, err
+	}
+
+	there, err := s.descriptionIn(ctx, tx)
 	if err != nil {
-		return err
+		return "", err
+	}
+
+	missing, err := s.missing(there)
+	if err != nil {
+		return "", err
 	}
 
 	for _, ddl := range missing {
 		if _, err = tx.ExecContext(ctx, ddl, s.arguments(nil)...); err != nil {
-			return err
+			return tableLock, err
 		}
 	}
 
-	return tx.Commit()
+	return "", tx.Commit()
 }
 
-// missing returns the statements that complete the schema, in order.
-func (s *Store) missing(ctx context.Context, db querier) ([]string, error) {
-	there, err := s.present(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-
+// missing returns the statements that complete the schema, in order. A table that can't hold
+// locks is left as it is.
+func (s *Store) missing(there description) ([]string, error) {
 	replace := strings.NewReplacer("{schema}", quoteIdentifier(s.table.Schema), "{table}", s.table.String()).Replace
 
 	var missing []string
 
-	if !there["schema"] {
+	if !there.schema {
 		missing = append(missing, replace(ddlSchema))
 	}
 
-	if !there["table"] {
-		return append(missing, replace(ddlTable), replace(ddlSetStorage(nil))), nil
+	if !there.table {
+		return append(missing, replace(ddlTable), replace(ddlSetStorage(there))), nil
 	}
 
-	if there["no table"] {
-		return nil, fmt.Errorf("%w: %s is something else", ErrInvalidTable, s.table)
-	}
-
-	for _, name := range requiredColumns {
-		if !there["column "+name] {
-			return nil, fmt.Errorf("%w: %s exists and has no column %s", ErrInvalidTable, s.table, name)
-		}
+	if err := there.canHoldLocks(s.table, true); err != nil {
+		return nil, err
 	}
 
 	for _, c := range addedColumns {
-		if !there["column "+c.name] {
+		if _, has := there.columns[c.name]; !has {
 			missing = append(missing, replace(ddlAddColumn)+c.name+" "+c.kind)
 		}
 	}
 
-	if ddl := ddlSetStorage(there); ddl != "" && !there["partitioned"] {
+	if ddl := ddlSetStorage(there); ddl != "" && !there.partitioned {
 		missing = append(missing, replace(ddl))
 	}
 
@@ -232,11 +236,11 @@ func (s *Store) missing(ctx context.Context, db querier) ([]string, error) {
 
 // ddlSetStorage sets the storage parameters that nobody has set; those that
 // somebody has stay as they are.
-func ddlSetStorage(there map[string]bool) string {
+func ddlSetStorage(there description) string {
 	var set []string
 
 	for _, p := range storage {
-		if !there["storage "+p.name] {
+		if !there.option(p.name) {
 			set = append(set, p.name+" = "+p.value)
 		}
 	}
@@ -246,32 +250,4 @@ func ddlSetStorage(there map[string]bool) string {
 	}
 
 	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
-}
-
-// querier is a handle, or a transaction of it.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
-// present reads what there is of the schema, see sqlPresent.
-func (s *Store) present(ctx context.Context, db querier) (map[string]bool, error) {
-	rows, err := db.QueryContext(ctx, sqlPresent, s.arguments([]any{s.table.Schema, s.table.Name})...)
-	if err != nil {
-		return nil, err
-	}
-
-	defer func() { _ = rows.Close() }() // closed by the last Next, unless Scan fails
-
-	present := make(map[string]bool)
-
-	for rows.Next() {
-		var part string
-		if err := rows.Scan(&part); err != nil {
-			return nil, err
-		}
-
-		present[part] = true
-	}
-
-	return present, rows.Err()
 }

@@ -4,11 +4,23 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
+	"fmt"
+	"maps"
 	"reflect"
+	"strings"
 	"unsafe"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// How the server shows connections of a Locker's own.
+const (
+	RenewName   = "pglocker renew"
+	ReleaseName = "pglocker release"
+	ListenName  = "pglocker listen"
 )
 
 // OpenOwn returns a database handle on the same server, with the same
@@ -17,10 +29,13 @@ import (
 // has the whole pool in use. The caller closes it. It is false where the driver
 // can't be asked for another connection; renewals then share db's pool.
 //
+// The server shows the connection under name, unless the user has chosen another or
+// the driver can't be told.
+//
 // database/sql knows the connector but has no accessor for it; docs/adr/0001
 // weighs the ways around that.
-func OpenOwn(db *sql.DB) (*sql.DB, bool) {
-	connector, ok := connectorOf(db)
+func OpenOwn(db *sql.DB, name string) (*sql.DB, bool) {
+	connector, ok := connectorOf(db, name)
 	if !ok {
 		return nil, false
 	}
@@ -29,32 +44,6 @@ func OpenOwn(db *sql.DB) (*sql.DB, bool) {
 	own.SetMaxOpenConns(1)
 
 	return own, true
-}
-
-// Connect opens a connection of the pool unless one is open. It returns when ctx ends,
-// whatever the driver does.
-func (s *Store) Connect(ctx context.Context) error {
-	opened := make(chan error, 1)
-
-	s.detached.add()
-
-	go func() {
-		defer s.detached.done()
-
-		conn, err := s.db.Conn(ctx)
-		if err == nil {
-			err = conn.Close() // back to the pool
-		}
-
-		opened <- err
-	}()
-
-	select {
-	case err := <-opened:
-		return err
-	case <-ctx.Done():
-		return ended(ctx)
-	}
 }
 
 // borrowedConnector hides whatever Close method the connector has: sql.DB.Close
@@ -67,33 +56,31 @@ func (b borrowedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 
 func (b borrowedConnector) Driver() driver.Driver { return b.connector.Driver() }
 
-// connectorOf reads the connector that db was opened with. The field is written
+// connectorOf returns a connector that makes connections as db's pool does, and gives
+// them a name where it can.
+func connectorOf(db *sql.DB, name string) (driver.Connector, bool) {
+	connector, ok := rawConnectorOf(db)
+	if !ok {
+		return nil, false
+	}
+
+	if pool, ok := pgxPoolOf(connector); ok {
+		return newPoolConnector(pool, connector, name), true
+	}
+
+	return named(connector, name), true
+}
+
+// rawConnectorOf reads the connector that db was opened with. The field is written
 // once, before the handle is handed out, so reading it is no race. Name and type
 // are checked: should a Go release change them, the answer is false.
-func connectorOf(db *sql.DB) (driver.Connector, bool) {
+func rawConnectorOf(db *sql.DB) (driver.Connector, bool) {
 	field := reflect.ValueOf(db).Elem().FieldByName("connector")
 	if !field.IsValid() || field.Type() != reflect.TypeFor[driver.Connector]() || field.IsNil() {
 		return nil, false
 	}
 
-	connector := *(*driver.Connector)(unsafe.Pointer(field.UnsafeAddr()))
-
-	if pool, ok := pgxPoolOf(connector); ok {
-		cfg := pool.Config()
-
-		var opts []stdlib.OptionOpenDB
-		if cfg.BeforeConnect != nil {
-			opts = append(opts, stdlib.OptionBeforeConnect(cfg.BeforeConnect))
-		}
-
-		if cfg.AfterConnect != nil {
-			opts = append(opts, stdlib.OptionAfterConnect(cfg.AfterConnect))
-		}
-
-		return stdlib.GetConnector(*cfg.ConnConfig, opts...), true
-	}
-
-	return connector, true
+	return *(*driver.Connector)(unsafe.Pointer(field.UnsafeAddr())), true
 }
 
 // pgxPoolOf finds the pgxpool.Pool under a handle made by stdlib.OpenDBFromPool,
@@ -110,4 +97,251 @@ func pgxPoolOf(connector driver.Connector) (*pgxpool.Pool, bool) {
 	}
 
 	return (*pgxpool.Pool)(field.UnsafePointer()), true
+}
+
+// Hooks of pgx, in the forms of its package stdlib.
+type (
+	beforeConnect = func(context.Context, *pgx.ConnConfig) error
+	afterConnect  = func(context.Context, *pgx.Conn) error
+	shouldPing    = func(context.Context, stdlib.ShouldPingParams) bool
+)
+
+// poolConnector makes connections as a pgxpool.Pool does, beside it: with its hooks, in
+// the order in which the pool would call them.
+type poolConnector struct {
+	driver.Connector
+	beforeClose func(*pgx.Conn)
+}
+
+// newPoolConnector reads the pool's configuration, and from the handle's connector what
+// was given to stdlib.OpenDBFromPool beside the pool.
+func newPoolConnector(pool *pgxpool.Pool, connector driver.Connector, name string) poolConnector {
+	cfg := pool.Config()
+
+	prepare := cfg.PrepareConn
+	//lint:ignore SA1019 pools in use have this hook
+	if acquire := cfg.BeforeAcquire; prepare == nil && acquire != nil {
+		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return acquire(ctx, conn), nil }
+	}
+
+	connected := func(ctx context.Context, conn *pgx.Conn) error {
+		if cfg.AfterConnect != nil {
+			if err := cfg.AfterConnect(ctx, conn); err != nil {
+				return err
+			}
+		}
+
+		if prepare == nil {
+			return nil
+		}
+
+		ok, err := prepare(ctx, conn)
+		if !ok && err == nil {
+			err = errRefusedByHook
+		}
+
+		return err
+	}
+
+	resetByUser, _ := fieldOf[afterConnect](reflect.ValueOf(connector), "ResetSession")
+
+	// reset stands for the release after one statement and the acquisition for the next.
+	// A connection that a hook doesn't want any more is dropped, and another opened.
+	reset := func(ctx context.Context, conn *pgx.Conn) error {
+		if cfg.AfterRelease != nil && !cfg.AfterRelease(conn) {
+			return driver.ErrBadConn
+		}
+
+		if prepare != nil {
+			if ok, err := prepare(ctx, conn); !ok || err != nil {
+				return driver.ErrBadConn
+			}
+		}
+
+		if resetByUser != nil {
+			return resetByUser(ctx, conn)
+		}
+
+		return nil
+	}
+
+	before := func(ctx context.Context, c *pgx.ConnConfig) error {
+		*c = *c.Copy() // the pool gives its hook one that it may change in any way
+
+		if cfg.BeforeConnect != nil {
+			return cfg.BeforeConnect(ctx, c)
+		}
+
+		return nil
+	}
+
+	return poolConnector{
+		Connector: stdlib.GetConnector(*cfg.ConnConfig,
+			stdlib.OptionBeforeConnect(naming(name, before)),
+			stdlib.OptionAfterConnect(closing(connected)),
+			stdlib.OptionResetSession(reset)),
+		beforeClose: cfg.BeforeClose,
+	}
+}
+
+var errRefusedByHook = errors.New("pglocker: the pool's hook PrepareConn or BeforeAcquire refuses a new connection")
+
+func (c poolConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if own, ok := conn.(*stdlib.Conn); ok && c.beforeClose != nil {
+		return &pooledConn{own, c.beforeClose}, err
+	}
+
+	return conn, err
+}
+
+// pooledConn is a connection whose end a hook is told of.
+type pooledConn struct {
+	*stdlib.Conn
+	beforeClose func(*pgx.Conn)
+}
+
+func (c *pooledConn) Close() error {
+	c.beforeClose(c.Conn.Conn())
+
+	return c.Conn.Close()
+}
+
+// closing closes the connection that a hook has failed on: package stdlib would leave it
+// open, one at each attempt.
+func closing(hook afterConnect) afterConnect {
+	return func(ctx context.Context, conn *pgx.Conn) error {
+		err := hook(ctx, conn)
+		if err != nil {
+			_ = conn.Close(ctx) // the hook's error says more
+		}
+
+		return err
+	}
+}
+
+// naming has a connection of pgx called name, unless it has a name. The hook may change
+// that.
+func naming(name string, before beforeConnect) beforeConnect {
+	return func(ctx context.Context, cfg *pgx.ConnConfig) error {
+		if cfg.RuntimeParams["application_name"] == "" {
+			params := map[string]string{"application_name": name}
+			maps.Copy(params, cfg.RuntimeParams)
+
+			if params["application_name"] == "" {
+				params["application_name"] = name
+			}
+
+			cfg.RuntimeParams = params
+		}
+
+		return before(ctx, cfg)
+	}
+}
+
+const stdlibPath = "github.com/jackc/pgx/v5/stdlib"
+
+// named returns the connector with a name for its connections where the user has chosen
+// none. It knows the connectors of pgx, and that of lib/pq for a handle made by sql.Open.
+// Others are returned as they are.
+func named(connector driver.Connector, name string) driver.Connector {
+	v := reflect.ValueOf(connector)
+
+	switch {
+	case v.Kind() == reflect.Struct && v.Type().PkgPath() == stdlibPath:
+		cfg, hasConfig := fieldOf[pgx.ConnConfig](v, "ConnConfig")
+		before, hasBefore := fieldOf[beforeConnect](v, "BeforeConnect")
+		after, hasAfter := fieldOf[afterConnect](v, "AfterConnect")
+		reset, hasReset := fieldOf[afterConnect](v, "ResetSession")
+
+		if !hasConfig || !hasBefore || !hasAfter || !hasReset || before == nil || after == nil || reset == nil {
+			return connector
+		}
+
+		options := []stdlib.OptionOpenDB{
+			stdlib.OptionBeforeConnect(naming(name, before)),
+			stdlib.OptionAfterConnect(closing(after)),
+			stdlib.OptionResetSession(reset),
+		}
+		if ping, ok := fieldOf[shouldPing](v, "ShouldPing"); ok && ping != nil {
+			options = append(options, stdlib.OptionShouldPing(ping))
+		}
+
+		return stdlib.GetConnector(cfg, options...)
+	case v.Kind() == reflect.Pointer && v.Type().Elem().PkgPath() == stdlibPath:
+		dsn := v.Elem().FieldByName("name")
+		if dsn.Kind() != reflect.String || strings.HasPrefix(dsn.String(), "registeredConnConfig") {
+			return connector
+		}
+
+		return pgxByDSN{connector, dsn.String(), name}
+	case v.Kind() == reflect.Struct && v.Type().String() == "sql.dsnConnector" &&
+		fmt.Sprintf("%T", connector.Driver()) == pqDriver:
+		dsn := v.FieldByName("dsn")
+		if dsn.Kind() != reflect.String {
+			return connector
+		}
+
+		return pqByDSN{connector, namedDSN(dsn.String(), name)}
+	}
+
+	return connector
+}
+
+// fieldOf reads an exported field of a struct whose type is not exported.
+func fieldOf[T any](v reflect.Value, name string) (value T, ok bool) {
+	field := v.FieldByName(name)
+	if !field.IsValid() || !field.CanInterface() {
+		return value, false
+	}
+
+	value, ok = field.Interface().(T)
+
+	return value, ok
+}
+
+// pgxByDSN opens connections as sql.Open("pgx", dsn) does, which reads the string and
+// the environment again for each.
+type pgxByDSN struct {
+	driver.Connector
+	dsn, name string
+}
+
+func (c pgxByDSN) Connect(ctx context.Context) (driver.Conn, error) {
+	cfg, err := pgx.ParseConfig(c.dsn)
+	if err != nil {
+		return c.Connector.Connect(ctx)
+	}
+
+	unchanged := func(context.Context, *pgx.ConnConfig) error { return nil }
+
+	return stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(naming(c.name, unchanged))).Connect(ctx)
+}
+
+// pqByDSN opens connections as sql.Open("postgres", dsn) does.
+type pqByDSN struct {
+	driver.Connector
+	dsn string
+}
+
+func (c pqByDSN) Connect(context.Context) (driver.Conn, error) { return c.Driver().Open(c.dsn) }
+
+// namedDSN adds a name to a connection string of lib/pq. One that is in the string, in
+// the environment or in a service file counts more.
+func namedDSN(dsn, name string) string {
+	const key = "fallback_application_name"
+
+	switch isURL := strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://"); {
+	case strings.Contains(dsn, key) || isURL && strings.Contains(dsn, "#"):
+		return dsn
+	case isURL:
+		separator := "?"
+		if strings.Contains(dsn, "?") {
+			separator = "&"
+		}
+
+		return dsn + separator + key + "=" + strings.ReplaceAll(name, " ", "%20")
+	}
+
+	return dsn + " " + key + "='" + name + "'"
 }

@@ -49,6 +49,11 @@ func TestOpenOwn(t *testing.T) {
 
 	var closed atomic.Int32
 
+	// canBeNamed are those whose connector takes a name, if the hook doesn't set one.
+	canBeNamed := map[string]bool{
+		"pgx, sql.Open": true, "pgx, pgx/v5": true, "lib/pq, sql.Open": true,
+	}
+
 	for name, open := range map[string]func(t *testing.T) *sql.DB{
 		"pgx, sql.Open":     func(t *testing.T) *sql.DB { return contract.Open(t, "pgx", url) },
 		"pgx, pgx/v5":       func(t *testing.T) *sql.DB { return contract.Open(t, "pgx/v5", url) },
@@ -109,7 +114,7 @@ func TestOpenOwn(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			own, ok := store.OpenOwn(db)
+			own, ok := store.OpenOwn(db, name)
 			if !ok {
 				t.Fatal("no connection of its own")
 			}
@@ -122,8 +127,12 @@ func TestOpenOwn(t *testing.T) {
 				t.Error("both handles have the same connection")
 			}
 
-			if appName != ownAppName {
+			// A name that the user has chosen is kept.
+			switch want := name; {
+			case appName != "" && ownAppName != appName:
 				t.Errorf("the application's connection is %q, the other %q", appName, ownAppName)
+			case appName == "" && canBeNamed[name] && ownAppName != want:
+				t.Errorf("the server shows it as %q, want %q", ownAppName, want)
 			}
 
 			if err := own.Close(); err != nil {

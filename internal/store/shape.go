@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -12,6 +11,8 @@ import (
 type shape struct {
 	// full: the columns owner, acquired_at and contended_until are there.
 	full bool
+	// secured: row-level security applies to this role, and may hide rows from it.
+	secured bool
 	// statements are written for this table, and this shape of it.
 	statements statements
 }
@@ -48,12 +49,12 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return found, nil
 	}
 
-	columns, err := s.columns(ctx)
+	table, err := s.description(ctx)
 	if err != nil {
 		return nil, err
 	}
 
-	if err := s.canHoldLocks(columns); err != nil {
+	if err := s.usable(table); err != nil {
 		return nil, err
 	}
 
@@ -62,72 +63,15 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
-	full := true
-	for _, name := range []string{"owner", "acquired_at", "contended_until"} {
-		_, there := columns[name]
-		full = full && there
+	full := table.full()
+	found := &shape{
+		full:       full,
+		secured:    table.secured,
+		statements: render(s.table, full, floor, table.columns["lock_id"].kind),
 	}
-
-	found := &shape{full: full, statements: render(s.table, full, floor, columns["lock_id"].kind)}
 	s.shape.set(found)
 
 	return found, nil
-}
-
-// column is one of the table's columns.
-type column struct {
-	// base is what kind is a domain over, or kind itself.
-	name, kind, base, category string
-	unique                     bool
-}
-
-// canHoldLocks checks the three columns that every lock table has. Without a
-// unique index two processes could each insert the lock, and each hold it.
-func (s *Store) canHoldLocks(columns map[string]column) error {
-	for _, name := range requiredColumns {
-		if _, there := columns[name]; !there {
-			return fmt.Errorf("%w: %s has no column %s", ErrInvalidTable, s.table, name)
-		}
-	}
-
-	id, generation, expiresAt := columns["lock_id"], columns["generation"], columns["expires_at"]
-
-	switch {
-	case id.category != "S" || id.base == "character" || id.base == "name":
-		return fmt.Errorf("%w: lock_id of %s is %s, it must be text", ErrInvalidTable, s.table, id.kind)
-	case !id.unique:
-		return fmt.Errorf("%w: %s has no primary key or unique index on lock_id alone", ErrInvalidTable, s.table)
-	case generation.kind != "bigint":
-		return fmt.Errorf("%w: generation of %s is %s, it must be bigint", ErrInvalidTable, s.table, generation.kind)
-	case expiresAt.kind != "timestamp with time zone":
-		return fmt.Errorf("%w: expires_at of %s is %s, it must be timestamp with time zone",
-			ErrInvalidTable, s.table, expiresAt.kind)
-	}
-
-	return nil
-}
-
-// columns reads what the catalogs say of the table's columns.
-func (s *Store) columns(ctx context.Context) (map[string]column, error) {
-	found, err := read(ctx, s, sqlColumns, []any{s.table.String()}, func(from scanner) (c column, err error) {
-		err = from.Scan(&c.name, &c.kind, &c.base, &c.category, &c.unique)
-
-		return c, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
-	}
-
-	if len(found) == 0 {
-		return nil, s.tableNotFound(nil)
-	}
-
-	columns := make(map[string]column, len(found))
-	for _, c := range found {
-		columns[c.name] = c
-	}
-
-	return columns, nil
 }
 
 // hasTimeline reports whether the server can tell its timeline inside a

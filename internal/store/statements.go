@@ -34,33 +34,6 @@ const sqlDurable = `CASE WHEN current_setting('synchronous_commit') NOT IN ('on'
 // columns it is {durable}: see sqlSeen.
 const sqlLazy = `set_config('synchronous_commit', 'off', true)`
 
-// sqlColumns lists the columns of the table $1, none if it isn't there: name, type, the
-// type that it is a domain over, if it is one, the type's category, and whether a unique index makes sure, at once and for all
-// rows, that no two have the same value.
-const sqlColumns = `
-SELECT a.attname::text,
-       pg_catalog.format_type(a.atttypid, NULL),
-       (WITH RECURSIVE b AS (
-            SELECT a.atttypid AS oid
-             UNION ALL
-            SELECT d.typbasetype FROM b JOIN pg_catalog.pg_type AS d ON d.oid = b.oid WHERE d.typtype = 'd')
-        SELECT pg_catalog.format_type(b.oid, NULL)
-          FROM b JOIN pg_catalog.pg_type AS d ON d.oid = b.oid
-         WHERE d.typtype <> 'd'),
-       t.typcategory::text,
-       EXISTS (SELECT
-                 FROM pg_catalog.pg_index AS i
-                WHERE i.indrelid = a.attrelid
-                  AND i.indisunique AND i.indisvalid AND i.indimmediate
-                  AND i.indpred IS NULL
-                  AND i.indnkeyatts = 1
-                  AND i.indkey[0] = a.attnum)
-  FROM pg_catalog.pg_attribute AS a
-  JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
- WHERE a.attrelid = pg_catalog.to_regclass($1::text)
-   AND a.attnum > 0
-   AND NOT a.attisdropped`
-
 // sqlAcquire: free or expired -> held by $3 for $2 microseconds. A lock that is
 // held matches nothing and costs no write. It locks one row, and waits for it
 // only where the row was free in this statement's snapshot: for another grant,

@@ -15,9 +15,11 @@ import (
 
 // Store runs the statements of one table over one database handle.
 type Store struct {
-	db    *sql.DB
-	table Table
-	shape *shapeCache
+	db *sql.DB
+	// handle takes connections from db.
+	handle *handle
+	table  Table
+	shape  *shapeCache
 
 	// pgx: the driver says that it is pgx. A connector around pgx's may say so too, and
 	// have connections of its own.
@@ -26,6 +28,8 @@ type Store struct {
 	// driver.ErrBadConn only for what was not sent, and returns at once when a context
 	// ends; lib/pq does neither, and of others nothing is known.
 	native *atomic.Bool
+	// beside: the handle was opened by the user for the Locker alone.
+	beside bool
 	// pq: the driver is lib/pq, whose statements are sent without arguments.
 	pq bool
 
@@ -61,19 +65,56 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		detached: new(counter),
 		late:     late,
 	}
+	s.handle = newHandle(db, s.detached)
 	s.lanes = newLanes(s)
 
 	return s
 }
 
-// On returns the same Store over another handle to the same database.
+// On returns the same Store over another handle to the same database, whose connections
+// are made in the same way.
 func (s *Store) On(db *sql.DB) *Store {
 	on := *s
-	on.db = db
+	on.db, on.handle = db, newHandle(db, s.detached)
 	on.lanes = newLanes(&on)
 
 	return &on
 }
+
+// Beside returns the same Store over a handle that the user has opened for it, perhaps with
+// another driver. It uses limit connections at a time, or as many as it needs if that is 0.
+func (s *Store) Beside(db *sql.DB, limit int) *Store {
+	_, isPgx := db.Driver().(*stdlib.Driver)
+
+	on := *s
+	on.db, on.handle, on.beside = db, newHandle(db, s.detached), true
+	on.handle.mostOpenings = maxOpeningsBeside
+
+	if limit > 0 {
+		on.handle.limit, on.handle.mostOpenings = make(chan struct{}, limit), limit
+	}
+
+	on.pgx, on.pq = isPgx, isPq(db)
+	on.native, on.unnamed = new(atomic.Bool), new(atomic.Bool)
+	on.lanes = newLanes(&on)
+
+	return &on
+}
+
+// Connect opens a connection of the pool unless one is open. It returns when ctx ends; the
+// connection goes on being opened then, for the next who asks.
+func (s *Store) Connect(ctx context.Context) error {
+	_, done, err := s.connect(ctx)
+	if err == nil {
+		done()
+	}
+
+	return err
+}
+
+// Close closes the database handle, which was opened for this Store alone. ended is called
+// when nothing of it is left, which may take as long as its driver likes.
+func (s *Store) Close(ended func()) { s.handle.close(ended) }
 
 // arguments are what the driver is given. pgx prepares every statement under a
 // name, unless it is told not to, which a wrapper may not pass on.
@@ -106,9 +147,9 @@ func (s *Store) lostStatement(err error, named bool) bool {
 // Exhausted reports whether the pool is used up by others. This Store's own statements
 // for several requests are not counted, since they end soon.
 func (s *Store) Exhausted() bool {
-	stats := s.db.Stats()
+	used, most := s.handle.usage()
 
-	return stats.MaxOpenConnections > 0 && stats.InUse-int(s.lanes.connected.Load()) >= stats.MaxOpenConnections
+	return most > 0 && used-int(s.lanes.connected.Load()) >= most
 }
 
 // GuardArgs are the arguments of GuardSQL for database/sql.
@@ -123,9 +164,21 @@ func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
 // generation $2 holds the lock $1.
 func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
 
+// GiveUpOpening ends the opening of connections that nobody waits for.
+func (s *Store) GiveUpOpening() { s.handle.giveUpOpening() }
+
+// waitForDriver is how long [Store.Wait] waits for drivers that don't return.
+const waitForDriver = 5 * time.Second
+
 // Wait returns when no statement is under way that served several or was left behind, on
-// this handle or on another.
-func (s *Store) Wait() { s.detached.wait() }
+// this handle or on another, and no connection is being opened. Some drivers don't return
+// from a server that doesn't answer: after waitForDriver it doesn't wait for these any
+// longer, and returns how many there are.
+func (s *Store) Wait() (left int) {
+	s.GiveUpOpening()
+
+	return s.detached.waitFor(waitForDriver)
+}
 
 // Full reports whether grants carry the name of their owner: false also while
 // the table has not been looked at.
@@ -163,33 +216,50 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 
 	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
 
-	if s.native.Load() {
-		a := askDriver(ctx, s, prepare, scan)
+	a, left := drive(ctx, s, prepare, scan)
+	if !left {
 		a.err = withContext(ctx, a.err)
 
 		return a
 	}
 
-	done := make(chan answer[T], 1)
+	if dispatched.CompareAndSwap(false, true) {
+		return answer[T]{err: s.ended(ctx)}
+	}
+
+	return answer[T]{outcome: unknown, err: ctxError(ctx)}
+}
+
+// drive has the driver send one statement. It returns when ctx ends: left is set if the
+// driver has not returned by then.
+func drive[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T], left bool) {
+	if s.native.Load() {
+		return askDriver(ctx, s, prepare, scan), false
+	}
+
+	behind, ok := s.mayStay(ctx)
+	if !ok {
+		return answer[T]{err: s.ended(ctx)}, false
+	}
+
+	answers := make(chan answer[T], 1)
 
 	s.detached.add()
 
 	go func() {
 		defer s.detached.done()
-		done <- askDriver(ctx, s, prepare, scan)
+		defer behind.end()
+
+		answers <- askDriver(ctx, s, prepare, scan)
 	}()
 
 	select {
-	case a := <-done:
-		a.err = withContext(ctx, a.err)
-
-		return a
+	case a := <-answers:
+		return a, false
 	case <-ctx.Done():
-		if dispatched.CompareAndSwap(false, true) {
-			return answer[T]{err: ended(ctx)}
-		}
+		behind.leave()
 
-		return answer[T]{outcome: unknown, err: ctxError(ctx)}
+		return answer[T]{}, true
 	}
 }
 
@@ -205,17 +275,18 @@ type prepared struct {
 }
 
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
-	conn, err := connect(ctx, s.db)
+	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return answer[T]{err: err}
 	}
-
-	defer func() { _ = conn.Close() }() // back to the pool; a broken one is dropped there
+	defer done()
 
 	p, ok := prepare()
 	if !ok {
-		return answer[T]{err: ended(ctx)}
+		return answer[T]{err: s.ended(ctx)}
 	}
+
+	progressOf(ctx).send()
 
 	native := false
 
@@ -231,7 +302,7 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 			a.named = !s.unnamed.Load()
 			args := s.arguments(p.args)
 			a.sent = time.Now()
-			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args) }, p.rows, scan)
+			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args, a.named) }, p.rows, scan)
 
 			return err
 		})
@@ -288,18 +359,58 @@ func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	return own, native
 }
 
-type pgxRows struct{ pgx.Rows }
+// pgxRows are those of a statement. batch is what it was sent in, nil if it went alone.
+type pgxRows struct {
+	pgx.Rows
+	batch pgx.BatchResults
+}
 
 func (r pgxRows) Close() error {
 	r.Rows.Close()
+	err := r.Err()
 
-	return r.Err()
+	if r.batch != nil {
+		// The transaction of both statements ends here.
+		if batchErr := r.batch.Close(); err == nil {
+			err = batchErr
+		}
+	}
+
+	return err
 }
 
-func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any) (pgxRows, error) {
-	rows, err := conn.Query(ctx, text, args...)
+// sqlByIndex has the statement behind it planned without a scan of the whole table. A named
+// statement is planned a few times and then never again: with a table that is nearly empty
+// by then, such a scan looks cheap, and it is made for each lock when there are thousands.
+const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true)`
 
-	return pgxRows{rows}, err
+// queryPgx sends a statement. One that is prepared under a name goes behind
+// sqlByIndex, in one round trip and one transaction.
+func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any, named bool) (pgxRows, error) {
+	if !named {
+		rows, err := conn.Query(ctx, text, args...)
+
+		return pgxRows{Rows: rows}, err
+	}
+
+	batch := new(pgx.Batch)
+	batch.Queue(sqlByIndex)
+	batch.Queue(text, args...)
+
+	results := conn.SendBatch(ctx, batch)
+
+	_, err := results.Exec()
+	if err == nil {
+		var rows pgx.Rows
+
+		if rows, err = results.Query(); err == nil {
+			return pgxRows{rows, results}, nil
+		}
+	}
+
+	_ = results.Close() // the first error says more
+
+	return pgxRows{}, err
 }
 
 // drain runs a query and reads all of it. Only then has the server confirmed the
@@ -403,7 +514,7 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 				s.shape.set(nil) // the table was changed since it was looked at
 			}
 
-			a.err = s.explain(a.err)
+			a.err = s.named(ctx, a.err)
 
 			return a
 		}
@@ -429,7 +540,7 @@ func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) 
 		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
 		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
 			if a.err != nil {
-				a.err = withContext(ctx, s.explain(a.err))
+				a.err = withContext(ctx, s.named(ctx, a.err))
 			}
 
 			return a.rows, a.err

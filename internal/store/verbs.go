@@ -25,6 +25,10 @@ func (s *Store) Create(ctx context.Context, id string) (Row, error) {
 		}
 	}
 
+	if sh.secured {
+		return Row{}, s.hidden(id)
+	}
+
 	return Row{}, fmt.Errorf("pglocker: lock %q appears and vanishes: rows of %s are being deleted", id, s.table)
 }
 
@@ -108,6 +112,10 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 				alone = true // a statement for several passed it over
 
 				continue
+			}
+
+			if sh.secured && state.shownBy(seen.Row) {
+				return Result{}, s.hidden(id)
 			}
 
 			seen.Verdict = WrongGeneration

@@ -34,7 +34,7 @@ type line struct {
 	runBegan time.Time
 	// round counts the releases that all processes were told of, and won is the one that
 	// this process won last. rivals are the other processes that were seen to win, each
-	// with the round of its last time.
+	// with the round of its last time: rivalCounts at most, the latest.
 	round, won int
 	rivals     map[string]int
 	// othersUntil is until when, by the local clock, another process is known to wait,
@@ -44,6 +44,10 @@ type line struct {
 	// whether it asks for a notification.
 	marked       time.Time
 	markNotifies bool
+	// alarm makes the head look at the time wakeAt, nil if none is set. It ends with the
+	// line.
+	alarm  *time.Timer
+	wakeAt time.Time
 }
 
 // Waiter is one place in a line. It belongs to the goroutine that joined.
@@ -214,6 +218,37 @@ func (q *Queue) Wake(id string) {
 	}
 }
 
+// WakeAfter makes the head of a line look again when d has passed. It does nothing where
+// nobody waits: whoever comes later looks at once. Of several calls only the first to end
+// counts, since a head that has looked knows when to look again.
+func (q *Queue) WakeAfter(id string, d time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	l := q.lines[id]
+	at := time.Now().Add(d)
+
+	switch {
+	case l == nil:
+	case l.alarm == nil:
+		l.wakeAt = at
+		l.alarm = time.AfterFunc(d, func() { q.alarm(id, l) })
+	case at.Before(l.wakeAt):
+		l.wakeAt = at
+		l.alarm.Reset(d)
+	}
+}
+
+func (q *Queue) alarm(id string, l *line) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if q.lines[id] == l {
+		l.alarm = nil
+		l.head().look()
+	}
+}
+
 // Released is called when all processes were told that the lock is free. The head looks
 // at once if it is this process's turn, and otherwise gives the others a start: those
 // who have waited for longer go first, and mostly only one process asks.
@@ -265,9 +300,29 @@ func (q *Queue) Lost(id, rival string) {
 	}
 
 	l.rivals[rival] = l.round
+
+	// Where this process polls, it is told of no release, and the rounds stand still.
+	if len(l.rivals) > rivalCounts {
+		l.forgetRival(rival)
+	}
+}
+
+// forgetRival forgets the rival that won longest ago, other than the given one. The
+// queue's mutex is held.
+func (l *line) forgetRival(but string) {
+	longest := ""
+
+	for rival, round := range l.rivals {
+		if rival != but && (longest == "" || round < l.rivals[longest]) {
+			longest = rival
+		}
+	}
+
+	delete(l.rivals, longest)
 }
 
 // rivalCounts is for how many rounds a process counts that won once. It may have gone.
+// There is one winner in a round, so that this is also how many count.
 const rivalCounts = 32
 
 // countRivals returns how many processes are in the running. The queue's mutex is held.
@@ -362,6 +417,10 @@ func (w *Waiter) leave(tell bool) *line {
 
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
+
+		if l.alarm != nil {
+			l.alarm.Stop()
+		}
 	} else if wasHead && tell {
 		l.head().look()
 	}

@@ -65,8 +65,19 @@ func openPool(ctx context.Context, url string, o Options) (*sql.DB, error) {
 	return db, nil
 }
 
-// counter counts statements.
+// counter counts statements, and as one those that are sent together: pglocker sends a setting
+// before each.
 type counter struct{ n *atomic.Int64 }
+
+func (c counter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	c.n.Add(1)
+
+	return ctx
+}
+
+func (counter) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (counter) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 func (c counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	c.n.Add(1)
@@ -81,7 +92,27 @@ type Table string
 
 // NewTable makes a table with that many locks, named by [ID], all of them free and
 // never held. Those who are written by hand and pglocker each have such a table.
-func NewTable(ctx context.Context, url, name string, locks int) (_ Table, err error) {
+func NewTable(ctx context.Context, url, name string, locks int) (Table, error) {
+	return newTable(ctx, url, name, locks, func(db *sql.DB) error {
+		return pglocker.MigrateDB(ctx, db, &pglocker.Config{Scheme: pglocker.PublicScheme, Table: name})
+	})
+}
+
+// NewTableByHand makes one of three columns, with the defaults for all the rest.
+func NewTableByHand(ctx context.Context, url, name string, locks int) (Table, error) {
+	return newTable(ctx, url, name, locks, func(db *sql.DB) error {
+		_, err := db.ExecContext(ctx, fmt.Sprintf(`
+			CREATE TABLE public.%s (
+			    lock_id    TEXT COLLATE "C" PRIMARY KEY,
+			    generation BIGINT NOT NULL,
+			    expires_at TIMESTAMPTZ NOT NULL
+			)`, name))
+
+		return err
+	})
+}
+
+func newTable(ctx context.Context, url, name string, locks int, create func(*sql.DB) error) (_ Table, err error) {
 	db, err := sql.Open("pgx", url)
 	if err != nil {
 		return "", err
@@ -89,18 +120,39 @@ func NewTable(ctx context.Context, url, name string, locks int) (_ Table, err er
 
 	defer func() { err = errors.Join(err, db.Close()) }()
 
-	if err := pglocker.MigrateDB(ctx, db, &pglocker.Config{Scheme: pglocker.PublicScheme, Table: name}); err != nil {
+	if err := create(db); err != nil {
 		return "", err
 	}
 
-	if _, err := db.ExecContext(ctx, fmt.Sprintf(`
-		INSERT INTO public.%s (lock_id, generation, expires_at)
-		SELECT 'lock-' || n, 1, '-infinity' FROM generate_series(0, $1 - 1) n`, name), locks); err != nil {
-		return "", fmt.Errorf("filling %s with %d locks: %w", name, locks, err)
+	if err := fill(ctx, db, name, 0, locks); err != nil {
+		return "", err
 	}
 
 	// What autovacuum would otherwise do in the middle of a measurement.
 	_, err = db.ExecContext(ctx, "VACUUM (ANALYZE, FREEZE) public."+name)
 
 	return Table(name), err
+}
+
+// Fill adds the locks from number from up to number to, without the last.
+func Fill(ctx context.Context, url string, table Table, from, to int) (err error) {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return err
+	}
+
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	return fill(ctx, db, string(table), from, to)
+}
+
+func fill(ctx context.Context, db *sql.DB, table string, from, to int) error {
+	_, err := db.ExecContext(ctx, fmt.Sprintf(`
+		INSERT INTO public.%s (lock_id, generation, expires_at)
+		SELECT 'lock-' || n, 1, '-infinity' FROM generate_series($1::int, $2::int - 1) n`, table), from, to)
+	if err != nil {
+		return fmt.Errorf("filling %s with the locks %d to %d: %w", table, from, to, err)
+	}
+
+	return nil
 }

@@ -105,6 +105,14 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 	b.value("W6 HOT updates of "+pairs, atLeast, 99, churned("HOT-%"), " %")
 	b.value("W7 WAL of a failed attempt", atMost, 0, b.median("W7", "", own, "WAL-B/attempt"), " bytes")
 
+	for _, table := range workload.FreshTables {
+		for _, n := range plan.FreshGoroutines {
+			empty, full := workload.Fresh(table, workload.AnalyzedEmpty, n), workload.Fresh(table, workload.AnalyzedFull, n)
+			b.ratio(fmt.Sprintf("W8 time of a pair, %s, %s, analyzed empty over full", table, plural(n, "goroutine")),
+				atMost, 1.3, b.median("W8", empty, own, result.NsPerOp), b.median("W8", full, own, result.NsPerOp), format.Duration)
+		}
+	}
+
 	return b.reaches
 }
 

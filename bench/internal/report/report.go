@@ -117,6 +117,8 @@ func tableOf(log *result.Log, name string) string {
 		return table(log, "W6", "pairs", churnColumns)
 	case "W7":
 		return table(log, "W7", "", failedColumns)
+	case "W8":
+		return table(log, "W8", "table, analyzed, goroutines", freshColumns)
 	}
 
 	panic("report: the template asks for a table " + name)

@@ -171,6 +171,11 @@ var (
 		{head: "p99", unit: "p99-ns", show: format.Duration},
 		{head: "WAL bytes / pair", unit: "WAL-B/pair", show: format.Figures},
 	}
+	freshColumns = []column{
+		{head: "pairs/s", unit: "pairs/s", show: format.Count, spread: true},
+		{head: "p50", unit: "p50-ns", show: format.Duration, spread: true},
+		{head: "p99", unit: "p99-ns", show: format.Duration},
+	}
 	churnColumns = []column{
 		{head: "pairs/s", unit: "pairs/s", show: format.Count},
 		{head: "before", unit: "bytes-before", show: format.Kilobytes},

@@ -1,4 +1,4 @@
-// Package workload has what is measured: seven workloads, each the same code for
+// Package workload has what is measured: eight workloads, each the same code for
 // every contender. In each round all contenders run one after the other, every
 // round in another order, so that a noisy machine hurts all alike.
 package workload
@@ -46,6 +46,7 @@ var Workloads = []struct {
 	{"W5", "a large table", (*Bench).LargeTable},
 	{"W6", "the table over time", (*Bench).Churn},
 	{"W7", "failed attempts", (*Bench).Failed},
+	{"W8", "a fresh table", (*Bench).FreshTable},
 }
 
 // Prepare makes the tables and the contenders.

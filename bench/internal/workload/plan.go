@@ -33,6 +33,9 @@ type Plan struct {
 
 	FailedSlice  time.Duration // W7
 	FailedRounds int
+
+	FreshGoroutines []int // W8
+	FreshRounds     int
 }
 
 // Full takes about six minutes on two cores.
@@ -63,6 +66,9 @@ var Full = Plan{
 
 	FailedSlice:  500 * time.Millisecond,
 	FailedRounds: 3,
+
+	FreshGoroutines: []int{64, 256, 1000},
+	FreshRounds:     5,
 }
 
 // Quick takes less than a minute. Its numbers are those of a few moments: they show
@@ -93,4 +99,7 @@ var Quick = Plan{
 
 	FailedSlice:  300 * time.Millisecond,
 	FailedRounds: 1,
+
+	FreshGoroutines: []int{64, 256, 1000},
+	FreshRounds:     3,
 }

@@ -185,7 +185,11 @@ func outcome(e history.Event, err error) history.Event {
 		e.Outcome = history.Unknown
 	case errors.As(err, &held):
 		e.Outcome, e.Token = history.Busy, held.Generation
-		e.Owner, e.Remaining = held.Owner, held.Remaining.Microseconds()
+		e.Owner = held.Owner
+
+		if held.Remaining > 0 { // what it was when the database was asked
+			e.Remaining = (held.Remaining + held.Age).Microseconds()
+		}
 	case errors.Is(err, pglocker.ErrWrongGeneration):
 		e.Outcome = history.OutcomeLost
 	case errors.Is(err, pglocker.ErrLockNotFound):

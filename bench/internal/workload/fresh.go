@@ -1,0 +1,154 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ismurov/pglocker/bench/internal/contender"
+	"github.com/ismurov/pglocker/bench/internal/result"
+)
+
+// The tables of W8: one that MigrateDB made, and one of three columns made by hand.
+var (
+	FreshTables = []string{freshMigrated, "three-columns"}
+
+	freshMigrated = "migrated"
+)
+
+// Fresh are the parameters of W8. analyzed is "empty" or "full": how many locks the table had
+// when it was last analyzed.
+func Fresh(table, analyzed string, goroutines int) string {
+	return fmt.Sprintf("table=%s/analyzed=%s/goroutines=%d", table, analyzed, goroutines)
+}
+
+// When a table of W8 was last analyzed.
+const (
+	AnalyzedEmpty = "empty"
+	AnalyzedFull  = "full"
+)
+
+// FreshTable is W8: a program starts with a table that was just made and analyzed with two
+// locks in it, and uses it. So its connections have every statement prepared when thousands
+// of locks come. Beside it: the same, but the table was full and analyzed before the
+// program started. Each pair is of another lock, so that they are spread over the table.
+func (b *Bench) FreshTable(ctx context.Context) error {
+	for _, table := range FreshTables {
+		for _, goroutines := range b.Plan.FreshGoroutines {
+			var entries []entry
+
+			for _, analyzed := range []string{AnalyzedEmpty, AnalyzedFull} {
+				key := result.Key{
+					Workload: "W8", Params: Fresh(table, analyzed, goroutines), Contender: contender.NamePglocker,
+				}
+				entries = append(entries, entry{name: key.String(), run: func(ctx context.Context) error {
+					return b.fresh(ctx, key, table == freshMigrated, analyzed == AnalyzedEmpty, goroutines)
+				}})
+			}
+
+			if err := interleave(ctx, b.Plan.FreshRounds, entries); err != nil {
+				return err
+			}
+		}
+	}
+
+	return nil
+}
+
+// fresh is one round, with a table of its own.
+func (b *Bench) fresh(ctx context.Context, key result.Key, migrated, empty bool, goroutines int) (err error) {
+	newTable := contender.NewTable
+	if !migrated {
+		newTable = contender.NewTableByHand
+	}
+
+	table, err := newTable(ctx, b.Postgres.URL(), "fresh", freshLocks)
+	if err != nil {
+		return err
+	}
+
+	defer func() {
+		err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public."+string(table)))
+	}()
+
+	fill := func() error { return contender.Fill(ctx, b.Postgres.URL(), table, freshLocks, b.Plan.SmallTable) }
+
+	if !empty {
+		if err := fill(); err != nil {
+			return err
+		}
+
+		if err := b.Postgres.Exec(ctx, "ANALYZE public."+string(table)); err != nil {
+			return err
+		}
+	}
+
+	c := &contender.Pglocker{Server: b.Postgres, Table: table}
+
+	client, err := c.Open(ctx, b.options(c, goroutines))
+	if err != nil {
+		return err
+	}
+
+	defer func() { err = errors.Join(err, client.Close()) }()
+
+	if err := use(ctx, client); err != nil {
+		return err
+	}
+
+	if empty {
+		if err := fill(); err != nil {
+			return err
+		}
+	}
+
+	l := b.load(goroutines)
+	l.lock = anyLock(goroutines, b.Plan.SmallTable)
+
+	s, err := pairs(ctx, c, client, l)
+	if err == nil {
+		b.record(key, s, nil)
+	}
+
+	return err
+}
+
+const (
+	// freshLocks are in the table when it is analyzed for the first time.
+	freshLocks = 2
+
+	// A statement's plan is kept from its sixth execution on a connection.
+	freshUsers = 64
+	freshUses  = 20
+)
+
+// use has many goroutines take and release the first locks, so that every connection knows
+// all statements.
+func use(ctx context.Context, client contender.Client) error {
+	var (
+		group sync.WaitGroup
+		errs  = make([]error, freshUsers)
+	)
+
+	for g := range freshUsers {
+		group.Go(func() {
+			for n := range freshUses {
+				release, err := client.TryAcquire(ctx, contender.ID((g+n)%freshLocks))
+				if err == nil {
+					err = release(ctx)
+				}
+
+				if err != nil && !errors.Is(err, contender.ErrHeld) {
+					errs[g] = err
+
+					return
+				}
+			}
+		})
+	}
+
+	group.Wait()
+
+	return errors.Join(errs...)
+}

@@ -1,0 +1,129 @@
+package pglocker_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// newLockerOn is newLocker over a handle that there is.
+func newLockerOn(t *testing.T, db *sql.DB) *pglocker.Locker {
+	t.Helper()
+
+	locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{})
+	must(t, err)
+	t.Cleanup(func() { closeLocker(t, locker) })
+
+	return locker
+}
+
+// TestWaitForItself: under a lock, who would wait for that same lock is told so at once,
+// whatever other locks have been taken in between. It may wait once the lock is free.
+func TestWaitForItself(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const ttl = time.Minute
+
+		var (
+			ctx    = t.Context()
+			url    = newDatabase(t)
+			db     = contract.Open(t, driver, url)
+			locker = newLockerOn(t, db)
+			beside = newLockerOn(t, db)
+			nobody = func(context.Context) error { return errors.New("it was granted the lock") }
+		)
+
+		calls := map[string]func(ctx context.Context, l *pglocker.Locker) error{
+			"Lock": func(ctx context.Context, l *pglocker.Locker) error {
+				_, err := l.Lock(ctx, "a", ttl)
+
+				return err
+			},
+			"TryLock WithWait": func(ctx context.Context, l *pglocker.Locker) error {
+				_, err := l.TryLock(ctx, "a", ttl, pglocker.WithWait(time.Hour))
+
+				return err
+			},
+			"Do WithWait": func(ctx context.Context, l *pglocker.Locker) error {
+				return l.Do(ctx, "a", ttl, ttl/2, nobody, pglocker.WithWait(pglocker.Forever))
+			},
+		}
+
+		fails := func(call string, within time.Duration, err error, token int64) {
+			var held *pglocker.HeldError
+			if !errors.As(err, &held) || !errors.Is(err, pglocker.ErrAlreadyLocked) || held.Generation != token ||
+				held.Remaining <= 0 || held.Remaining > ttl {
+				t.Errorf("%s: %v, want the lock held under token %d", call, err, token)
+			}
+
+			if err == nil || !strings.Contains(err.Error(), "wait for itself") {
+				t.Errorf("%s: %v, want an error that says why", call, err)
+			}
+
+			if within > 4*time.Second {
+				t.Errorf("%s took %s", call, within)
+			}
+		}
+
+		under := func(ctx context.Context, token int64) {
+			for call, lock := range calls {
+				for _, l := range []*pglocker.Locker{locker, beside} {
+					bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+					began := time.Now()
+					err := lock(bounded, l)
+
+					fails(call, time.Since(began), err, token)
+					cancel()
+				}
+			}
+
+			// Who doesn't wait is told that it is held, and nothing else.
+			_, err := locker.TryLock(ctx, "a", ttl)
+			if !errors.Is(err, pglocker.ErrAlreadyLocked) || strings.Contains(err.Error(), "itself") {
+				t.Errorf("TryLock: %v, want ErrAlreadyLocked", err)
+			}
+		}
+
+		must(t, locker.Do(ctx, "a", ttl, ttl/2, func(ctx context.Context) error {
+			token, _ := pglocker.Token(ctx)
+			under(ctx, token)
+
+			return beside.Do(ctx, "b", ttl, ttl/2, func(ctx context.Context) error {
+				under(ctx, token)
+
+				return nil
+			})
+		}))
+
+		// A lock that is over is in nobody's way.
+		lock, err := locker.Lock(ctx, "a", ttl)
+		must(t, err)
+		must(t, lock.Unlock(ctx))
+
+		again, err := locker.Lock(context.WithoutCancel(lock.Context()), "a", ttl)
+		must(t, err)
+		must(t, again.Unlock(ctx))
+
+		// A lock of that name on another table is another.
+		elsewhere, err := pglocker.NewWithMigrateDB(ctx, db, &pglocker.Config{Table: "other"})
+		must(t, err)
+		t.Cleanup(func() { closeLocker(t, elsewhere) })
+
+		must(t, locker.Do(ctx, "a", ttl, ttl/2, func(ctx context.Context) error {
+			lock, err := elsewhere.Lock(ctx, "a", ttl)
+			if err != nil {
+				return err
+			}
+
+			return lock.Unlock(ctx)
+		}))
+	})
+}
