@@ -98,6 +98,14 @@ func guardRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return holdRows(ctx, c, r, guardFor, "SHARE")
 }
 
+// referToRows has rows locked as a foreign key does that leads to them, for longer than leases
+// last, those of the locks that mustn't be lost included.
+func referToRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	pause := func(r *rand.Rand) time.Duration { return traffic.SparedTTL + between(r, 200, 600) }
+
+	return holdRows(ctx, c, r, pause, "KEY SHARE")
+}
+
 // makeReaders makes a quarter of the clients' sessions read-only: they were opened to a
 // server that had just lost its role to another.
 func makeReaders(c *cluster.Cluster, r *rand.Rand) {

@@ -248,6 +248,14 @@ func TestSettle(t *testing.T) {
 			chain(change{"c1.1", 20, attempt(20, 2, "c", 1)}),
 			op("c1.1", history.Acquire, 10, 21, history.Event{Outcome: history.Refused}),
 		), "every request was refused"},
+		{"refused by its own grant", audited(
+			chain(change{"c1.1", 20, heldFrom("c1.1", 20, 2)}),
+			op("c1.1", history.Acquire, 10, 30, history.Event{Outcome: history.Busy, Token: 2, Owner: owner("c1.1", "c")}),
+		), "every request was refused"},
+		{"refused by the grant of another request", audited(
+			chain(change{"c1.1", 20, heldFrom("c1.1", 20, 2)}), unknown("c1.1", history.Acquire, 9, 40),
+			op("c1.1", history.Acquire, 10, 30, history.Event{Outcome: history.Busy, Token: 2, Owner: owner("c1.1", "c")}),
+		), ""},
 		{"a hand-over with a lost reply", audited(
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
 			op("c1.1", history.Release, 19, 21, history.Event{Outcome: history.Unknown, Generation: 2}),

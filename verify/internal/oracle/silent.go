@@ -37,7 +37,7 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 		_, last := s.run.moments(t.At)
 
 		open := slices.ContainsFunc(ops, func(op *history.Operation) bool {
-			return op.Client == clientOf(t.New.Owner) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&
+			return op.Client == clientOf(t.New.Owner) && !ownGrant(op, t) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&
 				op.Call <= named.to && (op.End == history.Never || op.End+int64(leftFor) >= named.from) &&
 				op.Call <= last
 		})
@@ -112,6 +112,12 @@ func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 	// end. "Lost" is a grant whose answer took as long as its lease.
 	return op.Outcome == history.Unknown || op.Outcome == history.Busy ||
 		op.Outcome == history.OutcomeLost && op.Kind != history.Refresh
+}
+
+// ownGrant reports whether a request that is made once was refused by this very grant, so that
+// it was not another's. It needs another request to have come from.
+func ownGrant(op *history.Operation, t *audit.Transition) bool {
+	return op.Outcome == history.Busy && !op.Waits && op.Owner == t.New.Owner
 }
 
 // wasOver reports whether a refresh that was answered with "wrong generation" may have made
