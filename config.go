@@ -66,9 +66,9 @@ type Config struct {
 	Observer Observer
 
 	// Logger is told what nobody else reports: renewals that failed and are
-	// repeated, what becomes of the connection that listens for released locks, what
-	// [MigrateDB] waits for, and, after five seconds and then once a minute, which lock is
-	// waited for and who holds it. Default: silence.
+	// repeated, what becomes of the connection that listens for released locks, releases
+	// that can't notify, what [MigrateDB] waits for, and, after five seconds and then once a
+	// minute, which lock is waited for and who holds it. Default: silence.
 	Logger *slog.Logger
 }
 

@@ -48,7 +48,7 @@ func TestContract(t *testing.T) {
 		}
 	}
 
-	for _, driver := range []string{contract.Traced, contract.Opaque} {
+	for _, driver := range []string{contract.Traced, contract.Opaque, contract.TracedPq, contract.OpaquePq} {
 		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, newDatabase)
 	}
 }

@@ -110,6 +110,17 @@ var (
 	ErrPermissionDenied = store.ErrPermissionDenied
 
 	// ErrReadOnly: the server is a standby, or transactions are read-only by
-	// default.
+	// default. Other connections of the pool were tried. Waiting, renewing and
+	// releasing go on in spite of it.
 	ErrReadOnly = store.ErrReadOnly
+
+	// ErrUnsupportedDriver: the driver doesn't report the SQLSTATE of the server's
+	// errors, in any way that is known here.
+	ErrUnsupportedDriver = store.ErrUnsupportedDriver
+
+	// ErrUnsupportedEncoding: a lock id or a name that isn't ASCII can't be told to
+	// the database as it is. Either the connection's client_encoding isn't UTF8 (pgx
+	// takes that of the database unless client_encoding=UTF8 is set), or the
+	// database's encoding lacks a character.
+	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding
 )

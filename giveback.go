@@ -102,7 +102,8 @@ func (l *Locker) giveBackAll(lockID string, added <-chan struct{}) {
 
 // givenBack are the grants to be given back, by lock. While a row is locked for long,
 // each request that waits for it may add one, and they must not wait for it each on a
-// connection of its own: one statement asks for all of a lock.
+// connection of its own: one statement asks for all of a lock. Looks for several locks share
+// statements in the store.
 type givenBack struct {
 	// mu guards what follows. Each lock that is in the map has a goroutine.
 	mu    sync.Mutex

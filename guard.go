@@ -35,17 +35,15 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	var generation int64
 
 	st := lk.locker.store
-	args := st.GuardArgs(lk.lease.LockID, lk.lease.Generation)
+	query, args := st.Guard(lk.lease.LockID, lk.lease.Generation)
 
-	err := tx.QueryRowContext(ctx, st.GuardSQL(), args...).Scan(&generation)
+	err := tx.QueryRowContext(ctx, query, args...).Scan(&generation)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%w: found by the guard of %q", ErrLockLost, lk.lease.LockID)
 	}
 
 	if err != nil {
-		st.GuardFailed(err)
-
-		return tidy(fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err))
+		return tidy(fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, st.GuardFailed(err)))
 	}
 
 	return nil

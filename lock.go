@@ -92,9 +92,11 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 // that arrives after that is passed on to the next or given back, so that ctx's error doesn't
 // match [ErrUnknownOutcome] after the first request.
 //
-// Lock keeps trying while the database doesn't answer, or so late that the lease is over;
-// if it answers the first request with an error, or refuses the connection, Lock returns
-// that.
+// Lock keeps trying while the database doesn't answer, or so late that the lease is over,
+// or refuses a request for a reason that may pass: a timeout that the role has set
+// (lock_timeout, statement_timeout), no room (SQLSTATE class 53), a server that is starting,
+// or a connection to a standby. If the first request meets with another error, or the server
+// can't be reached for it, Lock returns that.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, waitForLock, opts)
 }

@@ -112,6 +112,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	}
 	l.jobDone = l.jobs.Done
 	l.store = store.New(db, completed.table(), l.late)
+	l.store.Log(l.log)
 
 	listening := l.store
 

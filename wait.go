@@ -81,7 +81,7 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 		res, answered, err := l.askFirst(waiting, lockID, ttl)
 
 		switch {
-		case !answered:
+		case !answered, err != nil && store.Passing(err):
 			w.unanswered = err
 			w.inTheWay = inTheWay(err)
 		case errors.As(err, &w.held):

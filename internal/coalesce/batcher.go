@@ -43,6 +43,10 @@ type Config[Req, Res any] struct {
 	// Late is given the answer to a request that was sent and whose caller has left.
 	Late func(req Req, res Res)
 
+	// Broken is the answer to the requests of a batch whose Many panicked with cause, or
+	// ended its goroutine, in which case cause is nil. They may have been sent.
+	Broken func(cause any) Res
+
 	// Go starts the goroutine of a batch; whoever wants to can wait for it.
 	Go func(run func())
 
@@ -315,19 +319,43 @@ func (b *Batcher[Req, Res]) next(gathers bool) {
 	b.cfg.Go(func() { b.fly(ctx, f) })
 }
 
-// fly sends a batch and hands out the answers.
+// fly sends a batch and hands out the answers, whatever becomes of Many.
 func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 	defer f.cancel()
 
-	var reqs []Req
+	var (
+		reqs     []Req
+		answers  []Res
+		answered bool
+	)
 
-	answers := b.cfg.Many(ctx, func() []Req {
+	defer func() {
+		if !answered {
+			cause := recover()
+			if !f.taken {
+				reqs = b.take(f)
+			}
+
+			answers = make([]Res, len(reqs))
+			for i := range answers {
+				answers[i] = b.cfg.Broken(cause)
+			}
+		}
+
+		b.deliver(f, reqs, answers)
+	}()
+
+	answers = b.cfg.Many(ctx, func() []Req {
 		b.gather(f)
 		reqs = b.take(f)
 
 		return reqs
 	})
+	answered = true
+}
 
+// deliver hands out the answers of a flight, and ends it.
+func (b *Batcher[Req, Res]) deliver(f *flight[Req, Res], reqs []Req, answers []Res) {
 	var late []int
 
 	for i, c := range f.calls {

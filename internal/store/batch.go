@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/ismurov/pglocker/internal/coalesce"
 )
@@ -38,6 +41,10 @@ type request struct {
 	hold       int64 // microseconds
 	// seen is [State].Until in microseconds, see sqlSeen; 0 for none.
 	seen int64
+	// mark, in microseconds, and signature are those of a claim.
+	mark, signature int64
+	// owners are those of a give-back, as an array literal.
+	owners string
 	// discard: if the caller has left, nobody wants the grant.
 	discard bool
 	// progress is told when it is sent.
@@ -47,8 +54,9 @@ type request struct {
 // lanes send requests, each one a kind of them: alone, or with others that come
 // while a statement is in flight.
 type lanes struct {
-	acquire, insert, refresh, get *lane[Row]
-	release                       *lane[bool]
+	acquire, insert, refresh, get, confirm, create *lane[Row]
+	try, claim                                     *lane[attempted]
+	release, giveBack                              *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -72,19 +80,14 @@ func newLanes(s *Store) *lanes {
 			many:    func(st *statements) string { return st.insertMany },
 			columns: acquireColumns,
 			scan:    scanRow,
-			scanOne: func() scanFunc[one[Row]] {
-				var (
-					id  string
-					row = newRowScanner(&id)
-				)
-
-				return func(from scanner) (o one[Row], err error) {
-					o.value, err = row.scan(from)
-					o.id = id
-
-					return o, err
-				}
-			},
+			scanOne: scanNamed,
+		}),
+		create: newLane(s, kind[Row]{
+			one:     func(r request) (string, []any) { return r.shape.statements.create, []any{r.id} },
+			many:    func(st *statements) string { return st.createMany },
+			columns: getColumns,
+			scan:    scanRow,
+			scanOne: scanNamed,
 		}),
 		refresh: newLane(s, kind[Row]{
 			one: func(r request) (string, []any) {
@@ -97,8 +100,57 @@ func newLanes(s *Store) *lanes {
 			},
 			many:    func(st *statements) string { return st.refreshMany },
 			columns: refreshColumns,
+			dated:   func(st *statements) (string, arrayColumns) { return st.refreshManyDated, refreshDatedColumns },
 			scan:    scanRow,
 			scanOne: scanNumbered,
+		}),
+		confirm: newLane(s, kind[Row]{
+			one:     func(r request) (string, []any) { return r.shape.statements.confirm, []any{r.id, r.owner} },
+			many:    func(st *statements) string { return st.confirmMany },
+			columns: confirmColumns,
+			scan:    scanRow,
+			scanOne: scanNumbered,
+		}),
+		try: newLane(s, kind[attempted]{
+			one:     func(r request) (string, []any) { return r.shape.statements.try, r.withOwner(r.id, r.ttl) },
+			many:    func(st *statements) string { return st.tryMany },
+			columns: acquireColumns,
+			scan:    scanTry,
+			scanOne: func() scanFunc[one[attempted]] {
+				var (
+					o   one[attempted]
+					row = newRowScanner(&o.number, &o.value.granted)
+				)
+
+				return func(from scanner) (_ one[attempted], err error) {
+					o.value.row, err = row.scan(from)
+					o.value.mark = o.value.row.ContendedUntil
+
+					return o, err
+				}
+			},
+		}),
+		claim: newLane(s, kind[attempted]{
+			one: func(r request) (string, []any) {
+				return r.shape.statements.claim, []any{r.id, r.ttl, r.owner, r.mark, r.signature}
+			},
+			many:    func(st *statements) string { return st.claimMany },
+			columns: claimColumns,
+			scan:    scanClaim,
+			scanOne: func() scanFunc[one[attempted]] {
+				var (
+					o    one[attempted]
+					mark pgtype.Timestamptz
+					row  = newRowScanner(&o.number, &o.value.granted, &mark)
+				)
+
+				return func(from scanner) (_ one[attempted], err error) {
+					o.value.row, err = row.scan(from)
+					o.value.mark, o.value.marked = mark.Time.UTC(), !o.value.granted
+
+					return o, err
+				}
+			},
 		}),
 		get: newLane(s, kind[Row]{
 			one:     func(r request) (string, []any) { return r.shape.statements.get, []any{r.id} },
@@ -106,6 +158,7 @@ func newLanes(s *Store) *lanes {
 			columns: getColumns,
 			scan:    scanRow,
 			scanOne: scanNumbered,
+			reads:   true,
 		}),
 		release: newLane(s, kind[bool]{
 			one: func(r request) (string, []any) {
@@ -117,6 +170,7 @@ func newLanes(s *Store) *lanes {
 			},
 			many:    func(st *statements) string { return st.releaseMany },
 			columns: releaseColumns,
+			dated:   func(st *statements) (string, arrayColumns) { return st.releaseManyDated, releaseDatedColumns },
 			scan: func(from scanner) (notified bool, err error) {
 				var effect *string
 
@@ -124,18 +178,25 @@ func newLanes(s *Store) *lanes {
 
 				return notified, err
 			},
-			scanOne: func() scanFunc[one[bool]] {
+			scanOne: scanNotified,
+		}),
+		giveBack: newLane(s, kind[bool]{
+			one: func(r request) (string, []any) {
+				return r.shape.statements.giveBack, []any{r.id, r.owners}
+			},
+			many:    func(st *statements) string { return st.giveBackMany },
+			columns: giveBackColumns,
+			scan: func(from scanner) (freed bool, err error) {
 				var (
-					scanned one[bool]
-					dest    = []any{&scanned.value, &scanned.number}
+					notified *bool
+					lazy     *string
 				)
 
-				return func(from scanner) (one[bool], error) {
-					err := from.Scan(dest...)
+				err = from.Scan(&freed, &notified, &lazy)
 
-					return scanned, err
-				}
+				return freed, err
 			},
+			scanOne: scanNotified,
 		}),
 	}
 }
@@ -154,9 +215,14 @@ type kind[T any] struct {
 	one     func(request) (text string, args []any)
 	many    func(*statements) string
 	columns arrayColumns
-	scan    scanFunc[T]
+	// dated is what is used instead if a request goes by more than a generation, or is to
+	// take effect later.
+	dated func(*statements) (text string, columns arrayColumns)
+	scan  scanFunc[T]
 	// scanOne makes the function for one statement's rows.
 	scanOne func() scanFunc[one[T]]
+	// reads: it waits for no row.
+	reads bool
 }
 
 // one is the answer to one of several requests: to that of this number, counted from
@@ -181,6 +247,34 @@ func scanNumbered() scanFunc[one[Row]] {
 	}
 }
 
+// scanNamed is for the statements that insert, whose rows are told apart by the id.
+func scanNamed() scanFunc[one[Row]] {
+	var (
+		id  string
+		row = newRowScanner(&id)
+	)
+
+	return func(from scanner) (o one[Row], err error) {
+		o.value, err = row.scan(from)
+		o.id = id
+
+		return o, err
+	}
+}
+
+func scanNotified() scanFunc[one[bool]] {
+	var (
+		scanned one[bool]
+		dest    = []any{&scanned.value, &scanned.number}
+	)
+
+	return func(from scanner) (one[bool], error) {
+		err := from.Scan(dest...)
+
+		return scanned, err
+	}
+}
+
 // lane sends requests of one kind.
 type lane[T any] struct {
 	store   *Store
@@ -191,7 +285,7 @@ type lane[T any] struct {
 func newLane[T any](s *Store, k kind[T]) *lane[T] {
 	l := &lane[T]{store: s, kind: k}
 	l.batcher = coalesce.New(coalesce.Config[request, answer[T]]{
-		One:  l.askOne,
+		One:  func(ctx context.Context, req request) answer[T] { return l.askOne(ctx, req, false) },
 		Many: l.askMany,
 		Left: func(ctx context.Context, sent bool) answer[T] {
 			if sent {
@@ -201,6 +295,14 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 			return answer[T]{err: s.ended(ctx)}
 		},
 		Late: l.late,
+		Broken: func(cause any) answer[T] {
+			err := errDriverLeft
+			if cause != nil {
+				err = fmt.Errorf("%w: %v", errDriverPanicked, cause)
+			}
+
+			return answer[T]{outcome: unknown, err: err}
+		},
 		Go: func(run func()) {
 			s.detached.add()
 
@@ -220,8 +322,8 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 }
 
 // write sends a request as [write] sends a statement. The answer has one row or
-// none; alone, it waits for the lock's row, and otherwise it may pass over a row that
-// somebody else has locked.
+// none. It may pass over a row that somebody else has locked, unless the answer is one to
+// a statement that waits for the row, which alone asks for: see [loners].
 func (l *lane[T]) write(ctx context.Context, req request, alone bool) answer[T] {
 	return persist(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, alone || again) })
 }
@@ -232,8 +334,8 @@ func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
 }
 
 func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
-	if alone || req.seen != 0 || req.hold != 0 { // which the statement for many has no place for
-		return l.askOne(ctx, req)
+	if alone {
+		return l.askOne(ctx, req, true)
 	}
 
 	req.progress = progressOf(ctx)
@@ -241,10 +343,33 @@ func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
 	return l.batcher.Do(ctx, req)
 }
 
-func (l *lane[T]) askOne(ctx context.Context, req request) answer[T] {
-	text, args := l.kind.one(req)
+// askOne sends the statement for one request, which waits for the lock's row, if there is
+// room for another that waits. Else it sends the one for several, which doesn't wait. A
+// request that was passed over before waits for room at first, and then goes with others.
+func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T] {
+	room := l.store.loners
 
-	return ask(ctx, l.store, text, args, l.kind.scan)
+	switch {
+	case l.kind.reads:
+	case room.enter(), again && room.wait(ctx, passedOverPause):
+		defer room.leave()
+	case again:
+		return l.batcher.Do(ctx, req)
+	default:
+		reqs, answers := []request{req}, make([]answer[T], 1)
+		l.settle(ctx, reqs, l.askAgain(ctx, reqs), answers)
+
+		return answers[0]
+	}
+
+	text, args := l.kind.one(req)
+	text = l.store.audible(text)
+	send := func(text string) answer[T] { return ask(ctx, l.store, text, args, l.kind.scan) }
+
+	a := orQuietly(l.store, text, send(text), send)
+	a.waited = true
+
+	return a
 }
 
 // askMany answers requests that gathered while it waited for a connection.
@@ -254,6 +379,12 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		taken bool
 		a     answer[one[T]]
 	)
+
+	defer func() {
+		if taken {
+			l.store.lanes.connected.Add(-1)
+		}
+	}()
 
 	ctx = stay(ctx)
 
@@ -282,9 +413,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		a = answer[one[T]]{err: l.store.ended(ctx)}
 	}
 
-	if taken {
-		l.store.lanes.connected.Add(-1)
-	} else {
+	if !taken {
 		reqs = take()
 	}
 
@@ -298,27 +427,83 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 func (l *lane[T]) statement(reqs []request) prepared {
 	sh := reqs[0].shape
 
-	return prepared{l.kind.many(&sh.statements), l.kind.columns.of(reqs, sh.full), len(reqs)}
+	text, columns := l.kind.many(&sh.statements), l.kind.columns
+	if slices.ContainsFunc(reqs, func(r request) bool { return r.seen != 0 || r.hold != 0 }) {
+		text, columns = l.kind.dated(&sh.statements)
+	}
+
+	return prepared{l.store.audible(text), columns.of(reqs, sh.full), len(reqs)}
 }
 
 // settle turns the answer to a statement into those to its requests. Where it was
 // refused on account of some of them, the halves are asked separately, down to those
 // that have to ask alone.
 func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
-	for n := 1; a.outcome == refused && n < sendAttempts && l.store.lostStatement(a.err, a.named); n++ {
+	var moved tries
+
+	for n := 1; a.outcome == refused; n++ {
+		lost := n < sendAttempts && l.store.lostStatement(a.err, a.named)
+		if !lost && !l.store.afresh(a.err, &moved) {
+			break
+		}
+
 		a = l.askAgain(ctx, reqs)
 	}
 
-	if a.outcome == refused && divisible(a.err) && len(reqs) > 1 {
-		half := len(reqs) / 2
-		l.settle(ctx, reqs[:half], l.askAgain(ctx, reqs[:half]), answers[:half])
-		l.settle(ctx, reqs[half:], l.askAgain(ctx, reqs[half:]), answers[half:])
+	if a.outcome == refused {
+		p := l.statement(reqs)
+		a = orQuietly(l.store, p.text, a, func(text string) answer[one[T]] {
+			return ask(ctx, l.store, text, p.args, l.kind.scanOne())
+		})
+	}
+
+	switch {
+	case a.outcome != refused:
+	case general(a.err) && len(reqs) > 2:
+		last := len(reqs) - 1
+		first, rest, end := answers[:1], answers[1:last], answers[last:]
+
+		// If the first and the last are refused alone for the same reason, so are all.
+		l.settle(ctx, reqs[:1], l.askAgain(ctx, reqs[:1]), first)
+		l.settle(ctx, reqs[last:], l.askAgain(ctx, reqs[last:]), end)
+
+		if refusedAs(first[0], a.err) && refusedAs(end[0], a.err) {
+			l.spread(reqs[1:last], a, rest)
+		} else {
+			l.halve(ctx, reqs[1:last], rest)
+		}
+
+		return
+	case divisible(a.err) && len(reqs) > 1:
+		l.halve(ctx, reqs, answers)
 
 		return
 	}
 
+	l.spread(reqs, a, answers)
+}
+
+func refusedAs[T any](a answer[T], err error) bool {
+	return a.outcome == refused && sqlState(a.err) == sqlState(err)
+}
+
+// halve asks for the halves separately.
+func (l *lane[T]) halve(ctx context.Context, reqs []request, answers []answer[T]) {
+	half := len(reqs) / 2
+	if half > 0 {
+		l.settle(ctx, reqs[:half], l.askAgain(ctx, reqs[:half]), answers[:half])
+	}
+
+	l.settle(ctx, reqs[half:], l.askAgain(ctx, reqs[half:]), answers[half:])
+}
+
+// spread gives each request its part of an answer.
+func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) {
+	// A request that was refused by itself is, unless the statement for one would have waited.
+	shared := len(reqs) > 1 || sqlState(a.err) == codeLockNotAvailable
+
 	for i := range answers {
-		answers[i] = answer[T]{sent: a.sent, named: a.named, outcome: a.outcome, err: a.err, shared: true}
+		answers[i] = answer[T]{sent: a.sent, named: a.named, outcome: a.outcome, err: a.err, shared: shared}
 	}
 
 	values := make([]T, len(a.rows))
@@ -346,7 +531,9 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 }
 
 func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
-	return askDriver(ctx, l.store, func() (prepared, bool) { return l.statement(reqs), true }, l.kind.scanOne())
+	p := l.statement(reqs)
+
+	return ask(ctx, l.store, p.text, p.args, l.kind.scanOne())
 }
 
 // mistake answers requests of which one was carried out, and nobody can say which: the
@@ -367,7 +554,12 @@ func (l *lane[T]) late(req request, a answer[T]) {
 		return
 	}
 
-	if row, ok := any(a.rows[0]).(Row); ok {
+	row, granted := any(a.rows[0]).(Row)
+	if attempt, ok := any(a.rows[0]).(attempted); ok {
+		row, granted = attempt.row, attempt.granted
+	}
+
+	if granted {
 		l.store.late(req.id, Result{Verdict: Granted, Row: row, Sent: a.sent}, time.Duration(req.ttl)*time.Microsecond)
 	}
 }
@@ -387,18 +579,24 @@ func indexOf(reqs []request, id string) int {
 type arrayColumns []string
 
 var (
-	acquireColumns = arrayColumns{"lock_id", "ttl", "owner"}
-	refreshColumns = arrayColumns{"lock_id", "ttl", "generation", "owner"}
-	releaseColumns = arrayColumns{"lock_id", "generation"}
-	renewColumns   = arrayColumns{"lock_id", "generation", "ttl"}
-	heldColumns    = arrayColumns{"lock_id", "generation"}
-	getColumns     = arrayColumns{"lock_id"}
+	acquireColumns  = arrayColumns{"lock_id", "ttl", "owner"}
+	claimColumns    = arrayColumns{"lock_id", "ttl", "mark", "signature", "owner"}
+	refreshColumns  = arrayColumns{"lock_id", "ttl", "generation", "owner"}
+	releaseColumns  = arrayColumns{"lock_id", "generation"}
+	confirmColumns  = arrayColumns{"lock_id", "owner"}
+	giveBackColumns = arrayColumns{"lock_id", "owners"}
+	renewColumns    = arrayColumns{"lock_id", "generation", "ttl"}
+	heldColumns     = arrayColumns{"lock_id", "generation"}
+	getColumns      = arrayColumns{"lock_id"}
+
+	refreshDatedColumns = arrayColumns{"lock_id", "ttl", "generation", "seen", "owner"}
+	releaseDatedColumns = arrayColumns{"lock_id", "generation", "hold", "seen"}
 )
 
-// for a table of three columns there are no owners, which stand last.
+// shaped leaves out, for a table of three columns, what needs the others. It stands last.
 func (c arrayColumns) shaped(full bool) arrayColumns {
-	if !full && c[len(c)-1] == "owner" {
-		return c[:len(c)-1]
+	for !full && (c[len(c)-1] == "owner" || c[len(c)-1] == "seen") {
+		c = c[:len(c)-1]
 	}
 
 	return c
@@ -415,7 +613,7 @@ func (c arrayColumns) in(text string, full bool, idKind string) string {
 		kind := "text[]"
 
 		switch {
-		case name == "ttl" || name == "generation":
+		case name != "lock_id" && name != "owner" && name != "owners":
 			kind = "bigint[]"
 		case name == "lock_id" && idKind != "text" && idKind != "character varying":
 			// As text it would not be looked up in the index, or not compared in the same
@@ -440,8 +638,18 @@ func (c arrayColumns) of(reqs []request, full bool) []any {
 			args[i] = valuesOf(reqs, func(r request) string { return r.id })
 		case "owner":
 			args[i] = valuesOf(reqs, func(r request) string { return r.owner })
+		case "owners":
+			args[i] = valuesOf(reqs, func(r request) string { return r.owners })
 		case "ttl":
 			args[i] = valuesOf(reqs, func(r request) int64 { return r.ttl })
+		case "hold":
+			args[i] = valuesOf(reqs, func(r request) int64 { return r.hold })
+		case "seen":
+			args[i] = valuesOf(reqs, func(r request) int64 { return r.seen })
+		case "mark":
+			args[i] = valuesOf(reqs, func(r request) int64 { return r.mark })
+		case "signature":
+			args[i] = valuesOf(reqs, func(r request) int64 { return r.signature })
 		case "generation":
 			args[i] = valuesOf(reqs, func(r request) int64 { return r.generation })
 		}

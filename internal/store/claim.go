@@ -51,20 +51,32 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 }
 
 func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Result, error) {
-	s, sh, id, owner := g.store, g.shape, g.id, g.owner
+	s, sh, id := g.store, g.shape, g.id
 
-	text, args, scan := sh.statements.try, []any{id, Microseconds(g.ttl)}, scanTry
-
-	if sh.full {
-		args = append(args, owner)
-	}
+	req := request{shape: sh, id: id, owner: g.owner, ttl: Microseconds(g.ttl), discard: true}
+	lane := s.lanes.try
 
 	if mark.For > 0 && sh.full {
-		text, args, scan = sh.statements.claim, append(args, Microseconds(mark.For), mark.Signature), scanClaim
+		req.mark, req.signature = Microseconds(mark.For), mark.Signature
+		lane = s.lanes.claim
 	}
 
 	start := time.Now()
-	a := write(ctx, s, text, args, scan)
+	a := lane.write(ctx, req, false)
+
+	// What was passed over asks again, unless there is no such lock.
+	for a.err == nil && !a.waited && (len(a.rows) == 0 || !a.rows[0].granted && !a.rows[0].row.Held() && !a.rows[0].marked) {
+		seen, err := s.get(ctx, sh, id)
+		if err != nil {
+			return Result{}, err
+		}
+
+		if seen.Verdict == NotFound {
+			break
+		}
+
+		a = lane.write(ctx, req, true)
+	}
 
 	if a.outcome == unknown {
 		g.lose(start, a.err)

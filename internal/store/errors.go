@@ -21,13 +21,22 @@ var (
 	ErrReadOnly          = errors.New("pglocker: database is read-only")
 	ErrInvalidTTL        = errors.New("pglocker: invalid TTL")
 	ErrUnknownOutcome    = errors.New("pglocker: outcome unknown")
+
+	ErrUnsupportedDriver   = errors.New("pglocker: unsupported driver")
+	ErrUnsupportedEncoding = errors.New("pglocker: unsupported encoding")
 )
 
 // SQLSTATE codes that are told apart here or elsewhere in the package.
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 const (
+	codeStringTooLong        = "22001"
 	codeDatetimeOverflow     = "22008"
+	codeNotInRepertoire      = "22021"
+	codeUntranslatable       = "22P05"
 	codeReadOnlyTransaction  = "25006"
+	codeFailedTransaction    = "25P02"
+	codeIdleInTransaction    = "25P03"
+	codeTransactionTimeout   = "25P04"
 	codeInvalidStatementName = "26000"
 	codeSerializationFailure = "40001"
 	codeCompletionUnknown    = "40003"
@@ -40,18 +49,10 @@ const (
 	codeFeatureNotSupported  = "0A000"
 	codeNotInState           = "55000"
 	codeLockNotAvailable     = "55P03"
+	codeQueryCanceled        = "57014"
+	codeCannotConnectNow     = "57P03"
+	codeInternalError        = "XX000"
 )
-
-// sqlState is the SQLSTATE of a server's error, or "" for any other error. Both
-// pgx and lib/pq offer it under this method.
-func sqlState(err error) string {
-	var server interface{ SQLState() string }
-	if errors.As(err, &server) {
-		return server.SQLState()
-	}
-
-	return ""
-}
 
 // outcome says what a failed statement may have done.
 type outcome int
@@ -82,25 +83,36 @@ func judge(err error, trustBadConn bool) outcome {
 		return unknown
 	}
 
-	code := sqlState(err)
+	if errors.Is(err, ErrUnsupportedEncoding) {
+		return refused // before it was sent
+	}
 
-	switch {
-	case code == "",
-		code == codeCompletionUnknown,
-		strings.HasPrefix(code, "08"),  // connection exceptions, a pooler's among them
-		strings.HasPrefix(code, "57P"), // the backend is being ended: possibly after the commit
-		strings.HasPrefix(code, "58"):  // system errors: possibly while the commit was written
+	if code := sqlState(err); code == "" || provesNothing(code) || fatal(err) {
 		return unknown
 	}
 
 	return refused
 }
 
-// Transient reports whether the same request may be answered soon: the server
-// could not be reached, went away or had no room, rather than refused it.
+// provesNothing reports whether an error may come in place of the reply to a statement that
+// was committed. A pooler that loses its connection to the server reports classes 08, 58 and
+// XX000; a server that ends a session reports the others. Whatever ends the session, with
+// severity FATAL or PANIC, proves nothing either.
+func provesNothing(code string) bool {
+	switch code {
+	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:
+		return true
+	}
+
+	return hasClass(code, "08", "58") || strings.HasPrefix(code, "57P")
+}
+
+// Transient reports whether the same request may be answered soon: the server could not be
+// reached, went away or had no room, or refused the request for a reason that passes.
 func Transient(err error) bool {
 	for _, lasting := range []error{
-		ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL,
+		ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrInvalidTTL,
+		ErrUnsupportedDriver, ErrUnsupportedEncoding,
 	} {
 		if errors.Is(err, lasting) {
 			return false
@@ -112,7 +124,49 @@ func Transient(err error) bool {
 		return false
 	}
 
-	return judge(err, false) != refused || retriable(err) || strings.HasPrefix(sqlState(err), "53")
+	// The code alone decides: a login is refused with severity FATAL, and may be for good.
+	code := sqlState(err)
+
+	return code == "" || errors.Is(err, ErrUnknownOutcome) || provesNothing(code) || Passing(err)
+}
+
+// Passing reports whether the server refused a request, or a connection, for a reason that
+// may pass by itself, or that another connection doesn't meet. The request was not carried out.
+func Passing(err error) bool {
+	if errors.Is(err, ErrUnknownOutcome) {
+		return false
+	}
+
+	switch code := sqlState(err); code {
+	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:
+		return true
+	default:
+		return hasClass(code, "53") || retriable(err) || elsewhere(err) || stalePlan(err)
+	}
+}
+
+// elsewhere reports whether the connection is at fault: it leads to a standby, since it was
+// opened during a failover, or somebody left a setting or a failed transaction on it.
+func elsewhere(err error) bool {
+	switch sqlState(err) {
+	case codeReadOnlyTransaction, codeFailedTransaction:
+		return true
+	case codeFeatureNotSupported, codeNotInState:
+		// "cannot set transaction read-write mode during recovery", "recovery is in progress"
+		return strings.Contains(field(serverError(err), fieldMessage), "recovery")
+	}
+
+	return false
+}
+
+// stalePlan reports whether a statement was refused only because the table was altered since
+// the connection prepared it. Nothing was executed. The driver prepares it anew next time.
+func stalePlan(err error) bool {
+	server := serverError(err)
+
+	return field(server, fieldCode) == codeFeatureNotSupported &&
+		(field(server, fieldRoutine) == "RevalidateCachedQuery" ||
+			strings.Contains(field(server, fieldMessage), "cached plan must not change result type"))
 }
 
 // retriable reports whether the server rolled the statement back only because
@@ -126,28 +180,44 @@ func retriable(err error) bool {
 
 // divisible reports whether a refusal may be due to one of several requests in a
 // statement, and the others would succeed without it. Most may: what is wrong with a
-// value, a constraint, a policy, a trigger, what takes too long or runs beside one of
-// the rows. The others are about the table or the server as a whole.
+// value, a constraint, a policy, a trigger, a full queue, what takes too long or runs beside
+// one of the rows. The others are about the connection.
 func divisible(err error) bool {
-	switch code := sqlState(err); code {
-	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
-		codeInvalidStatementName, codeDuplicateStatement:
-		return false
-	default:
-		// Connections, authorization, catalogs, resources, limits, operators, systems.
-		for _, class := range []string{"08", "28", "3D", "53", "54", "57P", "58"} {
-			if strings.HasPrefix(code, class) {
-				return false
-			}
-		}
+	if errors.Is(err, ErrUnsupportedEncoding) {
+		return true // of one id
 	}
 
-	return true
+	switch sqlState(err) {
+	case "", codeInvalidStatementName, codeDuplicateStatement:
+		return false
+	}
+
+	return !elsewhere(err) && !stalePlan(err)
+}
+
+// general reports whether a refusal is mostly about the table or the server as a whole: the
+// table is gone, or there is no room. A trigger may raise it for one row all the same.
+func general(err error) bool {
+	switch code := sqlState(err); code {
+	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedFunction:
+		return true
+	default:
+		// Authorization, catalogs, resources.
+		return hasClass(code, "28", "3D", "53")
+	}
 }
 
 // explain gives an error of the server the name under which pglocker's users
 // match it. Errors that need no name are returned as they are.
 func (s *Store) explain(err error) error {
+	for _, name := range []error{
+		ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL, ErrUnsupportedEncoding,
+	} {
+		if errors.Is(err, name) {
+			return err // it has its name
+		}
+	}
+
 	switch sqlState(err) {
 	case codeUndefinedTable:
 		return s.tableNotFound(err)
@@ -155,8 +225,18 @@ func (s *Store) explain(err error) error {
 		return fmt.Errorf("%w: %w (the role needs USAGE on the schema and SELECT, INSERT, UPDATE on the table)",
 			ErrPermissionDenied, err)
 	case codeReadOnlyTransaction:
-		return fmt.Errorf("%w: %w (a standby, or default_transaction_read_only; locks need the primary)",
-			ErrReadOnly, err)
+		return fmt.Errorf("%w: %w (a standby, or default_transaction_read_only; locks need the primary. "+
+			"A connection may be stale that was opened to a standby during a failover: set "+
+			"target_session_attrs=read-write in the connection string, and SetConnMaxLifetime)", ErrReadOnly, err)
+	case codeStringTooLong:
+		return fmt.Errorf("%w (a column of %s is too short: lock_id for the lock's id, or owner for the name of its holder; "+
+			"both should be TEXT)", err, s.table)
+	case codeNotInRepertoire, codeUntranslatable:
+		return fmt.Errorf("%w: %w (the encoding of the database lacks a character of the lock's id or of Config.Owner)",
+			ErrUnsupportedEncoding, err)
+	case codeInvalidStatementName, codeDuplicateStatement:
+		return fmt.Errorf("%w (a pooler in transaction mode lost a prepared statement: with pgx set "+
+			"default_query_exec_mode=exec in the connection string)", err)
 	case codeDatetimeOverflow:
 		return fmt.Errorf("%w: %w", ErrInvalidTTL, err)
 	}

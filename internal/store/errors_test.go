@@ -69,14 +69,23 @@ func TestJudgeSQLState(t *testing.T) {
 		{"58030", unknown, true},  // I/O error
 		{"53100", refused, true},  // disk full
 		{"53300", refused, true},  // too many connections
-		{"57014", refused, false}, // cancelled by somebody: not while it waits for a standby
+		{"57014", refused, true},  // statement_timeout, or cancelled by somebody: not while it waits for a standby
+		{"55P03", refused, true},  // lock_timeout
+		{"57P03", unknown, true},  // starting up
 		{"42P01", refused, false}, // no such table
 		{"42501", refused, false}, // no privilege
-		{"25006", refused, false}, // read-only
+		{"25006", refused, true},  // read-only: another connection may not be
+		{"25P02", refused, true},  // somebody left a failed transaction
+		{"25P03", unknown, true},  // idle_in_transaction_session_timeout
+		{"25P04", unknown, true},  // transaction_timeout
+		{"28P01", refused, false}, // wrong password
+		{"3D000", refused, false}, // no such database
+		{"XX001", refused, false}, // data corrupted: this row's
+		{"0A000", refused, false}, // not supported
 		{"22008", refused, false}, // timestamp out of range
 		{"23505", refused, false}, // unique violation
 		{"P0001", refused, false}, // raised by a trigger
-		{"XX000", refused, false}, // internal error
+		{"XX000", unknown, true},  // internal error: a pooler's that lost its connection
 	} {
 		for _, err := range []error{
 			&pgconn.PgError{Code: test.code},

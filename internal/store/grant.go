@@ -76,10 +76,14 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		alone bool
 	)
 
-	for range maxContests {
+	for contests := 0; contests < maxContests; {
 		res, granted, err := g.try(ctx, s.lanes.acquire, State{}, alone)
 		if err != nil {
 			return Result{}, err
+		}
+
+		if granted || g.waited || !alone { // else it may have been passed over again
+			contests++
 		}
 
 		if !granted {
@@ -221,7 +225,7 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 			return Result{}, g.doubt(nil)
 		}
 
-		if seen.Verdict == Granted && seen.Row.Generation == state.Generation && !alone {
+		if seen.Verdict == Granted && (seen.Row.Generation == state.Generation || g.mine(seen.Row)) && !g.waited {
 			alone = true // a statement for several passed it over
 
 			continue
@@ -253,6 +257,8 @@ type grant struct {
 	// doesn't wait for the answer.
 	keep bool
 
+	// waited: the last answer was one to a statement that waited for the row.
+	waited bool
 	// doubtful: a reply was lost, so the row may already name one of the owners in lost.
 	doubtful bool
 	lost     []string
@@ -325,6 +331,7 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 		start := time.Now()
 		req.owner = g.owner
 		a := l.write(ctx, req, alone)
+		g.waited = a.waited
 
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Row: a.rows[0], Sent: a.sent}, true, nil
@@ -337,7 +344,7 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 		if a.err == nil && g.doubtful && g.shape.full {
 			var confirmed bool
 
-			if a, confirmed = g.confirm(ctx); confirmed {
+			if a, confirmed = g.confirm(ctx, req, alone); confirmed {
 				return Result{Verdict: Granted, Row: a.rows[0], Sent: g.firstSent}, true, nil
 			}
 		}
@@ -358,9 +365,11 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 
 // confirm settles, by a write, whether one of the attempts whose replies were lost was
 // granted. That one is astray no more.
-func (g *grant) confirm(ctx context.Context) (a answer[Row], confirmed bool) {
+func (g *grant) confirm(ctx context.Context, req request, alone bool) (a answer[Row], confirmed bool) {
 	for i, owner := range g.lost {
-		a = write(ctx, g.store, g.shape.statements.confirm, []any{g.id, owner}, scanRow)
+		req.owner = owner
+		a = g.store.lanes.confirm.write(ctx, req, alone)
+		g.waited = g.waited && a.waited
 
 		switch {
 		case a.err != nil:
@@ -385,12 +394,20 @@ func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue 
 		return false, err
 	}
 
-	text := sh.statements.giveBack
-	if queue {
-		text = sh.statements.giveBackLast
+	req := request{shape: sh, id: id, owners: textArray(owners)}
+
+	if !queue {
+		a := s.lanes.giveBack.write(ctx, req, false)
+
+		return len(a.rows) == 1, a.err
 	}
 
-	a := write(ctx, s, text, []any{id, owners}, func(from scanner) (freed bool, err error) {
+	if !s.loners.wait(ctx, 0) {
+		return false, ended(ctx)
+	}
+	defer s.loners.leave()
+
+	a := write(ctx, s, sh.statements.giveBackLast, []any{id, req.owners}, func(from scanner) (freed bool, err error) {
 		var (
 			notified *bool
 			lazy     *string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // isPq reports whether the driver is lib/pq. It parses a statement with arguments
@@ -19,13 +20,19 @@ const pqDriver = "*pq.Driver"
 
 // inline returns the statement with its arguments written into it, if it knows how
 // to write all of them.
-func inline(text string, args []any) (string, bool) {
+func inline(text string, args []any) (string, bool) { return inlineBy(quoteLiteral, text, args) }
+
+// inlineASCII is inline for a connection whose client_encoding isn't known: the arguments
+// are written in ASCII.
+func inlineASCII(text string, args []any) (string, bool) { return inlineBy(asciiLiteral, text, args) }
+
+func inlineBy(quote func(string) string, text string, args []any) (string, bool) {
 	literals := make([]string, len(args))
 
 	for i, arg := range args {
 		switch v := arg.(type) {
 		case string:
-			literals[i] = quoteLiteral(v)
+			literals[i] = quote(v)
 		case int64:
 			literals[i] = "'" + strconv.FormatInt(v, 10) + "'"
 		default:
@@ -71,6 +78,23 @@ func inline(text string, args []any) (string, bool) {
 	}
 
 	return b.String(), true
+}
+
+// asciiLiteral is quoteLiteral with escapes for what isn't ASCII, which the server turns into
+// the encoding of the database. (PostgreSQL 12 does so in databases in UTF8 alone, and
+// refuses it in others.)
+func asciiLiteral(s string) string {
+	var b strings.Builder
+
+	for _, r := range quoteLiteral(s) {
+		if r < utf8.RuneSelf {
+			b.WriteByte(byte(r))
+		} else {
+			fmt.Fprintf(&b, `\U%08X`, r)
+		}
+	}
+
+	return b.String()
 }
 
 // quoteLiteral quotes a string for every setting of standard_conforming_strings.

@@ -134,6 +134,12 @@ func (l *listening) Close() { l.close() }
 // Notify sends an empty notification. The error matches [listen.ErrUnsent] if none can
 // have been sent.
 func (s *Store) Notify(ctx context.Context, channel string) error {
+	place, err := s.places.take(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", listen.ErrUnsent, err)
+	}
+	defer place.free()
+
 	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", listen.ErrUnsent, err)

@@ -81,6 +81,10 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 
+	if err := s.acquaint(ctx); err != nil {
+		return err
+	}
+
 	there, err := s.description(ctx)
 	if err != nil {
 		return err
@@ -108,7 +112,11 @@ func (s *Store) meet(ctx context.Context) error {
 	defer func() { _ = conn.Close() }() // back to the pool
 
 	return conn.Raw(func(driverConn any) error {
-		s.recognize(driverConn)
+		if own, native := s.recognize(driverConn); native {
+			return readable(own.Conn().PgConn(), s.table.String(), nil)
+		}
+
+		s.way.Store(wayOf(driverConn))
 
 		return nil
 	})
@@ -119,23 +127,30 @@ func (s *Store) meet(ctx context.Context) error {
 // as READ WRITE, which overrides the default, and is a feature that a standby
 // doesn't support rather than a write it refuses.
 func (s *Store) writable(ctx context.Context) error {
-	settings, err := read(ctx, s, "SELECT current_setting('transaction_read_only')", nil,
+	_, err := read(ctx, s, "SELECT current_setting('transaction_read_only')", nil,
 		func(row scanner) (setting string, err error) {
-			err = row.Scan(&setting)
+			if err = row.Scan(&setting); err == nil && setting == "on" {
+				err = errReadOnlyConn{}
+			}
 
 			return setting, err
 		})
-	if err == nil && settings[0] == "on" {
-		err = fmt.Errorf("%w (a standby, or default_transaction_read_only)", ErrReadOnly)
-	}
 
 	return err
 }
+
+// errReadOnlyConn is what the server would say of a write: another connection is tried.
+type errReadOnlyConn struct{}
+
+func (errReadOnlyConn) Error() string    { return "transaction_read_only is on" }
+func (errReadOnlyConn) SQLState() string { return codeReadOnlyTransaction }
 
 // migrate tries until it has an answer. Where somebody uses the table and
 // doesn't let go of it, trying again rather than waiting keeps those who come
 // after from queueing behind.
 func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
+	var moved tries
+
 	w := migrationWait{store: s, log: log, since: time.Now()}
 
 	for n := 1; ; n++ {
@@ -149,7 +164,7 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 			w.note(ctx, waitsFor)
 		}
 
-		if !(blocked || retriable(err)) || !pause(ctx, n) {
+		if !(blocked || retriable(err) || s.afresh(err, &moved)) || !pause(ctx, n) {
 			return w.explain(err)
 		}
 	}
@@ -164,7 +179,23 @@ const (
 // migrateOnce makes one attempt. If that fails, waitsFor is what it was waiting for, if it was,
 // or "".
 func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	conn, err := connect(ctx, s.db)
+	if err != nil {
+		return "", err
+	}
+
+	waitsFor, err = s.migrateOver(ctx, conn)
+	if elsewhere(err) {
+		discard(conn)
+	}
+
+	_ = conn.Close() // back to the pool
+
+	return waitsFor, err
+}
+
+func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (waitsFor string, err error) {
+	tx, err := conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return "", err
 	}
@@ -179,7 +210,8 @@ func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
 		return "", err
 	}
 
-	if _, err = tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1::bigint)", s.arguments([]any{int64(migrationLock)})...); err != nil {
+	lock, args := s.plain("SELECT pg_advisory_xact_lock($1::bigint)", []any{int64(migrationLock)})
+	if _, err = tx.ExecContext(ctx, lock, args...); err != nil {
 		return otherMigration, err
 	}
 

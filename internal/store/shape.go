@@ -49,6 +49,10 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return found, nil
 	}
 
+	if err := s.acquaint(ctx); err != nil {
+		return nil, err
+	}
+
 	table, err := s.description(ctx)
 	if err != nil {
 		return nil, err
@@ -107,6 +111,8 @@ type statements struct {
 
 	// for several locks at once
 	acquireMany, insertMany, refreshMany, releaseMany, getMany string
+	tryMany, claimMany, confirmMany, giveBackMany, createMany  string
+	refreshManyDated, releaseManyDated                         string
 }
 
 // render fills the table's name and the type of its ids into the texts, and takes out
@@ -141,6 +147,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		"{lazy}", lazy,
 		"{modulus}", modulus,
 		"{ahead}", ahead.Replace(sqlAhead),
+		"{aheads}", strings.ReplaceAll(ahead.Replace(sqlAhead), "$4::bigint", "r.mark"),
 		"{notify}", notify,
 	}
 
@@ -181,9 +188,13 @@ func render(table Table, full, floor bool, idKind string) statements {
 
 		acquireMany: many(acquireColumns, sqlAcquireMany, sqlAcquireManyOwner),
 		insertMany:  many(acquireColumns, sqlInsertMany, ""),
-		refreshMany: many(refreshColumns, sqlRefreshMany, sqlAcquireManyOwner),
+		refreshMany: many(refreshColumns, seen(sqlRefreshMany, "", ""), sqlAcquireManyOwner),
 		releaseMany: many(releaseColumns, sqlReleaseMany, sqlReleaseOwner),
 		getMany:     many(getColumns, sqlGetMany, ""),
+		tryMany:     many(acquireColumns, sqlTryMany, sqlAcquireManyOwner),
+		createMany:  many(getColumns, sqlCreateMany, ""),
+
+		releaseManyDated: many(releaseDatedColumns, seen(sqlReleaseManyDated, "", ""), ""),
 	}
 
 	if full {
@@ -193,6 +204,11 @@ func render(table Table, full, floor bool, idKind string) statements {
 		st.giveBack = replace(sqlGiveBack)
 		st.giveBackLast = replace(sqlGiveBackLast)
 		st.claim = replace(sqlClaim)
+		st.refreshManyDated = many(refreshDatedColumns, seen(sqlRefreshMany, sqlSeenMany, ""), sqlAcquireManyOwner)
+		st.releaseManyDated = many(releaseDatedColumns, seen(sqlReleaseManyDated, sqlSeenMany, ""), sqlReleaseOwner)
+		st.claimMany = many(claimColumns, sqlClaimMany, "")
+		st.confirmMany = many(confirmColumns, sqlConfirmMany, "")
+		st.giveBackMany = many(giveBackColumns, sqlGiveBackMany, "")
 		st.refreshSeen = optional(seen(sqlRefresh, sqlSeen, "$5"), sqlRefreshOwner)
 		st.releaseSeen = optional(seen(sqlRelease, sqlSeen, "$4"), sqlReleaseOwner)
 	}

@@ -166,7 +166,7 @@ WITH c AS MATERIALIZED (
            LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
                       FROM {table} AS l
                      WHERE l.lock_id = r.lock_id
-                       AND l.generation = r.generation
+                       AND l.generation = r.generation{seen}
                        FOR UPDATE SKIP LOCKED) AS l
 )
 UPDATE {table} AS l
@@ -176,6 +176,12 @@ UPDATE {table} AS l
  WHERE l.ctid = r.row_version
    AND l.tableoid = r.part
 RETURNING {row}, r.n`
+
+// sqlSeenMany is sqlSeen in a statement for several; zero is none.
+const sqlSeenMany = `
+                       AND (r.seen = 0
+                            OR l.acquired_at IS NULL
+                            OR (extract(epoch FROM l.acquired_at) * 1000000)::bigint <= r.seen)`
 
 // sqlConfirm settles a grant whose reply was lost: it writes the row that the
 // grant to $2 left, unchanged, so that its own commit, awaited, covers that of
@@ -189,6 +195,27 @@ UPDATE {table} AS l
    AND l.expires_at > clock_timestamp()
 RETURNING {row}, {durable}`
 
+// sqlConfirmMany is sqlConfirm for the arrays $1 (ids) and $2 (owners).
+const sqlConfirmMany = `
+WITH c AS MATERIALIZED (
+    SELECT {durable} AS durable
+), found AS MATERIALIZED (
+    SELECT l.part, l.row_version, r.n
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.owner = r.owner
+                       AND l.expires_at > pg_catalog.clock_timestamp()
+                       FOR NO KEY UPDATE SKIP LOCKED) AS l
+)
+UPDATE {table} AS l
+   SET expires_at = l.expires_at
+  FROM found AS r, c
+ WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
+RETURNING {row}, r.n`
+
 // sqlGiveBack: held by one of the grants $2 -> free. Six columns only.
 const sqlGiveBack = `
 UPDATE {table} AS l
@@ -199,6 +226,30 @@ UPDATE {table} AS l
  WHERE l.lock_id = $1
    AND l.owner = ANY ($2::text[])
 RETURNING true, {notify}, {lazy}`
+
+// sqlGiveBackMany is sqlGiveBack for the arrays $1 (ids) and $2, of which each element is
+// an array of owners, as text.
+const sqlGiveBackMany = `
+WITH c AS MATERIALIZED (
+    SELECT pg_catalog.clock_timestamp() AS now, {floor} AS floor, {lazy} AS lazy
+), held AS MATERIALIZED (
+    SELECT l.part, l.row_version, r.n
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.owner = ANY (r.owners::pg_catalog.text[])
+                       FOR NO KEY UPDATE SKIP LOCKED) AS l
+)
+UPDATE {table} AS l
+   SET generation = greatest(l.generation + 1, c.floor),
+       expires_at = c.now,
+       owner = NULL,
+       acquired_at = NULL
+  FROM held AS r, c
+ WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
+RETURNING {notify}, r.n`
 
 // sqlGiveBackLast is sqlGiveBack that locks the row whoever it shows, and so waits
 // behind all who wait for it already; the row that it then finds decides. The
@@ -218,6 +269,17 @@ INSERT INTO {table} AS l (lock_id, generation, expires_at)
 VALUES ($1, 1, clock_timestamp())
 ON CONFLICT DO NOTHING
 RETURNING {row}, {durable}`
+
+// sqlCreateMany is sqlCreate for the array $1. See sqlInsertMany.
+const sqlCreateMany = `
+WITH c AS MATERIALIZED (
+    SELECT {durable} AS durable, pg_catalog.set_config('lock_timeout', '20ms', true) AS patience
+)
+INSERT INTO {table} AS l (lock_id, generation, expires_at)
+SELECT r.lock_id, 1, pg_catalog.clock_timestamp()
+  FROM unnest({arrays}) AS r ({columns}), c
+ON CONFLICT DO NOTHING
+RETURNING {row}, l.lock_id`
 
 // sqlGet reads one lock and locks nothing.
 const sqlGet = `
@@ -269,6 +331,31 @@ UPDATE {table} AS l
    AND l.tableoid = r.part
 RETURNING {notify}, r.n`
 
+// sqlReleaseManyDated is sqlReleaseMany for requests of which some go by more: $3 is the
+// minimum hold (microseconds) and, with six columns, $4 is for sqlSeen (zero: without it).
+// One that is to be durable makes all of them so.
+const sqlReleaseManyDated = `
+WITH c AS MATERIALIZED (
+    SELECT pg_catalog.clock_timestamp() AS now, {floor} AS floor,
+           CASE WHEN pg_catalog.max(r.hold) > 0 THEN {durable} ELSE {lazy} END AS how
+      FROM unnest({arrays}) AS r ({columns})
+), held AS MATERIALIZED (
+    SELECT l.part, l.row_version, r.*
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.generation = r.generation{seen}
+                       FOR NO KEY UPDATE SKIP LOCKED) AS l
+)
+UPDATE {table} AS l
+   SET generation = greatest(l.generation + 1, c.floor),
+       expires_at = c.now + (r.hold OPERATOR(pg_catalog.*) interval '1 microsecond'){optional}
+  FROM held AS r, c
+ WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
+RETURNING {notify}, r.n`
+
 // sqlTry is sqlAcquire that tells what stands in the way: it returns one row, the
 // granted one, or else the row as this statement's snapshot shows it, or none if
 // there is no such lock. A failed attempt costs no write.
@@ -286,6 +373,35 @@ SELECT {row}, l.pglocker_durable, true FROM got AS l
 SELECT {row}, NULL::text, false FROM {table} AS l
  WHERE l.lock_id = $1
    AND NOT EXISTS (SELECT FROM got)`
+
+// sqlTryMany is sqlTry for the arrays of sqlAcquireMany. A row that it passed over shows as
+// this statement's snapshot has it.
+const sqlTryMany = `
+WITH c AS MATERIALIZED (
+    SELECT pg_catalog.clock_timestamp() AS now, {floor} AS floor, {durable} AS durable
+), free AS MATERIALIZED (
+    SELECT l.part, l.row_version, r.*
+      FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       AND l.expires_at <= pg_catalog.clock_timestamp()
+                       FOR NO KEY UPDATE SKIP LOCKED) AS l
+), got AS (
+    UPDATE {table} AS l
+       SET generation = greatest(l.generation + 1, c.floor),
+           expires_at = c.now + (r.ttl OPERATOR(pg_catalog.*) interval '1 microsecond'){optional}
+      FROM free AS r, c
+     WHERE l.ctid = r.row_version
+       AND l.tableoid = r.part
+    RETURNING l.*, r.n AS pglocker_n
+)
+SELECT {row}, l.pglocker_n, true FROM got AS l
+ UNION ALL
+SELECT {row}, r.n, false
+  FROM unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+       LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id = r.lock_id OFFSET 0) AS l
+ WHERE NOT EXISTS (SELECT FROM got WHERE got.pglocker_n = r.n)`
 
 // sqlClaim is for who waits: free -> held by $3 for $2 microseconds, or else held
 // -> held, with the mark that somebody waits for $4 microseconds from now, or up to MarkModulus fewer: the mark
@@ -321,6 +437,40 @@ RETURNING {row},
                ELSE {lazy} END,
           l.owner IS NOT DISTINCT FROM $3,
           c.mark`
+
+// sqlClaimMany is sqlClaim for the arrays $1 (ids), $2 (microseconds), $3 (for how long the
+// mark stands), $4 (signatures) and $5 (owners). The clock is read once for all: no row that
+// it decides about was changed since the snapshot, so none was granted to another
+// meanwhile. One grant among them makes the commit a synchronous one.
+const sqlClaimMany = `
+WITH c AS MATERIALIZED (
+    SELECT n.now, (extract(epoch FROM n.now) * 1000000)::bigint AS us, {floor} AS floor
+      FROM (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) AS n
+), found AS MATERIALIZED (
+    SELECT l.part, l.row_version, l.stood, l.expires_at <= c.now AS free, r.*
+      FROM c, unnest({arrays}) WITH ORDINALITY AS r ({columns}, n),
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version, l.contended_until AS stood, l.expires_at
+                      FROM {table} AS l
+                     WHERE l.lock_id = r.lock_id
+                       FOR NO KEY UPDATE SKIP LOCKED) AS l
+), flush AS MATERIALIZED (
+    SELECT CASE WHEN pg_catalog.bool_or(found.free) THEN {durable}
+                ELSE {lazy} END AS how
+      FROM found
+)
+UPDATE {table} AS l
+   SET generation = CASE WHEN r.free THEN greatest(l.generation + 1, c.floor) ELSE l.generation END,
+       expires_at = CASE WHEN r.free
+                         THEN c.now + (r.ttl OPERATOR(pg_catalog.*) interval '1 microsecond') ELSE l.expires_at END,
+       owner = CASE WHEN r.free THEN r.owner ELSE l.owner END,
+       acquired_at = CASE WHEN r.free THEN c.now ELSE l.acquired_at END,
+       contended_until = CASE WHEN r.free THEN l.contended_until
+                              ELSE c.now + (({aheads} - pg_catalog.mod(c.us + {aheads} - r.signature, {modulus}))
+                                            OPERATOR(pg_catalog.*) interval '1 microsecond') END
+  FROM found AS r, c, flush
+ WHERE l.ctid = r.row_version
+   AND l.tableoid = r.part
+RETURNING {row}, r.n, r.free, r.stood`
 
 // sqlAhead is how many microseconds from now a claim's mark stands, before it is signed. Who
 // polls marks no time in which a release would notify. It must not end the mark of somebody who

@@ -3,8 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -32,6 +36,11 @@ type Store struct {
 	beside bool
 	// pq: the driver is lib/pq, whose statements are sent without arguments.
 	pq bool
+	// way is how the connections are used that aren't pgx's own, nil until one was seen.
+	way *atomic.Pointer[way]
+	// asItIs: text may be sent as it is over those connections: their client_encoding is
+	// UTF8, or nothing is converted since the database is in SQL_ASCII.
+	asItIs *atomic.Bool
 
 	// unnamed: named statements don't outlive a transaction here. It is found out
 	// by the first that gets lost, see lostStatement.
@@ -41,8 +50,13 @@ type Store struct {
 	// ended, and whose driver still waits for the answer.
 	detached *counter
 
-	lanes *lanes
-	late  LateFunc
+	lanes  *lanes
+	late   LateFunc
+	places places
+	loners *loners
+
+	quiet *quiet
+	log   *slog.Logger
 }
 
 // LateFunc is told of a grant that came when its caller had left: whose generation it is
@@ -61,9 +75,15 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		pgx:      isPgx,
 		native:   new(atomic.Bool),
 		pq:       isPq(db),
+		way:      new(atomic.Pointer[way]),
+		asItIs:   new(atomic.Bool),
 		unnamed:  new(atomic.Bool),
 		detached: new(counter),
 		late:     late,
+		places:   newPlaces(),
+		loners:   &loners{db: db},
+		quiet:    new(quiet),
+		log:      slog.New(slog.DiscardHandler),
 	}
 	s.handle = newHandle(db, s.detached)
 	s.lanes = newLanes(s)
@@ -76,6 +96,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 func (s *Store) On(db *sql.DB) *Store {
 	on := *s
 	on.db, on.handle = db, newHandle(db, s.detached)
+	on.places, on.loners = newPlaces(), &loners{db: db}
 	on.lanes = newLanes(&on)
 
 	return &on
@@ -157,8 +178,28 @@ func (s *Store) GuardArgs(id string, generation int64) []any {
 	return s.arguments([]any{id, generation})
 }
 
-// GuardFailed notes what the error of a guard tells about the way to the server.
-func (s *Store) GuardFailed(err error) { s.lostStatement(err, true) }
+// Guard is GuardSQL and its arguments for a transaction of database/sql. Within one a pooler
+// keeps the connection to the server, so every driver may be given arguments; but not every
+// one tells the server that they are UTF-8.
+func (s *Store) Guard(id string, generation int64) (text string, args []any) {
+	if s.native.Load() || isASCII([]any{id}) {
+		return s.GuardSQL(), s.GuardArgs(id, generation)
+	}
+
+	return s.plain(s.GuardSQL(), []any{id, generation})
+}
+
+// GuardFailed notes what the error of a guard tells about the way to the server, and says
+// what there is to do about it. The transaction can't go on after it.
+func (s *Store) GuardFailed(err error) error {
+	s.lostStatement(err, true)
+
+	if stalePlan(err) {
+		return fmt.Errorf("%w (the table was altered: repeat the transaction)", err)
+	}
+
+	return err
+}
 
 // GuardSQL is the query that proves, in a transaction of somebody else's, that
 // generation $2 holds the lock $1.
@@ -200,6 +241,9 @@ type answer[T any] struct {
 	err     error
 	// shared: the statement served others too, and the error may be theirs.
 	shared bool
+	// waited: the statement waited for the row. Without that, no row may mean that somebody
+	// has it locked, or changed it at the same moment.
+	waited bool
 }
 
 // ask runs one statement once and drains its rows before anything is believed.
@@ -250,7 +294,10 @@ func drive[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanF
 		defer s.detached.done()
 		defer behind.end()
 
-		answers <- askDriver(ctx, s, prepare, scan)
+		a := answer[T]{outcome: unknown, err: errDriverLeft}
+		defer func() { answers <- a }()
+
+		a = askDriver(ctx, s, prepare, scan)
 	}()
 
 	select {
@@ -274,20 +321,84 @@ type prepared struct {
 	rows int
 }
 
+// errDriverLeft: the driver ended the goroutine that it was called on.
+var errDriverLeft = errors.New("pglocker: the driver did not return")
+
+// errDriverPanicked is an error for all whose requests the driver was given.
+var errDriverPanicked = errors.New("pglocker: the driver panicked")
+
+// askDriver turns a panic of the driver into an error: the callers may be many, on goroutines
+// of their own.
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
-	conn, done, err := s.connect(ctx)
+	place, err := s.places.take(ctx)
 	if err != nil {
 		return answer[T]{err: err}
 	}
-	defer done()
 
-	p, ok := prepare()
-	if !ok {
-		return answer[T]{err: s.ended(ctx)}
+	closed := closedChan
+
+	defer func() { place.freeWhen(closed, time.Now()) }()
+
+	if !s.native.Load() {
+		defer place.writeOff(ctx)()
 	}
 
-	progressOf(ctx).send()
+	var (
+		conn       *sql.Conn
+		done       func()
+		dispatched bool
+	)
 
+	defer func() {
+		cause := recover()
+		if cause == nil {
+			return
+		}
+
+		s.log.Error("pglocker: the driver panicked", "panic", cause, "stack", string(debug.Stack()))
+
+		a = answer[T]{err: fmt.Errorf("%w: %v", errDriverPanicked, cause)}
+		if dispatched {
+			a.outcome = unknown
+		}
+
+		if conn != nil {
+			abandon(conn)
+		}
+	}()
+
+	if conn, done, err = s.connect(ctx); err != nil {
+		return answer[T]{err: err}
+	}
+
+	p, ok := prepare()
+	if dispatched = ok; ok {
+		progressOf(ctx).send()
+
+		a, closed = askOver(ctx, s, conn, p, scan)
+	} else {
+		a.err = s.ended(ctx)
+	}
+
+	done()
+
+	return a
+}
+
+// abandon closes a connection under which the driver panicked. database/sql believes that it
+// is still in use, and would wait for ever to close it: its place in the pool is lost.
+func abandon(conn *sql.Conn) {
+	defer func() { _ = recover() }() // the driver's again
+
+	_ = conn.Raw(func(driverConn any) error { return driverConn.(driver.Conn).Close() })
+}
+
+// askOver runs a statement over a connection. closed is closed when nothing is left of the
+// statement there.
+func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, scan scanFunc[T]) (a answer[T], closed <-chan struct{}) {
+	var err error
+
+	closed = closedChan
 	native := false
 
 	if s.pgx {
@@ -299,34 +410,50 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 				return nil
 			}
 
+			if err := readable(own.Conn().PgConn(), p.text, p.args); err != nil {
+				return err
+			}
+
 			a.named = !s.unnamed.Load()
 			args := s.arguments(p.args)
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args, a.named) }, p.rows, scan)
+
+			if own.Conn().IsClosed() {
+				closed = own.Conn().PgConn().CleanupDone()
+			}
 
 			return err
 		})
 	}
 
 	if !native && err == nil {
-		text, args := p.text, arrayLiterals(p.args)
+		var w *way
 
-		if s.pq {
-			if inlined, ok := inline(text, args); ok {
-				text, args = inlined, nil
-			}
+		if w, err = s.wayOver(conn); err == nil {
+			a.named = w.pgx && w.passes && !s.unnamed.Load()
+			a.sent = time.Now()
+			a.rows, err = query(ctx, s, w, conn, p, scan)
 		}
-
-		a.sent = time.Now()
-		a.rows, err = drain(func() (*sql.Rows, error) { return conn.QueryContext(ctx, text, args...) }, p.rows, scan)
 	}
 
 	if err != nil {
 		a.rows, a.err, a.outcome = nil, err, judge(err, native)
+
+		if a.outcome == refused && elsewhere(err) {
+			discard(conn) // or the next would be given it
+		}
 	}
 
-	return a
+	return a, closed
 }
+
+var closedChan = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+
+	return c
+}()
 
 // scanFunc reads one row of a result.
 type scanFunc[T any] func(from scanner) (T, error)
@@ -353,6 +480,12 @@ type pgxConn interface{ Conn() *pgx.Conn }
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	own, native := driverConn.(pgxConn)
 	if native != s.native.Load() {
+		// In this mode pgx parses in one message and runs in another, under no name: behind a
+		// pooler that may be what somebody else has parsed.
+		if native && own.Conn().Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
+			s.unnamed.Store(true)
+		}
+
 		s.native.Store(native)
 	}
 
@@ -478,13 +611,22 @@ func Pause(ctx context.Context, limit time.Duration) bool {
 // server rolled it back for the sake of others (until ctx ends) and where it
 // was not sent (a few times).
 func write[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
-	return persist(ctx, s, func(bool) answer[T] { return ask(ctx, s, text, args, scan) })
+	send := func(text string) answer[T] { return ask(ctx, s, text, args, scan) }
+
+	return persist(ctx, s, func(bool) answer[T] {
+		text := s.audible(text)
+
+		return orQuietly(s, text, send(text), send)
+	})
 }
 
 // persist is write for any way to ask. alone is set once an attempt was refused that
 // may succeed by itself.
 func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) answer[T] {
-	alone := false
+	var (
+		alone bool
+		moved tries
+	)
 
 	for n, unsent := 1, 0; ; n++ {
 		a := attempt(alone)
@@ -499,9 +641,11 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 
 				return a
 			}
-		case a.outcome == refused && a.shared && divisible(a.err):
+		case a.outcome == refused && a.shared && divisible(a.err) && !general(a.err):
 			alone = true
 
+			continue
+		case a.outcome == refused && s.afresh(a.err, &moved):
 			continue
 		case a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named)):
 			alone = true
@@ -525,6 +669,30 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 	}
 }
 
+// afreshLimit bounds how many connections in a row a request is tried on that are stale.
+const afreshLimit = 16
+
+// tries are those of one request that was refused on account of its connections.
+type tries struct {
+	count int
+	// last: the next connection is probably a new one, since the pool has no other.
+	last bool
+}
+
+// afresh reports whether a request that was refused may be answered at once if it is sent
+// again. A connection that is at fault has been discarded: there is another as long as the
+// pool has some, and at last a new one. If that one is refused too, it is the server.
+func (s *Store) afresh(err error, t *tries) bool {
+	if t.count >= afreshLimit || t.last && elsewhere(err) || !elsewhere(err) && !stalePlan(err) {
+		return false
+	}
+
+	t.count++
+	t.last = elsewhere(err) && s.db.Stats().Idle == 0
+
+	return true
+}
+
 // read runs a statement that changes nothing, so that not knowing how it ended
 // only means to ask again.
 func read[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) ([]T, error) {
@@ -533,10 +701,17 @@ func read[T any](ctx context.Context, s *Store, text string, args []any, scan sc
 
 // persistRead is read for any way to ask, as [persist] is write.
 func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) ([]T, error) {
+	var moved tries
+
 	for n := 1; ; n++ {
 		a := attempt(n > 1)
 
+		for a.outcome == refused && s.afresh(a.err, &moved) {
+			a = attempt(true)
+		}
+
 		a.err = withContext(ctx, a.err)
+
 		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
 		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
 			if a.err != nil {

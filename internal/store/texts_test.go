@@ -17,7 +17,7 @@ func TestEveryGenerationHasTheFloor(t *testing.T) {
 
 		for name, text := range store.Texts(full) {
 			update := strings.Contains(text, "SET generation =")
-			insert := strings.Contains(text, "INSERT INTO") && name != "create" // the first generation of all is 1
+			insert := strings.Contains(text, "INSERT INTO") && name != "create" && name != "createMany" // the first generation of all is 1
 
 			if !update && !insert {
 				continue

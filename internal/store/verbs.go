@@ -20,7 +20,7 @@ func (s *Store) Create(ctx context.Context, id string) (Row, error) {
 			return seen.Row, err
 		}
 
-		if a := write(ctx, s, sh.statements.create, []any{id}, scanRow); a.err != nil || len(a.rows) == 1 {
+		if a := s.lanes.create.write(ctx, request{shape: sh, id: id}, false); a.err != nil || len(a.rows) == 1 {
 			return append(a.rows, Row{})[0], a.err
 		}
 	}
@@ -82,38 +82,42 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		req   = request{shape: sh, id: id, generation: state.Generation, seen: state.seen(sh), hold: Microseconds(hold)}
 		alone bool
 		doubt error
+		n     int // replies that were lost
 	)
 
-	for n := 1; ; n++ {
+	for {
 		a := s.lanes.release.write(ctx, req, alone)
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Notified: a.rows[0]}, nil
 		}
 
 		if a.outcome == unknown {
-			doubt, alone = a.err, true // it has to be settled, and not to be passed over
-			if n < sendAttempts && pause(ctx, n) {
+			doubt = a.err // it has to be settled
+			if n++; n < sendAttempts && pause(ctx, n) {
 				continue
 			}
+		}
+
+		if a.err != nil {
+			if doubt != nil {
+				return Result{}, doubt
+			}
+
+			return Result{}, a.err
+		}
+
+		seen, err := s.get(ctx, sh, id)
+		if err == nil && seen.Verdict == Granted && seen.Row.Generation == state.Generation && !a.waited {
+			alone = true // a statement for several passed it over
+
+			continue
 		}
 
 		if doubt != nil {
 			return Result{}, doubt
 		}
 
-		if a.err != nil {
-			return Result{}, a.err
-		}
-
-		seen, err := s.get(ctx, sh, id)
-
 		if err == nil && seen.Verdict == Granted {
-			if seen.Row.Generation == state.Generation && !alone {
-				alone = true // a statement for several passed it over
-
-				continue
-			}
-
 			if sh.secured && state.shownBy(seen.Row) {
 				return Result{}, s.hidden(id)
 			}

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"log/slog"
+	"regexp"
+	"sync/atomic"
+	"time"
+)
+
+// A release notifies those who wait. Where the server refuses that, the release goes without:
+// waiters poll as well. Relatives of PostgreSQL lack pg_notify or refuse it; a queue of
+// notifications that nobody empties is full, which shows when the release commits.
+
+// quietFor is how long releases go without a notification once it was refused.
+const quietFor = time.Minute
+
+// quiet says whether releases notify.
+type quiet struct {
+	// until is in nanoseconds since 1970, zero where nothing was refused.
+	until atomic.Int64
+	said  atomic.Bool
+}
+
+func (q *quiet) is() bool {
+	until := q.until.Load()
+
+	return until != 0 && time.Now().UnixNano() < until
+}
+
+var notifyCall = regexp.MustCompile(`(?:pg_catalog\.)?pg_notify\([^()]*\)`)
+
+// withoutNotify is a statement that notifies nobody.
+func withoutNotify(text string) (string, bool) {
+	changed := notifyCall.ReplaceAllLiteralString(text, "NULL")
+
+	return changed, changed != text
+}
+
+// audible is a statement as it is sent at present.
+func (s *Store) audible(text string) string {
+	if s.quiet.is() {
+		text, _ = withoutNotify(text)
+	}
+
+	return text
+}
+
+// orQuietly takes the answer to a statement. If it was refused and notifies, it is sent again
+// without that, and the server's answer to that is the one that counts unless it is the same.
+func orQuietly[T any](s *Store, text string, a answer[T], send func(text string) answer[T]) answer[T] {
+	if a.outcome != refused || Passing(a.err) && !general(a.err) {
+		return a
+	}
+
+	switch sqlState(a.err) {
+	case codeInvalidStatementName, codeDuplicateStatement: // a name was lost
+		return a
+	}
+
+	text, notifies := withoutNotify(text)
+	if !notifies {
+		return a
+	}
+
+	switch b := send(text); {
+	case b.err == nil:
+		s.quiet.until.Store(time.Now().Add(quietFor).UnixNano())
+
+		if s.quiet.said.CompareAndSwap(false, true) {
+			s.log.Info("pglocker: releases go without notifications, so waiters poll", "error", a.err)
+		}
+
+		return b
+	case b.outcome == unknown:
+		return b
+	default:
+		return a
+	}
+}
+
+// Log has the Store tell what it goes on without.
+func (s *Store) Log(log *slog.Logger) { s.log = log }

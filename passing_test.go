@@ -1,0 +1,237 @@
+package pglocker_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// TestTimeoutsOfTheRole: where statements are cut short by settings of the role or the
+// database, whoever waits for a lock goes on waiting, and whoever releases one goes on
+// trying.
+func TestTimeoutsOfTheRole(t *testing.T) {
+	t.Parallel()
+
+	for _, setting := range []string{"lock_timeout", "statement_timeout"} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			eachDriver(t, func(t *testing.T, driver string) {
+				t.Parallel()
+
+				databaseURL := newDatabase(t)
+				admin := contract.Open(t, driver, databaseURL)
+				must(t, pglocker.MigrateDB(t.Context(), admin, &pglocker.Config{}))
+				setDefault(t, admin, setting, "200ms")
+
+				var log page
+
+				w := contract.NewWatcher()
+				db := contract.Open(t, driver, databaseURL)
+
+				locker, err := pglocker.New(db, &pglocker.Config{Observer: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				must(t, err)
+				t.Cleanup(func() { closeLocker(t, locker) })
+
+				_, err = locker.CreateLock(t.Context(), "a")
+				must(t, err)
+
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+
+				// A stranger's transaction has the row locked, and the lock is free.
+				stranger := lockRows(t, admin, "a")
+				locked := make(chan *pglocker.Lock, 1)
+
+				go func() {
+					lock, err := locker.Lock(ctx, "a", 15*time.Second)
+					if err != nil {
+						t.Errorf("Lock: %v", err)
+					}
+
+					locked <- lock
+				}()
+
+				contract.Await(t, "a request was cut short, and it waits", func() bool {
+					return w.UnderWay(pglocker.OperationWait) || len(locked) > 0
+				})
+				must(t, stranger.Rollback())
+
+				lock := contract.Receive(t, "Lock returns", locked)
+				if lock == nil {
+					return
+				}
+
+				// The holder's own guarded transaction has it.
+				tx, err := db.BeginTx(t.Context(), nil)
+				must(t, err)
+				must(t, lock.Guard(t.Context(), tx))
+
+				unlocked := make(chan error, 1)
+
+				go func() { unlocked <- lock.Unlock(ctx) }()
+
+				contract.Await(t, "a release was cut short", func() bool {
+					return strings.Contains(log.String(), "level=WARN") || len(unlocked) > 0
+				})
+				must(t, tx.Rollback())
+
+				if err := contract.Receive(t, "Unlock returns", unlocked); err != nil {
+					t.Errorf("Unlock: %v", err)
+				}
+
+				// Who doesn't wait is told.
+				lockRows(t, admin, "a")
+
+				if _, err := locker.AcquireLock(ctx, "a", time.Minute); err == nil || errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("AcquireLock: %v, want the server's error", err)
+				}
+			})
+		})
+	}
+}
+
+// makeStale makes all connections that a pool has idle read-only, as those are that were
+// opened to a standby during a failover.
+func makeStale(t *testing.T, db *sql.DB, n int) {
+	t.Helper()
+	db.SetMaxIdleConns(n)
+
+	conns := make([]*sql.Conn, n)
+
+	for i := range conns {
+		conn, err := db.Conn(t.Context())
+		must(t, err)
+
+		_, err = conn.ExecContext(t.Context(), "SET default_transaction_read_only = on")
+		must(t, err)
+
+		conns[i] = conn
+	}
+
+	for _, conn := range conns {
+		must(t, conn.Close())
+	}
+}
+
+// TestStaleConnections: connections that lead to a standby are given up for others, by every
+// verb and by MigrateDB.
+func TestStaleConnections(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		ctx := t.Context()
+		db := contract.Open(t, driver, newDatabase(t))
+
+		makeStale(t, db, 6)
+		must(t, pglocker.MigrateDB(ctx, db, &pglocker.Config{}))
+
+		locker, err := pglocker.New(db, &pglocker.Config{})
+		must(t, err)
+		t.Cleanup(func() { closeLocker(t, locker) })
+
+		makeStale(t, db, 6)
+
+		_, err = locker.CreateLock(ctx, "a")
+		must(t, err)
+		makeStale(t, db, 6)
+
+		status, err := locker.AcquireLock(ctx, "a", time.Minute)
+		must(t, err)
+		makeStale(t, db, 6)
+
+		status, err = locker.RefreshLock(ctx, status, time.Minute)
+		must(t, err)
+		makeStale(t, db, 6)
+		must(t, locker.ReleaseLock(ctx, status))
+		makeStale(t, db, 6)
+
+		lock, err := locker.Lock(ctx, "a", time.Minute)
+		must(t, err)
+		makeStale(t, db, 6)
+		must(t, lock.Unlock(ctx))
+		makeStale(t, db, 6)
+
+		lock, err = locker.TryLock(ctx, "a new one", time.Minute)
+		must(t, err)
+		must(t, lock.Unlock(ctx))
+	})
+}
+
+// TestReadOnlyForAWhile: while the whole server is read-only, whoever waits waits, whoever
+// releases goes on trying, and whoever doesn't wait is told at once what it may be.
+func TestReadOnlyForAWhile(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		databaseURL := newDatabase(t)
+		admin := contract.Open(t, driver, databaseURL)
+		admin.SetMaxOpenConns(1) // one that may write
+		must(t, pglocker.MigrateDB(t.Context(), admin, &pglocker.Config{}))
+
+		var log page
+
+		w := contract.NewWatcher()
+		db := contract.Open(t, driver, databaseURL)
+		db.SetMaxIdleConns(0) // each statement meets the setting of its time
+
+		locker, err := pglocker.New(db, &pglocker.Config{Observer: w, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		must(t, err)
+		t.Cleanup(func() { closeLocker(t, locker) })
+
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+
+		lock, err := locker.Lock(ctx, "a", 30*time.Second)
+		must(t, err)
+
+		setDefault(t, admin, "default_transaction_read_only", "on")
+
+		began := time.Now()
+
+		_, err = locker.AcquireLock(ctx, "b", time.Minute)
+		if took := time.Since(began); !errors.Is(err, pglocker.ErrReadOnly) || took > time.Second {
+			t.Errorf("AcquireLock: %v after %s, want ErrReadOnly at once", err, took)
+		} else {
+			for _, advice := range []string{"target_session_attrs=read-write", "SetConnMaxLifetime"} {
+				if !strings.Contains(err.Error(), advice) {
+					t.Errorf("%v, want it to name %s", err, advice)
+				}
+			}
+		}
+
+		unlocked := make(chan error, 1)
+		locked := make(chan error, 1)
+
+		go func() { unlocked <- lock.Unlock(ctx) }()
+		go func() {
+			lock, err := locker.Lock(ctx, "b", time.Minute)
+			if err == nil {
+				err = lock.Unlock(ctx)
+			}
+
+			locked <- err
+		}()
+
+		contract.Await(t, "both go on", func() bool {
+			return strings.Contains(log.String(), "level=WARN") && w.UnderWay(pglocker.OperationWait) || len(unlocked)+len(locked) > 0
+		})
+		setDefault(t, admin, "default_transaction_read_only", "off")
+
+		if err := contract.Receive(t, "Unlock returns", unlocked); err != nil {
+			t.Errorf("Unlock: %v", err)
+		}
+
+		if err := contract.Receive(t, "Lock returns", locked); err != nil {
+			t.Errorf("Lock: %v", err)
+		}
+	})
+}
