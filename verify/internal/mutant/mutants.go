@@ -35,6 +35,7 @@ const (
 	role       = "verify/internal/cluster/role.go"
 	listener   = "internal/listen/listener.go"
 	waiting    = "wait.go"
+	grants     = "internal/store/grant.go"
 )
 
 // All lists the mutants.
@@ -222,6 +223,14 @@ func All() []Mutant {
 				{waiting, "		poll = markEvery\n", "		return time.Hour\n"},
 			},
 			Fault:  "backend-terminate",
+			Expect: []oracle.Name{oracle.Healing},
+		},
+		{
+			// An attempt that arrives when its request has been granted another, and has given it
+			// up, brings a grant that can't be told from that one, and so is nobody's.
+			Name:   "asked again under the same name",
+			Edits:  []Edit{{grants, "	g.owner = fmt.Sprintf(\"%s-%d\", g.first, g.renamed+1)\n", ""}},
+			Fault:  "request-late",
 			Expect: []oracle.Name{oracle.Healing},
 		},
 		{
