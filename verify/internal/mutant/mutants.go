@@ -36,6 +36,8 @@ const (
 	listener   = "internal/listen/listener.go"
 	waiting    = "wait.go"
 	grants     = "internal/store/grant.go"
+
+	storeErrors = "internal/store/errors.go"
 )
 
 // All lists the mutants.
@@ -89,8 +91,8 @@ func All() []Mutant {
 			Name: "local deadline counted from the reply",
 			Edits: []Edit{{
 				store,
-				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
-				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
+				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n",
+				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n",
 			}},
 			Fault:  "net-late-hole",
 			Expect: []oracle.Name{oracle.Beliefs},
@@ -179,11 +181,18 @@ func All() []Mutant {
 		{
 			// Leases by hand: an Unlock goes on asking.
 			Name: "unknown release reported as refused",
-			Edits: []Edit{{
-				verbs,
-				"			return Result{}, doubt\n",
-				"			return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n",
-			}},
+			Edits: []Edit{
+				{
+					verbs,
+					"			if doubt != nil {\n				return Result{}, doubt\n",
+					"			if doubt != nil {\n				return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n",
+				},
+				{
+					verbs,
+					"		if doubt != nil {\n			return Result{}, doubt\n		}\n\n		if err",
+					"		if doubt != nil {\n			return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n		}\n\n		if err",
+				},
+			},
 			Fault:  "net-one-way",
 			Expect: []oracle.Name{oracle.Audit},
 		},
@@ -203,9 +212,9 @@ func All() []Mutant {
 				},
 				{
 					verbs,
-					"	for n := 1; ; n++ {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+					"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
 					"	if sh.full {\n		_, _ = s.db.ExecContext(ctx, \"SELECT pg_notify('\"+s.table.Channel()+\"', $1::text)\", id)\n	}\n\n" +
-						"	for n := 1; ; n++ {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+						"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
 				},
 			},
 			Fault:  "wake-up",
@@ -232,6 +241,47 @@ func All() []Mutant {
 			Edits:  []Edit{{grants, "	g.owner = fmt.Sprintf(\"%s-%d\", g.first, g.renamed+1)\n", ""}},
 			Fault:  "request-late",
 			Expect: []oracle.Name{oracle.Healing},
+		},
+		{
+			// A pooler that loses its connection to the server says so in place of the reply.
+			Name: "an error in place of a reply taken for a refusal",
+			Edits: []Edit{
+				{storeErrors, "provesNothing(code) || fatal(err) {", "provesNothing(code) {"},
+				{
+					storeErrors,
+					"	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:\n",
+					"	case codeCompletionUnknown:\n",
+				},
+			},
+			Fault:  "reply-forged",
+			Expect: []oracle.Name{oracle.Audit},
+		},
+		{
+			Name: "a timeout of the role ends a wait",
+			Edits: []Edit{{
+				storeErrors,
+				"	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:\n",
+				"	case codeCannotConnectNow:\n",
+			}},
+			Fault:  "role-timeouts",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
+			Name: "no other connection tried where one is read-only",
+			Edits: []Edit{{
+				storeErrors,
+				"	case codeReadOnlyTransaction, codeFailedTransaction:\n		return true\n",
+				"	case codeFailedTransaction:\n		return true\n",
+			}},
+			Fault:  "reader-in-pool",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
+			// A pooler may run them with what another client had parsed.
+			Name:   "arguments sent apart by a driver that isn't known",
+			Edits:  []Edit{{"internal/store/driver.go", "	if !w.pgx || !asItIs && !isASCII(args) {\n", "	if s.pq {\n"}},
+			Fault:  "pooler",
+			Expect: []oracle.Name{oracle.Bearing, oracle.Linearizability},
 		},
 		{
 			Name: "lease granted before its end",
