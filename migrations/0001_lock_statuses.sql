@@ -1,21 +1,22 @@
 -- The table of github.com/ismurov/pglocker, as MigrateDB makes it.
--- docs/protocol.md says what the columns mean.
+-- docs/protocol.md says what the columns mean. The names of types are written so that no
+-- schema of the search_path can put others in their place.
 
 CREATE SCHEMA IF NOT EXISTS pglocker;
 
 CREATE TABLE IF NOT EXISTS pglocker.lock_statuses (
-    lock_id         TEXT COLLATE "C" PRIMARY KEY,
-    generation      BIGINT NOT NULL,      -- the fencing token
-    expires_at      TIMESTAMPTZ NOT NULL, -- held while this is ahead of clock_timestamp()
-    owner           TEXT,                 -- who holds it
-    acquired_at     TIMESTAMPTZ,          -- since when
-    contended_until TIMESTAMPTZ           -- somebody waits for it, until then at least
-);
+    lock_id         pg_catalog.text COLLATE pg_catalog."C" PRIMARY KEY,
+    generation      BIGINT NOT NULL,                   -- the fencing token
+    expires_at      TIMESTAMP WITH TIME ZONE NOT NULL, -- held while this is ahead of clock_timestamp()
+    owner           pg_catalog.text,                   -- who holds it
+    acquired_at     TIMESTAMP WITH TIME ZONE,          -- since when
+    contended_until TIMESTAMP WITH TIME ZONE           -- somebody waits for it, until then at least
+) USING heap;
 
 -- For a table that was made with the first three columns only.
-ALTER TABLE pglocker.lock_statuses ADD COLUMN IF NOT EXISTS owner TEXT;
-ALTER TABLE pglocker.lock_statuses ADD COLUMN IF NOT EXISTS acquired_at TIMESTAMPTZ;
-ALTER TABLE pglocker.lock_statuses ADD COLUMN IF NOT EXISTS contended_until TIMESTAMPTZ;
+ALTER TABLE pglocker.lock_statuses ADD COLUMN IF NOT EXISTS owner pg_catalog.text;
+ALTER TABLE pglocker.lock_statuses ADD COLUMN IF NOT EXISTS acquired_at TIMESTAMP WITH TIME ZONE;
+ALTER TABLE pglocker.lock_statuses ADD COLUMN IF NOT EXISTS contended_until TIMESTAMP WITH TIME ZONE;
 
 -- Room for new versions of a row on its own page, and an autovacuum that comes
 -- after a fixed number of dead rows: updates stay HOT and the table stays small.

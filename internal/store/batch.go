@@ -54,9 +54,9 @@ type request struct {
 // lanes send requests, each one a kind of them: alone, or with others that come
 // while a statement is in flight.
 type lanes struct {
-	acquire, insert, refresh, get, confirm, create *lane[Row]
-	try, claim                                     *lane[attempted]
-	release, giveBack                              *lane[bool]
+	acquire, insert, refresh, get, look, confirm, create *lane[Row]
+	try, claim                                           *lane[attempted]
+	release, giveBack                                    *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -155,6 +155,14 @@ func newLanes(s *Store) *lanes {
 		get: newLane(s, kind[Row]{
 			one:     func(r request) (string, []any) { return r.shape.statements.get, []any{r.id} },
 			many:    func(st *statements) string { return st.getMany },
+			columns: getColumns,
+			scan:    scanRow,
+			scanOne: scanNumbered,
+			reads:   true,
+		}),
+		look: newLane(s, kind[Row]{
+			one:     func(r request) (string, []any) { return r.shape.statements.look, []any{r.id} },
+			many:    func(st *statements) string { return st.lookMany },
 			columns: getColumns,
 			scan:    scanRow,
 			scanOne: scanNumbered,
@@ -604,27 +612,27 @@ func (c arrayColumns) shaped(full bool) arrayColumns {
 
 // in writes the parameters and their names into a statement. Hidden in a subquery, an
 // array can't tempt the planner to plan for its length, which takes as long as the
-// statement itself, time and again.
+// statement itself, time and again. The ids are of the type that the table compares, so
+// that they are looked up in its index.
 func (c arrayColumns) in(text string, full bool, idKind string) string {
 	c = c.shaped(full)
 	params := make([]string, len(c))
 
 	for i, name := range c {
-		kind := "text[]"
+		kind := "{text}[]"
 
-		switch {
-		case name != "lock_id" && name != "owner" && name != "owners":
+		switch name {
+		case "owner", "owners":
+		case "lock_id":
+			kind = idKind + "[]"
+		default:
 			kind = "bigint[]"
-		case name == "lock_id" && idKind != "text" && idKind != "character varying":
-			// As text it would not be looked up in the index, or not compared in the same
-			// way, as by a statement for one lock.
-			kind += "::" + idKind + "[]"
 		}
 
-		params[i] = "(SELECT $" + strconv.Itoa(i+1) + "::" + kind + ")"
+		params[i] = "pg_catalog.unnest((SELECT $" + strconv.Itoa(i+1) + "::" + kind + "))"
 	}
 
-	return strings.NewReplacer("{arrays}", strings.Join(params, ", "), "{columns}", strings.Join(c, ", ")).Replace(text)
+	return strings.NewReplacer("{requests}", "ROWS FROM ("+strings.Join(params, ", ")+")", "{columns}", strings.Join(c, ", ")).Replace(text)
 }
 
 // of are the arguments for requests.

@@ -66,7 +66,7 @@ func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Res
 
 	// What was passed over asks again, unless there is no such lock.
 	for a.err == nil && !a.waited && (len(a.rows) == 0 || !a.rows[0].granted && !a.rows[0].row.Held() && !a.rows[0].marked) {
-		seen, err := s.get(ctx, sh, id)
+		seen, err := s.look(ctx, sh, id)
 		if err != nil {
 			return Result{}, err
 		}
@@ -85,6 +85,8 @@ func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Res
 	switch {
 	case a.outcome == unknown && sh.full && ctx.Err() == nil:
 		// Ask again in the way that settles the doubt.
+		return g.acquire(ctx, margin)
+	case a.err != nil && a.outcome == refused && g.outdated(ctx, a.err):
 		return g.acquire(ctx, margin)
 	case a.err != nil:
 		return Result{}, a.err

@@ -15,12 +15,7 @@ import (
 func newSkewed(t *testing.T, driver string) (s *store.Store, db *sql.DB, set func(ahead time.Duration)) {
 	t.Helper()
 
-	url := databases.NewDatabase(t)
-	query := url.Query()
-	query.Set("search_path", "skewed,pg_catalog")
-	url.RawQuery = query.Encode()
-
-	db = contract.Open(t, driver, url.String())
+	db = contract.Open(t, driver, databases.NewDatabase(t).String())
 	if err := store.Migrate(t.Context(), db, table, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -28,9 +23,10 @@ func newSkewed(t *testing.T, driver string) (s *store.Store, db *sql.DB, set fun
 	for _, text := range []string{
 		"CREATE SCHEMA skewed",
 		"CREATE TABLE skewed.clock AS SELECT interval '0' AS ahead",
-		`CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE plpgsql AS $$
+		"ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO true_clock_timestamp",
+		`CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE plpgsql AS $$
 		 BEGIN
-		     RETURN pg_catalog.clock_timestamp() + (SELECT ahead FROM skewed.clock);
+		     RETURN pg_catalog.true_clock_timestamp() + (SELECT ahead FROM skewed.clock);
 		 END $$`,
 	} {
 		contract.Exec(t, db, text)

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,7 +19,7 @@ var (
 )
 
 // SQLFloor is the expression for the floor of the server's timeline.
-const SQLFloor = sqlFloor
+var SQLFloor = sqlFloor
 
 // Asked is a request that goes with others in one statement, and its answer.
 type Asked struct {
@@ -61,7 +63,7 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 
 	lane := map[string]*lane[Row]{
 		"acquire": s.lanes.acquire, "insert": s.lanes.insert, "refresh": s.lanes.refresh,
-		"get": s.lanes.get,
+		"get": s.lanes.get, "look": s.lanes.look,
 	}[verb]
 
 	for i, a := range lane.askMany(ctx, take) {
@@ -79,7 +81,11 @@ func (s *Store) DB() *sql.DB { return s.db }
 
 // Texts are all statements for a table of six columns or of three, by their names.
 func Texts(full bool) map[string]string {
-	st := reflect.ValueOf(render(Table{Schema: "s", Name: "t"}, full, true, "text"))
+	return texts(Table{Schema: "s", Name: "t"}, full, true, textIdentity)
+}
+
+func texts(table Table, full, floor bool, id identity) map[string]string {
+	st := reflect.ValueOf(render(table, full, floor, id))
 	texts := make(map[string]string)
 
 	for i := range st.NumField() {
@@ -87,4 +93,37 @@ func Texts(full bool) map[string]string {
 	}
 
 	return texts
+}
+
+// AllTexts is everything that is sent, for every shape of a table, by names.
+func AllTexts() map[string]string {
+	all := map[string]string{
+		"table":          onPrimary(sqlTable),
+		"identity":       onPrimary(sqlIdentity),
+		"timeline":       onPrimary(sqlTimeline),
+		"read only":      onPrimary(sqlReadOnly),
+		"migration lock": sqlMigrationLock,
+		"notify":         sqlNotify,
+	}
+
+	for i, ddl := range []string{ddlSchema, ddlTable, ddlSetStorage(description{})} {
+		all[fmt.Sprintf("ddl %d", i)] = strings.NewReplacer("{schema}", `"s"`, "{table}", `"s"."t"`).Replace(ddl)
+	}
+
+	for _, c := range addedColumns {
+		all["add "+c.name] = strings.ReplaceAll(ddlAddColumn, "{table}", `"s"."t"`) + c.name + " " + c.kind
+	}
+
+	for _, full := range []bool{false, true} {
+		for _, floor := range []bool{false, true} {
+			id := textIdentity
+			id.keyed, id.datesOdd = floor, floor
+
+			for name, text := range texts(Table{Schema: "s", Name: "t"}, full, floor, id) {
+				all[fmt.Sprintf("%s, full %t, floor %t", name, full, floor)] = text
+			}
+		}
+	}
+
+	return all
 }

@@ -90,7 +90,7 @@ func FuzzTimelineOnTheServer(f *testing.F) {
 
 	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
 
-	const name = "pg_walfile_name(pg_current_wal_insert_lsn())"
+	const name = "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())"
 
 	if got := contract.Query[int64](f, db, "SELECT "+store.SQLFloor); got != floorOf(f, contract.Query[string](f, db, "SELECT "+name)) {
 		f.Errorf("the floor of the server's own timeline is %d", got)

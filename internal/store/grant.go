@@ -71,7 +71,7 @@ func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.
 
 func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, error) {
 	var (
-		s, sh = g.store, g.shape
+		s     = g.store
 		seen  Result
 		alone bool
 	)
@@ -87,7 +87,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		}
 
 		if !granted {
-			if seen, err = s.get(ctx, sh, g.id); err != nil {
+			if seen, err = s.look(ctx, g.shape, g.id); err != nil {
 				return Result{}, g.doubt(err)
 			}
 
@@ -101,7 +101,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 					return Result{}, err
 				}
 			case seen.Row.Held() && !g.mine(seen.Row):
-				if g.doubtful && !sh.full {
+				if g.doubtful && !g.shape.full {
 					return Result{}, g.doubt(nil)
 				}
 
@@ -130,7 +130,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		return Result{}, g.doubt(nil)
 	}
 
-	if sh.secured && !seen.Row.Held() {
+	if g.shape.secured && !seen.Row.Held() {
 		return Result{}, s.hidden(g.id)
 	}
 
@@ -196,7 +196,7 @@ func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner
 
 // swap grants by a state.
 func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Result, error) {
-	s, sh := g.store, g.shape
+	s := g.store
 	alone := false
 
 	for {
@@ -216,12 +216,12 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 			continue
 		}
 
-		seen, err := s.get(ctx, sh, g.id)
+		seen, err := s.look(ctx, g.shape, g.id)
 		if err != nil {
 			return Result{}, g.doubt(err)
 		}
 
-		if g.doubtful && !sh.full {
+		if g.doubtful && !g.shape.full {
 			return Result{}, g.doubt(nil)
 		}
 
@@ -232,7 +232,7 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 		}
 
 		if seen.Verdict == Granted {
-			if sh.secured && state.shownBy(seen.Row) {
+			if g.shape.secured && state.shownBy(seen.Row) {
 				return Result{}, g.doubt(s.hidden(g.id))
 			}
 
@@ -256,6 +256,8 @@ type grant struct {
 	// keep: the grant extends a lease under which the caller may be working, even if it
 	// doesn't wait for the answer.
 	keep bool
+	// refreshed: the shape was looked up anew.
+	refreshed bool
 
 	// waited: the last answer was one to a statement that waited for the row.
 	waited bool
@@ -300,6 +302,21 @@ func (g *grant) result(res Result, err error) (Result, error) {
 
 // mine reports whether the row was left by an attempt whose reply was lost.
 func (g *grant) mine(row Row) bool { return slices.Contains(g.lost, row.Owner) }
+
+// outdated looks the shape up anew, once, if err may be due to the one that was known, and
+// reports whether it is another.
+func (g *grant) outdated(ctx context.Context, err error) bool {
+	if g.refreshed || !outdated(err) {
+		return false
+	}
+
+	g.refreshed = true
+
+	found, ok := g.store.changed(ctx, g.shape)
+	g.shape = found
+
+	return ok
+}
 
 // doubt is the error of a request that may have been granted.
 func (g *grant) doubt(err error) error {
@@ -351,6 +368,12 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 
 		if a.err == nil {
 			return Result{}, false, nil
+		}
+
+		if a.outcome == refused && g.outdated(ctx, a.err) {
+			req.shape, req.seen = g.shape, state.seen(g.shape)
+
+			continue
 		}
 
 		if !g.doubtful {

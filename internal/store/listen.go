@@ -131,6 +131,8 @@ func (l *listening) Wait(ctx context.Context) (channel, payload string, err erro
 
 func (l *listening) Close() { l.close() }
 
+var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '')")
+
 // Notify sends an empty notification. The error matches [listen.ErrUnsent] if none can
 // have been sent.
 func (s *Store) Notify(ctx context.Context, channel string) error {
@@ -146,7 +148,7 @@ func (s *Store) Notify(ctx context.Context, channel string) error {
 	}
 	defer done()
 
-	_, err = conn.ExecContext(ctx, "SELECT pg_notify($1::text, '')", s.arguments([]any{channel})...)
+	_, err = conn.ExecContext(ctx, sqlNotify, s.arguments([]any{channel})...)
 	if err != nil && judge(err, s.native.Load()) != unknown {
 		err = fmt.Errorf("%w: %w", listen.ErrUnsent, err)
 	}

@@ -21,24 +21,29 @@ const (
 	ddlSchema = `CREATE SCHEMA IF NOT EXISTS {schema}`
 
 	ddlTable = `CREATE TABLE IF NOT EXISTS {table} (
-    lock_id         TEXT COLLATE "C" PRIMARY KEY,
+    lock_id         pg_catalog.text COLLATE pg_catalog."C" PRIMARY KEY,
     generation      BIGINT NOT NULL,
-    expires_at      TIMESTAMPTZ NOT NULL,
-    owner           TEXT,
-    acquired_at     TIMESTAMPTZ,
-    contended_until TIMESTAMPTZ
-)`
+    expires_at      TIMESTAMP WITH TIME ZONE NOT NULL,
+    owner           pg_catalog.text,
+    acquired_at     TIMESTAMP WITH TIME ZONE,
+    contended_until TIMESTAMP WITH TIME ZONE
+) USING heap`
 
 	ddlAddColumn = `ALTER TABLE {table} ADD COLUMN IF NOT EXISTS `
+)
+
+const (
+	sqlReadOnly      = "SELECT pg_catalog.current_setting('transaction_read_only')"
+	sqlMigrationLock = "SELECT pg_catalog.pg_advisory_xact_lock($1::bigint)"
 )
 
 var (
 	requiredColumns = []string{"lock_id", "generation", "expires_at"}
 
 	addedColumns = []addedColumn{
-		{"owner", "TEXT"},
-		{"acquired_at", "TIMESTAMPTZ"},
-		{"contended_until", "TIMESTAMPTZ"},
+		{"owner", "pg_catalog.text"},
+		{"acquired_at", "TIMESTAMP WITH TIME ZONE"},
+		{"contended_until", "TIMESTAMP WITH TIME ZONE"},
 	}
 
 	// storage keeps updates HOT and the table small: half of each page stays free
@@ -127,7 +132,7 @@ func (s *Store) meet(ctx context.Context) error {
 // as READ WRITE, which overrides the default, and is a feature that a standby
 // doesn't support rather than a write it refuses.
 func (s *Store) writable(ctx context.Context) error {
-	_, err := read(ctx, s, "SELECT current_setting('transaction_read_only')", nil,
+	_, err := read(ctx, s, onPrimary(sqlReadOnly), nil,
 		func(row scanner) (setting string, err error) {
 			if err = row.Scan(&setting); err == nil && setting == "on" {
 				err = errReadOnlyConn{}
@@ -210,7 +215,7 @@ func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (waitsFor strin
 		return "", err
 	}
 
-	lock, args := s.plain("SELECT pg_advisory_xact_lock($1::bigint)", []any{int64(migrationLock)})
+	lock, args := s.plain(sqlMigrationLock, []any{int64(migrationLock)})
 	if _, err = tx.ExecContext(ctx, lock, args...); err != nil {
 		return otherMigration, err
 	}

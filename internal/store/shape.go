@@ -21,6 +21,10 @@ type shape struct {
 // locker made before its table works as soon as the table is there.
 type shapeCache struct {
 	found atomic.Pointer[shape]
+	// last is what was found last, even if it has to be looked up again.
+	last atomic.Pointer[shape]
+	// floorless: that the server has no timeline was said.
+	floorless atomic.Bool
 	// looking is full while enough of them look. More than one may: its connection may be
 	// dead without anybody knowing.
 	looking chan struct{}
@@ -28,8 +32,16 @@ type shapeCache struct {
 
 func newShapeCache() *shapeCache { return &shapeCache{looking: make(chan struct{}, 4)} }
 
-func (c *shapeCache) get() *shape      { return c.found.Load() }
-func (c *shapeCache) set(found *shape) { c.found.Store(found) }
+func (c *shapeCache) get() *shape { return c.found.Load() }
+
+// set with nil has the shape looked up again.
+func (c *shapeCache) set(found *shape) {
+	c.found.Store(found)
+
+	if found != nil {
+		c.last.Store(found)
+	}
+}
 
 // shapeOf returns the table's shape, from memory after the first time. Of many first
 // callers a few look it up, and the others wait for them.
@@ -62,6 +74,11 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
+	id, err := s.identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+
 	floor, err := s.hasTimeline(ctx)
 	if err != nil {
 		return nil, err
@@ -71,33 +88,22 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	found := &shape{
 		full:       full,
 		secured:    table.secured,
-		statements: render(s.table, full, floor, table.columns["lock_id"].kind),
+		statements: render(s.table, full, floor, id),
 	}
 	s.shape.set(found)
 
 	return found, nil
 }
 
-// hasTimeline reports whether the server can tell its timeline inside a
-// statement. Relatives of PostgreSQL may lack the functions or refuse them; the
-// tokens then have no floor (docs/guarantees.md says what that loses).
-func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
-	_, err := read(ctx, s, "SELECT "+sqlFloor, nil, func(from scanner) (int64, error) {
-		var floor int64
-		err := from.Scan(&floor)
-
-		return floor, err
-	})
-
-	switch sqlState(err) {
-	case codeUndefinedFunction, codeInsufficientPriv, codeFeatureNotSupported:
-		return false, nil
-	case codeNotInState:
-		// A standby has the functions and refuses them until it is promoted.
-		return true, nil
+// changed looks the shape up, if it has to be, and reports whether it is another than was
+// known.
+func (s *Store) changed(ctx context.Context, known *shape) (*shape, bool) {
+	found, err := s.shapeOf(ctx)
+	if err != nil {
+		return known, false
 	}
 
-	return err == nil, err
+	return found, found.statements != known.statements
 }
 
 // statements are the SQL texts for one table.
@@ -107,31 +113,40 @@ type statements struct {
 	// settling of unknown grants
 	confirm, giveBack, giveBackLast string
 
-	create, get, release, releaseSeen, renew, held string
+	create, get, look, release, releaseSeen, renew, held, guard string
 
 	// for several locks at once
-	acquireMany, insertMany, refreshMany, releaseMany, getMany string
-	tryMany, claimMany, confirmMany, giveBackMany, createMany  string
-	refreshManyDated, releaseManyDated                         string
+	acquireMany, insertMany, refreshMany, releaseMany, getMany, lookMany string
+	tryMany, claimMany, confirmMany, giveBackMany, createMany            string
+	refreshManyDated, releaseManyDated                                   string
 }
 
-// render fills the table's name and the type of its ids into the texts, and takes out
-// what the table or the server doesn't have.
-func render(table Table, full, floor bool, idKind string) statements {
-	const rowColumns = "l.generation, " + sqlExpiresAt + ", {owner}, {acquired_at}, {contended_until}, clock_timestamp()"
+// isoDates has the last of some times say it in a way that drivers read. It is for the
+// transaction alone, and comes before anything of the row is sent.
+func isoDates(columns string) string {
+	i := strings.LastIndex(columns, ", {now}")
+	if i < 0 {
+		return "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN " + columns + " END"
+	}
 
-	row := strings.NewReplacer(
-		"{owner}", "NULL::text",
-		"{acquired_at}", "NULL::timestamptz",
-		"{contended_until}", "NULL::timestamptz",
-	)
-	notify, lazy := "false", sqlDurable
+	return columns[:i] + ", CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN {now} END"
+}
 
-	if full {
-		row = strings.NewReplacer("{", "l.", "}", "")
-		notify = "(CASE WHEN l.contended_until > clock_timestamp()" +
-			" THEN pg_notify('" + table.Channel() + "', l.lock_id) END IS NOT NULL)"
-		lazy = sqlLazy
+// render fills the table's name and the way its ids are compared into the texts, and takes
+// out what the table or the server doesn't have.
+func render(table Table, full, floor bool, id identity) statements {
+	row := "l.generation, " + sqlExpiresAt + ", l.owner, l.acquired_at, l.contended_until, {now}"
+	expiresAt := sqlExpiresAt
+	notify, lazy := "(CASE WHEN l.contended_until {>} {now}"+
+		" THEN pg_catalog.pg_notify('"+table.Channel()+"', l.lock_id) END IS NOT NULL)", sqlLazy
+
+	if !full {
+		row = "l.generation, " + sqlExpiresAt + ", NULL::{text}, NULL::{timestamptz}, NULL::{timestamptz}, {now}"
+		notify, lazy = "false", sqlDurable
+	}
+
+	if id.datesOdd {
+		row, expiresAt = isoDates(row), isoDates(expiresAt)
 	}
 
 	modulus := strconv.FormatInt(MarkModulus, 10)
@@ -141,8 +156,11 @@ func render(table Table, full, floor bool, idKind string) statements {
 
 	fragments := []string{
 		"{table}", table.String(),
-		"{row}", row.Replace(rowColumns),
-		"{expires_at}", sqlExpiresAt,
+		"{row}", row,
+		"{expires_at}", expiresAt,
+		"{is}", id.equal,
+		"{lock}", rowLock(id.keyed),
+		"{lock_expiry}", rowLock(id.expiryKeyed),
 		"{durable}", sqlDurable,
 		"{lazy}", lazy,
 		"{modulus}", modulus,
@@ -152,13 +170,14 @@ func render(table Table, full, floor bool, idKind string) statements {
 	}
 
 	if floor {
-		fragments = append(fragments, "{next}", "greatest(l.generation + 1, "+sqlFloor+")",
+		fragments = append(fragments, "{next}", "greatest(l.generation {+} 1, "+sqlFloor+")",
 			"{first}", "greatest(2, "+sqlFloor+")", "{floor}", sqlFloor)
 	} else {
-		fragments = append(fragments, "{next}", "l.generation + 1", "{first}", "2", "{floor}", "0::bigint")
+		fragments = append(fragments, "{next}", "l.generation {+} 1", "{first}", "2", "{floor}", "0::bigint")
 	}
 
-	replace := strings.NewReplacer(fragments...).Replace
+	fill := strings.NewReplacer(fragments...).Replace
+	replace := func(text string) string { return qualified(fill(text)) }
 	optional := func(text, whenFull string) string {
 		if !full {
 			whenFull = ""
@@ -172,7 +191,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		return strings.ReplaceAll(text, "{seen}", strings.ReplaceAll(condition, "{seen}", param))
 	}
 	many := func(columns arrayColumns, text, whenFull string) string {
-		return optional(columns.in(text, full, idKind), whenFull)
+		return optional(columns.in(text, full, id.kind), whenFull)
 	}
 
 	st := statements{
@@ -182,6 +201,8 @@ func render(table Table, full, floor bool, idKind string) statements {
 		release: optional(seen(sqlRelease, "", ""), sqlReleaseOwner),
 		create:  replace(sqlCreate),
 		get:     replace(sqlGet),
+		look:    replace(sqlLook),
+		guard:   replace(sqlGuard),
 		renew:   many(renewColumns, sqlRenew, ""),
 		held:    many(heldColumns, sqlHeld, ""),
 		insert:  replace(sqlInsert),
@@ -195,6 +216,7 @@ func render(table Table, full, floor bool, idKind string) statements {
 		createMany:  many(getColumns, sqlCreateMany, ""),
 
 		releaseManyDated: many(releaseDatedColumns, seen(sqlReleaseManyDated, "", ""), ""),
+		lookMany:         many(getColumns, sqlLookMany, ""),
 	}
 
 	if full {

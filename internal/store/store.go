@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -202,8 +201,15 @@ func (s *Store) GuardFailed(err error) error {
 }
 
 // GuardSQL is the query that proves, in a transaction of somebody else's, that
-// generation $2 holds the lock $1.
-func (s *Store) GuardSQL() string { return strings.ReplaceAll(sqlGuard, "{table}", s.table.String()) }
+// generation $2 holds the lock $1. It sends nothing: what it needs to know of the table
+// was looked up for the grant.
+func (s *Store) GuardSQL() string {
+	if last := s.shape.last.Load(); last != nil {
+		return last.statements.guard
+	}
+
+	return render(s.table, false, false, textIdentity).guard
+}
 
 // GiveUpOpening ends the opening of connections that nobody waits for.
 func (s *Store) GiveUpOpening() { s.handle.giveUpOpening() }
@@ -654,8 +660,8 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 
 			return a
 		default:
-			if sqlState(a.err) == codeUndefinedColumn {
-				s.shape.set(nil) // the table was changed since it was looked at
+			if outdated(a.err) {
+				s.shape.set(nil)
 			}
 
 			a.err = s.named(ctx, a.err)

@@ -33,7 +33,7 @@ SELECT n.oid IS NOT NULL,
                      ELSE pg_catalog.format_type(a.atttypid, NULL) END, ''),
        coalesce(pg_catalog.format_type(b.oid, b.typmod), ''),
        coalesce(b.oid::pg_catalog.int8, 0),
-       coalesce(b.typmod, -1),
+       coalesce(b.typmod, '-1'::pg_catalog.int4),
        coalesce(b.not_null, false),
        coalesce(a.attidentity OPERATOR(pg_catalog.=) 'a' OR a.attgenerated OPERATOR(pg_catalog.<>) '', false),
        EXISTS (SELECT
@@ -61,7 +61,7 @@ SELECT n.oid IS NOT NULL,
             SELECT a.atttypid AS oid, a.atttypmod AS typmod, a.attnotnull AS not_null
              UNION ALL
             SELECT y.typbasetype,
-                   CASE WHEN d.typmod OPERATOR(pg_catalog.=) -1 THEN y.typtypmod ELSE d.typmod END,
+                   CASE WHEN d.typmod OPERATOR(pg_catalog.=) '-1'::pg_catalog.int4 THEN y.typtypmod ELSE d.typmod END,
                    d.not_null OR y.typnotnull
               FROM d JOIN pg_catalog.pg_type AS y ON y.oid OPERATOR(pg_catalog.=) d.oid
              WHERE y.typtype OPERATOR(pg_catalog.=) 'd')
@@ -212,7 +212,7 @@ func scanDescribed(from scanner) (d described, err error) {
 
 // description reads what the catalogs say of the table.
 func (s *Store) description(ctx context.Context) (description, error) {
-	rows, err := read(ctx, s, sqlTable, []any{s.table.Schema, s.table.Name}, scanDescribed)
+	rows, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, scanDescribed)
 	if err != nil {
 		return description{}, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
 	}
@@ -223,7 +223,9 @@ func (s *Store) description(ctx context.Context) (description, error) {
 // descriptionIn is description inside a transaction.
 func (s *Store) descriptionIn(ctx context.Context, tx *sql.Tx) (description, error) {
 	rows, err := drain(func() (*sql.Rows, error) {
-		return tx.QueryContext(ctx, sqlTable, s.arguments([]any{s.table.Schema, s.table.Name})...)
+		text, args := s.plain(onPrimary(sqlTable), []any{s.table.Schema, s.table.Name})
+
+		return tx.QueryContext(ctx, text, args...)
 	}, 1, scanDescribed)
 	if err != nil {
 		return description{}, err

@@ -15,7 +15,7 @@ func (s *Store) Create(ctx context.Context, id string) (Row, error) {
 	}
 
 	for range maxContests {
-		seen, err := s.get(ctx, sh, id)
+		seen, err := s.look(ctx, sh, id)
 		if err != nil || seen.Verdict != NotFound {
 			return seen.Row, err
 		}
@@ -32,18 +32,24 @@ func (s *Store) Create(ctx context.Context, id string) (Row, error) {
 	return Row{}, fmt.Errorf("pglocker: lock %q appears and vanishes: rows of %s are being deleted", id, s.table)
 }
 
-// Get reads the lock's row; the verdict is Granted or NotFound.
+// Get reads the lock's row; the verdict is Granted or NotFound. It is for information
+// only: a pooler may have it answered by a standby.
 func (s *Store) Get(ctx context.Context, id string) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 
-	return s.get(ctx, sh, id)
+	return seen(s.lanes.get.read(ctx, request{shape: sh, id: id}))
 }
 
-func (s *Store) get(ctx context.Context, sh *shape, id string) (Result, error) {
-	rows, err := s.lanes.get.read(ctx, request{shape: sh, id: id})
+// look is Get for whatever is decided by the answer: the primary's, see sqlPrimary.
+func (s *Store) look(ctx context.Context, sh *shape, id string) (Result, error) {
+	return seen(s.lanes.look.read(ctx, request{shape: sh, id: id}))
+}
+
+// seen is the result of reading a lock's row.
+func seen(rows []Row, err error) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
@@ -63,7 +69,7 @@ func (s *Store) Undone(ctx context.Context, id string, state State) (bool, error
 		return false, err
 	}
 
-	seen, err := s.get(ctx, sh, id)
+	seen, err := s.look(ctx, sh, id)
 
 	return err == nil && seen.Row.AcquiredAt.After(state.Until), err
 }
@@ -83,6 +89,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		alone bool
 		doubt error
 		n     int // replies that were lost
+		anew  bool
 	)
 
 	for {
@@ -98,6 +105,16 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 			}
 		}
 
+		if a.outcome == refused && outdated(a.err) && !anew {
+			anew = true
+
+			if found, ok := s.changed(ctx, req.shape); ok {
+				req.shape, req.seen = found, state.seen(found)
+
+				continue
+			}
+		}
+
 		if a.err != nil {
 			if doubt != nil {
 				return Result{}, doubt
@@ -106,7 +123,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 			return Result{}, a.err
 		}
 
-		seen, err := s.get(ctx, sh, id)
+		seen, err := s.look(ctx, req.shape, id)
 		if err == nil && seen.Verdict == Granted && seen.Row.Generation == state.Generation && !a.waited {
 			alone = true // a statement for several passed it over
 
@@ -118,7 +135,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		}
 
 		if err == nil && seen.Verdict == Granted {
-			if sh.secured && state.shownBy(seen.Row) {
+			if req.shape.secured && state.shownBy(seen.Row) {
 				return Result{}, s.hidden(id)
 			}
 

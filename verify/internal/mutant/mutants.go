@@ -47,8 +47,8 @@ func All() []Mutant {
 			Name: "no generation check on renew",
 			Edits: []Edit{{
 				statements,
-				"   AND l.generation = r.generation\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
-				"   AND r.generation > 0\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
+				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
+				"   AND r.generation > 0\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
 			}},
 			Fault:  "net-late",
 			Expect: []oracle.Name{oracle.Audit},
@@ -58,19 +58,19 @@ func All() []Mutant {
 			Edits: []Edit{
 				{
 					statements,
-					"   AND l.generation = $2::bigint{seen}\nRETURNING {notify}",
+					"   AND l.generation {=} $2::bigint{seen}\nRETURNING {notify}",
 					"   AND $2::bigint > 0{seen}\nRETURNING {notify}",
 				},
 				{
 					statements,
 					"AS r ({columns}, n),\n           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version\n" +
-						"                      FROM {table} AS l\n                     WHERE l.lock_id = r.lock_id\n" +
-						"                       AND l.generation = r.generation\n                       FOR UPDATE SKIP LOCKED) AS l\n" +
-						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation + 1, c.floor),\n       expires_at = c.now{optional}",
+						"                      FROM {table} AS l\n                     WHERE l.lock_id {is} r.lock_id\n" +
+						"                       AND l.generation {=} r.generation\n                       {lock} SKIP LOCKED) AS l\n" +
+						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation {+} 1, c.floor),\n       expires_at = c.now{optional}",
 					"AS r ({columns}, n),\n           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version\n" +
-						"                      FROM {table} AS l\n                     WHERE l.lock_id = r.lock_id\n" +
-						"                       AND r.generation > 0\n                       FOR UPDATE SKIP LOCKED) AS l\n" +
-						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation + 1, c.floor),\n       expires_at = c.now{optional}",
+						"                      FROM {table} AS l\n                     WHERE l.lock_id {is} r.lock_id\n" +
+						"                       AND r.generation > 0\n                       {lock} SKIP LOCKED) AS l\n" +
+						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation {+} 1, c.floor),\n       expires_at = c.now{optional}",
 				},
 			},
 			Fault:  "net-late",
@@ -81,8 +81,8 @@ func All() []Mutant {
 			Name: "renewal revives a lease",
 			Edits: []Edit{{
 				statements,
-				"   AND l.generation = r.generation\n                       AND l.expires_at > clock_timestamp()\n                       FOR UPDATE",
-				"   AND l.generation = r.generation\n                       FOR UPDATE",
+				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
+				"   AND l.generation {=} r.generation\n                       {lock_expiry}",
 			}},
 			Fault:  "server-stop",
 			Expect: []oracle.Name{oracle.Audit},
@@ -102,8 +102,8 @@ func All() []Mutant {
 			Name: "now() in a long transaction",
 			Edits: []Edit{{
 				statements,
-				"   AND l.expires_at > clock_timestamp()\n   FOR SHARE`",
-				"   AND l.expires_at > now()\n   FOR SHARE`",
+				"   AND l.expires_at {>} {now}\n   FOR SHARE`",
+				"   AND l.expires_at {>} pg_catalog.now()\n   FOR SHARE`",
 			}},
 			Fault:  "writer-stop",
 			Expect: []oracle.Name{oracle.Linearizability},
@@ -120,12 +120,12 @@ func All() []Mutant {
 				{
 					statements,
 					"UPDATE {table} AS l\n   SET generation = {next},\n" +
-						"       expires_at = clock_timestamp() + $3::bigint * interval '1 microsecond'{optional}\n",
+						"       expires_at = {now} {+} ($3::bigint {*} {us}){optional}\n",
 					"DELETE FROM {table} AS l\n",
 				},
 				{
 					statements,
-					"UPDATE {table} AS l\n   SET generation = greatest(l.generation + 1, c.floor),\n" +
+					"UPDATE {table} AS l\n   SET generation = greatest(l.generation {+} 1, c.floor),\n" +
 						"       expires_at = c.now{optional}\n  FROM held AS r, c\n",
 					"DELETE FROM {table} AS l\n USING held AS r, c\n",
 				},
@@ -138,8 +138,8 @@ func All() []Mutant {
 			Name: "grants with synchronous_commit off",
 			Edits: []Edit{{
 				statements,
-				"THEN set_config('synchronous_commit', 'on', true) END`",
-				"THEN set_config('synchronous_commit', 'off', true) END`",
+				"THEN pg_catalog.set_config('synchronous_commit', 'on', true) END`",
+				"THEN pg_catalog.set_config('synchronous_commit', 'off', true) END`",
 			}},
 			Fault:  "server-kill",
 			Expect: []oracle.Name{oracle.Audit},
@@ -150,7 +150,7 @@ func All() []Mutant {
 			Edits: []Edit{{
 				statements,
 				"    SELECT {durable} AS durable\n), due AS MATERIALIZED (",
-				"    SELECT set_config('synchronous_commit', 'off', true) AS durable\n), due AS MATERIALIZED (",
+				"    SELECT pg_catalog.set_config('synchronous_commit', 'off', true) AS durable\n), due AS MATERIALIZED (",
 			}},
 			Fault:  "server-kill",
 			Expect: []oracle.Name{oracle.Audit},
@@ -207,7 +207,7 @@ func All() []Mutant {
 			Edits: []Edit{
 				{
 					shape,
-					"\" THEN pg_notify('\" + table.Channel() + \"', l.lock_id) END IS NOT NULL)\"",
+					"\" THEN pg_catalog.pg_notify('\"+table.Channel()+\"', l.lock_id) END IS NOT NULL)\"",
 					"\" THEN true END IS NOT NULL)\"",
 				},
 				{
@@ -288,23 +288,23 @@ func All() []Mutant {
 			Edits: []Edit{
 				{
 					statements,
-					" WHERE l.lock_id = $1\n   AND l.expires_at <= clock_timestamp()\nRETURNING {row}, {durable}`",
-					" WHERE l.lock_id = $1\n   AND l.expires_at <= clock_timestamp() + interval '50 ms'\nRETURNING {row}, {durable}`",
+					" WHERE l.lock_id {is} $1\n   AND l.expires_at {<=} {now}\nRETURNING {row}, {durable}`",
+					" WHERE l.lock_id {is} $1\n   AND l.expires_at {<=} ({now} {+} interval '50 ms')\nRETURNING {row}, {durable}`",
 				},
 				{
 					statements,
-					"AND l.expires_at <= clock_timestamp()\n                       FOR UPDATE SKIP LOCKED",
-					"AND l.expires_at <= clock_timestamp() + interval '50 ms'\n                       FOR UPDATE SKIP LOCKED",
+					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED",
+					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED",
 				},
 				{
 					statements,
-					"       AND l.expires_at <= clock_timestamp()\n    RETURNING l.*",
-					"       AND l.expires_at <= clock_timestamp() + interval '50 ms'\n    RETURNING l.*",
+					"       AND l.expires_at {<=} {now}\n    RETURNING l.*",
+					"       AND l.expires_at {<=} ({now} {+} interval '50 ms')\n    RETURNING l.*",
 				},
 				{
 					statements,
-					"FROM (SELECT clock_timestamp() AS now OFFSET 0) AS n",
-					"FROM (SELECT clock_timestamp() + interval '50 ms' AS now OFFSET 0) AS n",
+					"FROM (SELECT {now} AS now OFFSET 0) AS n",
+					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n",
 				},
 			},
 			Fault:  "none",
@@ -312,7 +312,7 @@ func All() []Mutant {
 		},
 		{
 			Name:   "floor left out",
-			Edits:  []Edit{{statements, "::bit(32)::bigint - 1) << 40) + 1`", "::bit(32)::bigint * 0) << 40) + 1`"}},
+			Edits:  []Edit{{statements, "::bit(32)::bigint) {-} 1) {<<} 40)", "::bit(32)::bigint) {*} 0) {<<} 40)"}},
 			Fault:  "failover-async",
 			Expect: []oracle.Name{oracle.Tokens},
 			Flags:  []string{"-ha"},
@@ -321,8 +321,8 @@ func All() []Mutant {
 			Name: "grants that don't wait for the standby",
 			Edits: []Edit{{
 				statements,
-				"THEN set_config('synchronous_commit', 'on', true) END`",
-				"THEN set_config('synchronous_commit', 'local', true) END`",
+				"THEN pg_catalog.set_config('synchronous_commit', 'on', true) END`",
+				"THEN pg_catalog.set_config('synchronous_commit', 'local', true) END`",
 			}},
 			Fault:  "failover-sync",
 			Expect: []oracle.Name{oracle.Audit, oracle.Beliefs},

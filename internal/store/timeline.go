@@ -1,0 +1,80 @@
+package store
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// sqlTimeline is the floor, and NULL on a standby: it has the functions and refuses them
+// until it is promoted.
+var sqlTimeline = "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN " + sqlFloor + " END AS floor"
+
+// hasTimeline reports whether the server can tell its timeline inside a statement.
+// Relatives of PostgreSQL may lack the functions or refuse them; the tokens then have no
+// floor (docs/guarantees.md says what that loses), which is said once.
+func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
+	err := s.askFloor(ctx, sqlTimeline)
+
+	// Any other refusal counts if it is of the functions: without them there is none.
+	if code := sqlState(err); code != "" && !noTimeline(err) && !passing(err) {
+		if controlErr := s.askFloor(ctx, "SELECT 0::bigint AS floor"); controlErr != nil {
+			return false, err
+		}
+
+		if again := s.askFloor(ctx, sqlTimeline); sqlState(again) != code {
+			return again == nil, again
+		}
+	} else if !noTimeline(err) {
+		return err == nil, err
+	}
+
+	if !s.shape.floorless.Swap(true) {
+		s.log.Warn("pglocker: this server doesn't tell its timeline, so tokens may repeat after a failover that loses commits",
+			"table", s.table.String(), "error", err)
+	}
+
+	return false, nil
+}
+
+func (s *Store) askFloor(ctx context.Context, text string) error {
+	_, err := read(ctx, s, onPrimary(text), nil, func(from scanner) (floor pgtype.Int8, err error) {
+		err = from.Scan(&floor)
+
+		return floor, err
+	})
+
+	return err
+}
+
+// noTimeline reports whether the server answered that it doesn't have, or doesn't give to
+// this role, what the timeline is read by. Amazon Aurora raises 55000 on the writer
+// unless wal_level is logical.
+func noTimeline(err error) bool {
+	switch code := sqlState(err); code {
+	case codeUndefinedFunction, codeInsufficientPriv, codeNotInState:
+		return true
+	default:
+		return strings.HasPrefix(code, "0A") && !strings.Contains(err.Error(), "cached plan")
+	}
+}
+
+// passing reports whether an error may be due to the moment: to what runs beside the
+// statement, to the connection, or to what the server has no room for.
+func passing(err error) bool {
+	code := sqlState(err)
+
+	for _, class := range []string{"08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58"} {
+		if strings.HasPrefix(code, class) {
+			return true
+		}
+	}
+
+	return false
+}
+
+// outdated reports whether a statement was refused for what it was written for: the table
+// or the server has become another since it was looked at. A standby of a relative may be
+// promoted to a writer that refuses the timeline.
+func outdated(err error) bool { return sqlState(err) == codeUndefinedColumn || noTimeline(err) }
