@@ -284,6 +284,24 @@ func All() []Mutant {
 			Expect: []oracle.Name{oracle.Bearing, oracle.Linearizability},
 		},
 		{
+			// Whoever may create in a schema of the search path owns what has no exact match.
+			Name: "an operator left to the search path",
+			Edits: []Edit{{
+				"internal/store/qualify.go",
+				"		pairs = append(pairs, \"{\"+op+\"}\", \"OPERATOR(pg_catalog.\"+op+\")\")\n",
+				"		if op == \"*\" {\n			pairs = append(pairs, \"{*}\", op)\n\n			continue\n		}\n\n" +
+					"		pairs = append(pairs, \"{\"+op+\"}\", \"OPERATOR(pg_catalog.\"+op+\")\")\n",
+			}},
+			Fault:  "hostile-schema",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Bearing},
+		},
+		{
+			Name:   "a renewal keeps foreign keys off",
+			Edits:  []Edit{{"internal/store/identity.go", "	return \"FOR NO KEY UPDATE\"\n", "	return \"FOR UPDATE\"\n"}},
+			Fault:  "rows-referenced",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
 			Name: "lease granted before its end",
 			Edits: []Edit{
 				{
