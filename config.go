@@ -65,10 +65,11 @@ type Config struct {
 	// Observer is told of operations and of losses. Default: nobody is.
 	Observer Observer
 
-	// Logger is told what nobody else reports: renewals that failed and are
-	// repeated, what becomes of the connection that listens for released locks, releases
-	// that can't notify, what [MigrateDB] waits for, and, after five seconds and then once a
-	// minute, which lock is waited for and who holds it. Default: silence.
+	// Logger is told of each lock that is lost, and what nobody else reports: renewals and
+	// releases that failed and are repeated, what becomes of the connection that listens for
+	// released locks, releases that can't notify, what [MigrateDB] waits for, and, after
+	// five seconds and then once a minute, which lock is waited for and who holds it.
+	// Default: silence.
 	Logger *slog.Logger
 }
 

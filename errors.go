@@ -22,7 +22,9 @@ var (
 	// ErrLockLost: a lock that was held can't be trusted any more. Either the
 	// database said so, or no renewal was acknowledged in time, in which case
 	// another may be granted the lock once its TTL is over. It is the cause of
-	// the cancelled context of a lock ([context.Cause]).
+	// the cancelled context of a lock ([context.Cause]), and says what was in the way of
+	// renewals. It wraps the last error of the server or the network, if there was one, and
+	// doesn't match [context.Canceled] or [context.DeadlineExceeded].
 	ErrLockLost = errors.New("pglocker: lock lost")
 
 	// ErrAlreadyUnlocked: the lock was unlocked before, by [Lock.Unlock],
@@ -101,7 +103,8 @@ var (
 
 	// ErrInvalidTable: the table lacks a column that every lock table needs, or has one
 	// of a type that can't serve, or is of a kind that can't hold locks. The error names
-	// it, and what is needed.
+	// it, and what is needed. Or the table ends leases so much earlier than was asked
+	// for, by a trigger, that nothing is left of them but the safety margin.
 	ErrInvalidTable = store.ErrInvalidTable
 
 	// ErrPermissionDenied: the role lacks a privilege, or row-level security keeps rows

@@ -2,7 +2,6 @@ package pglocker
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -40,6 +39,8 @@ type Lock struct {
 	// gone: it was lost because the database said so.
 	gone     bool
 	unlocked bool
+	// rowHolders is who had the row locked since the last renewal, as far as it is known.
+	rowHolders string
 }
 
 type lockKey struct{}
@@ -174,6 +175,7 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 		RenewNow:   renewNow,
 		OnRenewed:  lk.renewed,
 		OnLost:     lk.lose,
+		OnLocked:   lk.rowLocked,
 	}
 	l.renewer.Add(lk.lease, term)
 
@@ -227,6 +229,7 @@ func (lk *Lock) renewed(expiresAt time.Time) {
 	defer lk.mu.Unlock()
 
 	lk.status.ExpiresAt, lk.statusAt = expiresAt, time.Now()
+	lk.rowHolders = ""
 }
 
 // lose marks the lock as lost and cancels its context, unless it was unlocked.
@@ -239,15 +242,7 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 		return
 	}
 
-	switch {
-	case loss.Gone:
-		lk.lost = fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
-			ErrLockLost, lk.status.LockID, lk.lease.Generation)
-	case loss.Err != nil:
-		lk.lost = tidy(fmt.Errorf("%w: no renewal of %q was acknowledged in time: %w", ErrLockLost, lk.status.LockID, loss.Err))
-	default:
-		lk.lost = fmt.Errorf("%w: no renewal of %q was acknowledged in time", ErrLockLost, lk.status.LockID)
-	}
+	lk.lost = tidy(lossError(lk.status.LockID, lk.lease.Generation, loss, lk.rowHolders))
 
 	err := lk.lost
 	lk.gone = loss.Gone
@@ -258,5 +253,5 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 	lk.locker.queue.WakeAfter(lk.lease.LockID, lk.locker.cfg.margin(lk.ttl)+pollLate)
 
 	lk.locker.held.remove(lk)
-	lk.locker.watch.lost(lk, loss, err)
+	lk.lostFor(loss, err)
 }

@@ -62,6 +62,13 @@ type Locker struct {
 	watch watch
 	log   *slog.Logger
 
+	// renewals and releases are the troubles that are logged; failing counts the releases
+	// that have failed and are repeated.
+	renewals, releases trouble
+	failing            atomic.Int64
+	// looking: somebody looks for who has a row locked.
+	looking atomic.Bool
+
 	// name is Config.Owner and the Locker's random id; grants counts the names
 	// made from it.
 	name   string
@@ -122,7 +129,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	}
 
 	l.ctx, l.close = context.WithCancelCause(context.Background())
-	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() })
+	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() }, l.renewalTrouble)
 	l.listener = listen.New(listen.Config{
 		Open:    listening.OpenListening,
 		Notify:  listening.Notify,

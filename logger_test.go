@@ -117,7 +117,7 @@ func TestLogger(t *testing.T) {
 		}
 	}
 
-	for _, what := range []string{"listener lost its connection", "a renewal failed"} {
+	for _, what := range []string{"listener lost its connection", "renewals are in trouble"} {
 		if got := told.String(); !strings.Contains(got, "level=WARN") || !strings.Contains(got, what) {
 			t.Errorf("told %q, want a warning of %q", got, what)
 		}

@@ -80,10 +80,6 @@ func (s *session) Connect(ctx context.Context) error {
 
 	span.end(err)
 
-	if err != nil && ctx.Err() == nil {
-		s.locker.log.Warn("pglocker: a renewal failed, and is repeated", "error", err)
-	}
-
 	return err
 }
 
@@ -108,10 +104,6 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 	span := s.locker.watch.start(ctx, OperationRenew, "", len(renewals))
 	results, sent, err := s.store.Renew(span.ctx, renewals)
 	span.end(err)
-
-	if err != nil && ctx.Err() == nil {
-		s.locker.log.Warn("pglocker: a renewal failed, and is repeated", "locks", len(renewals), "error", err)
-	}
 
 	return results, sent, err
 }

@@ -16,7 +16,8 @@ type LockStatus struct {
 	// Generation is the fencing token. Every grant, refresh and release increases
 	// it.
 	Generation int64
-	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. A row
+	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. It is what
+	// the row shows: earlier than was asked for, if a trigger on the table makes it so. A row
 	// that was set by hand to 'infinity' is held until the last day of the year 9999 here; to
 	// '-infinity' it is free, and this is the zero time.
 	ExpiresAt time.Time
@@ -99,7 +100,8 @@ func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus,
 // AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't
 // wait. The caller renews the lease by [Locker.RefreshLock] or
 // [Locker.StartRelocker], and must stop believing in it before it ends: count
-// from before the call, by the local clock.
+// from before the call, by the local clock. If a trigger on the table shortens leases, the
+// status shows a lease shorter than ttl.
 //
 // Errors: [ErrAlreadyLocked] if another holds the lock, as a [*HeldError];
 // [ErrUnknownOutcome] if the reply was lost or ctx ended while it was under way,

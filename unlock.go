@@ -41,7 +41,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 
 	if term.Left(now) <= 0 {
 		// The renewer would have found it at its next look.
-		lk.lose(keepalive.Loss{})
+		lk.lose(keepalive.Loss{Cause: keepalive.Cause{Since: now.Sub(term.Sent)}})
 	}
 
 	lk.mu.Lock()
@@ -80,7 +80,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 		return nil
 	case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
 		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))
-		l.watch.lost(lk, keepalive.Loss{Gone: true}, err)
+		lk.lostFor(keepalive.Loss{Gone: true, Cause: keepalive.Cause{Since: now.Sub(term.Sent)}}, err)
 
 		return err
 	default:
@@ -157,9 +157,10 @@ func attemptFor(d time.Duration) time.Duration { return min(max(d, attemptMin), 
 // where the whole pool is in use, over the spare connection.
 func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	var (
-		spare *spareSession
-		doubt bool
-		left  = time.Until(until)
+		spare  *spareSession
+		doubt  bool
+		failed bool
+		left   = time.Until(until)
 	)
 
 	if left <= 0 {
@@ -171,6 +172,10 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 	defer func() {
 		if spare != nil {
 			l.spare.done()
+		}
+
+		if failed {
+			l.releaseSettled()
 		}
 	}()
 
@@ -232,7 +237,13 @@ func (l *Locker) giveUp(ctx context.Context, t *tenure, until time.Time) error {
 			doubt = true
 		}
 
-		l.log.Warn("pglocker: a release failed, and is repeated", "lock", t.lockID, "error", err)
+		if !failed {
+			failed = true
+
+			l.failing.Add(1)
+		}
+
+		l.releaseFailed(t, err)
 
 		if !store.Pause(ctx, min(left/20, time.Second, time.Until(until))) || !time.Now().Before(until) {
 			l.wakeAt(t.lockID, until)

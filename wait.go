@@ -488,7 +488,7 @@ var errLateGrant = fmt.Errorf("%w: the grant took as long as its lease", ErrLock
 
 // termOf is for how long a grant can be believed in.
 func (l *Locker) termOf(res store.Result, ttl time.Duration) keepalive.Term {
-	return keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}
+	return keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: l.cfg.margin(ttl)}.Shown(res.Lease())
 }
 
 // passOn gives up a grant that nobody wants any more, for as long as its lease

@@ -63,14 +63,18 @@ type session struct {
 	number int
 
 	// guarded by server.mu
-	connected, inUse, failed, closed bool
+	connected, inUse, renewed, failed, closed bool
 }
 
 func (s *session) Connect(ctx context.Context) (err error) {
 	srv := s.server
 
-	if srv.connect > 0 {
-		timer := time.NewTimer(srv.connect)
+	srv.mu.Lock()
+	takes := srv.connect
+	srv.mu.Unlock()
+
+	if takes > 0 {
+		timer := time.NewTimer(takes)
 		defer timer.Stop()
 
 		select {
@@ -120,7 +124,9 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 	defer srv.mu.Unlock()
 
 	s.inUse = false
-	s.failed = err != nil
+	// One that was refused renewals, and carried others out before, is as good as new.
+	s.renewed = s.renewed || err == nil
+	s.failed = err != nil && !(s.renewed && store.Divides(err))
 	srv.busy--
 
 	return results, sent, err
@@ -141,7 +147,7 @@ func (s *session) Close() {
 func all(renewals []store.Renewal, state store.RenewState) []store.RenewResult {
 	results := make([]store.RenewResult, len(renewals))
 	for i := range results {
-		results[i] = store.RenewResult{State: state, ExpiresAt: time.Now().Add(renewals[i].TTL)}
+		results[i] = store.RenewResult{State: state, ExpiresAt: time.Now().Add(renewals[i].TTL), Lease: renewals[i].TTL}
 	}
 
 	return results

@@ -8,10 +8,18 @@
 // database. A failed attempt is repeated until then. An attempt that stays
 // unanswered is not given up, since its answer may still come, but after some
 // time another is sent beside it over a fresh connection.
+//
+// A statement that the server refuses is repeated by halves, until the lease is alone
+// for whose sake it is refused. The others don't share a statement with that one again
+// before it was renewed.
+//
+// The most urgent leases go first: those whose term ends first.
 package keepalive
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -19,7 +27,8 @@ import (
 )
 
 // Session renews leases over one connection. It is used by one attempt at a
-// time. After an error it is closed and not used again.
+// time. After an error it is closed and not used again, unless it has renewed leases
+// before and [store.Divides] says that the error may be due to one of them.
 type Session interface {
 	// Connect opens the connection. It is called once, before anything else.
 	Connect(ctx context.Context) error
@@ -49,20 +58,38 @@ const (
 	// clockCheck is how often the wall clock is looked at while anything is held.
 	// Only a machine that slept notices the difference.
 	clockCheck = 500 * time.Millisecond
+	// clockDrift is by how much the wall clock may get ahead of the monotonic one before
+	// the ends of all terms are computed again.
+	clockDrift = time.Millisecond
+	// hurryMin bounds how impatient a lease gets near its end, see Lease.hurry.
+	hurryMin = 50 * time.Millisecond
 )
 
 // Renewer keeps leases alive. The zero value is not usable.
 type Renewer struct {
 	open func() Session
+	// onTrouble may be nil. It must return at once.
+	onTrouble func(Trouble)
+	// began is what the queues' moments are counted from.
+	began time.Time
 
 	// mu guards what follows and the leases' own state. It is never held while
 	// the database is asked or a callback runs.
-	mu     sync.Mutex
-	leases map[*Lease]struct{}
+	mu sync.Mutex
+	// ends are all leases. next and early are those that wait for their next attempt, and
+	// due are those whose attempt is due and not under way.
+	ends, next, early, due queue
+	// ahead is how far the wall clock has got ahead of the monotonic one since began, as
+	// far as the moments in ends and due know.
+	ahead time.Duration
+	// troubled counts the leases in trouble.
+	troubled int
+	// parties counts those of leases that were refused together, see Lease.party.
+	parties uint64
 	// stop ends the running loop and its attempts; nil while nothing is held.
 	stop context.CancelFunc
-	// idle is the session that no attempt is using, if there is one.
-	idle Session
+	// idle is the session that no attempt is using, nil if there is none.
+	idle *link
 	// attempts are those under way.
 	attempts map[*attempt]struct{}
 	// looksAt is when the loop looks again by itself.
@@ -74,6 +101,12 @@ type Renewer struct {
 	wake chan struct{}
 	// goroutines counts the loop and the attempts.
 	goroutines sync.WaitGroup
+}
+
+// link is a session, and whether leases were renewed over it.
+type link struct {
+	Session
+	proven bool
 }
 
 // attempt is one statement on its way.
@@ -89,16 +122,24 @@ type attempt struct {
 	// since is when it began to do either.
 	since  time.Time
 	cancel context.CancelFunc
+	// gaveUp: it has ended without an answer, because the renewer ended it.
+	gaveUp bool
 }
 
 // New returns a Renewer that owns nothing yet. open is called from a goroutine
-// of the renewer when it needs a session.
-func New(open func() Session) *Renewer {
+// of the renewer when it needs a session. onTrouble, unless it is nil, is told of every
+// failed attempt, and of the end of the trouble; it must return at once.
+func New(open func() Session, onTrouble func(Trouble)) *Renewer {
 	return &Renewer{
-		open:     open,
-		leases:   make(map[*Lease]struct{}),
-		attempts: make(map[*attempt]struct{}),
-		wake:     make(chan struct{}, 1),
+		open:      open,
+		onTrouble: onTrouble,
+		began:     time.Now(),
+		ends:      queue{order: byEnd},
+		next:      queue{order: byNext},
+		early:     queue{order: byEarly},
+		due:       queue{order: byUrgency},
+		attempts:  make(map[*attempt]struct{}),
+		wake:      make(chan struct{}, 1),
 	}
 }
 
@@ -109,12 +150,15 @@ func (r *Renewer) Add(l *Lease, term Term) {
 
 	now := time.Now()
 	l.term = term
-	l.next = term.Sent
+	l.held = true
+
+	next := term.Sent
 	if !l.RenewNow {
-		l.next = term.Sent.Add(l.interval())
+		next = term.Sent.Add(l.interval())
 	}
 
-	r.leases[l] = struct{}{}
+	r.ends.put(l, r.end(l, now))
+	r.wait(l, next)
 
 	if r.stop == nil {
 		ctx, stop := context.WithCancel(context.Background())
@@ -137,12 +181,17 @@ func (r *Renewer) Add(l *Lease, term Term) {
 // way may still reach the database, where the generation decides, and a callback
 // that was on its way may still come.
 func (r *Renewer) Remove(l *Lease) Term {
+	report := func() {}
+	defer func() { report() }() // without the mutex
+
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	delete(r.leases, l)
+	if l.held {
+		report = r.drop(l)
+	}
 
-	if len(r.leases) == 0 {
+	if r.ends.Len() == 0 {
 		r.endsAt = time.Now().Add(linger)
 
 		if r.endsAt.Before(r.looksAt) {
@@ -162,6 +211,53 @@ func (r *Renewer) Wait() {
 	r.mu.Unlock()
 
 	r.goroutines.Wait()
+}
+
+// end is when the lease's term ends by both clocks, as a moment of a queue, if they go on
+// at the same rate.
+func (r *Renewer) end(l *Lease, now time.Time) time.Duration {
+	return now.Sub(r.began) + l.term.Left(now)
+}
+
+// wait has the lease wait for its next attempt.
+func (r *Renewer) wait(l *Lease, next time.Time) {
+	l.next = next
+	moment := next.Sub(r.began)
+
+	r.due.drop(l)
+	r.next.put(l, moment)
+	r.early.put(l, moment-l.early())
+}
+
+// take takes the lease out of the queues of those that wait for an attempt.
+func (r *Renewer) take(l *Lease) {
+	r.next.drop(l)
+	r.early.drop(l)
+	r.due.drop(l)
+}
+
+// drop takes the lease out for good. What it returns is to be called without the mutex.
+func (r *Renewer) drop(l *Lease) (report func()) {
+	l.held = false
+	r.take(l)
+	r.ends.drop(l)
+
+	return r.calm(l)
+}
+
+// readClocks computes the ends of all terms again if the wall clock has got ahead of the
+// monotonic one since they were computed. If it has fallen behind, they come later than
+// they are in the queues, and are found not to have come.
+func (r *Renewer) readClocks(now time.Time) {
+	ahead := now.Round(0).Sub(r.began.Round(0)) - now.Sub(r.began)
+
+	if ahead-r.ahead > clockDrift {
+		r.ends.again(func(l *Lease) time.Duration { return r.end(l, now) })
+		r.due.again(func(l *Lease) time.Duration { return l.moments[byEnd] })
+		r.ahead = ahead
+	}
+
+	r.ahead = min(r.ahead, ahead)
 }
 
 func (r *Renewer) poke() {
@@ -185,7 +281,7 @@ func (r *Renewer) run(ctx context.Context) {
 		}
 
 		todo := r.step(ctx, time.Now())
-		for _, report := range todo.lost {
+		for _, report := range todo.reports {
 			report()
 		}
 
@@ -203,10 +299,11 @@ func (r *Renewer) run(ctx context.Context) {
 
 // todo is what is left to do after a step, without the mutex.
 type todo struct {
-	lost   []func()
-	unused Session // to be closed, if not nil
-	next   time.Duration
-	ended  bool
+	// reports are the callbacks to call, losses first.
+	reports []func()
+	unused  *link // to be closed, if not nil
+	next    time.Duration
+	ended   bool
 }
 
 // step does what is due at now: it takes out the leases whose term has passed,
@@ -216,6 +313,10 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 	defer r.mu.Unlock()
 
 	next := clockCheck
+
+	r.readClocks(now)
+
+	var late []func()
 
 	for a := range r.attempts {
 		if a.doubled {
@@ -228,42 +329,45 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 			continue
 		}
 
-		a.doubled = true
-		for _, l := range a.leases {
-			if l.attempt == a {
-				l.attempt, l.next = nil, now
-			}
-		}
+		late = append(late, r.double(a, now))
 	}
 
-	var due []*Lease
+	for l := r.ends.first(); l != nil; l = r.ends.first() {
+		left, ahead := l.term.Left(now), l.moments[byEnd]-now.Sub(r.began)
+		if left > 0 && ahead > 0 {
+			next = min(next, left, ahead)
 
-	for l := range r.leases {
-		left := l.term.Left(now)
-		if left <= 0 {
-			delete(r.leases, l)
+			break
+		}
 
-			// Another may follow, and need the connection that is being opened.
-			r.endsAt = now.Add(linger)
-
-			loss := Loss{Err: l.lastErr}
-			do.lost = append(do.lost, func() { l.OnLost(loss) })
+		if left > 0 { // the wall clock was set back
+			r.ends.put(l, r.end(l, now))
 
 			continue
 		}
 
-		next = min(next, left)
+		// Another may follow, and need the connection that is being opened.
+		r.endsAt = now.Add(linger)
 
-		if l.attempt == nil {
-			if ahead := l.next.Sub(now); ahead <= 0 {
-				due = append(due, l)
-			} else {
-				next = min(next, ahead)
-			}
-		}
+		loss := Loss{Cause: l.cause(now)}
+		do.reports = append(do.reports, func() { l.OnLost(loss) })
+		late = append(late, r.drop(l))
 	}
 
-	if len(r.leases) == 0 {
+	do.reports = append(do.reports, late...)
+
+	for l := r.next.first(); l != nil; l = r.next.first() {
+		if ahead := l.next.Sub(now); ahead > 0 {
+			next = min(next, ahead)
+
+			break
+		}
+
+		r.take(l)
+		r.due.put(l, l.moments[byEnd])
+	}
+
+	if r.ends.Len() == 0 {
 		if left := r.endsIn(now); left > 0 {
 			next = min(next, left)
 		} else {
@@ -275,18 +379,39 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (do todo) {
 	}
 
 	switch {
-	case len(due) == 0:
+	case r.due.Len() == 0:
 	case r.mayStart(now):
-		a := r.start(ctx, now, r.fill(due, now))
+		a := r.start(ctx, now, r.batch(now))
 		next = min(next, a.overdue.Sub(now))
 	default:
-		next = min(next, r.hurry(due, now))
+		next = min(next, r.hurry(now))
 	}
 
 	do.next = max(next, time.Microsecond)
 	r.looksAt = now.Add(do.next)
 
 	return do
+}
+
+// double ends the patience with an attempt: its leases may be part of another now.
+func (r *Renewer) double(a *attempt, now time.Time) (report func()) {
+	var urgent *Lease
+
+	a.doubled = true
+
+	for _, l := range a.leases {
+		if l.attempt == a {
+			l.attempt = nil
+			r.wait(l, now)
+		}
+
+		// Else it was renewed since, by an attempt beside this one.
+		if l.held && !l.term.Sent.After(a.began) {
+			urgent = r.trouble(urgent, l, now)
+		}
+	}
+
+	return r.report(urgent, now)
 }
 
 // endsIn is how long the loop goes on although nothing is held: until the linger is over, and
@@ -309,7 +434,7 @@ func (r *Renewer) endsIn(now time.Time) time.Duration {
 
 // rest lets go of everything that a locker at rest doesn't own, and returns the
 // session to close, if any.
-func (r *Renewer) rest() Session {
+func (r *Renewer) rest() *link {
 	r.stop()
 	r.stop = nil
 	clear(r.attempts) // they are cancelled, and nobody waits for their answers
@@ -358,11 +483,8 @@ func (r *Renewer) mayStart(now time.Time) bool {
 // hurry ends the patience with the attempt under way as early as those leases
 // need it that are due and have to wait for its end: its own may have far more
 // time. It returns how long that is.
-func (r *Renewer) hurry(due []*Lease, now time.Time) time.Duration {
-	patience := due[0].patience(now)
-	for _, l := range due[1:] {
-		patience = min(patience, l.patience(now))
-	}
+func (r *Renewer) hurry(now time.Time) time.Duration {
+	patience := r.due.first().hurry(now)
 
 	for a := range r.attempts {
 		if overdue := now.Add(patience); !a.doubled && overdue.Before(a.overdue) {
@@ -373,21 +495,40 @@ func (r *Renewer) hurry(due []*Lease, now time.Time) time.Duration {
 	return patience
 }
 
-// fill adds to what is due the leases that will be soon: a tenth of their
-// interval early, so that many leases make few statements.
-func (r *Renewer) fill(due []*Lease, now time.Time) []*Lease {
-	for l := range r.leases {
-		if len(due) >= batchLimit {
-			return due[:batchLimit]
-		}
+// batch takes from the queues what goes in one statement: the most urgent of the leases
+// that are due, those of its party that are due as well, and, where there is no party,
+// those that will be due soon: a tenth of their interval early.
+func (r *Renewer) batch(now time.Time) []*Lease {
+	party := r.due.first().party
 
-		ahead := l.next.Sub(now)
-		if l.attempt == nil && ahead > 0 && ahead <= min(l.Interval, l.term.TTL)/10 {
-			due = append(due, l)
+	var batch, others []*Lease
+
+	for l := r.due.first(); l != nil && len(batch) < batchLimit && len(others) < batchLimit; l = r.due.first() {
+		r.due.drop(l)
+
+		if l.party == party {
+			batch = append(batch, l)
+		} else {
+			others = append(others, l)
 		}
 	}
 
-	return due
+	for _, l := range others {
+		r.due.put(l, l.moments[byEnd])
+	}
+
+	if party != 0 {
+		return batch
+	}
+
+	until := now.Sub(r.began)
+
+	for l := r.early.first(); l != nil && l.moments[byEarly] <= until && len(batch) < batchLimit; l = r.early.first() {
+		r.take(l)
+		batch = append(batch, l)
+	}
+
+	return batch
 }
 
 // start sends one attempt. Its request has until the last term among its leases ends, and
@@ -411,6 +552,10 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 
 	for _, l := range leases {
 		l.attempt = a
+
+		if l.asked == nil {
+			l.asked = a
+		}
 	}
 
 	session := r.idle
@@ -423,33 +568,59 @@ func (r *Renewer) start(ctx context.Context, now time.Time, leases []*Lease) *at
 		defer r.goroutines.Done()
 		defer cancel()
 
-		if session == nil {
-			session = r.open()
-
-			if err := session.Connect(ctx); err != nil {
-				r.finish(a, session, answer{err: err})
-
-				return
-			}
-
-			r.opened(a)
-		}
-
-		left := left - time.Since(now)
-		if left <= 0 {
-			r.finish(a, session, answer{err: context.DeadlineExceeded, unsent: true})
-
-			return
-		}
-
-		ctx, done := context.WithTimeout(ctx, max(left, attemptMin))
-		defer done()
-
-		results, sent, err := session.Renew(ctx, renewals)
-		r.finish(a, session, answer{results: results, sent: sent, err: err})
+		session, got := r.send(ctx, a, session, renewals, now.Add(left))
+		r.finish(a, session, got)
 	}()
 
 	return a
+}
+
+// send opens the connection, unless there is one, and sends the renewals, unless their
+// last term has ended by then.
+func (r *Renewer) send(
+	ctx context.Context, a *attempt, l *link, renewals []store.Renewal, end time.Time,
+) (session *link, got answer) {
+	session = l
+
+	// A panic of the driver, or of a hook in it, costs the attempt.
+	defer func() {
+		if value := recover(); value != nil {
+			got = answer{err: &PanicError{Value: value, Stack: debug.Stack()}}
+		}
+	}()
+
+	if session == nil {
+		session = &link{Session: r.open()}
+
+		if err := session.Connect(ctx); err != nil {
+			return session, answer{err: err, ended: ctx.Err() != nil}
+		}
+
+		r.opened(a)
+	}
+
+	left := time.Until(end)
+	if left <= 0 {
+		return session, answer{err: context.DeadlineExceeded, ended: true, unsent: true}
+	}
+
+	ctx, done := context.WithTimeout(ctx, max(left, attemptMin))
+	defer done()
+
+	results, sent, err := session.Renew(ctx, renewals)
+
+	return session, answer{results: results, sent: sent, err: err, ended: ctx.Err() != nil}
+}
+
+// PanicError is the error of an attempt that panicked.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+// Error has the stack, too.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("pglocker: panic in a renewal: %v\n%s", e.Value, e.Stack)
 }
 
 func (r *Renewer) opened(a *attempt) {
@@ -464,12 +635,14 @@ type answer struct {
 	results []store.RenewResult
 	sent    time.Time
 	err     error
+	// ended: the renewer has ended its context, and the error may be of no other cause.
+	ended bool
 	// unsent: its leases were over before it could be sent. The session is as good as new.
 	unsent bool
 }
 
 // finish takes an attempt's answer.
-func (r *Renewer) finish(a *attempt, session Session, got answer) {
+func (r *Renewer) finish(a *attempt, session *link, got answer) {
 	results, sent, err := got.results, got.sent, got.err
 
 	r.mu.Lock()
@@ -477,16 +650,27 @@ func (r *Renewer) finish(a *attempt, session Session, got answer) {
 	_, wanted := r.attempts[a]
 	delete(r.attempts, a)
 
-	if wanted && (err == nil || got.unsent) && r.idle == nil {
+	divides := err != nil && !got.ended && store.Divides(err)
+	a.gaveUp = err != nil && got.ended
+	a.opens = a.opens || got.unsent // opening it has taken all the time
+
+	if session != nil {
+		session.proven = session.proven || err == nil
+	}
+
+	if wanted && (err == nil || got.unsent || divides && session.proven) && r.idle == nil {
 		r.idle, session = session, nil
 	}
 
-	var reports []func()
-
-	now := time.Now()
+	var (
+		reports []func()
+		urgent  *Lease
+		refused []*Lease
+		now     = time.Now()
+	)
 
 	for i, l := range a.leases {
-		if _, held := r.leases[l]; !held {
+		if !l.held {
 			continue
 		}
 
@@ -495,43 +679,69 @@ func (r *Renewer) finish(a *attempt, session Session, got answer) {
 			l.attempt = nil
 		}
 
+		// The silence goes on until an attempt brings an answer.
+		if !a.gaveUp && l.asked != nil && (l.asked == a || l.asked.gaveUp) {
+			l.asked = nil
+		}
+
 		switch {
 		case err != nil:
 			if !l.term.Sent.After(a.began) { // else another attempt has renewed it since
 				l.failures++
-				l.lastErr = err
+
+				if !a.gaveUp {
+					l.lastErr, l.locked = err, false
+				}
+
+				urgent = r.trouble(urgent, l, now)
 			}
 
-			if current {
-				l.next = now.Add(l.retryDelay())
+			switch {
+			case current && divides:
+				refused = append(refused, l)
+			case current:
+				r.wait(l, now.Add(l.retryDelay()))
 			}
 		case results[i].State == store.Renewed:
 			// Answers of attempts that ran side by side come in any order.
 			if sent.After(l.term.Sent) {
-				l.term.Sent = sent
-				l.failures, l.lastErr = 0, nil
+				l.term = Term{Sent: sent, TTL: l.term.TTL, Margin: l.term.Margin}.Shown(results[i].Lease)
+				r.ends.put(l, r.end(l, now))
+
+				l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
 				expiresAt := results[i].ExpiresAt
 
-				reports = append(reports, func() { l.OnRenewed(expiresAt) })
+				reports = append(reports, r.calm(l), func() { l.OnRenewed(expiresAt) })
 			}
 
 			if l.attempt == nil {
-				l.next = l.term.Sent.Add(l.interval())
+				r.wait(l, l.term.Sent.Add(l.interval()))
 			}
 		case results[i].State == store.RenewBusy:
 			if current {
 				l.failures++
-				l.next = now.Add(l.retryDelay())
+				l.locked, l.lastErr = true, nil
+
+				r.wait(l, now.Add(l.retryDelay()))
+			}
+
+			// A guarded transaction has it locked now and then, which is no trouble yet.
+			if l.locked && l.term.Left(now) < l.term.usable()/2 {
+				urgent = r.trouble(urgent, l, now)
+
+				if l.OnLocked != nil {
+					reports = append(reports, l.OnLocked)
+				}
 			}
 		default:
-			delete(r.leases, l)
-
 			r.endsAt = now.Add(linger)
-			loss := Loss{Gone: true, Err: l.lastErr}
-			reports = append(reports, func() { l.OnLost(loss) })
+			loss := Loss{Gone: true, Cause: l.cause(now)}
+			reports = append(reports, func() { l.OnLost(loss) }, r.drop(l))
 		}
 	}
 
+	r.divide(refused, now)
+	reports = append(reports, r.report(urgent, now))
 	r.poke()
 	r.mu.Unlock()
 
@@ -542,4 +752,71 @@ func (r *Renewer) finish(a *attempt, session Session, got answer) {
 	if session != nil {
 		session.Close()
 	}
+}
+
+// divide has leases that were refused together asked for again by halves. One that is
+// alone stays so until it is renewed.
+func (r *Renewer) divide(refused []*Lease, now time.Time) {
+	half := (len(refused) + 1) / 2
+
+	for _, party := range [][]*Lease{refused[:half], refused[half:]} {
+		if len(party) == 0 {
+			continue
+		}
+
+		r.parties++
+
+		// All of them at the same moment, or they wouldn't go together.
+		next := now.Add(party[0].retryDelay())
+
+		for _, l := range party {
+			l.party = r.parties
+			r.wait(l, next)
+		}
+	}
+}
+
+// trouble counts a lease as one in trouble. It returns the one of both that is lost first.
+func (r *Renewer) trouble(urgent, l *Lease, now time.Time) *Lease {
+	if !l.troubled {
+		l.troubled = true
+		r.troubled++
+	}
+
+	if urgent == nil || l.term.Left(now) < urgent.term.Left(now) {
+		return l
+	}
+
+	return urgent
+}
+
+// calm ends the trouble of a lease. What it returns is to be called without the mutex.
+func (r *Renewer) calm(l *Lease) (report func()) {
+	if !l.troubled {
+		return func() {}
+	}
+
+	l.troubled = false
+	r.troubled--
+
+	if r.troubled > 0 || r.onTrouble == nil {
+		return func() {}
+	}
+
+	return func() { r.onTrouble(Trouble{}) }
+}
+
+// report tells of a trouble, if there is one. What it returns is to be called without the
+// mutex.
+func (r *Renewer) report(urgent *Lease, now time.Time) func() {
+	if urgent == nil || r.onTrouble == nil {
+		return func() {}
+	}
+
+	trouble := Trouble{
+		Locks: r.troubled, LockID: urgent.LockID, Generation: urgent.Generation,
+		Left: urgent.term.Left(now), Cause: urgent.cause(now),
+	}
+
+	return func() { r.onTrouble(trouble) }
 }

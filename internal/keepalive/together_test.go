@@ -23,7 +23,7 @@ func TestSlowNeighbour(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open)
+		r := New(s.open, nil)
 		patient := hold(r, "patient", time.Hour, time.Minute)
 
 		time.Sleep(time.Minute)
@@ -54,7 +54,7 @@ func TestDifferentTerms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		s.answer = func(ctx context.Context, _ int, _ []store.Renewal) ([]store.RenewResult, error) { return silent(ctx) }
-		r := New(s.open)
+		r := New(s.open, nil)
 		short := hold(r, "short", time.Second, 300*time.Millisecond)
 		long := hold(r, "long", time.Minute, 20*time.Second)
 
@@ -71,7 +71,7 @@ func TestSleptThrough(t *testing.T) {
 	t.Parallel()
 
 	s := newServer()
-	r := New(s.open)
+	r := New(s.open, nil)
 	h := newHolder("a", 20*time.Minute)
 	term := termOf(time.Hour)
 
@@ -79,7 +79,7 @@ func TestSleptThrough(t *testing.T) {
 	longer := hold(r, "longer", 24*time.Hour, 20*time.Minute)
 
 	look := r.step(t.Context(), clocks(t, term.Sent, time.Second, 2*time.Hour))
-	for _, report := range look.lost {
+	for _, report := range look.reports {
 		report()
 	}
 
@@ -99,7 +99,7 @@ func TestClockIsWatched(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open)
+		r := New(s.open, nil)
 		h := hold(r, "a", time.Hour, 20*time.Minute)
 
 		synctest.Wait()

@@ -219,7 +219,7 @@ func expectGranted(t *testing.T, s *store.Store, asked []*store.Asked, generatio
 		}
 
 		want := seen.Row
-		want.Now = a.Row.Now
+		want.Now, want.Began = a.Row.Now, a.Row.Began
 
 		if a.Row != want || a.Row.Generation != generation {
 			t.Errorf("%q was returned as %+v, and is %+v; want generation %d", a.ID, a.Row, seen.Row, generation)

@@ -44,6 +44,19 @@ type Result struct {
 	// Sent is the moment before the granting statement was sent. The lease
 	// can't have begun before it.
 	Sent time.Time
+	// Later is how long after Sent the statement was sent that Row is from, if it is
+	// another.
+	Later time.Duration
+}
+
+// Lease is how long the row of a grant shows the lease, counted from a moment after Sent: at
+// least what was asked for, unless a trigger cut it.
+func (r Result) Lease() time.Duration { return leaseOf(r.Row.ExpiresAt, r.Row.Began) + r.Later }
+
+// errCut is the error of a grant whose lease is of no use to anybody.
+func errCut(res Result, margin time.Duration) error {
+	return fmt.Errorf("%w: it shows a lease of %s where more was asked for, and at least the safety margin of %s "+
+		"is needed (a trigger?)", ErrInvalidTable, res.Lease(), margin)
 }
 
 // maxContests bounds the rounds of one Acquire. A round ends without an answer
@@ -114,6 +127,10 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		// The lease was computed before the statement waited for the row; if
 		// whoever held the row rolled back, part of it may be gone by now.
 		for granted && res.Row.Remaining() <= margin {
+			if res.Lease() <= margin {
+				return Result{}, errCut(res, margin)
+			}
+
 			g.over = true
 			res, granted, err = g.try(ctx, s.lanes.refresh, State{Generation: res.Row.Generation}, true)
 			if err != nil {
@@ -207,6 +224,10 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 
 		if granted && res.Row.Remaining() > margin {
 			return res, nil
+		}
+
+		if granted && res.Lease() <= margin {
+			return Result{}, errCut(res, margin)
 		}
 
 		if granted { // computed before a wait, see Acquire
@@ -362,7 +383,7 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 			var confirmed bool
 
 			if a, confirmed = g.confirm(ctx, req, alone); confirmed {
-				return Result{Verdict: Granted, Row: a.rows[0], Sent: g.firstSent}, true, nil
+				return Result{Verdict: Granted, Row: a.rows[0], Sent: g.firstSent, Later: a.sent.Sub(g.firstSent)}, true, nil
 			}
 		}
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,9 @@ const (
 type RenewResult struct {
 	State     RenewState
 	ExpiresAt time.Time
+	// Lease is how long the row shows the lease, counted from a moment after the statement
+	// was sent: at least what was asked for, unless a trigger cut it.
+	Lease time.Duration
 }
 
 // lease is what a renewal is found again by.
@@ -39,7 +43,8 @@ type lease struct {
 // Renew renews leases in one statement. The results stand in the order of the
 // renewals; a lease that is asked for twice gets the longer TTL. sent is the moment
 // before the statement went out. After an error nothing is known, and since a renewal
-// can be repeated that is all there is to say.
+// can be repeated that is all there is to say. If [Divides] says so, some of them
+// may succeed without the others.
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -61,19 +66,16 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 
 	ids, generations := arrays(leases)
 
-	a := write(ctx, s, sh.statements.renew, []any{ids, generations, ttls},
-		func(from scanner) (o one[time.Time], err error) {
-			err = from.Scan(&o.number, &o.value)
-
-			return o, err
-		})
+	a := s.sendRenewal(ctx, sh.statements.renew, []any{ids, generations, ttls})
 	if a.err != nil {
 		return nil, time.Time{}, a.err
 	}
 
 	states := make(map[lease]RenewResult, len(renewals))
 	for _, r := range a.rows {
-		states[leases[r.number-1]] = RenewResult{State: Renewed, ExpiresAt: r.value.UTC()}
+		states[leases[r.number-1]] = RenewResult{
+			State: Renewed, ExpiresAt: r.value.ExpiresAt.UTC(), Lease: leaseOf(r.value.ExpiresAt, r.value.Began),
+		}
 	}
 
 	// Busy or gone? What was passed over is asked for once more.
@@ -97,6 +99,61 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 	}
 
 	return results, a.sent, nil
+}
+
+// sendRenewal sends the statement, and again a few times if it didn't reach the server or
+// was rolled back for the sake of others. No longer: with fewer leases it may succeed.
+func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer[one[Row]] {
+	scan := func(from scanner) (o one[Row], err error) {
+		err = from.Scan(&o.number, &o.value.ExpiresAt, &o.value.Began)
+
+		return o, err
+	}
+
+	var moved tries
+
+	for n := 1; ; n++ {
+		a := ask(ctx, s, text, args, scan)
+
+		for a.outcome == refused && s.afresh(a.err, &moved) {
+			a = ask(ctx, s, text, args, scan)
+		}
+
+		again := a.outcome == nothingSent && sqlState(a.err) == "" ||
+			a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named))
+		if a.err != nil && again && n < sendAttempts && pause(ctx, n) {
+			continue
+		}
+
+		if outdated(a.err) {
+			s.shape.set(nil)
+		}
+
+		a.err = s.named(ctx, a.err)
+
+		return a
+	}
+}
+
+// Divides reports whether the server refused renewals perhaps on account of some of them
+// only: a trigger, a policy, a constraint, a page that can't be read, a limit of time. It
+// leaves out what is about the connection, the table or the server as a whole. It goes
+// further than [divisible], since a renewal may be repeated whatever became of it.
+func Divides(err error) bool {
+	switch code := sqlState(err); code {
+	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
+		codeInvalidStatementName, codeDuplicateStatement:
+		return false
+	default:
+		// Connections, authorization, catalogs, resources, operators.
+		for _, class := range []string{"08", "28", "3D", "53", "57P"} {
+			if strings.HasPrefix(code, class) {
+				return false
+			}
+		}
+	}
+
+	return true
 }
 
 // stillHeld returns those of the leases that still run. If it can't ask, that is

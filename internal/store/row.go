@@ -16,8 +16,9 @@ type Row struct {
 	// ContendedUntil is the mark of who waits: zero where there never was one.
 	ContendedUntil time.Time
 
-	// Now is the database's clock when the statement looked.
-	Now time.Time
+	// Now is the database's clock when the statement looked, and Began when it had
+	// received the statement. Between them it may have waited for the row.
+	Now, Began time.Time
 }
 
 // Held reports whether the lease still ran when the statement looked.
@@ -31,6 +32,12 @@ const mostRemaining = 200 * 365 * 24 * time.Hour
 // if it was over.
 func (r Row) Remaining() time.Duration { return min(r.ExpiresAt.Sub(r.Now), mostRemaining) }
 
+// leaseOf is how long a lease runs from when the statement began, at most
+// [mostRemaining].
+func leaseOf(expiresAt, began time.Time) time.Duration {
+	return min(expiresAt.Sub(began), mostRemaining)
+}
+
 // rowScanner reads {row} and what stands behind it, row after row.
 type rowScanner struct {
 	row                        Row
@@ -42,7 +49,7 @@ type rowScanner struct {
 func newRowScanner(more ...any) *rowScanner {
 	s := new(rowScanner)
 	s.dest = append([]any{
-		&s.row.Generation, &s.row.ExpiresAt, &s.owner, &s.acquiredAt, &s.contendedUntil, &s.row.Now,
+		&s.row.Generation, &s.row.ExpiresAt, &s.owner, &s.acquiredAt, &s.contendedUntil, &s.row.Now, &s.row.Began,
 	}, more...)
 
 	return s
@@ -54,7 +61,7 @@ func (s *rowScanner) scan(from scanner) (Row, error) {
 
 	// Drivers differ in the location they give a time: in UTC equal rows are
 	// equal by ==. What is NULL is the zero value.
-	row.ExpiresAt, row.Now = row.ExpiresAt.UTC(), row.Now.UTC()
+	row.ExpiresAt, row.Now, row.Began = row.ExpiresAt.UTC(), row.Now.UTC(), row.Began.UTC()
 	row.AcquiredAt, row.ContendedUntil = s.acquiredAt.Time.UTC(), s.contendedUntil.Time.UTC()
 	row.Owner = s.owner.String
 

@@ -129,19 +129,19 @@ func isoDates(columns string) string {
 		return "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN " + columns + " END"
 	}
 
-	return columns[:i] + ", CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN {now} END"
+	return columns[:i] + ", CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN {now} END" + columns[i+len(", {now}"):]
 }
 
 // render fills the table's name and the way its ids are compared into the texts, and takes
 // out what the table or the server doesn't have.
 func render(table Table, full, floor bool, id identity) statements {
-	row := "l.generation, " + sqlExpiresAt + ", l.owner, l.acquired_at, l.contended_until, {now}"
+	row := "l.generation, " + sqlExpiresAt + ", l.owner, l.acquired_at, l.contended_until, {now}, {began}"
 	expiresAt := sqlExpiresAt
 	notify, lazy := "(CASE WHEN l.contended_until {>} {now}"+
 		" THEN pg_catalog.pg_notify('"+table.Channel()+"', l.lock_id) END IS NOT NULL)", sqlLazy
 
 	if !full {
-		row = "l.generation, " + sqlExpiresAt + ", NULL::{text}, NULL::{timestamptz}, NULL::{timestamptz}, {now}"
+		row = "l.generation, " + sqlExpiresAt + ", NULL::{text}, NULL::{timestamptz}, NULL::{timestamptz}, {now}, {began}"
 		notify, lazy = "false", sqlDurable
 	}
 
@@ -161,6 +161,7 @@ func render(table Table, full, floor bool, id identity) statements {
 		"{is}", id.equal,
 		"{lock}", rowLock(id.keyed),
 		"{lock_expiry}", rowLock(id.expiryKeyed),
+		"{began}", sqlBegan,
 		"{durable}", sqlDurable,
 		"{lazy}", lazy,
 		"{modulus}", modulus,

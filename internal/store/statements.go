@@ -27,6 +27,11 @@ var sqlFloor = qualified(`((((('x' {||} pg_catalog.substr({walfile}, 1, 8))::bit
 // end of the last year that has four digits, and '-infinity' is Go's zero time.
 const sqlExpiresAt = `greatest(least(l.expires_at, '9999-12-31 00:00:00+00'::{timestamptz}), '0001-01-01 00:00:00+00'::{timestamptz})`
 
+// sqlBegan is when the server received the statement. A holder counts its term from before
+// it was sent, and so may count what the row shows from then: unlike the clock as it is in
+// the end it leaves out no time in which the statement waited for the row.
+const sqlBegan = `pg_catalog.statement_timestamp()`
+
 // sqlDurable makes the commit of its own statement a synchronous one where the
 // role's or the database's default is weaker; remote_apply is stronger and
 // stays.
@@ -526,7 +531,7 @@ UPDATE {table} AS l
   FROM due AS r, c
  WHERE l.ctid {=} r.row_version
    AND l.tableoid {=} r.part
-RETURNING r.n, {expires_at}`
+RETURNING r.n, {expires_at}, {began}`
 
 // sqlHeld lists those of the arrays $1 (ids) and $2 (generations) that are still
 // held by that generation: what sqlRenew passed over and is in this list was

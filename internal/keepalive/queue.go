@@ -1,0 +1,91 @@
+package keepalive
+
+import (
+	"container/heap"
+	"time"
+)
+
+// order is what a queue sorts leases by. A lease has a moment and a place for each.
+type order int
+
+const (
+	// byEnd: the end of the term.
+	byEnd order = iota
+	// byNext: the next attempt.
+	byNext
+	// byEarly: from when the next attempt may be made together with others.
+	byEarly
+	// byUrgency: the end of the term again, for those whose attempt is due.
+	byUrgency
+	orders
+)
+
+// queue is a heap of leases, so that looking at the first of 100,000 costs nothing, and
+// moving one costs little. Guarded by Renewer.mu.
+type queue struct {
+	order  order
+	leases []*Lease
+}
+
+func (q *queue) Len() int { return len(q.leases) }
+
+func (q *queue) Less(i, j int) bool {
+	return q.leases[i].moments[q.order] < q.leases[j].moments[q.order]
+}
+
+func (q *queue) Swap(i, j int) {
+	q.leases[i], q.leases[j] = q.leases[j], q.leases[i]
+	q.leases[i].places[q.order], q.leases[j].places[q.order] = i+1, j+1
+}
+
+// Push and Pop are for the package heap alone.
+func (q *queue) Push(l any) {
+	q.leases = append(q.leases, l.(*Lease))
+	q.leases[len(q.leases)-1].places[q.order] = len(q.leases)
+}
+
+func (q *queue) Pop() any {
+	last := len(q.leases) - 1
+	l := q.leases[last]
+	q.leases[last] = nil
+	q.leases = q.leases[:last]
+	l.places[q.order] = 0
+
+	return l
+}
+
+// first is the lease whose moment is the earliest, nil if there is none.
+func (q *queue) first() *Lease {
+	if len(q.leases) == 0 {
+		return nil
+	}
+
+	return q.leases[0]
+}
+
+// put adds the lease, or moves it, to where the moment belongs.
+func (q *queue) put(l *Lease, moment time.Duration) {
+	l.moments[q.order] = moment
+
+	if place := l.places[q.order]; place > 0 {
+		heap.Fix(q, place-1)
+	} else {
+		heap.Push(q, l)
+	}
+}
+
+// drop takes the lease out if it is in.
+func (q *queue) drop(l *Lease) {
+	if place := l.places[q.order]; place > 0 {
+		heap.Remove(q, place-1)
+	}
+}
+
+// again sorts all leases anew, by the moments that moment returns.
+func (q *queue) again(moment func(*Lease) time.Duration) {
+	for _, l := range q.leases {
+		l.moments[q.order] = moment(l)
+	}
+
+	heap.Init(q)
+}

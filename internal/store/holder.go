@@ -1,0 +1,69 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Holder is a transaction that has a row locked.
+type Holder struct {
+	// PID is the server process that runs it, 0 if it is a prepared one.
+	PID int64
+	// GID is the name of a prepared transaction.
+	GID string
+}
+
+func (h Holder) String() string {
+	switch {
+	case h.PID != 0:
+		return fmt.Sprintf("pid %d", h.PID)
+	case h.GID != "":
+		return fmt.Sprintf("prepared transaction %q", h.GID)
+	}
+
+	return "a prepared transaction"
+}
+
+// sqlHolders finds who has the row of the lock $1 locked: its xmax names the transaction,
+// and every transaction holds a lock on its own number. {xids} are the numbers.
+const sqlHolders = `
+SELECT k.pid::pg_catalog.int8, p.gid
+  FROM {table} AS l,
+       LATERAL {xids} AS x (xid)
+  JOIN pg_catalog.pg_locks AS k
+    ON k.locktype OPERATOR(pg_catalog.=) 'transactionid'::pg_catalog.text
+   AND k.transactionid OPERATOR(pg_catalog.=) x.xid
+   AND k.granted
+  LEFT JOIN pg_catalog.pg_prepared_xacts AS p ON p.transaction OPERATOR(pg_catalog.=) x.xid
+ WHERE l.lock_id OPERATOR(pg_catalog.=) $1`
+
+// Holders looks up who has the lock's row locked now. Where several share it, xmax names a
+// group of them, which the server doesn't mark as one: it is asked for if nobody has a
+// transaction of that number, and an error then means that it was none.
+func (s *Store) Holders(ctx context.Context, id string) ([]Holder, error) {
+	scan := func(from scanner) (h Holder, err error) {
+		var (
+			pid pgtype.Int8
+			gid pgtype.Text
+		)
+
+		err = from.Scan(&pid, &gid)
+		h.PID, h.GID = pid.Int64, gid.String
+
+		return h, err
+	}
+
+	for _, xids := range []string{"(SELECT l.xmax)", "(SELECT m.xid FROM pg_catalog.pg_get_multixact_members(l.xmax) AS m)"} {
+		text := strings.NewReplacer("{table}", s.table.String(), "{xids}", xids).Replace(sqlHolders)
+
+		a := ask(ctx, s, text, []any{id}, scan)
+		if a.err != nil || len(a.rows) > 0 {
+			return a.rows, a.err
+		}
+	}
+
+	return nil, nil
+}

@@ -1,0 +1,107 @@
+package pglocker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/keepalive"
+)
+
+// lossError is the error of a lock that is lost. holders is who has its row locked, as far
+// as that is known.
+func lossError(lockID string, token int64, loss keepalive.Loss, holders string) error {
+	if loss.Gone {
+		return fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
+			ErrLockLost, lockID, token)
+	}
+
+	return fmt.Errorf("%w: no renewal of %q was acknowledged in time, the last one %s ago: %w",
+		ErrLockLost, lockID, rounded(loss.Since), causeOf(loss.Cause, holders))
+}
+
+// causeOf says what keeps renewals from being acknowledged. The error doesn't match those of
+// contexts: none that its reader knows has ended.
+func causeOf(c keepalive.Cause, holders string) error {
+	var text string
+
+	switch {
+	case c.Locked && holders != "":
+		text = "the row is locked by another transaction (" + holders + ")"
+	case c.Locked:
+		text = "the row is locked by another transaction"
+	case c.Unanswered > 0 && c.Opening:
+		text = fmt.Sprintf("no connection could be opened for %s", rounded(c.Unanswered))
+	case c.Unanswered > 0:
+		text = fmt.Sprintf("the server has not answered for %s", rounded(c.Unanswered))
+	case c.Err == nil && c.Short > 0:
+		text = fmt.Sprintf("the table shows a lease that is %s shorter than was asked for (a trigger?)", rounded(c.Short))
+	case c.Err == nil:
+		text = "none was answered"
+	}
+
+	switch {
+	case c.Err == nil:
+		return errors.New(text)
+	case text == "":
+		return notOurs{c.Err}
+	}
+
+	return fmt.Errorf("%s: %w", text, notOurs{c.Err})
+}
+
+// rounded is a duration for people.
+func rounded(d time.Duration) time.Duration {
+	if d >= 10*time.Second {
+		return d.Round(time.Second)
+	}
+
+	return d.Round(time.Millisecond)
+}
+
+// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver
+// may return one for a limit of its own; who reads that a lock is lost would take it for that
+// of a context given to pglocker.
+type notOurs struct{ err error }
+
+func (e notOurs) Error() string { return e.err.Error() }
+
+func (e notOurs) Is(target error) bool {
+	return target != context.Canceled && target != context.DeadlineExceeded && errors.Is(e.err, target)
+}
+
+func (e notOurs) As(target any) bool { return errors.As(e.err, target) }
+
+// lostFor tells the logger and the observer of a loss.
+func (lk *Lock) lostFor(loss keepalive.Loss, err error) {
+	l := lk.locker
+	heldFor := time.Since(lk.granted)
+
+	l.watch.lost(lk, loss, err)
+	l.aside(func() {
+		l.log.Error("pglocker: a lock was lost", "lock", lk.lease.LockID, "token", lk.lease.Generation,
+			"error", err, "ttl", lk.ttl, "held_for", heldFor, "last_renewed_ago", loss.Since)
+	})
+}
+
+// rowLocked is called while another transaction has the row locked and the lease has not
+// much left. Who that is is found out before the loss, which can't wait for it.
+func (lk *Lock) rowLocked() {
+	lk.mu.Lock()
+	known := lk.rowHolders != "" || lk.lost != nil || lk.unlocked
+	lk.mu.Unlock()
+
+	if known || lk.locker.ctx.Err() != nil {
+		return
+	}
+
+	lk.locker.aside(func() {
+		holders := lk.locker.rowHolders(lk.lease.LockID)
+
+		lk.mu.Lock()
+		defer lk.mu.Unlock()
+
+		lk.rowHolders = holders
+	})
+}
