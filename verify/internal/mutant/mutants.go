@@ -302,6 +302,16 @@ func All() []Mutant {
 			Expect: []oracle.Name{oracle.Bearing},
 		},
 		{
+			Name: "one refused row costs all leases that are renewed with it",
+			Edits: []Edit{{
+				"internal/store/renew.go",
+				"func Divides(err error) bool {\n",
+				"func Divides(err error) bool {\n	if err != nil {\n		return false\n	}\n\n",
+			}},
+			Fault:  "row-refused",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
 			Name: "lease granted before its end",
 			Edits: []Edit{
 				{
@@ -311,8 +321,13 @@ func All() []Mutant {
 				},
 				{
 					statements,
-					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED",
-					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED",
+					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED) AS l\n)\nUPDATE",
+					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED) AS l\n)\nUPDATE",
+				},
+				{
+					statements,
+					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED) AS l\n), got AS",
+					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED) AS l\n), got AS",
 				},
 				{
 					statements,
