@@ -336,8 +336,13 @@ func All() []Mutant {
 				},
 				{
 					statements,
-					"FROM (SELECT {now} AS now OFFSET 0) AS n",
-					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n",
+					"FROM (SELECT {now} AS now OFFSET 0) AS n\n        OFFSET 0) AS c",
+					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n\n        OFFSET 0) AS c",
+				},
+				{
+					statements,
+					"FROM (SELECT {now} AS now OFFSET 0) AS n\n), found AS",
+					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n\n), found AS",
 				},
 			},
 			Fault:  "none",
