@@ -15,6 +15,7 @@ var qualified = strings.NewReplacer(func() (pairs []string) {
 
 	return append(pairs,
 		"{now}", "pg_catalog.clock_timestamp()",
+		"{began}", sqlBegan,
 		"{us}", "interval '1 microsecond'", // a type by a keyword is always PostgreSQL's own, as bigint is
 		"{text}", "pg_catalog.text",
 		"{timestamptz}", "pg_catalog.timestamptz",

@@ -161,7 +161,6 @@ func render(table Table, full, floor bool, id identity) statements {
 		"{is}", id.equal,
 		"{lock}", rowLock(id.keyed),
 		"{lock_expiry}", rowLock(id.expiryKeyed),
-		"{began}", sqlBegan,
 		"{durable}", sqlDurable,
 		"{lazy}", lazy,
 		"{modulus}", modulus,
