@@ -410,6 +410,8 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 // confirm settles, by a write, whether one of the attempts whose replies were lost was
 // granted. That one is astray no more.
 func (g *grant) confirm(ctx context.Context, req request, alone bool) (a answer[Row], confirmed bool) {
+	req.seen, req.hold = 0, 0 // it goes by the owner alone
+
 	for i, owner := range g.lost {
 		req.owner = owner
 		a = g.store.lanes.confirm.write(ctx, req, alone)

@@ -36,7 +36,8 @@ BEGIN
                                    new_generation, new_expires, new_owner, new_acquired, began, at, xid, app)
     VALUES (coalesce(NEW.lock_id, OLD.lock_id), OLD.generation, OLD.expires_at, OLD.owner, OLD.acquired_at,
             NEW.generation, NEW.expires_at, NEW.owner, NEW.acquired_at,
-            statement_timestamp(), clock_timestamp(), txid_current(), current_setting('application_name'));
+            pg_catalog.statement_timestamp(), pg_catalog.clock_timestamp(), pg_catalog.txid_current(),
+            pg_catalog.current_setting('application_name'));
     RETURN NULL;
 END $$;
 

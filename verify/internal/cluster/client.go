@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/middle"
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
@@ -23,6 +25,8 @@ const (
 // Client is one client process after the other: a killed one is followed by a new one.
 type Client struct {
 	Proxy *Proxy
+	// Middle is nil unless there is one behind the Proxy.
+	Middle *middle.Middle
 
 	name    string
 	driver  string
@@ -49,6 +53,23 @@ func (c *Client) Name() string {
 	return c.config.Name
 }
 
+// connect makes the client's way to the database.
+func (c *Client) connect(upstream string) (err error) {
+	if c.cluster.options.Middle {
+		if c.Middle, err = middle.New(upstream); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+
+		upstream = c.Middle.Address()
+	}
+
+	if c.Proxy, err = newProxy(c.name, upstream); err != nil && c.Middle != nil {
+		err = errors.Join(err, c.Middle.Close())
+	}
+
+	return err
+}
+
 // start starts the client.
 func (c *Client) start() error {
 	c.runs++
@@ -68,6 +89,7 @@ func (c *Client) start() error {
 		Resource: c.cluster.resourceAddress,
 		Seed:     c.cluster.options.Seed<<16 + uint64(c.runs)<<8 + uint64(c.name[1]),
 		Fenced:   c.cluster.options.Fenced, Think: c.cluster.options.Think, Waits: c.cluster.options.Waits,
+		Extras: c.cluster.options.Extras,
 	}
 
 	config, err := json.Marshal(c.config)

@@ -40,9 +40,30 @@ type Options struct {
 	Disk  *Disk
 	// Waits: the clients do nothing but wait for each other.
 	Waits bool
+	// Middle: the clients go through a bad pooler each, which is in front of all else.
+	Middle bool
+	// Extras is traffic that not every run has.
+	Extras traffic.Extras
+	// Prepare is SQL that is run before the clients start. It may set things for their role.
+	Prepare string
+	// Begin is called before the clients start, if it isn't nil.
+	Begin func(*Cluster)
 	// Addresses are the coordinator's way to the database, and each client's, if it isn't
 	// always the same server.
 	Addresses []string
+}
+
+// driver is that of the nth client: the last one has lib/pq, and behind a pooler the one
+// before has it, too, where it can't be recognized.
+func (o Options) driver(n int) string {
+	switch {
+	case n == o.Clients-1:
+		return traffic.DriverPq
+	case n == o.Clients-2 && o.Pooled:
+		return traffic.DriverWrapped
+	}
+
+	return traffic.DriverPgx
 }
 
 // Cluster is a running set-up.
@@ -110,24 +131,28 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 	}
 
 	for n := range options.Clients {
-		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: traffic.DriverPgx, cluster: c}
-		if n == options.Clients-1 {
-			client.driver = traffic.DriverPq
-		}
+		client := &Client{name: fmt.Sprintf("c%d", n+1), driver: options.driver(n), cluster: c}
 
 		if options.Addresses != nil {
 			upstream = options.Addresses[n+1]
 		}
 
-		if client.Proxy, err = newProxy(client.name, upstream); err != nil {
-			return nil, err
-		}
-
-		if err := client.start(); err != nil {
+		if err := client.connect(upstream); err != nil {
 			return nil, err
 		}
 
 		c.Clients = append(c.Clients, client)
+	}
+
+	// Trouble that has to be there from the beginning is made before anybody connects.
+	if options.Begin != nil {
+		options.Begin(c)
+	}
+
+	for _, client := range c.Clients {
+		if err := client.start(); err != nil {
+			return nil, err
+		}
 	}
 
 	return c, nil
@@ -165,7 +190,7 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
-	if _, err := c.Admin.ExecContext(ctx, audit.SQL+traffic.CountersSQL); err != nil {
+	if _, err := c.Admin.ExecContext(ctx, audit.SQL+audit.BareSQL+traffic.CountersSQL); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
@@ -317,9 +342,15 @@ func (c *Cluster) Close() error {
 
 	for _, client := range c.Clients {
 		client.mu.Lock()
-		_ = client.process.kill() // most have ended as they were told to
+		if client.process != nil {
+			_ = client.process.kill() // most have ended as they were told to
+		}
 		client.mu.Unlock()
 		client.Proxy.proxy.Stop()
+
+		if client.Middle != nil {
+			errs = append(errs, client.Middle.Close())
+		}
 	}
 
 	if c.Pooler != nil {

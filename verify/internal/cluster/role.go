@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 
+	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
@@ -31,10 +32,26 @@ END $$;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA pglocker, public TO ` + clientRole + `;
 GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses TO ` + clientRole + `;
+GRANT SELECT, INSERT, UPDATE ON ` + audit.BareSchema + `.` + audit.BareTable + ` TO ` + clientRole + `;
 `
 
+// RoleSetting is SQL that makes a setting the default of the clients' role in this database.
+func RoleSetting(name, value string) string {
+	return `
+DO $$
+BEGIN
+    EXECUTE pg_catalog.format($sql$ALTER ROLE ` + clientRole + ` IN DATABASE %I SET ` + name + ` = ` + value + `$sql$, pg_catalog.current_database());
+END $$;
+`
+}
+
+// RoleSQL is SQL that lets the clients' role look into a schema.
+func RoleSQL(schema string) string {
+	return `GRANT USAGE ON SCHEMA ` + schema + ` TO ` + clientRole + `;`
+}
+
 func (c *Cluster) createRole(ctx context.Context) error {
-	if _, err := c.Admin.ExecContext(ctx, roleSQL+traffic.GrantSQL(clientRole)); err != nil {
+	if _, err := c.Admin.ExecContext(ctx, roleSQL+traffic.GrantSQL(clientRole)+";\n"+c.options.Prepare); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 

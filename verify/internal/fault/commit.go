@@ -24,7 +24,8 @@ SET LOCAL synchronous_commit = on;
 CREATE SEQUENCE IF NOT EXISTS audit.failures;
 CREATE SEQUENCE IF NOT EXISTS audit.changes;
 
-CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog AS $$
 DECLARE
     drawn integer := hashint8(nextval('audit.changes') # {seed}) & 1023;
 BEGIN
@@ -51,7 +52,8 @@ const succeedingSQL = `
 BEGIN;
 SET LOCAL synchronous_commit = on;
 
-CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE OR REPLACE FUNCTION audit.fail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog AS $$
 BEGIN
     RETURN NULL;
 END $$;
@@ -70,12 +72,17 @@ func failCommits(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		return err
 	}
 
-	// After a crash it may be some too many: a sequence is logged 32 numbers ahead.
+	return countSequence(ctx, c, "audit.failures")
+}
+
+// countSequence counts what a sequence has counted as broken. After a crash it may be some
+// too many: a sequence is logged 32 numbers ahead.
+func countSequence(ctx context.Context, c *cluster.Cluster, name string) error {
 	var failures int64
 
 	return persist(ctx, func(ctx context.Context) error {
 		err := c.Admin.QueryRowContext(ctx,
-			`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit.failures`).Scan(&failures)
+			`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM `+name).Scan(&failures)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/oracle"
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
@@ -27,6 +28,18 @@ type Fault struct {
 	Clock bool
 	// Disk: it needs a server with a small disk of its own, and fills it.
 	Disk bool
+	// Middle: it needs a bad pooler between each client and all else.
+	Middle bool
+	// Long: clients take locks by leases that last for long, too. A client that is killed or
+	// stopped would keep one from all others, so no mixture has them.
+	Long bool
+	// Prepare is SQL to be run before the clients start.
+	Prepare string
+	// Begin is called before the clients start.
+	Begin func(c *cluster.Cluster, r *rand.Rand)
+	// Bears is what may happen although the library can bear what is done, nil where it
+	// can't. A mixture has none.
+	Bears *oracle.Bears
 	// Waits: clients do nothing but wait for each other.
 	Waits bool
 	// Harmless: nothing is to be broken. All others prove nothing if they break nothing.
@@ -76,6 +89,8 @@ func All() []Fault {
 		{Name: "net-slow", Inject: network(slow)},
 		{Name: "net-cut", Inject: network(cut)},
 		{Name: "net-one-way", Inject: network(oneWay)},
+		{Name: "reply-forged", Inject: forgeReplies, Middle: true},
+		{Name: "request-late", Inject: delayRequests, Middle: true, Long: true},
 		{Name: "backend-terminate", Inject: sessions("pg_terminate_backend")},
 		{Name: "backend-cancel", Inject: sessions("pg_cancel_backend", "active"), Cancels: true},
 		{Name: "backend-kill", Inject: killBackends, Server: true, Least: 4 * time.Second},
@@ -86,8 +101,16 @@ func All() []Fault {
 		{Name: "server-fast", Inject: restartFast, Server: true},
 		{Name: "commit-fails", Inject: failCommits},
 		{Name: "rows-locked", Inject: lockRows},
+		{Name: "row-refused", Inject: refuseRow, Least: 4 * time.Second, Bears: &oracle.Bears{}},
+		{Name: "rows-referenced", Inject: referToRows, Least: 4 * time.Second, Bears: &oracle.Bears{}},
+		{Name: "role-timeouts", Inject: guardRows, Prepare: shortTimeouts(), Bears: &oracle.Bears{
+			Losses: true, Refusals: []string{"55P03", "57014"},
+		}},
+		{Name: "hostile-schema", Inject: none, Prepare: hostileSchema(), Harmless: true, Bears: &oracle.Bears{}},
+		{Name: "reader-in-pool", Inject: keepReaders, Middle: true, Begin: makeReaders, Alone: true, Bears: &oracle.Bears{}},
 		{Name: "old-transaction", Inject: oldTransaction},
 		{Name: "pool-exhausted", Inject: exhaustPools, Least: 4 * time.Second},
+		{Name: "pooler", Inject: none, Pooled: true, Alone: true, Harmless: true, Bears: &oracle.Bears{}},
 		{Name: "pooler-restart", Inject: restartPooler, Pooled: true},
 		{Name: "clock-steps", Inject: stepClock, Clock: true, Server: true},
 		{Name: "clock-back", Inject: setClockBack, Clock: true, Server: true},
@@ -147,6 +170,8 @@ func mix(name string, faults []Fault) Fault {
 		mixed.Pooled = mixed.Pooled || f.Pooled
 		mixed.Clock = mixed.Clock || f.Clock
 		mixed.Disk = mixed.Disk || f.Disk
+		mixed.Middle = mixed.Middle || f.Middle
+		mixed.Prepare += f.Prepare
 		mixed.Server = mixed.Server || f.Server
 		mixed.Least = max(mixed.Least, f.Least)
 		mixed.Stops = mixed.Stops || f.Stops

@@ -80,14 +80,21 @@ func sessions(function string, states ...string) func(context.Context, *cluster.
 // lockRows is an outsider's transaction that has half of the table's rows locked, for a
 // moment or for longer than leases last.
 func lockRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
-	strength := []string{"UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"}
-
-	for rest(ctx, between(r, 20, 200)) {
-		pause := between(r, 20, 400)
+	pause := func(r *rand.Rand) time.Duration {
 		if r.IntN(3) == 0 {
-			pause = beyondTTL(r)
+			return beyondTTL(r)
 		}
 
+		return between(r, 20, 400)
+	}
+
+	return holdRows(ctx, c, r, pause, "UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE")
+}
+
+// holdRows locks half of the table's rows again and again, in one of the strengths.
+func holdRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand, pause func(*rand.Rand) time.Duration, strength ...string) error {
+	for rest(ctx, between(r, 20, 200)) {
+		pause := pause(r)
 		how := strength[r.IntN(len(strength))]
 
 		ids, err := column[string](ctx, c, `SELECT lock_id FROM pglocker.lock_statuses ORDER BY lock_id`)

@@ -49,6 +49,9 @@ const (
 	// Clock is the coordinator's, too: between From and At the database's clock was set, to
 	// Value nanoseconds ahead of this machine's.
 	Clock Kind = "clock"
+	// RowRefused is the coordinator's: between From and At the row of the lock that Detail
+	// names couldn't be changed.
+	RowRefused Kind = "row-refused"
 	// Failover is the coordinator's: between From and At a standby took the primary's
 	// place, which had everything that was acknowledged, but for what a crash may undo.
 	// Answers from between may be the old primary's.
@@ -106,6 +109,9 @@ type Event struct {
 	Waits bool `json:"waits,omitempty"`
 	// Wait is for how long at most, where WithWait limits it.
 	Wait int64 `json:"wait,omitempty"`
+	// Limit is for how long the context of the request lets it go on, 0 if that ends by no
+	// time of its own.
+	Limit int64 `json:"limit,omitempty"`
 	// Generation is the one that the request names.
 	Generation int64 `json:"generation,omitempty"`
 	// Free: it was seen on a free lock.

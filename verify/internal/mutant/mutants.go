@@ -35,6 +35,9 @@ const (
 	role       = "verify/internal/cluster/role.go"
 	listener   = "internal/listen/listener.go"
 	waiting    = "wait.go"
+	grants     = "internal/store/grant.go"
+
+	storeErrors = "internal/store/errors.go"
 )
 
 // All lists the mutants.
@@ -88,8 +91,8 @@ func All() []Mutant {
 			Name: "local deadline counted from the reply",
 			Edits: []Edit{{
 				store,
-				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
-				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n	}\n\n	return a\n",
+				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n",
+				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n",
 			}},
 			Fault:  "net-late-hole",
 			Expect: []oracle.Name{oracle.Beliefs},
@@ -178,11 +181,18 @@ func All() []Mutant {
 		{
 			// Leases by hand: an Unlock goes on asking.
 			Name: "unknown release reported as refused",
-			Edits: []Edit{{
-				verbs,
-				"			return Result{}, doubt\n",
-				"			return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n",
-			}},
+			Edits: []Edit{
+				{
+					verbs,
+					"			if doubt != nil {\n				return Result{}, doubt\n",
+					"			if doubt != nil {\n				return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n",
+				},
+				{
+					verbs,
+					"		if doubt != nil {\n			return Result{}, doubt\n		}\n\n		if err",
+					"		if doubt != nil {\n			return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n		}\n\n		if err",
+				},
+			},
 			Fault:  "net-one-way",
 			Expect: []oracle.Name{oracle.Audit},
 		},
@@ -202,9 +212,9 @@ func All() []Mutant {
 				},
 				{
 					verbs,
-					"	for n := 1; ; n++ {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+					"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
 					"	if sh.full {\n		_, _ = s.db.ExecContext(ctx, \"SELECT pg_notify('\"+s.table.Channel()+\"', $1::text)\", id)\n	}\n\n" +
-						"	for n := 1; ; n++ {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+						"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
 				},
 			},
 			Fault:  "wake-up",
@@ -225,6 +235,83 @@ func All() []Mutant {
 			Expect: []oracle.Name{oracle.Healing},
 		},
 		{
+			// An attempt that arrives when its request has been granted another, and has given it
+			// up, brings a grant that can't be told from that one, and so is nobody's.
+			Name:   "asked again under the same name",
+			Edits:  []Edit{{grants, "	g.owner = fmt.Sprintf(\"%s-%d\", g.first, g.renamed+1)\n", ""}},
+			Fault:  "request-late",
+			Expect: []oracle.Name{oracle.Healing},
+		},
+		{
+			// A pooler that loses its connection to the server says so in place of the reply.
+			Name: "an error in place of a reply taken for a refusal",
+			Edits: []Edit{
+				{storeErrors, "provesNothing(code) || fatal(err) {", "provesNothing(code) {"},
+				{
+					storeErrors,
+					"	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:\n",
+					"	case codeCompletionUnknown:\n",
+				},
+			},
+			Fault:  "reply-forged",
+			Expect: []oracle.Name{oracle.Audit},
+		},
+		{
+			Name: "a timeout of the role ends a wait",
+			Edits: []Edit{{
+				storeErrors,
+				"	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:\n",
+				"	case codeCannotConnectNow:\n",
+			}},
+			Fault:  "role-timeouts",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
+			Name: "no other connection tried where one is read-only",
+			Edits: []Edit{{
+				storeErrors,
+				"	case codeReadOnlyTransaction, codeFailedTransaction:\n		return true\n",
+				"	case codeFailedTransaction:\n		return true\n",
+			}},
+			Fault:  "reader-in-pool",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
+			// A pooler may run them with what another client had parsed.
+			Name:   "arguments sent apart by a driver that isn't known",
+			Edits:  []Edit{{"internal/store/driver.go", "	if !w.pgx || !asItIs && !isASCII(args) {\n", "	if s.pq {\n"}},
+			Fault:  "pooler",
+			Expect: []oracle.Name{oracle.Bearing, oracle.Linearizability},
+		},
+		{
+			// Whoever may create in a schema of the search path owns what has no exact match.
+			Name: "an operator left to the search path",
+			Edits: []Edit{{
+				"internal/store/qualify.go",
+				"		pairs = append(pairs, \"{\"+op+\"}\", \"OPERATOR(pg_catalog.\"+op+\")\")\n",
+				"		if op == \"*\" {\n			pairs = append(pairs, \"{*}\", op)\n\n			continue\n		}\n\n" +
+					"		pairs = append(pairs, \"{\"+op+\"}\", \"OPERATOR(pg_catalog.\"+op+\")\")\n",
+			}},
+			Fault:  "hostile-schema",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Bearing},
+		},
+		{
+			Name:   "a renewal keeps foreign keys off",
+			Edits:  []Edit{{"internal/store/identity.go", "	return \"FOR NO KEY UPDATE\"\n", "	return \"FOR UPDATE\"\n"}},
+			Fault:  "rows-referenced",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
+			Name: "one refused row costs all leases that are renewed with it",
+			Edits: []Edit{{
+				"internal/store/renew.go",
+				"func Divides(err error) bool {\n",
+				"func Divides(err error) bool {\n	if err != nil {\n		return false\n	}\n\n",
+			}},
+			Fault:  "row-refused",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
 			Name: "lease granted before its end",
 			Edits: []Edit{
 				{
@@ -234,8 +321,13 @@ func All() []Mutant {
 				},
 				{
 					statements,
-					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED",
-					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED",
+					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED) AS l\n)\nUPDATE",
+					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED) AS l\n)\nUPDATE",
+				},
+				{
+					statements,
+					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED) AS l\n), got AS",
+					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED) AS l\n), got AS",
 				},
 				{
 					statements,
@@ -244,8 +336,13 @@ func All() []Mutant {
 				},
 				{
 					statements,
-					"FROM (SELECT {now} AS now OFFSET 0) AS n",
-					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n",
+					"FROM (SELECT {now} AS now OFFSET 0) AS n\n        OFFSET 0) AS c",
+					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n\n        OFFSET 0) AS c",
+				},
+				{
+					statements,
+					"FROM (SELECT {now} AS now OFFSET 0) AS n\n), found AS",
+					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n\n), found AS",
 				},
 			},
 			Fault:  "none",

@@ -44,7 +44,8 @@ var (
 // Run makes each mutant of the library in source, runs the suite on it until one of the
 // oracles catches it that should, with the seed and then with those that follow it, and writes
 // a table of who did, who complained besides, and after how long. First of all it runs the
-// suite on the library as it is, with the same faults: who cries then, catches nothing.
+// suite on the library as it is, with the same faults: who cries then, catches nothing. What it
+// is doing it writes as it goes on.
 func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io.Writer) error {
 	source, err := filepath.Abs(source)
 	if err != nil {
@@ -61,8 +62,11 @@ func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io
 		failed               []error
 	)
 
-	for _, m := range slices.Concat(controls(mutants), mutants) {
-		f, err := m.hunt(ctx, source, seed)
+	all := slices.Concat(controls(mutants), mutants)
+	for i, m := range all {
+		fmt.Fprintf(w, "%d of %d: %s\n", i+1, len(all), m.Name)
+
+		f, err := m.hunt(ctx, source, seed, w)
 		by, besides := m.divide(f.by)
 		who := names(by, "nobody")
 
@@ -79,6 +83,7 @@ func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io
 			survived = survived || len(by) == 0
 		}
 
+		fmt.Fprintf(w, "    caught by %s, besides %s, in %d tries and %.1f s\n", who, names(besides, "-"), f.tries, f.took.Seconds())
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%.1f\n",
 			m.Name, strings.ReplaceAll(m.Fault, ",", ", "), who, names(besides, "-"), f.tries, f.took.Seconds())
 
@@ -156,7 +161,7 @@ type found struct {
 
 // hunt runs the suite on the mutant until one of those catches it who should. A run that
 // can't be made is made again with the next seed.
-func (m Mutant) hunt(ctx context.Context, source string, seed uint64) (f found, err error) {
+func (m Mutant) hunt(ctx context.Context, source string, seed uint64, w io.Writer) (f found, err error) {
 	folder, err := os.MkdirTemp("", "pglocker-mutant-")
 	if err != nil {
 		return f, err
@@ -164,12 +169,27 @@ func (m Mutant) hunt(ctx context.Context, source string, seed uint64) (f found, 
 
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 
+	began := time.Now()
+
 	program, err := m.build(ctx, source, folder)
 	if err != nil {
 		return f, err
 	}
 
-	return m.chase(ctx, func(seed uint64) ([]oracle.Name, error) { return m.try(ctx, program, seed) }, seed)
+	fmt.Fprintf(w, "    built in %.1f s\n", time.Since(began).Seconds())
+
+	return m.chase(ctx, func(seed uint64) ([]oracle.Name, error) {
+		began := time.Now()
+		by, err := m.try(ctx, program, seed, &lines{to: w})
+
+		if err != nil {
+			fmt.Fprintf(w, "    seed %d, %.1f s: it can't be told: %v\n", seed, time.Since(began).Seconds(), err)
+		} else {
+			fmt.Fprintf(w, "    seed %d, %.1f s: %s complained\n", seed, time.Since(began).Seconds(), names(by, "nobody"))
+		}
+
+		return by, err
+	}, seed)
 }
 
 // chase is the tries of a hunt.
@@ -250,8 +270,9 @@ func (m Mutant) build(ctx context.Context, source, folder string) (program strin
 	return program, nil
 }
 
-// try runs the suite once, and returns which oracles caught the mutant.
-func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]oracle.Name, error) {
+// try runs the suite once, and returns which oracles caught the mutant. What the suite says of
+// each fault as soon as that is over goes to progress.
+func (m Mutant) try(ctx context.Context, program string, seed uint64, progress io.Writer) ([]oracle.Name, error) {
 	each := tryFor
 	if len(m.Flags) > 0 {
 		each = tryHAFor
@@ -268,13 +289,41 @@ func (m Mutant) try(ctx context.Context, program string, seed uint64) ([]oracle.
 	suite.Cancel = func() error { return suite.Process.Signal(os.Interrupt) }
 	suite.WaitDelay = 30 * time.Second
 
+	var out bytes.Buffer
+
+	suite.Stdout = io.MultiWriter(&out, progress)
+	suite.Stderr = suite.Stdout // the same, so that they are one stream
+
 	// Its exit code says that it found something, as it should.
-	out, err := suite.CombinedOutput()
+	err := suite.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		return nil, err
 	}
 
-	return verdict(out, err == nil)
+	return verdict(out.Bytes(), err == nil)
+}
+
+// lines passes on, of what the suite says, the line that stands for each fault.
+type lines struct {
+	to   io.Writer
+	rest []byte
+}
+
+func (l *lines) Write(text []byte) (int, error) {
+	l.rest = append(l.rest, text...)
+
+	for {
+		line, rest, found := bytes.Cut(l.rest, []byte("\n"))
+		if !found {
+			return len(text), nil
+		}
+
+		l.rest = rest
+
+		if bytes.Contains(line, []byte(" operations, ")) && bytes.Contains(line, []byte(" violations in ")) {
+			fmt.Fprintf(l.to, "        %s\n", line)
+		}
+	}
 }
 
 // verdict is who complained. A suite that isn't content though nobody did has proved nothing.

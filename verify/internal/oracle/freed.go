@@ -24,6 +24,10 @@ func (s *settler) checkFreed(ops []*history.Operation, chain []*audit.Transition
 			continue
 		}
 
+		if traffic.IsBare(t.Lock) && t.Old.Expires <= s.run.seenBy(t, nil) {
+			continue // a grant that came late looks like this, too
+		}
+
 		of := tenure{t.App, t.Lock, t.Old.Generation}
 		named := s.run.naming(t)
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // Name is an oracle's.
@@ -24,11 +25,12 @@ const (
 	Fencing         Name = "O4"
 	Audit           Name = "O5"
 	Healing         Name = "O6"
+	Bearing         Name = "O7"
 )
 
 // Names lists them in their order.
 func Names() []Name {
-	return []Name{Linearizability, Beliefs, Tokens, Fencing, Audit, Healing}
+	return []Name{Linearizability, Beliefs, Tokens, Fencing, Audit, Healing, Bearing}
 }
 
 // Violation is a broken promise, and the part of the history that shows it.
@@ -55,6 +57,10 @@ type Run struct {
 	WallOffset int64
 	// Undisturbed: nothing was broken, so that nobody may have waited for long in vain.
 	Undisturbed bool
+	// Extras is what the clients did besides.
+	Extras traffic.Extras
+	// Bears is nil unless only such things were done as leave the locks alone, and says which.
+	Bears *Bears
 
 	// clock is what settings has found.
 	clock []setting

@@ -31,8 +31,9 @@ const (
 // Recovery is the part of O6 that is for the clients' own Lockers: what they have to do
 // again once nothing is broken any more, for G7. It is told what happens from that moment on.
 type Recovery struct {
-	healed  history.Event
-	clients []string
+	healed    history.Event
+	clients   []string
+	contended []traffic.Spec
 
 	// granted, renewed and served are when each client was first granted a lock, when it had
 	// first held one for longer than its lease, and when it was first granted the lock of
@@ -46,10 +47,11 @@ type Recovery struct {
 	stalled map[string]int64
 }
 
-// NewRecovery begins with the note that all is healed.
-func NewRecovery(healed history.Event) *Recovery {
+// NewRecovery begins with the note that all is healed. The extras are what the clients do
+// besides.
+func NewRecovery(healed history.Event, extras traffic.Extras) *Recovery {
 	return &Recovery{
-		healed: healed, clients: strings.Fields(healed.Detail),
+		healed: healed, clients: strings.Fields(healed.Detail), contended: extras.Contended(),
 		granted: make(map[string]int64), renewed: make(map[string]int64), served: make(map[string]int64),
 		taken: make(map[string]int64), kept: make(map[string]bool), since: make(map[tenure]int64), stalled: make(map[string]int64),
 	}
@@ -114,7 +116,7 @@ func (r *Recovery) wants() []want {
 		})
 	}
 
-	for _, lock := range traffic.Contended() {
+	for _, lock := range r.contended {
 		within := traffic.MaxTenure + recoverWithin
 		if r.kept[lock.ID] {
 			within += lock.TTL
@@ -155,7 +157,7 @@ func CheckRecovery(run *Run) []Violation {
 
 	for _, e := range run.History.Notes {
 		if e.Kind == history.Healed { // again, where something broke by itself after that
-			r = NewRecovery(e)
+			r = NewRecovery(e, run.Extras)
 		}
 	}
 

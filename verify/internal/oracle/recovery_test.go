@@ -35,7 +35,7 @@ func steadyTenure(client string, from, to, token int64) []*history.Operation {
 // failedRelease is one of the first contended lock, whose TTL is 300 ms.
 func failedRelease(at int64) []*history.Operation {
 	return []*history.Operation{
-		on(traffic.Contended()[0].ID, op("c2.1", history.Unlock, at-9, at, history.Event{Outcome: history.Unknown, Generation: 9})),
+		on((traffic.Extras{}).Contended()[0].ID, op("c2.1", history.Unlock, at-9, at, history.Event{Outcome: history.Unknown, Generation: 9})),
 	}
 }
 
@@ -43,7 +43,7 @@ func failedRelease(at int64) []*history.Operation {
 // that moment.
 func everything(client string, at int64) []*history.Operation {
 	var ops []*history.Operation
-	for _, lock := range traffic.Contended() {
+	for _, lock := range (traffic.Extras{}).Contended() {
 		ops = append(ops,
 			on(lock.ID, granted(client, history.TryLock, at-1, at, 2)), on(lock.ID, freed(client, history.Unlock, at, at+1, 2)))
 	}
@@ -217,7 +217,7 @@ func TestRecoveryOfWaiters(t *testing.T) {
 func TestRecoveryIsOver(t *testing.T) {
 	t.Parallel()
 
-	r := oracle.NewRecovery(healed("c1.1", 0))
+	r := oracle.NewRecovery(healed("c1.1", 0), traffic.Extras{})
 	over := func(at int64, want bool) {
 		t.Helper()
 

@@ -1,7 +1,9 @@
 package oracle
 
 import (
+	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // checkRenewals checks that each end of a lease that a holder knew to be acknowledged was
@@ -41,4 +43,45 @@ func (s *settler) checkRenewals() {
 			s.violate(e.Lock, "an acknowledged renewal was not committed, or lost", grants[of], e)
 		}
 	}
+}
+
+// checkRelockers checks that a lease ran when its relocker was told to stop, if that released
+// it then, and so had believed in it. Of its renewals nobody is told but the audit. What it
+// knows of a lease before its first renewal is acknowledged is nothing: for a TTL after its call
+// it may go by that alone.
+func (s *settler) checkRelockers(chains map[string][]*audit.Transition) {
+	for _, op := range s.run.History.Operations {
+		if op.Kind != history.Relock || op.Outcome != history.OK {
+			continue
+		}
+
+		stopped := s.run.relockerStopped(op)
+		if stopped-op.Call <= op.TTL || s.run.within(op, history.Loss) || s.run.setAhead(op.Call, stopped) {
+			continue
+		}
+
+		var last *audit.Transition
+
+		for _, t := range chains[op.Lock] {
+			if first, _ := s.run.moments(t.At); t.New.Generation == op.Generation && first <= stopped {
+				last = t
+			}
+		}
+
+		if shown, _ := s.run.shown(stopped, stopped); last == nil || last.New.Expires < shown {
+			s.violate(op.Lock, "a relocker kept a lease that was over", op, last)
+		}
+	}
+}
+
+// relockerStopped is when a relocker was told to stop, 0 if it wasn't.
+func (r *Run) relockerStopped(op *history.Operation) int64 {
+	for _, e := range r.History.Notes {
+		if e.Kind == history.Lost && e.Detail == traffic.RelockerStopped && e.Client == op.Client && e.Lock == op.Lock &&
+			e.Token == op.Generation && e.At >= op.Call && e.At <= op.End {
+			return e.At
+		}
+	}
+
+	return 0
 }

@@ -1,6 +1,7 @@
 package oracle_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
@@ -31,6 +32,18 @@ func renewed(v audit.Version, at int64) audit.Version {
 
 func unknown(client string, kind history.Kind, from, to int64) *history.Operation {
 	return op(client, kind, from, to, history.Event{Outcome: history.Unknown})
+}
+
+// attempt is the row after a grant to an attempt of the first client's request.
+func attempt(at, token int64, request string, n int) audit.Version {
+	v := heldFrom("c1.1", at, token)
+	v.Owner = owner("c1.1", request)
+
+	if n > 0 {
+		v.Owner = fmt.Sprintf("%s-%d", v.Owner, n)
+	}
+
+	return v
 }
 
 // besideB adds the third named grant of the client, of another lock, which was under way
@@ -226,6 +239,23 @@ func TestSettle(t *testing.T) {
 			chain(first, freed3, change{"c1.1", 30, heldFrom("c1.1", 30, 4)}),
 			op("c1.1", history.TryLock, 5, 31, history.Event{Outcome: history.OK, Token: 4, Owner: owner("c1.1", "e")}),
 		), "every request was refused"},
+		{"a grant to an attempt that was given up, of a request that another attempt answered", audited(
+			chain(change{"c1.1", 20, attempt(20, 2, "c", 1)}, change{"c1.1", 30, freeSince(30, 3)}, change{"c1.1", 40, attempt(40, 4, "c", 0)}),
+			op("c1.1", history.Acquire, 10, 21, history.Event{Outcome: history.OK, Token: 2, Owner: owner("c1.1", "c-1")}),
+			freed("c1.1", history.Release, 29, 31, 2),
+		), ""},
+		{"a grant to an attempt of a request that was refused", audited(
+			chain(change{"c1.1", 20, attempt(20, 2, "c", 1)}),
+			op("c1.1", history.Acquire, 10, 21, history.Event{Outcome: history.Refused}),
+		), "every request was refused"},
+		{"refused by its own grant", audited(
+			chain(change{"c1.1", 20, heldFrom("c1.1", 20, 2)}),
+			op("c1.1", history.Acquire, 10, 30, history.Event{Outcome: history.Busy, Token: 2, Owner: owner("c1.1", "c")}),
+		), "every request was refused"},
+		{"refused by the grant of another request", audited(
+			chain(change{"c1.1", 20, heldFrom("c1.1", 20, 2)}), unknown("c1.1", history.Acquire, 9, 40),
+			op("c1.1", history.Acquire, 10, 30, history.Event{Outcome: history.Busy, Token: 2, Owner: owner("c1.1", "c")}),
+		), ""},
 		{"a hand-over with a lost reply", audited(
 			chain(first, change{"c1.1", 20, heldFrom("c1.1", 20, 3)}), grant1,
 			op("c1.1", history.Release, 19, 21, history.Event{Outcome: history.Unknown, Generation: 2}),

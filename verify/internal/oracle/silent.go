@@ -8,6 +8,7 @@ import (
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // leftFor is how long a request may go on by itself whose caller has left: a second, and
@@ -21,13 +22,14 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 
 	for _, op := range ops {
 		if op.Outcome == history.OK && op.Kind.Grants() {
-			acknowledged[op.Owner] = true
+			acknowledged[requestOf(op.Owner)] = true
 		}
 	}
 
 	for i, t := range chain {
-		// A request whose first grant came too late refreshes it under the same name.
-		if !t.Grants() || s.Claimed[t] || acknowledged[t.New.Owner] {
+		// A request whose first grant came too late refreshes it, and one that was made again may
+		// be granted what nobody waits for any more.
+		if !t.Grants() || s.Claimed[t] || acknowledged[requestOf(t.New.Owner)] {
 			continue
 		}
 
@@ -35,11 +37,11 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 		_, last := s.run.moments(t.At)
 
 		open := slices.ContainsFunc(ops, func(op *history.Operation) bool {
-			return op.Client == clientOf(t.New.Owner) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&
+			return op.Client == clientOf(t.New.Owner) && !ownGrant(op, t) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&
 				op.Call <= named.to && (op.End == history.Never || op.End+int64(leftFor) >= named.from) &&
 				op.Call <= last
 		})
-		if !open {
+		if !open && !s.refreshedLate(ops, t, chain[i+1:]) {
 			s.violate(t.Lock, "granted to a client of which every request was refused", t)
 		}
 	}
@@ -65,8 +67,19 @@ func (s *settler) named(owner string) window {
 	return w
 }
 
-// splitName takes the name of a grant apart: which Locker made it, and its number there.
+// requestOf is the name of the request that made a grant. Attempts of it after the first have
+// numbers of their own, behind a hyphen.
+func requestOf(owner string) string {
+	if at := strings.LastIndexAny(owner, ".-"); at >= 0 && owner[at] == '-' {
+		return owner[:at]
+	}
+
+	return owner
+}
+
+// splitName takes the name of a grant apart: which Locker made it, and its request's number there.
 func splitName(owner string) (locker string, number int64) {
+	owner = requestOf(owner)
 	at := strings.LastIndexByte(owner, '.')
 	if at < 0 {
 		return owner, 0
@@ -101,6 +114,12 @@ func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 		op.Outcome == history.OutcomeLost && op.Kind != history.Refresh
 }
 
+// ownGrant reports whether a request that is made once was refused by this very grant, so that
+// it was not another's. It needs another request to have come from.
+func ownGrant(op *history.Operation, t *audit.Transition) bool {
+	return op.Outcome == history.Busy && !op.Waits && op.Owner == t.New.Owner
+}
+
 // wasOver reports whether a refresh that was answered with "wrong generation" may have made
 // this grant all the same: the reply was lost, and when it asked again the grant was over,
 // by its own end or because the lock had been freed or granted since.
@@ -112,4 +131,14 @@ func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*a
 	return t.New.Expires <= s.run.shownSince(t.At, op) || slices.ContainsFunc(later, func(next *audit.Transition) bool {
 		return next.Old.Generation == t.New.Generation && !next.Renews() && !s.later(next, op)
 	})
+}
+
+// refreshedLate reports whether a grant of a table without owners came so late that its request
+// refreshed it, which gave it another name.
+func (s *settler) refreshedLate(ops []*history.Operation, t *audit.Transition, later []*audit.Transition) bool {
+	if !traffic.IsBare(t.Lock) || len(later) == 0 || later[0].Renews() || later[0].App != t.App {
+		return false
+	}
+
+	return slices.ContainsFunc(ops, func(op *history.Operation) bool { return s.Grants[op] == later[0] })
 }

@@ -119,6 +119,7 @@ func (r *Result) judge(run *oracle.Run) {
 	r.Violations = append(r.Violations, oracle.CheckHealing(run)...)
 	r.Violations = append(r.Violations, oracle.CheckRecovery(run)...)
 	r.Violations = append(r.Violations, oracle.CheckWaking(run)...)
+	r.Violations = append(r.Violations, oracle.CheckBearing(run)...)
 }
 
 // keep puts everything that is known of a failure where it isn't removed.

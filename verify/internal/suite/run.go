@@ -18,6 +18,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/history"
 	"github.com/ismurov/pglocker/verify/internal/oracle"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 const (
@@ -108,9 +109,20 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 
 	options := cluster.Options{
 		Seed: job.Seed, Clients: clients, Fenced: !job.Control, Think: think, Pooled: job.Fault.Pooled, Waits: job.Fault.Waits,
+		Middle: job.Fault.Middle, Prepare: job.Fault.Prepare,
+		Extras: traffic.Extras{
+			Long: job.Fault.Long,
+			// Of a clock that is set the audit of that table can't tell.
+			Bare:   !job.Fault.Clock && !job.Fault.Waits && !job.Control,
+			Spared: job.Fault.Bears != nil,
+		},
 	}
 	if job.Control {
 		options.Think = controlThink
+	}
+
+	if job.Fault.Begin != nil {
+		options.Begin = func(c *cluster.Cluster) { job.Fault.Begin(c, rand.New(rand.NewPCG(job.Seed, 2))) }
 	}
 
 	server, stop, inject, err := s.serverFor(ctx, job, filepath.Dir(folder), &options)
@@ -137,7 +149,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		}
 	}()
 
-	run := &oracle.Run{WallOffset: history.WallOffset(), Undisturbed: job.Fault.Waits}
+	run := &oracle.Run{WallOffset: history.WallOffset(), Undisturbed: job.Fault.Waits, Extras: options.Extras, Bears: job.Fault.Bears}
 
 	time.Sleep(warmUp)
 
@@ -152,7 +164,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 
 	if job.Fault.Waits {
 		time.Sleep(coolDown)
-	} else if err := awaitRecovery(ctx, c); err != nil {
+	} else if err := awaitRecovery(ctx, c, options.Extras); err != nil {
 		return nil, err
 	}
 
@@ -182,9 +194,13 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		return nil, err
 	}
 
-	run.History, err = history.Load(folder)
+	if run.History, err = history.Load(folder); err != nil {
+		return nil, err
+	}
 
-	return run, err
+	traffic.NameBare(run.History)
+
+	return run, nil
 }
 
 // SeedOf is the seed of one run, which so doesn't depend on what else is run.

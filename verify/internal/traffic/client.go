@@ -10,6 +10,7 @@ import (
 
 	"github.com/ismurov/pglocker"
 
+	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
@@ -23,6 +24,8 @@ type client struct {
 	rec    *history.Recorder
 	db     *sql.DB
 	locker *pglocker.Locker
+	// bare is a Locker of the table of three columns, nil where that isn't used.
+	bare   *pglocker.Locker
 	pauser *pauser
 }
 
@@ -37,14 +40,23 @@ func (c *client) worker(n int) *worker {
 	return &worker{c, rand.New(rand.NewPCG(c.cfg.Seed, uint64(n)))}
 }
 
+// onBare is the same client with the other Locker.
+func (c *client) onBare() *client {
+	other := *c
+	other.locker = c.bare
+
+	return &other
+}
+
 // run starts all workers, and returns when ctx has ended and so have they.
 func (c *client) run(ctx context.Context) {
 	var workers sync.WaitGroup
 
 	n := 0
+	as := c
 	start := func(step func(*worker, context.Context, Spec), pause time.Duration, pick func(*rand.Rand) Spec) {
 		n++
-		w := c.worker(n)
+		w := as.worker(n)
 
 		workers.Go(func() {
 			for ctx.Err() == nil {
@@ -86,11 +98,30 @@ func (c *client) run(ctx context.Context) {
 	start((*worker).lease, 20*time.Millisecond, anyPrivate)
 	start((*worker).hold, 20*time.Millisecond, anyPrivate)
 
+	if c.cfg.Extras.Long {
+		for n := range longLocks {
+			start((*worker).takeBriefly, briefAbsence, func(*rand.Rand) Spec { return long(n) })
+		}
+	}
+
 	start((*worker).passOn, relayAbsence, func(*rand.Rand) Spec { return Relay })
 	start((*worker).keepSteady, 20*time.Millisecond, func(*rand.Rand) Spec { return steady(c.cfg.Name) })
 
 	if c.cfg.Fenced {
 		start((*worker).hold, 100*time.Millisecond, func(*rand.Rand) Spec { return lone(c.cfg.Name) })
+	}
+
+	if c.cfg.Extras.Spared {
+		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return spared(c.cfg.Name) })
+	}
+
+	if c.cfg.Extras.Bare {
+		as = c.onBare()
+
+		for _, lock := range Bare {
+			start((*worker).hold, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
+			start((*worker).lease, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
+		}
 	}
 
 	workers.Wait()
@@ -116,6 +147,15 @@ func (w *worker) within(ctx context.Context, patience time.Duration) (context.Co
 	}
 
 	return context.WithTimeout(ctx, patience)
+}
+
+// limited records for how long the request's context lets it go on.
+func limited(ctx context.Context, e history.Event) history.Event {
+	if deadline, ok := ctx.Deadline(); ok {
+		e.Limit = max(1, int64(time.Until(deadline)))
+	}
+
+	return e
 }
 
 // sleep returns early when ctx ends.
@@ -190,6 +230,13 @@ func open(cfg Config, rec *history.Recorder) (*client, error) {
 	c.locker, err = pglocker.New(db, &pglocker.Config{Owner: cfg.Name})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
+	}
+
+	if cfg.Extras.Bare {
+		c.bare, err = pglocker.New(db, &pglocker.Config{Scheme: audit.BareSchema, Table: audit.BareTable, Owner: cfg.Name})
+		if err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
 	}
 
 	return c, nil

@@ -27,6 +27,18 @@ type Config struct {
 	Think time.Duration
 	// Waits: it does nothing but wait for locks that others hold.
 	Waits bool
+	// Extras is traffic that not every run has.
+	Extras Extras
+}
+
+// Extras is traffic that not every run has.
+type Extras struct {
+	// Long: locks are taken for moments, too, by leases that last for long.
+	Long bool
+	// Bare: locks of a table of three columns are taken, too.
+	Bare bool
+	// Spared: each client keeps a lock that it mustn't lose.
+	Spared bool
 }
 
 // Spec is a lock. All leases of a lock have the same TTL, so that the audit can tell
@@ -74,8 +86,18 @@ const (
 )
 
 // Contended are the locks that all clients use.
-func Contended() []Spec {
-	return slices.Concat(Holds, Kept, Leases, []Spec{Shared, Relay})
+func (x Extras) Contended() []Spec {
+	all := slices.Concat(Holds, Kept, Leases, []Spec{Shared, Relay})
+
+	if x.Long {
+		all = append(all, longs()...)
+	}
+
+	if x.Bare {
+		all = append(all, Bare...)
+	}
+
+	return all
 }
 
 // MaxTenure is for how long somebody keeps a contended lock, at most: twice the longest

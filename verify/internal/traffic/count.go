@@ -60,7 +60,7 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 
 	var value int64
 
-	err = tx.QueryRowContext(ctx, `SELECT value FROM counters WHERE lock_id = $1`, lock.ID).Scan(&value)
+	err = tx.QueryRowContext(ctx, `SELECT value FROM public.counters WHERE lock_id OPERATOR(pg_catalog.=) $1`, lock.ID).Scan(&value)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return
 	}
@@ -77,13 +77,13 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	}
 
 	_, err = tx.ExecContext(ctx, `
-		INSERT INTO counters AS c VALUES ($1, $2)
+		INSERT INTO public.counters AS c VALUES ($1, $2)
 		ON CONFLICT (lock_id) DO UPDATE SET value = excluded.value`, lock.ID, value+1)
 	if err != nil {
 		return
 	}
 
-	_, err = tx.ExecContext(ctx, `INSERT INTO writes (lock_id, token, value, client) VALUES ($1, $2, $3, $4)`,
+	_, err = tx.ExecContext(ctx, `INSERT INTO public.writes (lock_id, token, value, client) VALUES ($1, $2, $3, $4)`,
 		lock.ID, lk.Token(), value+1, w.cfg.Name)
 	if err != nil {
 		return

@@ -17,6 +17,8 @@ import (
 const (
 	DriverPgx = "pgx"
 	DriverPq  = "postgres"
+	// DriverWrapped is lib/pq behind a driver that only passes on what it is asked.
+	DriverWrapped = "postgres wrapped"
 )
 
 // openDatabase opens the client's database by its driver, with connections of which the
@@ -32,13 +34,17 @@ func openDatabase(cfg Config, p *pauser) (*sql.DB, error) {
 		config.DialFunc = pgconn.DialFunc(p.watch(dialFunc(config.DialFunc)))
 
 		return stdlib.OpenDB(*config), nil
-	case DriverPq:
+	case DriverPq, DriverWrapped:
 		connector, err := pq.NewConnector(cfg.URL)
 		if err != nil {
 			return nil, fmt.Errorf("traffic: %w", err)
 		}
 
 		connector.Dialer(pqDialer{p.watch((&net.Dialer{}).DialContext)})
+
+		if cfg.Driver == DriverWrapped {
+			return sql.OpenDB(wrappedConnector{connector}), nil
+		}
 
 		return sql.OpenDB(connector), nil
 	}

@@ -39,7 +39,7 @@ func (w *worker) options(e *history.Event) []pglocker.LockOption {
 		opts = append(opts, pglocker.WithWait(wait))
 	}
 
-	if w.chance(10) {
+	if w.chance(10) && !IsBare(e.Lock) {
 		hold := w.upTo(maxMin)
 		e.MinHold = int64(hold)
 		opts = append(opts, pglocker.WithMinHold(hold))
@@ -62,7 +62,7 @@ func (w *worker) lock(ctx context.Context, lock Spec, kind history.Kind) {
 		take = w.locker.Lock
 	}
 
-	e = w.rec.Invoke(e)
+	e = w.rec.Invoke(limited(asking, e))
 	lk, err := take(asking, lock.ID, lock.TTL, opts...)
 	e.At = 0
 
@@ -93,10 +93,10 @@ func (w *worker) unlock(ctx context.Context, lk *pglocker.Lock, granted history.
 
 	w.knows(lk)
 
-	e := w.rec.Invoke(history.Event{
+	e := w.rec.Invoke(limited(ctx, history.Event{
 		Kind: history.Unlock, Lock: granted.Lock, TTL: granted.TTL,
 		Generation: lk.Token(), MinHold: granted.MinHold,
-	})
+	}))
 	err := lk.Unlock(ctx)
 	e.At = 0
 	w.rec.Return(outcome(e, err))
@@ -113,7 +113,7 @@ func (w *worker) do(ctx context.Context, lock Spec) {
 
 	var leave history.Event
 
-	e = w.rec.Invoke(e)
+	e = w.rec.Invoke(limited(asking, e))
 	err := w.locker.Do(asking, lock.ID, lock.TTL, lock.TTL/4, func(fnCtx context.Context) error {
 		lk, _ := pglocker.FromContext(fnCtx)
 		e.At = 0

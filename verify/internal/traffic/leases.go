@@ -49,7 +49,7 @@ func (w *worker) acquire(ctx context.Context, lock Spec) (s *pglocker.LockStatus
 	ctx, cancel := w.within(ctx, time.Second)
 	defer cancel()
 
-	e := w.rec.Invoke(history.Event{Kind: history.Acquire, Lock: lock.ID, TTL: int64(lock.TTL)})
+	e := w.rec.Invoke(limited(ctx, history.Event{Kind: history.Acquire, Lock: lock.ID, TTL: int64(lock.TTL)}))
 	s, err := w.locker.AcquireLock(ctx, lock.ID, lock.TTL)
 
 	return w.granted(e, s, err)
@@ -78,9 +78,9 @@ func (w *worker) refresh(ctx context.Context, lock Spec, s *pglocker.LockStatus)
 	ctx, cancel := w.within(ctx, time.Second)
 	defer cancel()
 
-	e := w.rec.Invoke(history.Event{
+	e := w.rec.Invoke(limited(ctx, history.Event{
 		Kind: history.Refresh, Lock: lock.ID, TTL: int64(lock.TTL), Generation: s.Generation, Free: s.Owner == "",
-	})
+	}))
 	fresh, err := w.locker.RefreshLock(ctx, s, lock.TTL)
 	fresh, until = w.granted(e, fresh, err)
 
@@ -92,13 +92,16 @@ func (w *worker) release(ctx context.Context, s *pglocker.LockStatus) {
 	ctx, cancel := w.within(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 
-	e := w.rec.Invoke(history.Event{
+	e := w.rec.Invoke(limited(ctx, history.Event{
 		Kind: history.Release, Lock: s.LockID, Generation: s.Generation, Free: s.Owner == "",
-	})
+	}))
 	err := w.locker.ReleaseLock(ctx, s)
 	e.At = 0
 	w.rec.Return(outcome(e, err))
 }
+
+// RelockerStopped says of a lease that its relocker is told to stop, and to release it.
+const RelockerStopped = "relocker told to stop"
 
 // relock keeps a lease alive for a while, and so releases it.
 func (w *worker) relock(ctx context.Context, lock Spec, s *pglocker.LockStatus, until int64) {
@@ -116,7 +119,7 @@ func (w *worker) relock(ctx context.Context, lock Spec, s *pglocker.LockStatus, 
 
 	stopped.Go(func() {
 		<-stopping.Done()
-		w.rec.Note(history.Event{Kind: history.Lost, Lock: lock.ID, Token: s.Generation, Detail: "relocker told to stop"})
+		w.rec.Note(history.Event{Kind: history.Lost, Lock: lock.ID, Token: s.Generation, Detail: RelockerStopped})
 		cancel()
 	})
 
@@ -152,7 +155,7 @@ func (w *worker) create(ctx context.Context, lock Spec) {
 	ctx, cancel := w.within(ctx, time.Second)
 	defer cancel()
 
-	e := w.rec.Invoke(history.Event{Kind: history.Create, Lock: lock.ID})
+	e := w.rec.Invoke(limited(ctx, history.Event{Kind: history.Create, Lock: lock.ID}))
 	s, err := w.locker.CreateLock(ctx, lock.ID)
 	w.saw(e, s, err)
 }
@@ -161,7 +164,7 @@ func (w *worker) get(ctx context.Context, lock Spec) *pglocker.LockStatus {
 	ctx, cancel := w.within(ctx, time.Second)
 	defer cancel()
 
-	e := w.rec.Invoke(history.Event{Kind: history.Get, Lock: lock.ID})
+	e := w.rec.Invoke(limited(ctx, history.Event{Kind: history.Get, Lock: lock.ID}))
 	s, err := w.locker.GetLockStatus(ctx, lock.ID)
 	w.saw(e, s, err)
 

@@ -152,7 +152,12 @@ func (c *client) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
 
-	if err := c.locker.Close(ctx); err != nil {
+	err := c.locker.Close(ctx)
+	if c.bare != nil {
+		err = errors.Join(err, c.bare.Close(ctx))
+	}
+
+	if err != nil {
 		leak("%v; running: %s", err, goroutines())
 
 		return

@@ -45,7 +45,7 @@ func (w *worker) waitFor(ctx context.Context, lock Spec, patience, tenure time.D
 	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 
-	e := w.rec.Invoke(history.Event{Kind: history.Lock, Lock: lock.ID, TTL: int64(lock.TTL), Waits: true})
+	e := w.rec.Invoke(limited(asking, history.Event{Kind: history.Lock, Lock: lock.ID, TTL: int64(lock.TTL), Waits: true}))
 	lk, err := w.locker.Lock(asking, lock.ID, lock.TTL)
 	e.At = 0
 

@@ -1,0 +1,131 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
+)
+
+// What is done here the library can bear: it leaves most locks alone, or another request does
+// better.
+
+// refusingSQL lets a trigger refuse changes of the rows in a table, as a policy, a constraint,
+// a partition that is locked or a page that is broken would. It may be run again.
+const refusingSQL = `
+BEGIN;
+SET LOCAL synchronous_commit = on;
+
+CREATE SEQUENCE IF NOT EXISTS audit.refusals;
+CREATE TABLE IF NOT EXISTS audit.refused (lock_id text PRIMARY KEY, code text NOT NULL);
+
+CREATE OR REPLACE FUNCTION audit.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog AS $$
+DECLARE
+    why text;
+BEGIN
+    SELECT r.code INTO why FROM audit.refused AS r WHERE r.lock_id = NEW.lock_id;
+    IF FOUND THEN
+        PERFORM nextval('audit.refusals'); -- which no refusal takes back
+        RAISE EXCEPTION 'this row is refused' USING ERRCODE = why;
+    END IF;
+    RETURN NEW;
+END $$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = 'refusing') THEN
+        CREATE TRIGGER refusing BEFORE UPDATE ON pglocker.lock_statuses
+               FOR EACH ROW EXECUTE FUNCTION audit.refuse();
+    END IF;
+END $$;
+
+COMMIT`
+
+// refuseRow has one row after the other refused, each for longer than leases last, those of the
+// locks that mustn't be lost included.
+func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	if err := eventually(ctx, c, refusingSQL); err != nil {
+		return err
+	}
+
+	// Class 54 is that of limits: where it is met at the commit, the queue of notifications
+	// is full.
+	codes := []string{"23514", "44000", "P0001", "54000"}
+	locks := append(append(traffic.Holds[:0:0], traffic.Kept...), traffic.Holds...)
+
+	for rest(ctx, between(r, 20, 100)) {
+		e := history.Event{Kind: history.RowRefused, Detail: locks[r.IntN(len(locks))].ID, From: history.Now()}
+
+		err := eventually(ctx, c, fmt.Sprintf(`
+			BEGIN; SET LOCAL synchronous_commit = on;
+			INSERT INTO audit.refused VALUES ('%s', '%s') ON CONFLICT DO NOTHING; COMMIT`, e.Detail, codes[r.IntN(len(codes))]))
+		if err != nil {
+			return err
+		}
+
+		rest(ctx, traffic.SparedTTL+between(r, 200, 600))
+
+		if err := eventually(ctx, c, `BEGIN; SET LOCAL synchronous_commit = on; DELETE FROM audit.refused; COMMIT`); err != nil {
+			return err
+		}
+
+		c.Notes.Note(e)
+	}
+
+	return countSequence(ctx, c, "audit.refusals")
+}
+
+// roleTimeout is what the clients' role has, and guardFor how long somebody's transaction
+// has rows locked by guards meanwhile: for longer than that, and not for as long as the
+// longest leases last.
+const roleTimeout = 300 * time.Millisecond
+
+func guardFor(r *rand.Rand) time.Duration { return between(r, 1000, 1400) }
+
+func shortTimeouts() string {
+	limit := fmt.Sprintf("'%dms'", roleTimeout.Milliseconds())
+
+	return cluster.RoleSetting("lock_timeout", limit) + cluster.RoleSetting("statement_timeout", limit)
+}
+
+// guardRows has rows locked by guards for longer than statements of the clients may last.
+func guardRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	return holdRows(ctx, c, r, guardFor, "SHARE")
+}
+
+// referToRows has rows locked as a foreign key does that leads to them, for longer than leases
+// last, those of the locks that mustn't be lost included.
+func referToRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	pause := func(r *rand.Rand) time.Duration { return traffic.SparedTTL + between(r, 200, 600) }
+
+	return holdRows(ctx, c, r, pause, "KEY SHARE")
+}
+
+// makeReaders makes a quarter of the clients' sessions read-only: they were opened to a
+// server that had just lost its role to another.
+func makeReaders(c *cluster.Cluster, r *rand.Rand) {
+	const one, of = 1, 4
+
+	for _, client := range c.Clients {
+		r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
+
+		client.Middle.ReadOnly(func() bool { return r.IntN(of) < one })
+	}
+}
+
+// keepReaders makes no more of them after its time. Those that there are stay.
+func keepReaders(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
+	<-ctx.Done()
+
+	for _, client := range c.Clients {
+		client.Middle.ReadOnly(nil)
+		c.Injected.Add(client.Middle.Made())
+	}
+
+	return nil
+}

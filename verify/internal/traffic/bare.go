@@ -1,0 +1,38 @@
+package traffic
+
+import (
+	"slices"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
+)
+
+// Bare are locks in a table of three columns, which says neither who holds a lock nor who
+// waits for it. No request for them asks for a minimum hold: the audit tells a grant from a
+// release by the lease.
+var Bare = []Spec{
+	{"bare-0", 300 * time.Millisecond},
+	{"bare-1", 900 * time.Millisecond},
+}
+
+// IsBare reports whether a lock is one of them.
+func IsBare(id string) bool {
+	return slices.ContainsFunc(Bare, func(lock Spec) bool { return lock.ID == id })
+}
+
+// NameBare gives the grants of these locks the names by which the audit knows them: their
+// clients were told none.
+func NameBare(h *history.History) {
+	for _, op := range h.Operations {
+		if !IsBare(op.Lock) {
+			continue
+		}
+
+		op.Free = false // nor whether a status is that of a free lock
+
+		if op.Kind.Grants() && op.Outcome == history.OK {
+			op.Owner = audit.BareOwner(op.Client, op.Token)
+		}
+	}
+}
