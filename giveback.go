@@ -107,19 +107,25 @@ func (l *Locker) giveBackAll(lockID string, added <-chan struct{}) {
 // most, since Close doesn't wait for longer. A grant that comes later expires, and so does one
 // that earlier looks have not found.
 func (l *Locker) giveBackAtLast(lockID string) {
-	defer l.givenBack.drop(lockID)
-
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), giveUpGrace)
 	defer cancel()
 
 	for {
 		batch, more := l.givenBack.next(lockID)
-		if !more || batch.slowly {
+		if !more {
 			return
 		}
 
-		freed, err := l.store.GiveBack(ctx, lockID, batch.grants, batch.last)
-		if err == nil && l.givenBack.looked(lockID, batch, freed) || !store.Pause(ctx, batch.delay) {
+		if !batch.slowly {
+			freed, err := l.store.GiveBack(ctx, lockID, batch.grants, batch.last)
+			if err == nil && l.givenBack.looked(lockID, batch, freed) {
+				return
+			}
+		}
+
+		if batch.slowly || !store.Pause(ctx, batch.delay) {
+			l.givenBack.drop(lockID)
+
 			return
 		}
 	}

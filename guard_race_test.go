@@ -21,8 +21,6 @@ import (
 // under a token once a higher one was granted. The same race without the guard, and
 // with one that locks less, has such writes, so it is a race.
 func TestGuardRace(t *testing.T) {
-	t.Parallel()
-
 	levels := []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable}
 
 	for _, level := range levels {

@@ -26,10 +26,15 @@ var drivers = []string{"pgx", "postgres"}
 
 // sideBySide is how many tests run at the same time, at least. Most of them wait for a lease
 // to end, or for a server that is to be slow.
-const sideBySide = 20
+const sideBySide = 16
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+
+	sideBySide := sideBySide
+	if raceDetector {
+		sideBySide = 5 // which keeps the processor busy
+	}
 
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		_ = parallel.Value.Set(strconv.Itoa(max(sideBySide, runtime.GOMAXPROCS(0)))) // it is a number

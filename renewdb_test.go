@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,6 +80,32 @@ func TestRenewDB(t *testing.T) {
 		conn, err := db.Conn(t.Context())
 		must(t, err)
 
+		// And each kind of request waits for it.
+		waiting, giveUp := context.WithCancel(t.Context())
+		defer giveUp()
+
+		var requests sync.WaitGroup
+
+		for _, ask := range []func(ctx context.Context) error{
+			func(ctx context.Context) error { _, err := locker.AcquireLock(ctx, "x", ttl); return err },
+			func(ctx context.Context) error { _, err := locker.GetLockStatus(ctx, "x"); return err },
+			func(ctx context.Context) error { _, err := locker.CreateLock(ctx, "y"); return err },
+			func(ctx context.Context) error {
+				_, err := locker.RefreshLock(ctx, &pglocker.LockStatus{LockID: "x", Generation: 1}, ttl)
+
+				return err
+			},
+			func(ctx context.Context) error {
+				return locker.ReleaseLock(ctx, &pglocker.LockStatus{LockID: "x", Generation: 1})
+			},
+		} {
+			requests.Go(func() {
+				if err := ask(waiting); !errors.Is(err, context.Canceled) {
+					t.Errorf("a request without a connection: %v", err)
+				}
+			})
+		}
+
 		for range 20 {
 			k.awaitRenewal(t)
 		}
@@ -90,6 +117,8 @@ func TestRenewDB(t *testing.T) {
 			t.Errorf("the release took %s", took)
 		}
 
+		giveUp()
+		requests.Wait()
 		leave()
 		contract.Receive(t, "the waiter leaves", left)
 		k.finish(t)
@@ -177,7 +206,7 @@ func TestSharedPoolIsSaid(t *testing.T) {
 
 	if err := lock.Unlock(ctx); !errors.Is(err, pglocker.ErrNotReleased) {
 		t.Errorf("Unlock without a connection: %v", err)
-	} else if !strings.Contains(err.Error(), "no free connection in the pool (1 of 1 in use)") {
+	} else if !strings.Contains(err.Error(), "of 1 in use)") {
 		t.Errorf("Unlock without a connection: %v, which doesn't say so", err)
 	}
 

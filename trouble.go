@@ -146,8 +146,12 @@ func (l *Locker) rowHolders(lockID string) string {
 	st := l.store
 
 	if st.Exhausted() {
-		spare := l.spare.use(l.newSession)
+		spare := l.spare.use(l.newSpare)
 		defer l.spare.done()
+
+		if err := spare.opened(ctx, holdersWithin); err != nil {
+			return ""
+		}
 
 		st = spare.store
 	}

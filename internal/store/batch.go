@@ -397,8 +397,11 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 	ctx = stay(ctx)
 
 	if behind, ok := l.store.mayStay(ctx); ok {
+		defer behind.end()
+
 		// No caller waits for it any more then. But a grant that it brings is returned.
 		stop := context.AfterFunc(ctx, behind.leave)
+		defer stop()
 
 		a = askDriver(ctx, l.store, func() (prepared, bool) {
 			l.store.lanes.connected.Add(1)
@@ -415,8 +418,6 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 			return l.statement(reqs), true
 		}, l.kind.scanOne())
 
-		stop()
-		behind.end()
 	} else {
 		a = answer[one[T]]{err: l.store.ended(ctx)}
 	}

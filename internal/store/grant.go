@@ -87,6 +87,8 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		s     = g.store
 		seen  Result
 		alone bool
+		free  int64 // the generation with which the row was seen free
+		moved bool
 	)
 
 	for contests := 0; contests < maxContests; {
@@ -121,6 +123,9 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 				seen.Verdict = Busy
 
 				return seen, nil
+			default:
+				moved = moved || free != 0 && free != seen.Row.Generation
+				free = seen.Row.Generation
 			}
 		}
 
@@ -147,7 +152,7 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 		return Result{}, g.doubt(nil)
 	}
 
-	if g.shape.secured && !seen.Row.Held() {
+	if g.shape.secured && !seen.Row.Held() && !moved {
 		return Result{}, s.hidden(g.id)
 	}
 

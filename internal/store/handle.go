@@ -105,12 +105,19 @@ func (h *handle) take(ctx context.Context) (conn *sql.Conn, done func(), err err
 	h.taken++
 	h.mu.Unlock()
 
-	conn, err = h.conn(ctx)
-	if err != nil {
-		h.putBack()
+	taken := false
 
+	defer func() {
+		if !taken { // for an error, or for a panic of a hook
+			h.putBack()
+		}
+	}()
+
+	if conn, err = h.conn(ctx); err != nil {
 		return nil, nil, err
 	}
+
+	taken = true
 
 	return conn, func() {
 		_ = conn.Close() // back to the pool; a broken one is dropped there
@@ -233,9 +240,9 @@ func (h *handle) replace() {
 }
 
 func (h *handle) open(ctx context.Context, o *opening) {
-	defer o.cancel()
+	defer h.end(o)
 
-	conn, err := h.db.Conn(ctx)
+	conn, err := h.openOne(ctx)
 
 	select {
 	case o.opened <- opened{conn, err}:
@@ -248,6 +255,24 @@ func (h *handle) open(ctx context.Context, o *opening) {
 			}
 		}
 	}
+
+}
+
+// openOne turns a panic of the driver, or of a hook, into an error: it is on a goroutine on
+// which its caller can't recover.
+func (h *handle) openOne(ctx context.Context) (conn *sql.Conn, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			conn, err = nil, fmt.Errorf("%w: %v", errDriverPanicked, cause)
+		}
+	}()
+
+	return h.db.Conn(ctx)
+}
+
+// end takes an opening out, however it ended.
+func (h *handle) end(o *opening) {
+	o.cancel()
 
 	h.mu.Lock()
 	defer h.mu.Unlock()

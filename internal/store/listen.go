@@ -26,7 +26,7 @@ func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 			listen.ErrUnsupported, s.table)
 	}
 
-	if s.db.Stats().MaxOpenConnections == 1 {
+	if _, size := s.handle.usage(); size == 1 {
 		return nil, fmt.Errorf("%w: the pool is of one connection", listen.ErrUnsupported)
 	}
 

@@ -230,3 +230,48 @@ func TestDriverWithoutSQLState(t *testing.T) {
 		}
 	}
 }
+
+// TestPanicKeepsNoPlace: a driver that panics, or ends its goroutine, takes no place from what
+// comes after, however few there are.
+func TestPanicKeepsNoPlace(t *testing.T) {
+	t.Parallel()
+
+	for name, leave := range map[string]func(){
+		"panic":  func() { panic("out of range") },
+		"Goexit": runtime.Goexit,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			var breaks atomic.Int64
+
+			db := openHooked(t, func(string) error {
+				if breaks.Add(-1) >= 0 {
+					leave()
+				}
+
+				return nil
+			})
+			s := store.New(db, table, nil).Beside(db, 1)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // else it would hang where it should fail
+			defer cancel()
+
+			if _, err := s.Create(ctx, "a"); err != nil {
+				t.Fatal(err)
+			}
+
+			breaks.Store(3)
+
+			for breaks.Load() > 0 {
+				if _, err := s.Get(ctx, "a"); err != nil && ctx.Err() != nil {
+					t.Fatalf("a request behind one that the driver left: %v", err)
+				}
+			}
+
+			if _, err := s.Acquire(ctx, "a", "me", time.Minute, 0); err != nil {
+				t.Errorf("a request afterwards: %v", err)
+			}
+		})
+	}
+}

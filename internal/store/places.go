@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,17 +103,19 @@ func (p *place) freeWhen(closed <-chan struct{}, since time.Time) {
 
 // loners are the statements that may wait for a row.
 type loners struct {
-	db   *sql.DB
-	once sync.Once
-	room chan struct{}
+	handle *handle
+	once   sync.Once
+	room   chan struct{}
 }
+
+func newLoners(h *handle) *loners { return &loners{handle: h} }
 
 // open makes as much room as the pool has when it is first asked for: in a small one, all
 // connections but one, or the only one.
 func (l *loners) open() chan struct{} {
 	l.once.Do(func() {
 		n := maxLoners
-		if size := l.db.Stats().MaxOpenConnections; size > 0 {
+		if _, size := l.handle.usage(); size > 0 {
 			n = max(min(n, size-1), 1)
 		}
 

@@ -80,11 +80,11 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		detached: new(counter),
 		late:     late,
 		places:   newPlaces(),
-		loners:   &loners{db: db},
 		quiet:    new(quiet),
 		log:      slog.New(slog.DiscardHandler),
 	}
 	s.handle = newHandle(db, s.detached)
+	s.loners = newLoners(s.handle)
 	s.lanes = newLanes(s)
 
 	return s
@@ -95,7 +95,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 func (s *Store) On(db *sql.DB) *Store {
 	on := *s
 	on.db, on.handle = db, newHandle(db, s.detached)
-	on.places, on.loners = newPlaces(), &loners{db: db}
+	on.places, on.loners = newPlaces(), newLoners(on.handle)
 	on.lanes = newLanes(&on)
 
 	return &on
@@ -116,6 +116,8 @@ func (s *Store) Beside(db *sql.DB, limit int) *Store {
 
 	on.pgx, on.pq = isPgx, isPq(db)
 	on.native, on.unnamed = new(atomic.Bool), new(atomic.Bool)
+	on.way, on.asItIs = new(atomic.Pointer[way]), new(atomic.Bool)
+	on.places, on.loners = newPlaces(), newLoners(on.handle)
 	on.lanes = newLanes(&on)
 
 	return &on
@@ -230,9 +232,9 @@ func (s *Store) Wait() (left int) {
 // Full reports whether grants carry the name of their owner: false also while
 // the table has not been looked at.
 func (s *Store) Full() bool {
-	found := s.shape.get()
+	last := s.shape.last.Load() // also while it is looked at anew
 
-	return found != nil && found.full
+	return last != nil && last.full
 }
 
 // answer is what one statement returned.
@@ -353,7 +355,16 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 		conn       *sql.Conn
 		done       func()
 		dispatched bool
+		returned   bool
 	)
+
+	// A driver that panics, or ends the goroutine, keeps its connection, whose Close may
+	// never return. It must not keep the place of the next.
+	defer func() {
+		if conn != nil && !returned {
+			s.handle.putBack()
+		}
+	}()
 
 	defer func() {
 		cause := recover()
@@ -385,6 +396,8 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 	} else {
 		a.err = s.ended(ctx)
 	}
+
+	returned = true
 
 	done()
 

@@ -1,0 +1,5 @@
+//go:build !race
+
+package pglocker_test
+
+const raceDetector = false
