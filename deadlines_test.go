@@ -28,9 +28,6 @@ func TestTwoDeadlines(t *testing.T) {
 			other  = newLocker(t, driver, url)
 		)
 
-		held, err := other.TryLock(t.Context(), "a", ttl)
-		must(t, err)
-
 		for name, test := range map[string]struct {
 			deadline, wait time.Duration
 			contexts       bool // the error is the context's
@@ -40,17 +37,17 @@ func TestTwoDeadlines(t *testing.T) {
 			"the context's before forever": {time.Second, pglocker.Forever, true},
 			"the context's before most":    {time.Second, math.MaxInt64 - 1, true},
 		} {
-			for verb, call := range map[string]func(ctx context.Context) error{
-				"Do": func(ctx context.Context) error {
-					return locker.Do(ctx, "a", ttl, ttl/2, func(context.Context) error { return nil }, pglocker.WithWait(test.wait))
+			for verb, call := range map[string]func(ctx context.Context, id string) error{
+				"Do": func(ctx context.Context, id string) error {
+					return locker.Do(ctx, id, ttl, ttl/2, func(context.Context) error { return nil }, pglocker.WithWait(test.wait))
 				},
-				"Lock": func(ctx context.Context) error {
-					_, err := locker.Lock(ctx, "a", ttl, pglocker.WithWait(test.wait))
+				"Lock": func(ctx context.Context, id string) error {
+					_, err := locker.Lock(ctx, id, ttl, pglocker.WithWait(test.wait))
 
 					return err
 				},
-				"TryLock": func(ctx context.Context) error {
-					_, err := locker.TryLock(ctx, "a", ttl, pglocker.WithWait(test.wait))
+				"TryLock": func(ctx context.Context, id string) error {
+					_, err := locker.TryLock(ctx, id, ttl, pglocker.WithWait(test.wait))
 
 					return err
 				},
@@ -58,11 +55,18 @@ func TestTwoDeadlines(t *testing.T) {
 				t.Run(name+" "+verb, func(t *testing.T) {
 					t.Parallel()
 
+					// One each: who is never first in its line doesn't know who holds the lock.
+					id := name + verb
+					held, err := other.TryLock(t.Context(), id, ttl)
+					must(t, err)
+
+					defer func() { must(t, held.Unlock(context.Background())) }()
+
 					ctx, cancel := context.WithTimeout(t.Context(), test.deadline)
 					defer cancel()
 
 					began := time.Now()
-					err := call(ctx)
+					err = call(ctx, id)
 					took := time.Since(began)
 
 					if !errors.Is(err, pglocker.ErrAlreadyLocked) || errors.Is(err, context.DeadlineExceeded) != test.contexts {
@@ -76,7 +80,6 @@ func TestTwoDeadlines(t *testing.T) {
 			}
 		}
 
-		t.Cleanup(func() { must(t, held.Unlock(context.Background())) })
 	})
 }
 

@@ -31,20 +31,24 @@ const (
 // giveBack frees, in the background, what a request may have been granted in attempts of
 // which nobody knows what became of them, so that others needn't wait for the end of such
 // a lease. They may be granted after the request itself was, and that tenure has ended.
-// It stops when nothing can come of them any more as far as is known, or when the Locker
-// is closed.
+// It stops when nothing can come of them any more as far as is known. Close has it look
+// once more.
 func (l *Locker) giveBack(lockID string, grants []string, ttl time.Duration) {
 	if len(grants) == 0 || !l.store.Full() {
 		return
 	}
 
 	end, err := l.begin()
-	if err != nil {
-		return
-	}
-
 	added, first := l.givenBack.add(lockID, grants, time.Now(), ttl)
-	if !first {
+
+	switch {
+	case err != nil && first:
+		l.giveBackAtLast(lockID) // Close waits for who calls this
+
+		return
+	case err != nil:
+		return
+	case !first:
 		end()
 
 		return
@@ -67,7 +71,7 @@ func (l *Locker) giveBackAll(lockID string, added <-chan struct{}) {
 		case <-added:
 		case <-timer.C:
 		case <-l.ctx.Done():
-			l.givenBack.drop(lockID)
+			l.giveBackAtLast(lockID)
 
 			return
 		}
@@ -97,6 +101,28 @@ func (l *Locker) giveBackAll(lockID string, added <-chan struct{}) {
 		}
 
 		timer.Reset(batch.delay)
+	}
+}
+
+// giveBackAtLast looks for what a request may have just brought, for giveUpGrace at most: Close
+// doesn't wait for longer, and what comes after that expires. What was looked for before
+// and not found is left.
+func (l *Locker) giveBackAtLast(lockID string) {
+	defer l.givenBack.drop(lockID)
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), giveUpGrace)
+	defer cancel()
+
+	for {
+		batch, more := l.givenBack.next(lockID)
+		if !more || batch.slowly {
+			return
+		}
+
+		freed, err := l.store.GiveBack(ctx, lockID, batch.grants, batch.last)
+		if err == nil && l.givenBack.looked(lockID, batch, freed) || !store.Pause(ctx, batch.delay) {
+			return
+		}
 	}
 }
 
@@ -199,6 +225,8 @@ type giveBackBatch struct {
 	// last: the look stands in line behind requests that may still wait for the row
 	// themselves.
 	last bool
+	// slowly: the first looks have found nothing.
+	slowly bool
 	// delay is the pause before the next look.
 	delay time.Duration
 }
@@ -233,6 +261,7 @@ func (g *givenBack) next(lockID string) (batch giveBackBatch, more bool) {
 		return batch, false
 	}
 
+	batch.slowly = all.slowly
 	batch.last, batch.delay = !all.slowly && all.looks >= giveBackLooks-1, all.delay
 
 	longest := giveBackDelayMax

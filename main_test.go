@@ -26,7 +26,7 @@ var drivers = []string{"pgx", "postgres"}
 
 // sideBySide is how many tests run at the same time, at least. Most of them wait for a lease
 // to end, or for a server that is to be slow.
-const sideBySide = 10
+const sideBySide = 20
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
+		// Many tests run at once, and some open connections until they can't.
+		ServerOptions: []pgtesting.ServerOption{pgtesting.WithSetting("max_connections", "1000")},
 	})
 
 	code := m.Run()

@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
+		// Many tests run at once, and some open connections until they can't.
+		ServerOptions: []pgtesting.ServerOption{pgtesting.WithSetting("max_connections", "1000")},
 	})
 
 	code := m.Run()

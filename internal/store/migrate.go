@@ -109,12 +109,12 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 
 // meet finds out whose connections the handle has, see [Store.native]. It sends nothing.
 func (s *Store) meet(ctx context.Context) error {
-	conn, err := connect(ctx, s.db)
+	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
 
-	defer func() { _ = conn.Close() }() // back to the pool
+	defer done()
 
 	return conn.Raw(func(driverConn any) error {
 		if own, native := s.recognize(driverConn); native {

@@ -360,7 +360,7 @@ func TestForeignOperator(t *testing.T) {
 
 		check("Renew", results[0].ExpiresAt.Add(-hour))
 
-		claimed, err := s.Claim(t.Context(), "a", "other", hour, margin, store.Mark{For: time.Second})
+		claimed, err := s.Claim(t.Context(), "a", "other", hour, margin, store.Mark{For: store.LongestMark})
 		if err != nil || claimed.Verdict != store.Busy || !claimed.Row.ContendedUntil.After(claimed.Row.Now) {
 			t.Errorf("Claim: %+v, %v, want busy, with a mark", claimed, err)
 		}

@@ -338,7 +338,7 @@ var errDriverPanicked = errors.New("pglocker: the driver panicked")
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
 	place, err := s.places.take(ctx)
 	if err != nil {
-		return answer[T]{err: err}
+		return answer[T]{err: s.ended(callerOf(ctx))}
 	}
 
 	closed := closedChan
