@@ -55,7 +55,8 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 	case r := <-replies:
 		return r.res, r.err
 	case <-ctx.Done():
-		// What waits for a connection ends with ctx as well, and says what it waited for.
+		// A request that waits for a connection ends with ctx as well, and its error says
+		// what it waited for.
 		if !sent() {
 			select {
 			case r := <-replies:
@@ -71,8 +72,8 @@ func (l *Locker) acquireFirst(ctx context.Context, lockID string, ttl time.Durat
 	}
 }
 
-// cancelSoon cancels a request whose caller has left, unless it ends, and with it ctx, within
-// a moment.
+// cancelSoon cancels a request whose caller has left after giveUpGrace, unless the request,
+// and with it ctx, ends before.
 func cancelSoon(ctx context.Context, cancel context.CancelFunc) {
 	timer := time.AfterFunc(giveUpGrace, cancel)
 	context.AfterFunc(ctx, func() { timer.Stop() })

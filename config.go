@@ -48,33 +48,33 @@ type Config struct {
 	// RenewDB is a handle for what must get through while the application has its
 	// whole pool in use: renewals, releases that get no connection from the pool, and,
 	// with pgx, listening for released locks. It must lead to the same database, with
-	// the same rights. It stays the caller's: the Locker doesn't close it. It is to
-	// outlive the Locker, and nothing else should use it up.
+	// the same rights. It stays the caller's: the Locker doesn't close it. It must
+	// outlive the Locker, and nothing else should use its connections.
 	//
 	// A Locker uses at most eight of its connections: one while it holds locks, one
 	// while it listens, the others while the server doesn't answer. Two are enough
 	// (SetMaxOpenConns); with one the Locker doesn't listen.
 	//
 	// Default: connections of the Locker's own, made by the connector of the handle
-	// that [New] is given. Go has no accessor for that, so it is read by reflection.
-	// Where that finds nothing, as behind some wrappers, renewals share the pool, and
-	// Logger is told so once. The handle that New is given may be named here too:
-	// then the pool is shared without reflection and without a warning.
+	// that [New] is given. Go has no accessor for the connector, so it is read by
+	// reflection. Where it can't be found, as behind some wrappers, renewals share the
+	// pool, and Logger is told so once. To share the pool without reflection and without
+	// a warning, set the handle that New is given here too.
 	RenewDB *sql.DB
 
 	// Observer is told of operations and of losses. Default: nobody is.
 	Observer Observer
 
-	// Logger is told of each lock that is lost, and what nobody else reports: renewals and
-	// releases that failed and are repeated, what becomes of the connection that listens for
-	// released locks, releases that can't notify, what [MigrateDB] waits for, and, after
-	// five seconds and then once a minute, which lock is waited for and who holds it.
-	// Default: silence.
+	// Logger is told of each lock that is lost, and of what nobody else reports: renewals
+	// and releases that failed and are repeated, what becomes of the connection that
+	// listens for released locks, releases that can't notify, and what [MigrateDB] waits
+	// for. After five seconds of waiting for a lock, and then once a minute, it is told
+	// which lock that is and who holds it. Default: silence.
 	Logger *slog.Logger
 }
 
-// SetDefault fills Scheme and Table where they are empty. What else has a default, Owner for
-// example, gets it when a Locker is made.
+// SetDefault fills Scheme and Table where they are empty. [New] fills in the other defaults,
+// such as that of Owner.
 func (c *Config) SetDefault() {
 	if c.Scheme == "" {
 		c.Scheme = DefaultScheme

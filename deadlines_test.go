@@ -55,7 +55,7 @@ func TestTwoDeadlines(t *testing.T) {
 				t.Run(name+" "+verb, func(t *testing.T) {
 					t.Parallel()
 
-					// One each: who is never first in its line doesn't know who holds the lock.
+					// One id each: a waiter that is never first in its line doesn't know the holder.
 					id := name + verb
 					held, err := other.TryLock(t.Context(), id, ttl)
 					must(t, err)
@@ -108,7 +108,7 @@ func TestWaitForever(t *testing.T) {
 	})
 }
 
-// TestWaitBesideTrouble: who waits while the server is gone is told, at the end, what it saw
+// TestWaitBesideTrouble: the server goes away during a wait. The waiter's error says what it saw
 // last, how long ago that was, and what has been in the way since.
 func TestWaitBesideTrouble(t *testing.T) {
 	t.Parallel()

@@ -46,18 +46,20 @@
 // was promoted without the last commits so can't issue a token twice.
 //
 // Three more columns are optional: owner and acquired_at, which say who holds the
-// lock since when, and contended_until, by which those who wait ask to be notified of
-// the release; without it they poll. owner is different for each grant, so that a grant whose reply was lost can be found again and settled;
-// without that column it is left to expire.
+// lock since when, and contended_until, by which waiters ask to be notified of the
+// release; without it they poll. owner is different for each grant, so that a grant
+// whose reply was lost can be found again and settled; without that column it is left
+// to expire.
 //
 // # Clocks
 //
 // The end of a lease is told by the database's clock alone. A holder doesn't
 // compare that time with its own clock. It counts: from the moment before it sent
 // the request, by its monotonic clock or its wall clock, whichever has moved
-// further, for the TTL less [Config.SafetyMargin]. The lease in the database
-// begins later and is not shortened, so the holder is always the first to stop
-// believing in it, also when the database hangs or can't be reached.
+// further, for the TTL, or the shorter lease that the row shows, less
+// [Config.SafetyMargin]. The lease in the database begins later, so the holder is
+// always the first to stop believing in it, also when the database hangs or can't be
+// reached.
 //
 // # What is promised
 //

@@ -103,8 +103,8 @@ var (
 
 	// ErrInvalidTable: the table lacks a column that every lock table needs, or has one
 	// of a type that can't serve, or is of a kind that can't hold locks. The error names
-	// it, and what is needed. Or the table ends leases so much earlier than was asked
-	// for, by a trigger, that nothing is left of them but the safety margin.
+	// it, and what is needed. Or a trigger of the table shortens leases so much that
+	// nothing is left of them but the safety margin.
 	ErrInvalidTable = store.ErrInvalidTable
 
 	// ErrPermissionDenied: the role lacks a privilege, or row-level security keeps rows
@@ -118,11 +118,11 @@ var (
 	ErrReadOnly = store.ErrReadOnly
 
 	// ErrUnsupportedDriver: the driver doesn't report the SQLSTATE of the server's
-	// errors, in any way that is known here.
+	// errors in a way that pglocker knows.
 	ErrUnsupportedDriver = store.ErrUnsupportedDriver
 
-	// ErrUnsupportedEncoding: a lock id or a name that isn't ASCII can't be told to
-	// the database as it is. Either the connection's client_encoding isn't UTF8 (pgx
+	// ErrUnsupportedEncoding: a lock id or a name that isn't ASCII can't be sent to the
+	// database unchanged. Either the connection's client_encoding isn't UTF8 (pgx
 	// takes that of the database unless client_encoding=UTF8 is set), or the
 	// database's encoding lacks a character.
 	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding

@@ -10,8 +10,8 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// TestClosedLockerIsForgotten: nothing keeps a Locker in memory that is closed, however
-// long the leases were that it lost, or couldn't release, and whoever waited for them.
+// TestClosedLockerIsForgotten: nothing keeps a closed Locker in memory, however long the leases
+// were that it lost or couldn't release, and however many waiters it had.
 func TestClosedLockerIsForgotten(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {

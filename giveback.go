@@ -16,10 +16,10 @@ const (
 	giveBackDelayMin = 50 * time.Millisecond
 	giveBackDelayMax = time.Second
 
-	// Or its request reaches the server later. Mostly it never does. After those looks the
-	// row is looked at every giveBackSlowly, until strayFor after the request was given
-	// up: PgBouncer keeps a request that waits for a connection for two minutes, and
-	// sends it even if its client has left.
+	// Or its request reaches the server later, which is rare. After those looks the row is
+	// looked at every giveBackSlowly, until strayFor after the request was given up:
+	// PgBouncer keeps a request that waits for a connection for two minutes, and sends it
+	// even if its client has left.
 	giveBackSlowly = 4 * time.Second
 	strayFor       = 2 * time.Minute
 
@@ -28,11 +28,10 @@ const (
 	maxGivenBack = 512
 )
 
-// giveBack frees, in the background, what a request may have been granted in attempts of
-// which nobody knows what became of them, so that others needn't wait for the end of such
-// a lease. They may be granted after the request itself was, and that tenure has ended.
-// It stops when nothing can come of them any more as far as is known. Close has it look
-// once more.
+// giveBack returns, in the background, the grants that attempts without an answer may have
+// brought, so that others needn't wait for the end of such a lease. An attempt may be granted
+// the lock even after a later one was granted it and has released it. giveBack stops when no
+// grant can come any more as far as is known. Close has it look once more.
 func (l *Locker) giveBack(lockID string, grants []string, ttl time.Duration) {
 	if len(grants) == 0 || !l.store.Full() {
 		return
@@ -43,7 +42,7 @@ func (l *Locker) giveBack(lockID string, grants []string, ttl time.Duration) {
 
 	switch {
 	case err != nil && first:
-		l.giveBackAtLast(lockID) // Close waits for who calls this
+		l.giveBackAtLast(lockID) // Close waits for the caller
 
 		return
 	case err != nil:
@@ -104,9 +103,9 @@ func (l *Locker) giveBackAll(lockID string, added <-chan struct{}) {
 	}
 }
 
-// giveBackAtLast looks for what a request may have just brought, for giveUpGrace at most: Close
-// doesn't wait for longer, and what comes after that expires. What was looked for before
-// and not found is left.
+// giveBackAtLast looks for a grant that a request may have just brought, for giveUpGrace at
+// most, since Close doesn't wait for longer. A grant that comes later expires, and so does one
+// that earlier looks have not found.
 func (l *Locker) giveBackAtLast(lockID string) {
 	defer l.givenBack.drop(lockID)
 
@@ -150,9 +149,9 @@ type grantsToGiveBack struct {
 
 // untilWhen is until when a grant is looked for.
 type untilWhen struct {
-	// row is when the lease is over that its request would bring if it has reached the
-	// server and waits for the row. stray is when it is taken not to reach the server any
-	// more: not before, where it would be granted a lease that is worth the looks.
+	// row is when the lease would be over if the request has reached the server and waits
+	// for the row. stray is from when on the request is taken never to reach the server; zero
+	// for a lease of giveBackSlowly or less, which isn't worth the looks.
 	row, stray time.Time
 }
 
@@ -231,7 +230,7 @@ type giveBackBatch struct {
 	delay time.Duration
 }
 
-// next is what is to be asked for now. There is no more when all are given up; whoever
+// next is what is to be asked for now. There is no more when all are given up. A caller that
 // adds a grant then is the first again.
 func (g *givenBack) next(lockID string) (batch giveBackBatch, more bool) {
 	g.mu.Lock()
@@ -274,10 +273,10 @@ func (g *givenBack) next(lockID string) (batch giveBackBatch, more bool) {
 	return batch, true
 }
 
-// looked notes an answer. A grant is settled when it was freed; which of several was, the
-// answer doesn't say. When it is neither on the row nor waits for it there, it can only be
-// on its way to the server. It returns true when all are settled; whoever adds a grant then is the first
-// again.
+// looked notes an answer. A grant is settled when it was freed. The answer doesn't say which of
+// several was. When a grant isn't on the row, and its statement doesn't wait for the row, it
+// can only be on its way to the server. looked returns true when all are settled. A caller that
+// adds a grant then is the first again.
 func (g *givenBack) looked(lockID string, batch giveBackBatch, freed bool) (settled bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -49,8 +49,9 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// Guard is [Lock.Guard] of the lock under which the function runs that [Locker.Do] called with
-// ctx, as [FromContext] finds it, with the same errors; [ErrNoLock] if there is none.
+// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx, such as that of the
+// function that [Locker.Do] runs. It returns the same errors, or [ErrNoLock] if there is no lock
+// in ctx.
 func Guard(ctx context.Context, tx *sql.Tx) error {
 	lock, ok := FromContext(ctx)
 	if !ok {

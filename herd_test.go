@@ -285,7 +285,7 @@ func awaitHerd(t *testing.T, db *sql.DB) {
 }
 
 // TestHerdLeavesAStall: commits wait, and all callers leave before any of them is done.
-// Whatever each may have been granted is given back.
+// The grants that they may have been given are returned.
 func TestHerdLeavesAStall(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
@@ -324,8 +324,8 @@ func TestHerdLeavesAStall(t *testing.T) {
 	})
 }
 
-// TestHerdComesOneByOne: callers who come while no commit is answered don't get a connection
-// each because the statements before theirs take long.
+// TestHerdComesOneByOne: callers come one by one while no commit is answered. They share
+// connections, although the statements before theirs take long.
 func TestHerdComesOneByOne(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()

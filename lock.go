@@ -39,7 +39,8 @@ type Lock struct {
 	// gone: it was lost because the database said so.
 	gone     bool
 	unlocked bool
-	// rowHolders is who had the row locked since the last renewal, as far as it is known.
+	// rowHolders names the transactions that had the row locked since the last renewal, as
+	// far as they are known.
 	rowHolders string
 }
 
@@ -83,21 +84,24 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 }
 
 // Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. Those who
-// wait in one Locker are served in the order in which they came. With a context under which
-// that same lock is held, [Locker.Do]'s for example, it would wait for itself: it returns a
-// [*HeldError] at once.
+// wait in one Locker are served in the order in which they came. Called with a context under
+// which the same lock is held, such as [Locker.Do]'s, Lock would wait for itself. It then
+// returns a [*HeldError] at once.
 //
-// If ctx ends first, the error matches ctx's. It is a [*HeldError] too if another held the
-// lock when it was last asked for, and says when that was. It also matches what has kept
-// the lock from being asked for since then, a refused connection for example. A grant
-// that arrives after that is passed on to the next or given back, so that ctx's error doesn't
-// match [ErrUnknownOutcome] after the first request.
+// If ctx ends first, the error matches ctx's. It also matches
 //
-// Lock keeps trying while the database doesn't answer, or so late that the lease is over,
-// or refuses a request for a reason that may pass: a timeout that the role has set
-// (lock_timeout, statement_timeout), no room (SQLSTATE class 53), a server that is starting,
-// or a connection to a standby. If the first request meets with another error, or the server
-// can't be reached for it, Lock returns that.
+//   - [*HeldError], if another held the lock when the database last answered, and says how
+//     long ago that was;
+//   - what has kept the database from answering since then, such as a refused connection;
+//   - [ErrUnknownOutcome], if ctx ended while the first request was under way.
+//
+// A grant that arrives after ctx has ended is released. The caller needn't do anything.
+//
+// Lock keeps trying while the database doesn't answer, or answers when the lease is over, or
+// refuses a request for a reason that may pass: a timeout that the role has set (lock_timeout,
+// statement_timeout), no room (SQLSTATE class 53), a server that is starting, or a connection
+// to a standby. If the first request meets with another error, or can't reach the server, Lock
+// returns that error.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, waitForLock, opts)
 }

@@ -66,7 +66,7 @@ type Locker struct {
 	// that have failed and are repeated.
 	renewals, releases trouble
 	failing            atomic.Int64
-	// looking: somebody looks for who has a row locked.
+	// looking: a goroutine looks up which transaction has a row locked.
 	looking atomic.Bool
 
 	// name is Config.Owner and the Locker's random id; grants counts the names
@@ -165,11 +165,11 @@ func complete(db *sql.DB, cfg *Config) (Config, error) {
 
 // Close ends the Locker. Contexts of functions that [Locker.Do] runs are
 // cancelled with cause [ErrClosed]; so are those of locks taken by [Locker.Lock]
-// and [Locker.TryLock], which are then unlocked, whatever their holders do; anyone
-// who waits gets ErrClosed. Close waits until Do's functions have returned, their
-// locks are released, and every goroutine of the Locker has ended. Five seconds after
-// that it leaves behind what a driver doesn't return from, since the server doesn't
-// answer, and tells [Config.Logger]. From its start on, every other method returns
+// and [Locker.TryLock], which are then unlocked, whatever their holders do; waiters get
+// ErrClosed. Close waits until Do's functions have returned, their locks are released,
+// and every goroutine of the Locker has ended. If a driver doesn't return from a
+// statement, since the server doesn't answer, Close leaves it behind five seconds after
+// that, and tells [Config.Logger]. From its start on, every other method returns
 // ErrClosed. Locks taken by [Locker.AcquireLock] are their callers'; they are left as
 // they are.
 //

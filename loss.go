@@ -9,8 +9,8 @@ import (
 	"github.com/ismurov/pglocker/internal/keepalive"
 )
 
-// lossError is the error of a lock that is lost. holders is who has its row locked, as far
-// as that is known.
+// lossError is the error of a lock that is lost. holders names the transactions that have its
+// row locked, as far as they are known.
 func lossError(lockID string, token int64, loss keepalive.Loss, holders string) error {
 	if loss.Gone {
 		return fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
@@ -22,7 +22,7 @@ func lossError(lockID string, token int64, loss keepalive.Loss, holders string) 
 }
 
 // causeOf says what keeps renewals from being acknowledged. The error doesn't match those of
-// contexts: none that its reader knows has ended.
+// contexts: no context of the caller's has ended.
 func causeOf(c keepalive.Cause, holders string) error {
 	var text string
 
@@ -60,9 +60,9 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
-// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver
-// may return one for a limit of its own; who reads that a lock is lost would take it for that
-// of a context given to pglocker.
+// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver may
+// return one of these for a limit of its own. A reader would take it for the error of a context
+// that was given to pglocker.
 type notOurs struct{ err error }
 
 func (e notOurs) Error() string { return e.err.Error() }
@@ -86,7 +86,7 @@ func (lk *Lock) lostFor(loss keepalive.Loss, err error) {
 }
 
 // rowLocked is called while another transaction has the row locked and the lease has not
-// much left. Who that is is found out before the loss, which can't wait for it.
+// much left. That transaction is looked up now, since a loss can't wait for it.
 func (lk *Lock) rowLocked() {
 	lk.mu.Lock()
 	known := lk.rowHolders != "" || lk.lost != nil || lk.unlocked

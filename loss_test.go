@@ -205,8 +205,8 @@ func TestLossKeepsItsCause(t *testing.T) {
 	}
 }
 
-// TestLockedRowIsTold: a lock that is lost because another transaction has the row locked says
-// so, and who that is.
+// TestLockedRowIsTold: a lock is lost because another transaction has the row locked. The error
+// says so, and names that transaction.
 func TestLockedRowIsTold(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, how := range []string{"FOR UPDATE", "FOR SHARE", "shared", "prepared"} {

@@ -15,10 +15,10 @@ import (
 // that every process may call it at its start, with a role that has no right to
 // create anything. Any number of processes may call it at once.
 //
-// Altering a table that is in use needs it for a moment without other users. While
-// another transaction keeps it locked, a dump for example, MigrateDB tries again until
-// ctx ends. It tells [Config.Logger] who is in the way: at first after half a second,
-// then every minute. Its error says it too.
+// To alter a table that is in use, MigrateDB needs it for a moment without other users.
+// While another transaction keeps it locked, a dump for example, MigrateDB tries again
+// until ctx ends. It tells [Config.Logger] which transaction that is: at first after half
+// a second, then every minute. Its error says it too.
 //
 // Errors: [ErrDBIsNil], [ErrConfigIsNil], [ErrInvalidIdentifier],
 // [ErrPermissionDenied], [ErrReadOnly], [ErrInvalidTable] where something of that name is

@@ -37,8 +37,8 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
-// TestMigrateSaysWhatItWaitsFor: a migration that can't get its lock says who has it, in the log
-// while it waits and in its error, and goes on when it is free.
+// TestMigrateSaysWhatItWaitsFor: a migration that can't get its lock names the holder, in the log
+// while it waits and in its error. It goes on when the lock is free.
 func TestMigrateSaysWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 

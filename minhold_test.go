@@ -12,8 +12,8 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// TestMinHoldAfterFailure: a minimum hold is kept after a failure too, and whoever comes then
-// reads what keeps the lock, though nobody has it.
+// TestMinHoldAfterFailure: a minimum hold is kept after a failure too. The error of another caller
+// says what keeps the lock, though it has no holder.
 func TestMinHoldAfterFailure(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {

@@ -23,8 +23,8 @@ func newLockerOn(t *testing.T, db *sql.DB) *pglocker.Locker {
 	return locker
 }
 
-// TestWaitForItself: under a lock, who would wait for that same lock is told so at once,
-// whatever other locks have been taken in between. It may wait once the lock is free.
+// TestWaitForItself: a call under a lock that would wait for the same lock fails at once, whatever
+// other locks were taken in between. It may wait once the lock is free.
 func TestWaitForItself(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -85,7 +85,7 @@ func TestWaitForItself(t *testing.T) {
 				}
 			}
 
-			// Who doesn't wait is told that it is held, and nothing else.
+			// A call that doesn't wait is told that it is held, and nothing else.
 			_, err := locker.TryLock(ctx, "a", ttl)
 			if !errors.Is(err, pglocker.ErrAlreadyLocked) || strings.Contains(err.Error(), "itself") {
 				t.Errorf("TryLock: %v, want ErrAlreadyLocked", err)

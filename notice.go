@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// A waiter is told of in the log when it has waited for noticeAfter, and then every
-	// noticeEvery. However many wait for a lock in a Locker, it is told once in that time.
+	// A waiter is logged when it has waited for noticeAfter, and then every noticeEvery.
+	// However many waiters a lock has in a Locker, there is one line in that time.
 	noticeAfter = 5 * time.Second
 	noticeEvery = time.Minute
 )
 
-// noticeTimer yields when a waiter is to be told of for the first time, never if nobody wants to
-// know.
+// noticeTimer fires when a waiter is to be logged for the first time, and never if the logger
+// doesn't take such lines.
 func (l *Locker) noticeTimer(ctx context.Context) *time.Timer {
 	timer := time.NewTimer(noticeAfter)
 
@@ -28,16 +28,17 @@ func (l *Locker) noticeTimer(ctx context.Context) *time.Timer {
 	return timer
 }
 
-// notices are the locks that were told of lately.
+// notices are the locks that were logged in the last minute, and older ones.
 type notices struct {
 	// mu guards what follows.
 	mu sync.Mutex
-	// last is when each was told of. Older ones are forgotten when there are limit.
+	// last is when each was logged. When there are limit of them, those of more than
+	// noticeEvery ago are dropped.
 	last  map[string]time.Time
 	limit int
 }
 
-// due reports whether a lock is to be told of now, and notes that it is.
+// due reports whether a lock is to be logged now, and notes that it is.
 func (n *notices) due(lockID string, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -65,8 +66,8 @@ func (n *notices) due(lockID string, now time.Time) bool {
 	return true
 }
 
-// tellWaiting tells the log that somebody has waited for a lock since it joined the line,
-// and, as the database has it now, for whom.
+// tellWaiting logs that a waiter has been in line for a lock since joined, and who holds the
+// lock now.
 func (l *Locker) tellWaiting(ctx context.Context, lockID string, joined time.Time) {
 	if !l.notices.due(lockID, time.Now()) {
 		return

@@ -53,8 +53,8 @@ func (n *notes) of(message string) (told []map[string]slog.Value) {
 	return told
 }
 
-// TestWaitingIsTold: when a lock was waited for during five seconds, the log tells for
-// which, who holds it, and since when. However many wait, it is told once.
+// TestWaitingIsTold: when a waiter has waited for five seconds, the log names the lock, its holder,
+// and since when it is held. However many waiters there are, there is one line.
 func TestWaitingIsTold(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {

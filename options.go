@@ -33,15 +33,15 @@ const Forever time.Duration = math.MaxInt64
 // context ends. [Locker.Lock] waits until then anyway; the earlier of d and ctx's deadline
 // applies. When d has passed, they fail with
 //
-//   - [ErrAlreadyLocked], if another held the lock when it was last asked for; what has
-//     kept it from being asked for since then is matched too;
+//   - [ErrAlreadyLocked], if another held the lock when the database last answered; the
+//     error also matches what has kept the database from answering since then;
 //   - [ErrUnknownOutcome], if their requests were not answered by then;
 //   - an error that matches [context.DeadlineExceeded], if none could be sent.
 //
-// A caller that never got to the front of the line has to ask who holds the lock, which may
-// take a second more. With a context under which that same lock is held, a call that would
-// wait fails at once, as [Locker.Lock] does. Zero is as if the option were not given; d must
-// not be negative ([ErrInvalidWait]).
+// A caller that never got to the front of the line then asks who holds the lock, which may
+// take a second more. Called with a context under which the same lock is held, they fail at
+// once, as [Locker.Lock] does. Zero is as if the option were not given; d must not be negative
+// ([ErrInvalidWait]).
 func WithWait(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.wait = d }
 }
@@ -52,8 +52,8 @@ func WithWait(d time.Duration) LockOption {
 // held, and the [HeldError] then names no owner.
 //
 // The hold is kept after a failure as well: [Locker.Do] doesn't ask what its function
-// returned. A job that is to be tried again at once tries again within the function, or
-// records what was done and goes without a minimum hold.
+// returned. A job that is to be tried again at once can do so within the function, or record
+// in the database that it was done, and leave the minimum hold out.
 //
 // The hold is written when the lock is unlocked, so if the holder crashes, the hold ends
 // with its lease. d must be within 0 and [MaxTTL] ([ErrInvalidMinHold]); it may be longer than

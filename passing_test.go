@@ -13,9 +13,8 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// TestTimeoutsOfTheRole: where statements are cut short by settings of the role or the
-// database, whoever waits for a lock goes on waiting, and whoever releases one goes on
-// trying.
+// TestTimeoutsOfTheRole: where settings of the role or the database cut statements short, waiters
+// go on waiting, and releases are repeated.
 func TestTimeoutsOfTheRole(t *testing.T) {
 	t.Parallel()
 
@@ -86,7 +85,7 @@ func TestTimeoutsOfTheRole(t *testing.T) {
 					t.Errorf("Unlock: %v", err)
 				}
 
-				// Who doesn't wait is told.
+				// A call that doesn't wait is told.
 				lockRows(t, admin, "a")
 
 				if _, err := locker.AcquireLock(ctx, "a", time.Minute); err == nil || errors.Is(err, context.DeadlineExceeded) {
@@ -165,8 +164,8 @@ func TestStaleConnections(t *testing.T) {
 	})
 }
 
-// TestReadOnlyForAWhile: while the whole server is read-only, whoever waits waits, whoever
-// releases goes on trying, and whoever doesn't wait is told at once what it may be.
+// TestReadOnlyForAWhile: while the whole server is read-only, waiters go on waiting, and releases
+// are repeated. A call that doesn't wait is told at once what may be wrong.
 func TestReadOnlyForAWhile(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {

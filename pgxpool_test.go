@@ -119,8 +119,8 @@ func TestPoolHooks(t *testing.T) {
 			direct := contract.Open(t, "pgx", url)
 			must(t, pglocker.MigrateDB(t.Context(), direct, &pglocker.Config{}))
 
-			// The login is a superuser, whom row security doesn't bind; the role may nothing
-			// but for its tenant.
+			// The login is a superuser, to which row-level security doesn't apply. The role sees
+			// the rows of its tenant only.
 			role := roleWith(t, direct, url, `
 				GRANT USAGE ON SCHEMA pglocker TO {role};
 				GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses TO {role};

@@ -15,9 +15,8 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// TestWrappedDriversBehindAPooler: a driver with another around it, for tracing say, gets
-// along with a pooler in transaction mode: nobody's arguments are bound to somebody else's
-// statement.
+// TestWrappedDriversBehindAPooler: a driver with another around it, for tracing say, works behind
+// a pooler in transaction mode: no client's arguments are bound to the statement of another.
 func TestWrappedDriversBehindAPooler(t *testing.T) {
 	t.Parallel()
 

@@ -214,7 +214,7 @@ func TestRowSecurity(t *testing.T) {
 
 		contract.Exec(t, admin, "CREATE POLICY makes ON pglocker.lock_statuses FOR INSERT TO "+role+" WITH CHECK (lock_id <> 'refused')")
 		must(t, usesLocks(ctx, newLocker()))
-		must(t, usesLocks(ctx, owners)) // whom it doesn't concern
+		must(t, usesLocks(ctx, owners)) // they don't apply to the owner
 
 		_, err = newLocker().AcquireLock(ctx, "refused", time.Minute)
 		deniedWith(t, "a policy's check", err, "row-level security", "!GRANT")

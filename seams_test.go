@@ -216,8 +216,8 @@ func TestConfirmedGrantCountsFromItsSending(t *testing.T) {
 	})
 }
 
-// TestUnansweredLookIsNoLoss: a renewal passes over a row that somebody has locked, and what
-// is asked about it then is not answered. That is not a loss.
+// TestUnansweredLookIsNoLoss: a renewal passes over a row that another transaction has locked. The
+// look at the row that follows is not answered. That is not a loss.
 func TestUnansweredLookIsNoLoss(t *testing.T) {
 	t.Parallel()
 	eachLossy(t, func(t *testing.T, l *lossy) {
@@ -353,7 +353,8 @@ func TestCloseWaitsForLateGrants(t *testing.T) {
 	})
 }
 
-// TestPollingIsLogged: somebody who could be notified and has to poll is told, with the reason.
+// TestPollingIsLogged: where waiters have to poll although the driver can listen, the log says so,
+// with the reason.
 func TestPollingIsLogged(t *testing.T) {
 	t.Parallel()
 

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// maxRenewing and maxReleasing bound the connections of a Locker's own, dead ones
-	// included that the driver doesn't let go of: four renewals may be under way at once.
-	// With that of the listener they are eight.
+	// maxRenewing and maxReleasing bound the connections of a Locker's own, with the dead
+	// ones that the driver doesn't let go of. Four renewals may be under way at once. With
+	// the listener's connection there are eight.
 	maxRenewing  = 5
 	maxReleasing = 2
 )
@@ -56,7 +56,7 @@ func (l *Locker) sessionBeside(given *store.Store, name string, places chan stru
 	return &session{locker: l, store: l.store.On(own), places: places, owned: true}
 }
 
-// warnShared says once what it costs that there is no connection but the pool's.
+// warnShared logs once that renewals share the pool, and what that costs.
 func (l *Locker) warnShared() {
 	l.sharedOnce.Do(func() {
 		l.log.Warn("pglocker: the driver can't be asked for a connection beside the pool, so renewals share it:" +

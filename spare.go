@@ -47,9 +47,9 @@ func (s *spare) done() {
 	}
 }
 
-// opened opens the connection, unless it is open, there is none beside the pool, or it isn't
-// asked for. It takes as long as that takes, up to a lease that has d left: by attempts
-// that are short for its sake, a server that is slow to let anybody in would never be reached.
+// opened opens the connection, unless it is open, there is none beside the pool, or s is nil.
+// The opening has as much time as one attempt of a lease that has d left. Shorter attempts
+// would never reach a server that is slow to accept a connection.
 func (s *spareSession) opened(ctx context.Context, d time.Duration) error {
 	if s == nil || s.places == nil {
 		return nil

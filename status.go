@@ -195,8 +195,9 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 	return nil
 }
 
-// acquire asks for the lock. What attempts whose replies were lost were granted, or may
-// still be, is given back in the background, also if the lock was granted to a later one.
+// acquire asks for the lock. An attempt whose reply was lost may have been granted it, or may
+// still be. That grant is returned in the background, even if a later attempt was granted the
+// lock.
 func (l *Locker) acquire(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
 	span := l.watch.start(ctx, OperationAcquire, lockID, 1)
 

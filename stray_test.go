@@ -130,8 +130,9 @@ func (k *keeper) keepNext(lockID string) {
 	k.keep = []byte(lockID)
 }
 
-// TestStrayGrant: a request that comes when its caller has had the lock by another attempt,
-// or has given up, is granted the lock for nobody. It is given back within seconds.
+// TestStrayGrant: an attempt reaches the server late, when another attempt was granted the lock
+// or the caller has given up. It is granted the lock for nobody. That grant is returned within
+// seconds.
 func TestStrayGrant(t *testing.T) {
 	t.Parallel()
 

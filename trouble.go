@@ -70,8 +70,8 @@ func (l *Locker) logOver(t *trouble, message string) {
 	}
 }
 
-// aside runs what may take long beside the caller. Close waits for it. Once the Locker is
-// closed, the caller waits.
+// aside runs a function that may take long on a goroutine of its own. Close waits for it. Once
+// the Locker is closed, the caller waits instead.
 func (l *Locker) aside(run func()) {
 	end, err := l.begin()
 	if err != nil {
@@ -128,11 +128,12 @@ func (l *Locker) releaseSettled() {
 	}
 }
 
-// holdersWithin bounds the look for who has a row locked.
+// holdersWithin bounds the look for the transactions that have a row locked.
 const holdersWithin = time.Second
 
-// rowHolders says who has the lock's row locked, "" if that can't be found out at once. One
-// asks at a time: whoever has many rows locked is found by one of them.
+// rowHolders names the transactions that have the lock's row locked, "" if that can't be found
+// out within holdersWithin. One caller asks at a time: a transaction that has many rows locked
+// is found by one of them.
 func (l *Locker) rowHolders(lockID string) string {
 	if !l.looking.CompareAndSwap(false, true) {
 		return ""

@@ -135,11 +135,11 @@ const (
 	attemptMin = 500 * time.Millisecond
 )
 
-// connectWithin is how long a release waits for a connection of the pool before it is made
-// over the spare one: not every driver can be asked whether it has one to give.
+// connectWithin is how long a release waits for a connection of the pool before it goes over
+// the spare one: not every driver can be asked whether a connection is free.
 const connectWithin = 200 * time.Millisecond
 
-// overPool gives an attempt up that has no connection of the pool in time.
+// overPool gives up an attempt that gets no connection of the pool in time.
 func overPool(attempt context.Context, cancel context.CancelFunc) (context.Context, context.CancelFunc) {
 	attempt, done := store.ConnectWithin(attempt, connectWithin)
 

@@ -106,8 +106,8 @@ func (l *Locker) acquireWaiting(ctx context.Context, lockID string, ttl time.Dur
 	return res, err
 }
 
-// heldBy is the error of a caller that would wait for a lock which it holds itself, as its
-// context says; nil if it doesn't.
+// heldBy is the error of a caller that would wait for a lock that is held under its own
+// context; nil if no such lock is held.
 func (l *Locker) heldBy(ctx context.Context, lockID string) error {
 	for lk, _ := FromContext(ctx); lk != nil; lk = lk.outer {
 		if lk.lease.LockID == lockID && lk.locker.sameTable(l) && lk.over() == nil {
@@ -185,7 +185,8 @@ type waiter struct {
 	place *waitqueue.Waiter
 	// held is the last answer of the database, nil if there was none.
 	held *HeldError
-	// inTheWay is why the database has not answered since then, nil if it has, or wasn't asked.
+	// inTheWay is why the database has not answered since then; nil if it has answered, or
+	// wasn't asked.
 	inTheWay error
 	// unanswered is why the request before this wait had no answer.
 	unanswered error
@@ -457,9 +458,9 @@ func (w *waiter) lastHeld() error {
 	return fmt.Errorf("%w; since then: %w", w.held.aged(time.Now()), w.inTheWay)
 }
 
-// inTheWay is an error that kept a waiter from an answer, for one that leaves. What a request
-// of the waiter's may still bring is given back, and the contexts of its requests are
-// none of the caller's: their errors are told and not matched.
+// inTheWay is an error that kept a waiter from an answer, as a waiter that leaves returns it.
+// A grant that may still come is returned, and the contexts of requests aren't the caller's:
+// such errors are told and not matched.
 func inTheWay(err error) error {
 	if errors.Is(err, ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return errors.New(err.Error())

@@ -17,7 +17,8 @@ type refusal string
 func (r refusal) Error() string    { return "SQLSTATE " + string(r) }
 func (r refusal) SQLState() string { return string(r) }
 
-// refusing answers statements that one of the leases is part of by an error, after a while.
+// refusing answers statements that one of the leases is part of by an error, when after has
+// passed.
 func refusing(err error, after time.Duration, culprits ...string) func(context.Context, int, []store.Renewal) ([]store.RenewResult, error) {
 	return func(_ context.Context, _ int, renewals []store.Renewal) ([]store.RenewResult, error) {
 		for _, r := range renewals {
@@ -35,7 +36,7 @@ func refusing(err error, after time.Duration, culprits ...string) func(context.C
 }
 
 // TestOneRefused: the server refuses the renewal of some leases, and so every statement that
-// they are part of, at once or after a while. They are lost, and say why; the others are kept.
+// they are part of, at once or after some time. They are lost, and say why; the others are kept.
 func TestOneRefused(t *testing.T) {
 	t.Parallel()
 

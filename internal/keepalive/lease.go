@@ -71,7 +71,7 @@ type Cause struct {
 	Err error
 	// Locked: another transaction had the row locked when it was last asked for.
 	Locked bool
-	// Unanswered is for how long the server has not answered, or, with Opening, for how
+	// Unanswered is for how long the server has not answered. With Opening it is for how
 	// long no connection could be opened.
 	Unanswered time.Duration
 	Opening    bool
@@ -81,7 +81,7 @@ type Cause struct {
 	Short time.Duration
 }
 
-// Trouble is told when a renewal fails or stays unanswered for long.
+// Trouble is told when a renewal fails, or when another is sent beside it for want of an answer.
 type Trouble struct {
 	// Locks is how many leases are in trouble: zero when the last of them was renewed, lost
 	// or removed.
@@ -133,7 +133,8 @@ func (l *Lease) patience(now time.Time) time.Duration {
 }
 
 // hurry is how long a lease that is due waits for the end of an attempt for others: a
-// quarter of what is left. No lease with more left has less patience, but for hurryMin.
+// quarter of what is left. Near the end of the lease it stays at hurryMin, or at the
+// patience if that is shorter.
 func (l *Lease) hurry(now time.Time) time.Duration {
 	return min(l.patience(now), max(l.term.Left(now)/4, hurryMin))
 }

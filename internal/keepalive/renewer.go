@@ -9,9 +9,8 @@
 // unanswered is not given up, since its answer may still come, but after some
 // time another is sent beside it over a fresh connection.
 //
-// A statement that the server refuses is repeated by halves, until the lease is alone
-// for whose sake it is refused. The others don't share a statement with that one again
-// before it was renewed.
+// A statement that the server refuses is repeated by halves, until the lease that it
+// refuses is alone. That lease has statements of its own until it was renewed.
 //
 // The most urgent leases go first: those whose term ends first.
 package keepalive
@@ -236,7 +235,7 @@ func (r *Renewer) take(l *Lease) {
 	r.due.drop(l)
 }
 
-// drop takes the lease out for good. What it returns is to be called without the mutex.
+// drop takes the lease out for good. The caller calls report without the mutex.
 func (r *Renewer) drop(l *Lease) (report func()) {
 	l.held = false
 	r.take(l)
@@ -246,8 +245,8 @@ func (r *Renewer) drop(l *Lease) (report func()) {
 }
 
 // readClocks computes the ends of all terms again if the wall clock has got ahead of the
-// monotonic one since they were computed. If it has fallen behind, they come later than
-// they are in the queues, and are found not to have come.
+// monotonic one since they were computed. If it has fallen behind, the ends come later than
+// the queues have them. A lease at the front is then found not to have ended.
 func (r *Renewer) readClocks(now time.Time) {
 	ahead := now.Round(0).Sub(r.began.Round(0)) - now.Sub(r.began)
 
@@ -725,7 +724,7 @@ func (r *Renewer) finish(a *attempt, session *link, got answer) {
 				r.wait(l, now.Add(l.retryDelay()))
 			}
 
-			// A guarded transaction has it locked now and then, which is no trouble yet.
+			// Before that it is no trouble: a guarded transaction locks the row now and then.
 			if l.locked && l.term.Left(now) < l.term.usable()/2 {
 				urgent = r.trouble(urgent, l, now)
 
@@ -790,7 +789,7 @@ func (r *Renewer) trouble(urgent, l *Lease, now time.Time) *Lease {
 	return urgent
 }
 
-// calm ends the trouble of a lease. What it returns is to be called without the mutex.
+// calm ends the trouble of a lease. The caller calls report without the mutex.
 func (r *Renewer) calm(l *Lease) (report func()) {
 	if !l.troubled {
 		return func() {}

@@ -13,8 +13,8 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// TestMostUrgentFirst: after an outage as many leases are due as many statements renew, one
-// after the other, for longer than the short ones of them run.
+// TestMostUrgentFirst: after an outage more leases are due than one statement renews. All the
+// statements take longer than the short leases run.
 func TestMostUrgentFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

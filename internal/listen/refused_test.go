@@ -104,9 +104,9 @@ func (m mutter) Wait(ctx context.Context) (channel, payload string, err error) {
 
 func (m mutter) Close() {}
 
-// TestRefused: a server that refuses LISTEN is said to once, at level Info, and asked
-// again after five minutes and then less often, up to once an hour, also if those who wait
-// come and go.
+// TestRefused: that a server refuses LISTEN is logged once, at level Info. The server is asked
+// again after five minutes and then less often, down to once an hour, also if waiters come
+// and go.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 

@@ -329,9 +329,9 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 	return l
 }
 
-// write sends a request as [write] sends a statement. The answer has one row or
-// none. It may pass over a row that somebody else has locked, unless the answer is one to
-// a statement that waits for the row, which alone asks for: see [loners].
+// write sends a request as [write] sends a statement. The answer has one row or none. The
+// statement may pass over a row that another transaction has locked. With alone, one is sent
+// that waits for the row, if there is room: see [loners].
 func (l *lane[T]) write(ctx context.Context, req request, alone bool) answer[T] {
 	return persist(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, alone || again) })
 }
@@ -397,7 +397,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 	ctx = stay(ctx)
 
 	if behind, ok := l.store.mayStay(ctx); ok {
-		// Nobody waits for it any more then, but for a grant that has to be returned.
+		// No caller waits for it any more then. But a grant that it brings is returned.
 		stop := context.AfterFunc(ctx, behind.leave)
 
 		a = askDriver(ctx, l.store, func() (prepared, bool) {

@@ -102,8 +102,8 @@ type migrationWait struct {
 	heldBy   string
 }
 
-// note finds out who is in the way, and logs it the first time and then every logEvery. When ctx
-// has ended it looks only if it never did.
+// note looks up which transactions are in the way, and logs them the first time and then every
+// logEvery. When ctx has ended, it looks only if it never did.
 func (w *migrationWait) note(ctx context.Context, waitsFor string) {
 	if waitsFor == "" || ctx.Err() != nil && w.waitsFor != "" {
 		return

@@ -14,7 +14,7 @@ import (
 )
 
 // TestClaimsTogether: a claim that shares its statement has the answer that it would have had
-// alone, unless somebody has its row locked: then it has none.
+// alone, unless another transaction has its row locked: then it has none.
 func TestClaimsTogether(t *testing.T) {
 	t.Parallel()
 	eachShape(t, func(t *testing.T, s *store.Store, db *sql.DB) {

@@ -15,9 +15,9 @@ import (
 // way is how statements travel over connections that aren't pgx's own.
 //
 // Behind a pooler in transaction mode only what is sent in one message, or in one transaction,
-// reaches one connection to the server. A driver that parses a statement in one message and
-// runs it in another, under no name or under one that other clients use too, may run what
-// somebody else had parsed. So a statement is sent as one text with its arguments written into
+// reaches one connection to the server. Some drivers parse a statement in one message and run
+// it in another, under no name or under one that other clients use too. They may run what
+// another client had parsed. So a statement is sent as one text with its arguments written into
 // it, unless the driver is known to notice.
 type way struct {
 	// pgx: there is a connection of pgx inside of a wrapper. pgx names a statement by its
@@ -211,7 +211,8 @@ func isASCII(args []any) bool {
 	return true
 }
 
-// acquaint finds out on the first use of a driver that isn't known what one has to know of it.
+// acquaint finds out, on the first use of a driver that isn't known, whether it reports the
+// SQLSTATE, and what it does with text.
 func (s *Store) acquaint(ctx context.Context) error {
 	if s.pgx && !s.native.Load() {
 		if err := s.meet(ctx); err != nil {

@@ -96,8 +96,8 @@ func judge(err error, trustBadConn bool) outcome {
 
 // provesNothing reports whether an error may come in place of the reply to a statement that
 // was committed. A pooler that loses its connection to the server reports classes 08, 58 and
-// XX000; a server that ends a session reports the others. Whatever ends the session, with
-// severity FATAL or PANIC, proves nothing either.
+// XX000; a server that ends a session reports the others. An error of severity FATAL or PANIC,
+// which ends the session, proves nothing either.
 func provesNothing(code string) bool {
 	switch code {
 	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:
@@ -107,8 +107,8 @@ func provesNothing(code string) bool {
 	return hasClass(code, "08", "58") || strings.HasPrefix(code, "57P")
 }
 
-// Transient reports whether the same request may be answered soon: the server could not be
-// reached, went away or had no room, or refused the request for a reason that passes.
+// Transient reports whether the same request may succeed if it is repeated: the server could
+// not be reached, went away or had no room, or refused the request for a reason that passes.
 func Transient(err error) bool {
 	for _, lasting := range []error{
 		ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrInvalidTTL,
@@ -146,7 +146,7 @@ func Passing(err error) bool {
 }
 
 // elsewhere reports whether the connection is at fault: it leads to a standby, since it was
-// opened during a failover, or somebody left a setting or a failed transaction on it.
+// opened during a failover, or its last user left a setting or a failed transaction on it.
 func elsewhere(err error) bool {
 	switch sqlState(err) {
 	case codeReadOnlyTransaction, codeFailedTransaction:
@@ -179,9 +179,9 @@ func retriable(err error) bool {
 }
 
 // divisible reports whether a refusal may be due to one of several requests in a
-// statement, and the others would succeed without it. Most may: what is wrong with a
-// value, a constraint, a policy, a trigger, a full queue, what takes too long or runs beside
-// one of the rows. The others are about the connection.
+// statement, and the others would succeed without it. Most may: a bad value, a constraint, a
+// policy, a trigger, a full queue, a limit of time, a conflict about one of the rows. The other
+// refusals are about the connection.
 func divisible(err error) bool {
 	if errors.Is(err, ErrUnsupportedEncoding) {
 		return true // of one id

@@ -36,7 +36,7 @@ type Result struct {
 	Marked bool
 	// Stray are the owners of those attempts of this request whose replies were lost. One of
 	// them may be what the row shows now, unless the verdict is Granted, or the server may
-	// still grant it: a network or a pooler can hold an attempt back for minutes. Nobody
+	// still grant it: a network or a pooler can hold an attempt back for minutes. No caller
 	// waits for such a grant. Stray is set beside an error, too.
 	Stray []string
 	// Notified: those who wait were told of a release.
@@ -294,10 +294,9 @@ type grant struct {
 	firstSent time.Time
 }
 
-// lose notes that the reply to the present attempt was lost, which was sent at the given
-// moment, and gives the next one an owner of its own. Under the same owner, what is
-// still under way of this attempt could not be told from what the next is granted: it
-// could never be given back.
+// lose notes that the reply to the present attempt, which was sent at the given moment, was
+// lost. It gives the next attempt an owner of its own. Under the same owner, a late grant of
+// this attempt could not be told from that of the next, and so could never be returned.
 func (g *grant) lose(sent time.Time, cause error) {
 	if !g.doubtful {
 		g.doubtful, g.cause, g.firstSent = true, cause, sent
@@ -309,7 +308,7 @@ func (g *grant) lose(sent time.Time, cause error) {
 	g.owner = fmt.Sprintf("%s-%d", g.first, g.renamed+1)
 }
 
-// result adds to the result of a request what is astray of it.
+// result adds to the result of a request the attempts that are astray.
 func (g *grant) result(res Result, err error) (Result, error) {
 	res.Stray = g.lost
 

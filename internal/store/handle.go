@@ -21,8 +21,8 @@ const (
 	// openWithin is how long a connection may take to be opened. Its caller need not wait
 	// for it: it is of use to the next one.
 	openWithin = 2 * time.Minute
-	// replaceAfter is how long the opening of a connection is left alone for which nobody
-	// waits. Then it may be given up for a new one, which perhaps finds another server. The
+	// replaceAfter is how long the opening of a connection that no caller waits for is left
+	// alone. Then it may be given up for a new one, which perhaps finds another server. The
 	// oldest is not: it may be nearly there.
 	replaceAfter = 10 * time.Second
 	// maxLeft bounds the statements of one handle whose callers have left and which the
@@ -34,8 +34,8 @@ const (
 )
 
 // handle takes connections from a database handle. The opening of one goes on when its
-// caller leaves: callers may have less time than a server needs that starts, or is asked
-// for a ticket first, and if each of them began anew none would ever get one.
+// caller leaves. A server that starts, or a login that needs a ticket first, may take longer
+// than callers have time. If each of them began anew, none would ever get a connection.
 type handle struct {
 	db *sql.DB
 	// pool is under db, nil if there is none. It opens connections in the background by
@@ -45,7 +45,7 @@ type handle struct {
 	limit chan struct{}
 	// mostOpenings is maxOpenings or maxOpeningsBeside.
 	mostOpenings int
-	// ready passes on a connection whose caller has left.
+	// ready has a connection whose caller has left, for the next caller.
 	ready chan *sql.Conn
 	// detached counts what goes on without a caller.
 	detached *counter
@@ -211,8 +211,8 @@ func (h *handle) begin(ctx context.Context) (o *opening, changed <-chan struct{}
 	return o, nil
 }
 
-// replace gives up the opening that was begun first, but for the oldest of all and for
-// those that somebody waits for. h.mu is held.
+// replace gives up the second oldest of the openings that no caller waits for. The oldest may be
+// nearly there. h.mu is held.
 func (h *handle) replace() {
 	oldest := true
 
@@ -274,7 +274,7 @@ func (h *handle) whenChanged() <-chan struct{} {
 	return h.changed
 }
 
-// change tells those who wait that there is less under way. h.mu is held.
+// change tells waiters that there is less under way. h.mu is held.
 func (h *handle) change() {
 	if h.changed != nil {
 		close(h.changed)

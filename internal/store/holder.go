@@ -27,7 +27,7 @@ func (h Holder) String() string {
 	return "a prepared transaction"
 }
 
-// sqlHolders finds who has the row of the lock $1 locked: its xmax names the transaction,
+// sqlHolders finds the transactions that have the row of the lock $1 locked: its xmax names one,
 // and every transaction holds a lock on its own number. {xids} are the numbers.
 const sqlHolders = `
 SELECT k.pid::pg_catalog.int8, p.gid
@@ -40,9 +40,9 @@ SELECT k.pid::pg_catalog.int8, p.gid
   LEFT JOIN pg_catalog.pg_prepared_xacts AS p ON p.transaction OPERATOR(pg_catalog.=) x.xid
  WHERE l.lock_id OPERATOR(pg_catalog.=) $1`
 
-// Holders looks up who has the lock's row locked now. Where several share it, xmax names a
-// group of them, which the server doesn't mark as one: it is asked for if nobody has a
-// transaction of that number, and an error then means that it was none.
+// Holders looks up the transactions that have the lock's row locked now. Where several share it,
+// xmax names a group of them, and the server doesn't say that it is one. So the number is looked
+// up as a group if no transaction has it. An error then means that it is no group either.
 func (s *Store) Holders(ctx context.Context, id string) ([]Holder, error) {
 	scan := func(from scanner) (h Holder, err error) {
 		var (

@@ -7,25 +7,25 @@ import (
 
 // identity is how the table tells one lock_id from another, and what may refer to it.
 type identity struct {
-	// equal is the operator that the unique index compares by, as SQL: for most types
-	// that of text, for an extension's type (citext) one of that extension's schema.
+	// equal is the operator that the unique index compares by, as SQL: that of text, unless
+	// the index has an operator class of another schema.
 	equal string
 	// kind is the type that it compares, quoted and with its schema.
 	kind string
 	// keyed: a unique index, to which a foreign key may refer, has other columns than
 	// lock_id; expiryKeyed: it has expires_at.
 	keyed, expiryKeyed bool
-	// datesOdd: the role's DateStyle is one that drivers can't read where times come as text:
-	// without names for statements, behind a pooler, that is how pgx takes them.
+	// datesOdd: the role's DateStyle is one that drivers can't read where times come as text.
+	// pgx takes times as text when statements have no names, as behind a pooler.
 	datesOdd bool
 }
 
 // textIdentity is that of a lock_id that is text.
 var textIdentity = identity{equal: "OPERATOR(pg_catalog.=)", kind: "pg_catalog.text"}
 
-// rowLock is what a batch locks its rows by. A foreign key that refers to a row shares it
-// with FOR NO KEY UPDATE, and with an UPDATE of columns that no foreign key can refer to.
-// Where the UPDATE that follows needs more, so does the lock: it would wait.
+// rowLock is what a batch locks its rows by. A foreign key that refers to a row doesn't conflict
+// with FOR NO KEY UPDATE, nor with an UPDATE of columns that no foreign key can refer to. An
+// UPDATE of other columns needs FOR UPDATE. With a weaker row lock it would wait for the row.
 func rowLock(keyed bool) string {
 	if keyed {
 		return "FOR UPDATE"

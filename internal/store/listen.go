@@ -102,8 +102,8 @@ func (l *listening) Listen(ctx context.Context, channel string) error {
 	return err
 }
 
-// refusesForLong reports whether the server has answered that it doesn't do this, and
-// will hardly do so when asked again in a moment.
+// refusesForLong reports whether the server has answered that it doesn't do this, and is
+// unlikely to do it within minutes.
 func refusesForLong(err error) bool {
 	code := sqlState(err)
 	if code == "" || code == codeReadOnlyTransaction { // another server may be reached soon

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A release notifies those who wait. Where the server refuses that, the release goes without:
-// waiters poll as well. Relatives of PostgreSQL lack pg_notify or refuse it; a queue of
-// notifications that nobody empties is full, which shows when the release commits.
+// A release notifies waiters. If the server refuses that, the release is made without it, since
+// waiters poll as well. Relatives of PostgreSQL lack pg_notify or refuse it. Or the queue of
+// notifications is full, since a session doesn't read them; the commit of the release then fails.
 
 // quietFor is how long releases go without a notification once it was refused.
 const quietFor = time.Minute
@@ -45,8 +45,8 @@ func (s *Store) audible(text string) string {
 	return text
 }
 
-// orQuietly takes the answer to a statement. If it was refused and notifies, it is sent again
-// without that, and the server's answer to that is the one that counts unless it is the same.
+// orQuietly takes the answer to a statement. If a statement that notifies was refused, it is sent
+// again without the notification. The second answer counts, unless it is a refusal too.
 func orQuietly[T any](s *Store, text string, a answer[T], send func(text string) answer[T]) answer[T] {
 	if a.outcome != refused || Passing(a.err) && !general(a.err) {
 		return a

@@ -141,8 +141,8 @@ func TestDriverPanics(t *testing.T) {
 	}
 }
 
-// TestDriverPanicsOnce: who can't be told what became of its request is told that nobody
-// knows.
+// TestDriverPanicsOnce: where the driver panics after a request was sent, the caller is told that
+// the outcome is unknown.
 func TestDriverPanicsOnce(t *testing.T) {
 	t.Parallel()
 

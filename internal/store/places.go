@@ -8,30 +8,29 @@ import (
 	"time"
 )
 
-// A Store shares its statements, so a few connections serve any number of callers, and a
-// pool without a limit must not grow with them in bad times, when statements hang. Two
-// bounds keep it so.
+// Callers share statements, so a few connections serve any number of callers. When
+// statements hang, a pool without a limit must not grow with the number of callers. Two
+// bounds see to that. docs/adr/0007 says why.
 //
-// maxStatements bounds the statements under way, and so the connections of the pool. Each
-// may hang: on a connection that is dead without anybody knowing, or at its commit. A
-// statement ends with the context of its callers.
+// maxStatements bounds the statements under way, and so the connections of the pool. A
+// statement may hang on a dead connection, or at its commit. It ends with the context of its
+// callers.
 //
-// maxLoners, which is lower, bounds those among them that wait for a row, for as long as a
-// stranger's transaction has it locked. A request beyond that stands in line for room, and
-// whenever it has stood there for passedOverPause it asks again by the statement for several,
-// which passes over a locked row. So neither a locked row nor any number of them holds up a
-// request for another row: what was passed over only because it had just changed is answered
-// when it asks again.
+// maxLoners, which is lower, bounds those among them that wait for a row that another
+// transaction has locked. A request beyond that stands in line for room. Every
+// passedOverPause it asks again by the statement for several, which passes over locked
+// rows. So locked rows, however many, hold up no request for another row. A request that was
+// passed over only because its row had just changed is answered when it asks again.
 const (
 	maxStatements = 5
 	maxLoners     = 3
 
 	passedOverPause = 100 * time.Millisecond
 
-	// closingFor is how long a statement keeps its place whose context has ended, where its
-	// connection lives on: pgx closes a connection in the background, and sends a request to
-	// cancel over another before, and lib/pq waits for the server's answer. It is not for
-	// longer, since that may take minutes, and the next connection may do better.
+	// closingFor is how long a statement keeps its place after its context has ended, while
+	// its connection lives on. pgx sends a request to cancel over another connection, and then
+	// closes this one in the background; lib/pq waits for the server's answer. That may take
+	// minutes, and the next connection may do better, so the place is freed then.
 	closingFor  = 5 * time.Second
 	closingLook = 10 * time.Millisecond
 )
@@ -78,8 +77,8 @@ func (p *place) free() {
 	}
 }
 
-// writeOff frees the place some time after ctx has ended, whatever the driver does. stop
-// is called when the statement has ended.
+// writeOff frees the place closingFor after ctx has ended, whatever the driver does. The caller
+// calls stop when the statement has ended.
 func (p *place) writeOff(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { time.AfterFunc(closingFor, p.free) })
 }
@@ -125,7 +124,7 @@ func (l *loners) open() chan struct{} {
 	return l.room
 }
 
-// enter reports whether there is room now. Who enters has to leave.
+// enter takes room if there is some now. A caller that gets it calls leave.
 func (l *loners) enter() bool {
 	select {
 	case l.open() <- struct{}{}:
@@ -135,7 +134,7 @@ func (l *loners) enter() bool {
 	}
 }
 
-// wait is enter that waits for room, until ctx ends or for so long; zero: without a limit.
+// wait is enter that waits for room until ctx ends, and for limit at most unless that is 0.
 func (l *loners) wait(ctx context.Context, limit time.Duration) bool {
 	var passed <-chan time.Time
 

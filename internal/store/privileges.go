@@ -113,8 +113,8 @@ func (s *Store) named(ctx context.Context, err error) error {
 	return s.explain(err)
 }
 
-// hidden is the error of a request that found a row which it may not change, or none that it may
-// see where there is one: row-level security passes over such rows without an error.
+// hidden is the error of a request whose row is hidden by row-level security: PostgreSQL passes
+// over a row that the role may not see or change, without an error.
 func (s *Store) hidden(id string) error {
 	return fmt.Errorf("%w: no policy of row-level security on %s lets this role see and update the row of the lock %q",
 		ErrPermissionDenied, s.table, id)

@@ -2,10 +2,10 @@ package store
 
 import "strings"
 
-// What a name means is decided by the search_path, by every schema in it and, for
-// operators, by the types of what they stand between: PostgreSQL has no bigint * interval,
-// only casts that lead to one, and anybody who may create in a schema of the search_path may
-// make one that is called instead, as the locker's role. So nothing is left to a name alone.
+// PostgreSQL looks a name up in every schema of the search_path. It picks an operator by the
+// types of its operands: it has no bigint * interval, only casts that lead to one. A role that
+// may create in a schema of the search_path can make that operator, which is then called
+// instead, as the Locker's role. So every name in a statement has its schema.
 
 // qualified writes PostgreSQL's own operators, types and functions into a text.
 var qualified = strings.NewReplacer(func() (pairs []string) {
@@ -24,8 +24,8 @@ var qualified = strings.NewReplacer(func() (pairs []string) {
 }()...).Replace
 
 // onPrimary has a reading statement answered by the primary, where a pooler sends reads to
-// standbys, which lag: what it finds locks nothing, but poolers go by the words. Unlike
-// one with sqlPrimary, it may be asked of a standby, and of a table that isn't there.
+// standbys, which may lag. It locks nothing, but poolers go by the words FOR UPDATE. Unlike a
+// statement with sqlPrimary, it works on a standby, and for a table that isn't there.
 func onPrimary(text string) string {
 	return "WITH found AS MATERIALIZED (" + text + ")\nSELECT * FROM found FOR UPDATE"
 }

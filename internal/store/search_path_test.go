@@ -322,8 +322,8 @@ func TestStrangersInFront(t *testing.T) {
 	})
 }
 
-// TestForeignOperator: an operator that anybody may create who may create in public, and
-// that matches better than PostgreSQL's own, which needs a cast, isn't called.
+// TestForeignOperator: a role that may create in public makes an operator that matches better than
+// PostgreSQL's own, which needs a cast. It isn't called.
 func TestForeignOperator(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {

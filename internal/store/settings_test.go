@@ -218,11 +218,11 @@ func everyVerb(ctx context.Context, db *sql.DB, cfg *pglocker.Config, migrate bo
 		}
 	}
 
-	if !migrate { // the statements of who waits are then those above
+	if !migrate { // a waiter's statements are then those above
 		return lock.Unlock(ctx)
 	}
 
-	// A waiter, who is handed the lock, and another Locker's.
+	// A waiter that is handed the lock, and one of another Locker.
 	other, err := pglocker.New(db, cfg)
 	if err != nil {
 		return err

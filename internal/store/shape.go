@@ -121,8 +121,9 @@ type statements struct {
 	refreshManyDated, releaseManyDated                                   string
 }
 
-// isoDates has the last of some times say it in a way that drivers read. It is for the
-// transaction alone, and comes before anything of the row is sent.
+// isoDates adds to some columns, of which the last is a time, a setting of the DateStyle to ISO,
+// which drivers read. It holds for the transaction alone, and is made before any column of the
+// row is sent.
 func isoDates(columns string) string {
 	i := strings.LastIndex(columns, ", {now}")
 	if i < 0 {

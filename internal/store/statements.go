@@ -296,9 +296,8 @@ RETURNING {row}, l.lock_id`
 
 // sqlPrimary begins a statement that reads and by which something is decided. It changes
 // nothing and takes neither a lock on a row nor a transaction id. But a pooler that
-// sends reads to standbys sends it to the primary, since an UPDATE is in it; and a
-// standby that is given it all the same refuses it. A standby may lag: it shows a
-// lock as it was.
+// sends reads to standbys sends it to the primary, since an UPDATE is in it, and a
+// standby refuses it. A standby may lag: it shows a lock as it was.
 const sqlPrimary = `
 WITH primary_only AS (
     UPDATE {table} SET expires_at = expires_at WHERE false

@@ -121,8 +121,8 @@ func (s *Store) Beside(db *sql.DB, limit int) *Store {
 	return &on
 }
 
-// Connect opens a connection of the pool unless one is open. It returns when ctx ends; the
-// connection goes on being opened then, for the next who asks.
+// Connect opens a connection of the pool unless one is open. It returns when ctx ends. The
+// opening then goes on, for the next caller.
 func (s *Store) Connect(ctx context.Context) error {
 	_, done, err := s.connect(ctx)
 	if err == nil {
@@ -188,8 +188,8 @@ func (s *Store) Guard(id string, generation int64) (text string, args []any) {
 	return s.plain(s.GuardSQL(), []any{id, generation})
 }
 
-// GuardFailed notes what the error of a guard tells about the way to the server, and says
-// what there is to do about it. The transaction can't go on after it.
+// GuardFailed takes the error of a guard. It notes whether a pooler lost a prepared statement,
+// and adds to the error what the caller can do. The transaction can't go on after it.
 func (s *Store) GuardFailed(err error) error {
 	s.lostStatement(err, true)
 
@@ -217,10 +217,10 @@ func (s *Store) GiveUpOpening() { s.handle.giveUpOpening() }
 // waitForDriver is how long [Store.Wait] waits for drivers that don't return.
 const waitForDriver = 5 * time.Second
 
-// Wait returns when no statement is under way that served several or was left behind, on
-// this handle or on another, and no connection is being opened. Some drivers don't return
-// from a server that doesn't answer: after waitForDriver it doesn't wait for these any
-// longer, and returns how many there are.
+// Wait returns when no statement that served several or was left behind is under way, on this
+// handle or on another, and no connection is being opened. Some drivers don't return while a
+// server doesn't answer. Wait leaves these behind after waitForDriver, and returns how many
+// there are.
 func (s *Store) Wait() (left int) {
 	s.GiveUpOpening()
 
@@ -247,8 +247,8 @@ type answer[T any] struct {
 	err     error
 	// shared: the statement served others too, and the error may be theirs.
 	shared bool
-	// waited: the statement waited for the row. Without that, no row may mean that somebody
-	// has it locked, or changed it at the same moment.
+	// waited: the statement waited for the row. Without that, no row may mean that another
+	// transaction has it locked, or changed it at the same moment.
 	waited bool
 }
 
@@ -486,8 +486,8 @@ type pgxConn interface{ Conn() *pgx.Conn }
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	own, native := driverConn.(pgxConn)
 	if native != s.native.Load() {
-		// In this mode pgx parses in one message and runs in another, under no name: behind a
-		// pooler that may be what somebody else has parsed.
+		// In this mode pgx parses in one message and runs in another, under no name. Behind a
+		// pooler it may run what another client has parsed.
 		if native && own.Conn().Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
 			s.unnamed.Store(true)
 		}
@@ -519,8 +519,8 @@ func (r pgxRows) Close() error {
 }
 
 // sqlByIndex has the statement behind it planned without a scan of the whole table. A named
-// statement is planned a few times and then never again: with a table that is nearly empty
-// by then, such a scan looks cheap, and it is made for each lock when there are thousands.
+// statement is planned a few times and then never again. If the table is nearly empty by then,
+// such a scan looks cheap. It would later be made for each lock of thousands.
 const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true)`
 
 // queryPgx sends a statement. One that is prepared under a name goes behind
@@ -675,7 +675,7 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 	}
 }
 
-// afreshLimit bounds how many connections in a row a request is tried on that are stale.
+// afreshLimit bounds how many stale connections in a row a request is tried on.
 const afreshLimit = 16
 
 // tries are those of one request that was refused on account of its connections.

@@ -17,7 +17,8 @@ var sqlTimeline = "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN " + 
 func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 	err := s.askFloor(ctx, sqlTimeline)
 
-	// Any other refusal counts if it is of the functions: without them there is none.
+	// Any other refusal counts if the functions are its cause: without them the server
+	// doesn't refuse.
 	if code := sqlState(err); code != "" && !noTimeline(err) && !passing(err) {
 		if controlErr := s.askFloor(ctx, "SELECT 0::bigint AS floor"); controlErr != nil {
 			return false, err
@@ -48,9 +49,9 @@ func (s *Store) askFloor(ctx context.Context, text string) error {
 	return err
 }
 
-// noTimeline reports whether the server answered that it doesn't have, or doesn't give to
-// this role, what the timeline is read by. Amazon Aurora raises 55000 on the writer
-// unless wal_level is logical.
+// noTimeline reports whether the server answered that it lacks the functions by which the
+// timeline is read, or that this role may not call them. Amazon Aurora raises 55000 on the
+// writer unless wal_level is logical.
 func noTimeline(err error) bool {
 	switch code := sqlState(err); code {
 	case codeUndefinedFunction, codeInsufficientPriv, codeNotInState:
@@ -74,7 +75,7 @@ func passing(err error) bool {
 	return false
 }
 
-// outdated reports whether a statement was refused for what it was written for: the table
-// or the server has become another since it was looked at. A standby of a relative may be
-// promoted to a writer that refuses the timeline.
+// outdated reports whether a statement was refused since the table or the server is no longer
+// as it was when they were looked at. A standby of a relative of PostgreSQL, for example, may be
+// promoted to a writer that refuses to tell its timeline.
 func outdated(err error) bool { return sqlState(err) == codeUndefinedColumn || noTimeline(err) }

@@ -218,9 +218,9 @@ func (q *Queue) Wake(id string) {
 	}
 }
 
-// WakeAfter makes the head of a line look again when d has passed. It does nothing where
-// nobody waits: whoever comes later looks at once. Of several calls only the first to end
-// counts, since a head that has looked knows when to look again.
+// WakeAfter makes the head of a line look again when d has passed. Without waiters it does
+// nothing: a waiter that comes later looks at once. Of several calls only the one that ends
+// first counts, since a head that has looked knows when to look again.
 func (q *Queue) WakeAfter(id string, d time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -321,8 +321,8 @@ func (l *line) forgetRival(but string) {
 	delete(l.rivals, longest)
 }
 
-// rivalCounts is for how many rounds a process counts that won once. It may have gone.
-// There is one winner in a round, so that this is also how many count.
+// rivalCounts is for how many rounds a process that won once counts as a rival. It may have
+// gone since. There is one winner in a round, so this is also how many rivals there are.
 const rivalCounts = 32
 
 // countRivals returns how many processes are in the running. The queue's mutex is held.

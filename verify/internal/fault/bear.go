@@ -85,9 +85,8 @@ func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return countSequence(ctx, c, "audit.refusals")
 }
 
-// roleTimeout is what the clients' role has, and guardFor how long somebody's transaction
-// has rows locked by guards meanwhile: for longer than that, and not for as long as the
-// longest leases last.
+// roleTimeout is the timeout of the clients' role. guardFor is how long a transaction has rows
+// locked by guards meanwhile: longer than roleTimeout, and shorter than the longest leases.
 const roleTimeout = 300 * time.Millisecond
 
 func guardFor(r *rand.Rand) time.Duration { return between(r, 1000, 1400) }
