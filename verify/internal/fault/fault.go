@@ -101,7 +101,7 @@ func All() []Fault {
 		{Name: "server-fast", Inject: restartFast, Server: true},
 		{Name: "commit-fails", Inject: failCommits},
 		{Name: "rows-locked", Inject: lockRows},
-		{Name: "row-refused", Inject: refuseRow, Least: 4 * time.Second, Bears: &oracle.Bears{}},
+		{Name: "row-refused", Inject: refuseRow, Least: 4 * time.Second, Bears: &oracle.Bears{Cause: refusal}},
 		{Name: "rows-referenced", Inject: referToRows, Least: 4 * time.Second, Bears: &oracle.Bears{}},
 		{Name: "role-timeouts", Inject: guardRows, Prepare: shortTimeouts(), Bears: &oracle.Bears{
 			Losses: true, Refusals: []string{"55P03", "57014"},

@@ -16,6 +16,8 @@ import (
 type Bears struct {
 	// Losses: locks may be lost, since nobody can renew them.
 	Losses bool
+	// Cause is part of the cause of every loss that counts: others may be the busy machine's.
+	Cause string
 	// Refusals are parts of the errors by which a request may be refused that is made once, and
 	// doesn't wait.
 	Refusals []string
@@ -65,7 +67,7 @@ func checkSpared(run *Run) (violations []Violation) {
 	for _, e := range run.History.Notes {
 		grant := grants[tenure{e.Client, e.Lock, e.Token}]
 		if e.Kind != history.Lost || grant == nil || grant.TTL < int64(traffic.SparedTTL) ||
-			!strings.Contains(e.Detail, pglocker.ErrLockLost.Error()) {
+			!strings.Contains(e.Detail, pglocker.ErrLockLost.Error()) || !strings.Contains(e.Detail, run.Bears.Cause) {
 			continue
 		}
 

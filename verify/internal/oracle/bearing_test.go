@@ -95,6 +95,14 @@ func TestBearing(t *testing.T) {
 		})
 	}
 
+	busy := bearing([]history.Event{loss(2500, lost)}, long())
+	busy.Bears = &oracle.Bears{Cause: "this row is refused"}
+	wantOnly(t, oracle.CheckBearing(busy), oracle.Bearing, "")
+
+	told := bearing([]history.Event{loss(2500, lost+": ERROR: this row is refused")}, long())
+	told.Bears = busy.Bears
+	wantOnly(t, oracle.CheckBearing(told), oracle.Bearing, "lost by nothing")
+
 	held := bearing([]history.Event{loss(2500, lost)}, long())
 	held.Bears = &oracle.Bears{Losses: true}
 	wantOnly(t, oracle.CheckBearing(held), oracle.Bearing, "")

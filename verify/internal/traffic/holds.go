@@ -27,7 +27,19 @@ func (w *worker) hold(ctx context.Context, lock Spec) {
 }
 
 // keep takes a lock that is kept alive, mostly after a wait, and holds it.
-func (w *worker) keep(ctx context.Context, lock Spec) { w.lock(ctx, lock, history.Lock) }
+// Where that is refused at once, it doesn't ask again at once.
+func (w *worker) keep(ctx context.Context, lock Spec) {
+	began := time.Now()
+
+	w.lock(ctx, lock, history.Lock)
+
+	if time.Since(began) < keepRefused {
+		sleep(ctx, keepRefused)
+	}
+}
+
+// keepRefused is a time in which nobody has kept a lock.
+const keepRefused = 50 * time.Millisecond
 
 func (w *worker) options(e *history.Event) []pglocker.LockOption {
 	var opts []pglocker.LockOption
