@@ -79,7 +79,6 @@ func TestTwoDeadlines(t *testing.T) {
 				})
 			}
 		}
-
 	})
 }
 

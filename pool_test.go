@@ -106,7 +106,6 @@ func TestRelockerWithPoolExhausted(t *testing.T) {
 		eachDriver(t, func(t *testing.T, driver string) {
 			t.Parallel()
 			t.Run(test.name, func(t *testing.T) {
-
 				url := newDatabase(t)
 				direct := contract.Open(t, driver, url)
 				cfg := &pglocker.Config{}

@@ -255,7 +255,6 @@ func (h *handle) open(ctx context.Context, o *opening) {
 			}
 		}
 	}
-
 }
 
 // openOne turns a panic of the driver, or of a hook, into an error: it is on a goroutine on
