@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -155,9 +156,22 @@ func query[T any](ctx context.Context, s *Store, w *way, conn *sql.Conn, p prepa
 	return rows, tx.Commit()
 }
 
-// discard keeps a connection from being used again.
+// discardWithin bounds the farewell to a connection that is discarded.
+const discardWithin = time.Second
+
+// discard keeps a connection from being used again. If it is one of a pgxpool.Pool,
+// database/sql only gives it back there, and the pool keeps it unless it is closed.
 func discard(conn *sql.Conn) {
-	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // which is what it returns
+	_ = conn.Raw(func(driverConn any) error { // returns what it is given
+		if own, ok := driverConn.(pgxConn); ok {
+			ctx, cancel := context.WithTimeout(context.Background(), discardWithin)
+			defer cancel()
+
+			_ = own.Conn().Close(ctx) // nobody is to use it any more
+		}
+
+		return driver.ErrBadConn
+	})
 }
 
 // readable reports whether the server reads what pgx sends as UTF-8: unless it is told
