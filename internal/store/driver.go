@@ -25,8 +25,8 @@ type way struct {
 	// text, so a name that got lost, or is there twice, is an error and nothing worse. And it
 	// keeps what it has prepared, which texts with arguments in them would waste.
 	pgx bool
-	// passes: the wrapper has arguments checked by the connection inside. It then passes on
-	// pgx's own kinds of them.
+	// passes: the wrapper has arguments checked by the connection inside, and passes on pgx's
+	// own kinds of them.
 	passes bool
 	// prepares: database/sql must prepare each statement in a message of its own, since the
 	// connection offers nothing else.
@@ -35,14 +35,26 @@ type way struct {
 
 // wayOf returns how to use a connection of database/sql.
 func wayOf(driverConn any) *way {
-	_, passes := driverConn.(driver.NamedValueChecker)
 	_, queries := driverConn.(driver.QueryerContext)
 
 	return &way{
 		pgx:      holdsPgx(reflect.ValueOf(driverConn), 4),
-		passes:   passes,
+		passes:   passesMode(driverConn),
 		prepares: !queries,
 	}
+}
+
+// passesMode reports whether a connection takes pgx's mode for an argument and leaves it as it
+// is. Another would make a number of it.
+func passesMode(driverConn any) bool {
+	checker, ok := driverConn.(driver.NamedValueChecker)
+	if !ok {
+		return false
+	}
+
+	value := driver.NamedValue{Ordinal: 1, Value: pgx.QueryExecModeExec}
+
+	return checker.CheckNamedValue(&value) == nil && value.Value == pgx.QueryExecModeExec
 }
 
 var (
@@ -95,7 +107,9 @@ func (s *Store) wayOver(conn *sql.Conn) (*way, error) {
 	return s.way.Load(), err
 }
 
-// dress returns a statement as it is sent that way.
+// dress returns a statement as it is sent that way. pgx would prepare it under a name. The
+// server would then keep a plan made while the table was nearly empty, see sqlByIndex, and a
+// pooler might lose the name. So pgx is told to use no name, if the wrapper passes that on.
 func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 	args = arrayLiterals(args)
 	asItIs := s.asItIs.Load()
@@ -111,7 +125,7 @@ func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 		}
 	}
 
-	if w.pgx && w.passes && s.unnamed.Load() {
+	if w.pgx && w.passes {
 		args = append([]any{pgx.QueryExecModeExec}, args...)
 	}
 

@@ -437,7 +437,6 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 		var w *way
 
 		if w, err = s.wayOver(conn); err == nil {
-			a.named = w.pgx && w.passes && !s.unnamed.Load()
 			a.sent = time.Now()
 			a.rows, err = query(ctx, s, w, conn, p, scan)
 		}
