@@ -239,6 +239,16 @@ func isASCII(args []any) bool {
 	return true
 }
 
+const (
+	// sqlAsItIs is what [Store.asItIs] says.
+	sqlAsItIs = `SELECT pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8'
+    OR pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'`
+
+	// The server refuses the one and answers the other.
+	sqlRefused  = `SELECT 'not a number'::pg_catalog.int8`
+	sqlAccepted = `SELECT 1::pg_catalog.int8`
+)
+
 // acquaint finds out, on the first use of a driver that isn't known, whether it reports the
 // SQLSTATE, and what it does with text.
 func (s *Store) acquaint(ctx context.Context) error {
@@ -252,8 +262,7 @@ func (s *Store) acquaint(ctx context.Context) error {
 		return nil
 	}
 
-	asItIs, err := read(ctx, s, "SELECT pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8'"+
-		" OR pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'", nil,
+	asItIs, err := read(ctx, s, sqlAsItIs, nil,
 		func(from scanner) (yes bool, err error) {
 			err = from.Scan(&yes)
 
@@ -281,12 +290,12 @@ func (s *Store) reportsSQLState(ctx context.Context) error {
 
 	// A connection that breaks looks the same, but not time and again between others that work.
 	for range 3 {
-		refusal = ask(ctx, s, "SELECT 'not a number'::pg_catalog.int8", nil, scan).err
+		refusal = ask(ctx, s, sqlRefused, nil, scan).err
 		if refusal == nil || sqlState(refusal) != "" {
 			return nil
 		}
 
-		if a := ask(ctx, s, "SELECT 1::pg_catalog.int8", nil, scan); a.err != nil {
+		if a := ask(ctx, s, sqlAccepted, nil, scan); a.err != nil {
 			return a.err
 		}
 	}
