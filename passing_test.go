@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
 )
@@ -126,42 +129,83 @@ func TestStaleConnections(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
-		ctx := t.Context()
 		db := contract.Open(t, driver, newDatabase(t))
-
-		makeStale(t, db, 6)
-		must(t, pglocker.MigrateDB(ctx, db, &pglocker.Config{}))
-
-		locker, err := pglocker.New(db, &pglocker.Config{})
-		must(t, err)
-		t.Cleanup(func() { closeLocker(t, locker) })
-
-		makeStale(t, db, 6)
-
-		_, err = locker.CreateLock(ctx, "a")
-		must(t, err)
-		makeStale(t, db, 6)
-
-		status, err := locker.AcquireLock(ctx, "a", time.Minute)
-		must(t, err)
-		makeStale(t, db, 6)
-
-		status, err = locker.RefreshLock(ctx, status, time.Minute)
-		must(t, err)
-		makeStale(t, db, 6)
-		must(t, locker.ReleaseLock(ctx, status))
-		makeStale(t, db, 6)
-
-		lock, err := locker.Lock(ctx, "a", time.Minute)
-		must(t, err)
-		makeStale(t, db, 6)
-		must(t, lock.Unlock(ctx))
-		makeStale(t, db, 6)
-
-		lock, err = locker.TryLock(ctx, "a new one", time.Minute)
-		must(t, err)
-		must(t, lock.Unlock(ctx))
+		useStale(t, db, func() { makeStale(t, db, 6) })
 	})
+
+	t.Run("pgxpool", func(t *testing.T) {
+		t.Parallel()
+
+		cfg, err := pgxpool.ParseConfig(newDatabase(t))
+		must(t, err)
+
+		cfg.MaxConns = 4
+
+		pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+		must(t, err)
+		t.Cleanup(pool.Close)
+
+		db := stdlib.OpenDBFromPool(pool)
+		t.Cleanup(func() { must(t, db.Close()) })
+
+		useStale(t, db, func() {
+			conns := make([]*pgxpool.Conn, cfg.MaxConns)
+
+			for i := range conns {
+				conn, err := pool.Acquire(t.Context())
+				must(t, err)
+
+				_, err = conn.Exec(t.Context(), "SET default_transaction_read_only = on")
+				must(t, err)
+
+				conns[i] = conn
+			}
+
+			for _, conn := range conns {
+				conn.Release()
+			}
+		})
+	})
+}
+
+// useStale does everything while all connections of the pool are stale.
+func useStale(t *testing.T, db *sql.DB, makeStale func()) {
+	t.Helper()
+
+	ctx := t.Context()
+
+	makeStale()
+	must(t, pglocker.MigrateDB(ctx, db, &pglocker.Config{}))
+
+	locker, err := pglocker.New(db, &pglocker.Config{})
+	must(t, err)
+	t.Cleanup(func() { closeLocker(t, locker) })
+
+	makeStale()
+
+	_, err = locker.CreateLock(ctx, "a")
+	must(t, err)
+	makeStale()
+
+	status, err := locker.AcquireLock(ctx, "a", time.Minute)
+	must(t, err)
+	makeStale()
+
+	status, err = locker.RefreshLock(ctx, status, time.Minute)
+	must(t, err)
+	makeStale()
+	must(t, locker.ReleaseLock(ctx, status))
+	makeStale()
+
+	lock, err := locker.Lock(ctx, "a", time.Minute)
+	must(t, err)
+	makeStale()
+	must(t, lock.Unlock(ctx))
+	makeStale()
+
+	lock, err = locker.TryLock(ctx, "a new one", time.Minute)
+	must(t, err)
+	must(t, lock.Unlock(ctx))
 }
 
 // TestReadOnlyForAWhile: while the whole server is read-only, waiters go on waiting, and releases

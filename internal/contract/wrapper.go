@@ -15,10 +15,15 @@ const (
 	Traced = "pgx traced"
 	// Opaque passes on what every driver must understand, and no context of a statement.
 	Opaque = "pgx opaque"
+	// Converting passes on statements, and converts their arguments to what all drivers take.
+	Converting = "pgx converting"
 )
 
 func init() {
-	sql.Register(Traced, wrapper{func(inner *stdlib.Conn) driver.Conn { return traced{inner, inner, inner, inner, inner} }})
+	trace := func(inner *stdlib.Conn) traced { return traced{inner, inner, inner, inner, inner} }
+
+	sql.Register(Traced, wrapper{func(inner *stdlib.Conn) driver.Conn { return trace(inner) }})
+	sql.Register(Converting, wrapper{func(inner *stdlib.Conn) driver.Conn { return converting{trace(inner)} }})
 	sql.Register(Opaque, wrapper{func(inner *stdlib.Conn) driver.Conn { return opaque{inner, inner} }})
 }
 
@@ -61,6 +66,14 @@ type traced struct {
 	driver.ExecerContext
 	driver.ConnBeginTx
 	driver.NamedValueChecker
+}
+
+type converting struct{ traced }
+
+func (converting) CheckNamedValue(value *driver.NamedValue) (err error) {
+	value.Value, err = driver.DefaultParameterConverter.ConvertValue(value.Value)
+
+	return err
 }
 
 // opaque prepares each statement, and has arguments converted to what all drivers take.

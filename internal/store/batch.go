@@ -81,6 +81,7 @@ func newLanes(s *Store) *lanes {
 			columns: acquireColumns,
 			scan:    scanRow,
 			scanOne: scanNamed,
+			hurried: true,
 		}),
 		create: newLane(s, kind[Row]{
 			one:     func(r request) (string, []any) { return r.shape.statements.create, []any{r.id} },
@@ -88,6 +89,7 @@ func newLanes(s *Store) *lanes {
 			columns: getColumns,
 			scan:    scanRow,
 			scanOne: scanNamed,
+			hurried: true,
 		}),
 		refresh: newLane(s, kind[Row]{
 			one: func(r request) (string, []any) {
@@ -231,6 +233,8 @@ type kind[T any] struct {
 	scanOne func() scanFunc[one[T]]
 	// reads: it waits for no row.
 	reads bool
+	// hurried: the statement for several waits less than the one for one, see sqlInsertMany.
+	hurried bool
 }
 
 // one is the answer to one of several requests: to that of this number, counted from
@@ -446,7 +450,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 
 // settle turns the answer to a statement into those to its requests. Where it was
 // refused on account of some of them, the halves are asked separately, down to those
-// that have to ask alone.
+// that have to ask alone. See sample for what may be refused to all.
 func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
 	var moved tries
 
@@ -468,19 +472,8 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 
 	switch {
 	case a.outcome != refused:
-	case general(a.err) && len(reqs) > 2:
-		last := len(reqs) - 1
-		first, rest, end := answers[:1], answers[1:last], answers[last:]
-
-		// If the first and the last are refused alone for the same reason, so are all.
-		l.settle(ctx, reqs[:1], l.askAgain(ctx, reqs[:1]), first)
-		l.settle(ctx, reqs[last:], l.askAgain(ctx, reqs[last:]), end)
-
-		if refusedAs(first[0], a.err) && refusedAs(end[0], a.err) {
-			l.spread(reqs[1:last], a, rest)
-		} else {
-			l.halve(ctx, reqs[1:last], rest)
-		}
+	case sweeping(a.err) && len(reqs) > 2:
+		l.sample(ctx, reqs, a, answers)
 
 		return
 	case divisible(a.err) && len(reqs) > 1:
@@ -490,6 +483,58 @@ func (l *lane[T]) settle(ctx context.Context, reqs []request, a answer[one[T]], 
 	}
 
 	l.spread(reqs, a, answers)
+}
+
+// sample settles requests that were refused for a reason which may be the same for all. They
+// are all refused if the first and the last of them are, each alone, and then those between
+// together, and one of these alone. So it takes a few statements to learn that the table is
+// locked, and a few rows that are refused don't cost the others.
+func (l *lane[T]) sample(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
+	settle := func(from, to int) {
+		if from < to {
+			l.settle(ctx, reqs[from:to], l.askAgain(ctx, reqs[from:to]), answers[from:to])
+		}
+	}
+
+	last := len(reqs) - 1
+	middle := last / 2
+
+	settle(0, 1)
+	settle(last, last+1)
+
+	rest := answers[1:last]
+
+	if !refusedAs(answers[0], a.err) || !refusedAs(answers[last], a.err) {
+		l.halve(ctx, reqs[1:last], rest)
+
+		return
+	}
+
+	again := l.askAgain(ctx, reqs[1:last])
+	if again.outcome != refused || sqlState(again.err) != sqlState(a.err) {
+		l.settle(ctx, reqs[1:last], again, rest)
+
+		return
+	}
+
+	settle(middle, middle+1)
+
+	if !refusedAs(answers[middle], a.err) {
+		settle(1, middle)
+		settle(middle+1, last)
+
+		return
+	}
+
+	l.spread(reqs[1:last], again, rest)
+
+	// Alone, each would wait in vain as long as these have.
+	code := sqlState(a.err)
+	if code == codeQueryCanceled || code == codeLockNotAvailable && !l.kind.hurried {
+		for i := range rest {
+			rest[i].shared = false
+		}
+	}
 }
 
 func refusedAs[T any](a answer[T], err error) bool {

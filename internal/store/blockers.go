@@ -74,12 +74,14 @@ const (
        OPERATOR(pg_catalog.=) $1::pg_catalog.int8`
 )
 
+func blockersOf(what string) string { return strings.ReplaceAll(sqlBlockers, "{what}", what) }
+
 // blockers asks who holds the locks that a condition on pg_locks chooses. It asks once.
 func (s *Store) blockers(ctx context.Context, what string, args []any) ([]blocker, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 
-	a := ask(ctx, s, strings.ReplaceAll(sqlBlockers, "{what}", what), args, func(from scanner) (b blocker, err error) {
+	a := ask(ctx, s, blockersOf(what), args, func(from scanner) (b blocker, err error) {
 		err = from.Scan(&b.pid, &b.application, &b.query, &b.prepared)
 
 		return b, err

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,8 +25,8 @@ type way struct {
 	// text, so a name that got lost, or is there twice, is an error and nothing worse. And it
 	// keeps what it has prepared, which texts with arguments in them would waste.
 	pgx bool
-	// passes: the wrapper has arguments checked by the connection inside. It then passes on
-	// pgx's own kinds of them.
+	// passes: the wrapper has arguments checked by the connection inside, and passes on pgx's
+	// own kinds of them.
 	passes bool
 	// prepares: database/sql must prepare each statement in a message of its own, since the
 	// connection offers nothing else.
@@ -34,14 +35,26 @@ type way struct {
 
 // wayOf returns how to use a connection of database/sql.
 func wayOf(driverConn any) *way {
-	_, passes := driverConn.(driver.NamedValueChecker)
 	_, queries := driverConn.(driver.QueryerContext)
 
 	return &way{
 		pgx:      holdsPgx(reflect.ValueOf(driverConn), 4),
-		passes:   passes,
+		passes:   passesMode(driverConn),
 		prepares: !queries,
 	}
+}
+
+// passesMode reports whether a connection takes pgx's mode for an argument and leaves it as it
+// is. Another would make a number of it.
+func passesMode(driverConn any) bool {
+	checker, ok := driverConn.(driver.NamedValueChecker)
+	if !ok {
+		return false
+	}
+
+	value := driver.NamedValue{Ordinal: 1, Value: pgx.QueryExecModeExec}
+
+	return checker.CheckNamedValue(&value) == nil && value.Value == pgx.QueryExecModeExec
 }
 
 var (
@@ -94,7 +107,9 @@ func (s *Store) wayOver(conn *sql.Conn) (*way, error) {
 	return s.way.Load(), err
 }
 
-// dress returns a statement as it is sent that way.
+// dress returns a statement as it is sent that way. pgx would prepare it under a name. The
+// server would then keep a plan made while the table was nearly empty, see sqlByIndex, and a
+// pooler might lose the name. So pgx is told to use no name, if the wrapper passes that on.
 func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 	args = arrayLiterals(args)
 	asItIs := s.asItIs.Load()
@@ -110,7 +125,7 @@ func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 		}
 	}
 
-	if w.pgx && w.passes && s.unnamed.Load() {
+	if w.pgx && w.passes {
 		args = append([]any{pgx.QueryExecModeExec}, args...)
 	}
 
@@ -155,9 +170,22 @@ func query[T any](ctx context.Context, s *Store, w *way, conn *sql.Conn, p prepa
 	return rows, tx.Commit()
 }
 
-// discard keeps a connection from being used again.
+// discardWithin bounds the farewell to a connection that is discarded.
+const discardWithin = time.Second
+
+// discard keeps a connection from being used again. If it is one of a pgxpool.Pool,
+// database/sql only gives it back there, and the pool keeps it unless it is closed.
 func discard(conn *sql.Conn) {
-	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // which is what it returns
+	_ = conn.Raw(func(driverConn any) error { // returns what it is given
+		if own, ok := driverConn.(pgxConn); ok {
+			ctx, cancel := context.WithTimeout(context.Background(), discardWithin)
+			defer cancel()
+
+			_ = own.Conn().Close(ctx) // nobody is to use it any more
+		}
+
+		return driver.ErrBadConn
+	})
 }
 
 // readable reports whether the server reads what pgx sends as UTF-8: unless it is told
@@ -211,6 +239,16 @@ func isASCII(args []any) bool {
 	return true
 }
 
+const (
+	// sqlAsItIs is what [Store.asItIs] says.
+	sqlAsItIs = `SELECT pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8'
+    OR pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'`
+
+	// The server refuses the one and answers the other.
+	sqlRefused  = `SELECT 'not a number'::pg_catalog.int8`
+	sqlAccepted = `SELECT 1::pg_catalog.int8`
+)
+
 // acquaint finds out, on the first use of a driver that isn't known, whether it reports the
 // SQLSTATE, and what it does with text.
 func (s *Store) acquaint(ctx context.Context) error {
@@ -224,8 +262,7 @@ func (s *Store) acquaint(ctx context.Context) error {
 		return nil
 	}
 
-	asItIs, err := read(ctx, s, "SELECT pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8'"+
-		" OR pg_catalog.current_setting('server_encoding') OPERATOR(pg_catalog.=) 'SQL_ASCII'", nil,
+	asItIs, err := read(ctx, s, sqlAsItIs, nil,
 		func(from scanner) (yes bool, err error) {
 			err = from.Scan(&yes)
 
@@ -253,12 +290,12 @@ func (s *Store) reportsSQLState(ctx context.Context) error {
 
 	// A connection that breaks looks the same, but not time and again between others that work.
 	for range 3 {
-		refusal = ask(ctx, s, "SELECT 'not a number'::pg_catalog.int8", nil, scan).err
+		refusal = ask(ctx, s, sqlRefused, nil, scan).err
 		if refusal == nil || sqlState(refusal) != "" {
 			return nil
 		}
 
-		if a := ask(ctx, s, "SELECT 1::pg_catalog.int8", nil, scan); a.err != nil {
+		if a := ask(ctx, s, sqlAccepted, nil, scan); a.err != nil {
 			return a.err
 		}
 	}

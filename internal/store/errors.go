@@ -207,6 +207,18 @@ func general(err error) bool {
 	}
 }
 
+// sweeping reports whether a refusal may well be about the table as a whole: it is general, or
+// a privilege is lacking, or the table is locked for longer than the role waits. The last two
+// may just as well be about one row.
+func sweeping(err error) bool {
+	switch sqlState(err) {
+	case codeInsufficientPriv, codeLockNotAvailable, codeQueryCanceled:
+		return true
+	}
+
+	return general(err)
+}
+
 // explain gives an error of the server the name under which pglocker's users
 // match it. Errors that need no name are returned as they are.
 func (s *Store) explain(err error) error {

@@ -104,6 +104,16 @@ func AllTexts() map[string]string {
 		"read only":      onPrimary(sqlReadOnly),
 		"migration lock": sqlMigrationLock,
 		"notify":         sqlNotify,
+		"by index":       sqlByIndex,
+		"lacking":        sqlLacking,
+		"as it is":       sqlAsItIs,
+		"refused":        sqlRefused,
+		"accepted":       sqlAccepted,
+		"no floor":       onPrimary(sqlNoFloor),
+		"table blockers": blockersOf(sqlLocksOfTable),
+		"key blockers":   blockersOf(sqlLocksOfKey),
+		"holders":        holdersOf(Table{Schema: "s", Name: "t"}, sqlXmax),
+		"group holders":  holdersOf(Table{Schema: "s", Name: "t"}, sqlMembers),
 	}
 
 	for i, ddl := range []string{ddlSchema, ddlTable, ddlSetStorage(description{})} {

@@ -40,6 +40,15 @@ SELECT k.pid::pg_catalog.int8, p.gid
   LEFT JOIN pg_catalog.pg_prepared_xacts AS p ON p.transaction OPERATOR(pg_catalog.=) x.xid
  WHERE l.lock_id OPERATOR(pg_catalog.=) $1`
 
+const (
+	sqlXmax    = `(SELECT l.xmax)`
+	sqlMembers = `(SELECT m.xid FROM pg_catalog.pg_get_multixact_members(l.xmax) AS m)`
+)
+
+func holdersOf(table Table, xids string) string {
+	return strings.NewReplacer("{table}", table.String(), "{xids}", xids).Replace(sqlHolders)
+}
+
 // Holders looks up the transactions that have the lock's row locked now. Where several share it,
 // xmax names a group of them, and the server doesn't say that it is one. So the number is looked
 // up as a group if no transaction has it. An error then means that it is no group either.
@@ -56,10 +65,8 @@ func (s *Store) Holders(ctx context.Context, id string) ([]Holder, error) {
 		return h, err
 	}
 
-	for _, xids := range []string{"(SELECT l.xmax)", "(SELECT m.xid FROM pg_catalog.pg_get_multixact_members(l.xmax) AS m)"} {
-		text := strings.NewReplacer("{table}", s.table.String(), "{xids}", xids).Replace(sqlHolders)
-
-		a := ask(ctx, s, text, []any{id}, scan)
+	for _, xids := range []string{sqlXmax, sqlMembers} {
+		a := ask(ctx, s, holdersOf(s.table, xids), []any{id}, scan)
 		if a.err != nil || len(a.rows) > 0 {
 			return a.rows, a.err
 		}

@@ -28,7 +28,7 @@ func TestPlannedForAnEmptyTable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachDriver(t, func(t *testing.T, driver string) {
+			eachPlanning(t, func(t *testing.T, driver string) {
 				url := databases.NewDatabase(t).String()
 				admin := contract.Open(t, driver, url)
 
@@ -82,6 +82,18 @@ func TestPlannedForAnEmptyTable(t *testing.T) {
 					t.Errorf("%d rows were read in %d look-ups, not by the index", read, lookups)
 				}
 			})
+		})
+	}
+}
+
+// eachPlanning runs a test once for each driver, and for wrappers around pgx.
+func eachPlanning(t *testing.T, test func(t *testing.T, driver string)) {
+	eachDriver(t, test)
+
+	for _, driver := range []string{contract.Traced, contract.Opaque} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			test(t, driver)
 		})
 	}
 }

@@ -10,7 +10,8 @@ import (
 
 // sqlLacking lists what the role lacks for locks in the table $2 of the schema $1, or, if $3 is
 // true, for making or completing that table: in words, with the statement that mends it where
-// there is one. It reads the catalogs alone. Everything is qualified, see sqlTable.
+// there is one. It reads the catalogs alone. SELECT must be granted on the table, since ctid is
+// read too, which can't be granted alone. Everything is qualified, see sqlTable.
 const sqlLacking = `
 SELECT CURRENT_USER::pg_catalog.text, lacks.what, lacks.mend
   FROM (VALUES ($1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text OPERATOR(pg_catalog.=) 'true'))
@@ -36,7 +37,7 @@ SELECT CURRENT_USER::pg_catalog.text, lacks.what, lacks.mend
           FROM (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS v (privilege)
          WHERE NOT given.migrating
            AND NOT pg_catalog.has_table_privilege(c.oid, v.privilege)
-           AND (v.privilege OPERATOR(pg_catalog.=) 'SELECT' -- of ctid too, which can't be had alone
+           AND (v.privilege OPERATOR(pg_catalog.=) 'SELECT'
                 OR EXISTS (SELECT
                              FROM pg_catalog.pg_attribute AS a
                             WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid

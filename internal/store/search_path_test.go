@@ -79,7 +79,7 @@ func unqualified(text string) (found []string) {
 		case token == "OPERATOR" && at(i+1) != "(":
 			found = append(found, token)
 		case slices.Contains([]string{"IN", "BETWEEN", "LIKE", "ILIKE", "SIMILAR", "DISTINCT", "OVERLAPS", "USING"}, token) &&
-			at(i+1) != "heap":
+			at(i+1) != "heap" && at(i-1) != "SELECT": // SELECT DISTINCT compares as the types do by default
 			found = append(found, token)
 		case token == "CASE" && at(i+1) != "WHEN":
 			found = append(found, "CASE "+at(i+1))
@@ -99,11 +99,10 @@ func unqualified(text string) (found []string) {
 		case ddl && name && slices.Contains([]string{"TEXT", "TIMESTAMPTZ", "text", "timestamptz"}, token):
 			found = append(found, token)
 		case strings.Trim(token, "-+*/<>=~!@#%^&|?`") == "" && token != "":
-			inside := strings.HasPrefix(at(i-1), "pg_catalog") // OPERATOR(pg_catalog.=
 			star := token == "*" && (at(i-1) == "SELECT" || at(i-1) == "(")
 			assigned := token == "=" && depth == assigning && slices.Contains([]string{"SET", ",", "("}, at(i-2))
 
-			if !inside && !star && !assigned {
+			if !star && !assigned {
 				found = append(found, at(i-1)+" "+token+" "+at(i+1))
 			}
 		}
@@ -195,6 +194,7 @@ BEGIN
     FOR f IN SELECT p.proname, pg_get_function_identity_arguments(p.oid) AS args, pg_get_function_result(p.oid) AS result
                FROM pg_proc AS p
               WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY ('%[1]s') AND p.prokind = 'f'
+                AND '"any"'::regtype <> ALL (p.proargtypes) -- which PL/pgSQL lacks
     LOOP
         EXECUTE format('CREATE OR REPLACE FUNCTION front.%%I(%%s) RETURNS %%s', f.proname, f.args, f.result) || body;
     END LOOP;

@@ -450,7 +450,6 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 		var w *way
 
 		if w, err = s.wayOver(conn); err == nil {
-			a.named = w.pgx && w.passes && !s.unnamed.Load()
 			a.sent = time.Now()
 			a.rows, err = query(ctx, s, w, conn, p, scan)
 		}
@@ -707,9 +706,20 @@ func (s *Store) afresh(err error, t *tries) bool {
 	}
 
 	t.count++
-	t.last = elsewhere(err) && s.db.Stats().Idle == 0
+	t.last = elsewhere(err) && s.idle() == 0
 
 	return true
+}
+
+// idle counts the connections that are open and not in use, in a pgxpool.Pool under the handle
+// too.
+func (s *Store) idle() int {
+	n := s.db.Stats().Idle
+	if s.handle.pool != nil {
+		n += int(s.handle.pool.Stat().IdleConns())
+	}
+
+	return n
 }
 
 // read runs a statement that changes nothing, so that not knowing how it ended

@@ -11,6 +11,9 @@ import (
 // until it is promoted.
 var sqlTimeline = "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN " + sqlFloor + " END AS floor"
 
+// sqlNoFloor returns the same without the functions.
+const sqlNoFloor = "SELECT 0::bigint AS floor"
+
 // hasTimeline reports whether the server can tell its timeline inside a statement.
 // Relatives of PostgreSQL may lack the functions or refuse them; the tokens then have no
 // floor (docs/guarantees.md says what that loses), which is said once.
@@ -20,7 +23,7 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 	// Any other refusal counts if the functions are its cause: without them the server
 	// doesn't refuse.
 	if code := sqlState(err); code != "" && !noTimeline(err) && !passing(err) {
-		if controlErr := s.askFloor(ctx, "SELECT 0::bigint AS floor"); controlErr != nil {
+		if controlErr := s.askFloor(ctx, sqlNoFloor); controlErr != nil {
 			return false, err
 		}
 

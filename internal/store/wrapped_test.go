@@ -19,7 +19,7 @@ import (
 func eachWrapped(t *testing.T, test func(t *testing.T, s *store.Store, db *sql.DB)) {
 	t.Parallel()
 
-	for _, driver := range []string{contract.Traced, contract.Opaque} {
+	for _, driver := range []string{contract.Traced, contract.Opaque, contract.Converting} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 
