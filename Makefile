@@ -15,7 +15,7 @@ demo: postgres ## See it at work: three processes, one lock, a kill and a pause
 	@exec bin/demo
 
 test: postgres ## Run every test
-	$(GO) test -count=1 $(TESTFLAGS) ./...
+	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./...
 
 test-acc: ## The same with the race detector, shuffled, with a coverage profile
 	@$(MAKE) test TESTFLAGS='-race -shuffle=on -covermode=atomic -coverpkg=./... -coverprofile=coverage.out'
