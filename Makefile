@@ -30,7 +30,7 @@ test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MA
 fuzz: postgres ## Fuzz what parses or encodes, each target for 30 s, or as long as TIME=5m
 	@GO=$(GO) .ci/fuzz $(TIME)
 
-verify: postgres ## Break everything, once each, and check every promise (about 4 minutes); FLAGS='-seed 1 -only net-cut'
+verify: postgres ## Break everything, once each, and check every promise (about 5 minutes); FLAGS='-seed 1 -only net-cut'
 	@cd verify && $(GO) test -count=1 ./... && $(GO) build -o ../bin/verify .
 	@cd verify && exec ../bin/verify $(FLAGS)
 

@@ -98,3 +98,62 @@ func TestErrorAfterTheCommit(t *testing.T) {
 		})
 	}
 }
+
+// TestRefreshesByAStatusAreSettled: refreshes that go by the status of a free lock share a
+// statement whose reply is lost, and then the one that settles them.
+func TestRefreshesByAStatusAreSettled(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		const locks = 16
+
+		databaseURL := databases.NewDatabase(t).String()
+		if err := store.Migrate(t.Context(), contract.Open(t, driver, databaseURL), table, nil); err != nil {
+			t.Fatal(err)
+		}
+
+		forger, url := contract.NewForger(t, databaseURL)
+		s := store.New(contract.Open(t, driver, url), table, nil)
+
+		var states [locks]store.State
+
+		for i := range states {
+			row, err := s.Create(t.Context(), fmt.Sprint(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			states[i] = store.State{Generation: row.Generation, Until: row.ExpiresAt}
+		}
+
+		var forgedBatch bool
+
+		forger.OnCommit(func(tag string) *contract.Forged {
+			if tag == "UPDATE 1" || forgedBatch {
+				return nil
+			}
+
+			forgedBatch = true
+
+			return &contract.Forged{Severity: "FATAL", Code: "XX000", Message: "connection to the server was lost"}
+		})
+
+		var callers sync.WaitGroup
+
+		for i, state := range states {
+			callers.Go(func() {
+				owner := fmt.Sprint("me ", i)
+
+				res, err := s.Refresh(t.Context(), fmt.Sprint(i), state, owner, ttl, margin)
+				if err != nil || res.Verdict != store.Granted || res.Row.Owner != owner {
+					t.Errorf("Refresh: %+v, %v, want it granted", res, err)
+				}
+			})
+		}
+
+		callers.Wait()
+
+		if forger.Count() == 0 {
+			t.Error("nothing was forged")
+		}
+	})
+}
