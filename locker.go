@@ -66,8 +66,8 @@ type Locker struct {
 	// that have failed and are repeated.
 	renewals, releases trouble
 	failing            atomic.Int64
-	// looking: a goroutine looks up which transaction has a row locked.
-	looking atomic.Bool
+	// looking is held while a goroutine looks up which transactions have a row locked.
+	looking sync.Mutex
 
 	// name is Config.Owner and the Locker's random id; grants counts the names
 	// made from it.

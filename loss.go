@@ -97,11 +97,13 @@ func (lk *Lock) rowLocked() {
 	}
 
 	lk.locker.aside(func() {
-		holders := lk.locker.rowHolders(lk.lease.LockID)
+		holders := lk.locker.tryRowHolders(lk.lease.LockID)
 
 		lk.mu.Lock()
 		defer lk.mu.Unlock()
 
-		lk.rowHolders = holders
+		if holders != "" { // another look may have found them
+			lk.rowHolders = holders
+		}
 	})
 }

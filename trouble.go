@@ -131,15 +131,27 @@ func (l *Locker) releaseSettled() {
 // holdersWithin bounds the look for the transactions that have a row locked.
 const holdersWithin = time.Second
 
-// rowHolders names the transactions that have the lock's row locked, "" if that can't be found
-// out within holdersWithin. One caller asks at a time: a transaction that has many rows locked
-// is found by one of them.
-func (l *Locker) rowHolders(lockID string) string {
-	if !l.looking.CompareAndSwap(false, true) {
+// tryRowHolders is rowHolders, but "" if somebody looks: a transaction that has many rows
+// locked is found by one of them.
+func (l *Locker) tryRowHolders(lockID string) string {
+	if !l.looking.TryLock() {
 		return ""
 	}
-	defer l.looking.Store(false)
+	defer l.looking.Unlock()
 
+	return l.lookForHolders(lockID)
+}
+
+// rowHolders names the transactions that have the lock's row locked, "" if that can't be found
+// out within holdersWithin. One caller looks at a time.
+func (l *Locker) rowHolders(lockID string) string {
+	l.looking.Lock()
+	defer l.looking.Unlock()
+
+	return l.lookForHolders(lockID)
+}
+
+func (l *Locker) lookForHolders(lockID string) string {
 	ctx, cancel := context.WithTimeout(l.ctx, holdersWithin)
 	defer cancel()
 
