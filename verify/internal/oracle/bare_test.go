@@ -77,9 +77,8 @@ func TestBare(t *testing.T) {
 				op("c2.1", history.Acquire, 29, 32, history.Event{Outcome: history.Refused})), "every request was refused",
 		},
 	} {
+		// One after the other: they share operations, which onBare changes.
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-
 			settled, violations := oracle.Settle(onBare(test.run))
 			wantOnly(t, violations, oracle.Audit, test.want)
 
