@@ -16,7 +16,8 @@ import (
 type Bears struct {
 	// Losses: locks may be lost, since nobody can renew them.
 	Losses bool
-	// Cause is part of the cause of every loss that counts: others may be the busy machine's.
+	// Cause is part of the cause of every loss that counts, and of every release that was given
+	// up: others may be the busy machine's.
 	Cause string
 	// Refusals are parts of the errors by which a request may be refused that is made once, and
 	// doesn't wait.
@@ -124,7 +125,8 @@ func checkGivenUp(run *Run) (violations []Violation) {
 
 	for _, op := range run.History.Operations {
 		if op.Kind != history.Unlock && op.Kind != history.Leave || op.Outcome != history.Unknown ||
-			op.End == history.Never || outOfTime(op) || run.spoiled(op.Lock, window{op.Call, op.End}) {
+			op.End == history.Never || outOfTime(op) || run.spoiled(op.Lock, window{op.Call, op.End}) ||
+			!strings.Contains(op.Detail, run.Bears.Cause) {
 			continue
 		}
 
