@@ -6,9 +6,11 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -206,6 +208,47 @@ func useStale(t *testing.T, db *sql.DB, makeStale func()) {
 	lock, err = locker.TryLock(ctx, "a new one", time.Minute)
 	must(t, err)
 	must(t, lock.Unlock(ctx))
+}
+
+// TestNewConnectionsAreStale: a name that leads to several servers may lead to a standby five
+// times in a row. A call that doesn't wait tries once more.
+func TestNewConnectionsAreStale(t *testing.T) {
+	t.Parallel()
+
+	url := newDatabase(t)
+	must(t, pglocker.MigrateDB(t.Context(), contract.Open(t, "pgx", url), &pglocker.Config{}))
+
+	cfg, err := pgx.ParseConfig(url)
+	must(t, err)
+
+	var stale atomic.Int32
+
+	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		if stale.Add(-1) < 0 {
+			return nil
+		}
+
+		_, err := conn.Exec(ctx, "SET default_transaction_read_only = on")
+
+		return err
+	}))
+	t.Cleanup(func() { must(t, db.Close()) })
+	db.SetMaxIdleConns(0) // each request opens a connection
+
+	locker, err := pglocker.New(db, &pglocker.Config{})
+	must(t, err)
+	t.Cleanup(func() { closeLocker(t, locker) })
+
+	stale.Store(5)
+
+	status, err := locker.AcquireLock(t.Context(), "a", time.Minute)
+	must(t, err)
+	stale.Store(5)
+
+	status, err = locker.RefreshLock(t.Context(), status, time.Minute)
+	must(t, err)
+	stale.Store(5)
+	must(t, locker.ReleaseLock(t.Context(), status))
 }
 
 // TestReadOnlyForAWhile: while the whole server is read-only, waiters go on waiting, and releases

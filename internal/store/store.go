@@ -687,26 +687,29 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 	}
 }
 
-// afreshLimit bounds how many stale connections in a row a request is tried on.
-const afreshLimit = 16
+const (
+	// afreshLimit bounds how many stale connections in a row a request is tried on.
+	afreshLimit = 16
+	// newLimit bounds how many of them may have been new. A name that leads to several
+	// servers may lead to a standby several times in a row.
+	newLimit = 6
+)
 
-// tries are those of one request that was refused on account of its connections.
-type tries struct {
-	count int
-	// last: the next connection is probably a new one, since the pool has no other.
-	last bool
-}
+// tries counts the connections over which one request was refused because of them.
+type tries struct{ all, new int }
 
 // afresh reports whether a request that was refused may be answered at once if it is sent
-// again. A connection that is at fault has been discarded: there is another as long as the
-// pool has some, and at last a new one. If that one is refused too, it is the server.
+// again. A connection that is at fault has been discarded. The next is another of the pool, or
+// a new one if the pool has none. After newLimit new ones the server itself is at fault.
 func (s *Store) afresh(err error, t *tries) bool {
-	if t.count >= afreshLimit || t.last && elsewhere(err) || !elsewhere(err) && !stalePlan(err) {
+	if t.all >= afreshLimit || t.new >= newLimit && elsewhere(err) || !elsewhere(err) && !stalePlan(err) {
 		return false
 	}
 
-	t.count++
-	t.last = elsewhere(err) && s.idle() == 0
+	t.all++
+	if elsewhere(err) && s.idle() == 0 {
+		t.new++ // the next one, probably
+	}
 
 	return true
 }
