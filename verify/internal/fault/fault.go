@@ -100,6 +100,7 @@ func All() []Fault {
 		{Name: "server-immediate", Inject: restartImmediate, Server: true},
 		{Name: "server-fast", Inject: restartFast, Server: true},
 		{Name: "commit-fails", Inject: failCommits},
+		{Name: "leases-shortened", Inject: shortenLeases, Prepare: shorteningSQL, Alone: true},
 		{Name: "rows-locked", Inject: lockRows},
 		{Name: "row-refused", Inject: refuseRow, Least: 4 * time.Second, Bears: &oracle.Bears{Cause: refusal}},
 		{Name: "rows-referenced", Inject: referToRows, Least: 4 * time.Second, Bears: &oracle.Bears{}},

@@ -312,6 +312,26 @@ func All() []Mutant {
 			Expect: []oracle.Name{oracle.Bearing},
 		},
 		{
+			Name: "one refused row costs all requests that are sent with it",
+			Edits: []Edit{{
+				storeErrors,
+				"	return !elsewhere(err) && !stalePlan(err)\n}",
+				"	return hasClass(sqlState(err), \"22\")\n}",
+			}},
+			Fault:  "row-refused",
+			Expect: []oracle.Name{oracle.Bearing},
+		},
+		{
+			Name: "believed for as long as was asked for",
+			Edits: []Edit{{
+				"internal/keepalive/term.go",
+				"	t.Short = min(max(t.TTL-lease, 0), t.TTL)\n",
+				"	t.Short = 0 * lease\n",
+			}},
+			Fault:  "leases-shortened",
+			Expect: []oracle.Name{oracle.Beliefs},
+		},
+		{
 			Name: "lease granted before its end",
 			Edits: []Edit{
 				{

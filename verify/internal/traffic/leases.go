@@ -55,7 +55,8 @@ func (w *worker) acquire(ctx context.Context, lock Spec) (s *pglocker.LockStatus
 	return w.granted(e, s, err)
 }
 
-// granted records the answer to a request for a lease, which runs from the call.
+// granted records the answer to a request for a lease, which runs from the call for as long as
+// the row shows.
 func (w *worker) granted(e history.Event, s *pglocker.LockStatus, err error) (*pglocker.LockStatus, int64) {
 	invoked := e.At
 	e.At = 0
@@ -67,7 +68,7 @@ func (w *worker) granted(e history.Event, s *pglocker.LockStatus, err error) (*p
 	}
 
 	e = status(e, s)
-	e.Until = invoked + e.TTL
+	e.Until = invoked + min(e.TTL, int64(s.ExpiresAt.Sub(s.AcquiredAt)))
 	w.rec.Return(e)
 
 	return s, e.Until
