@@ -59,7 +59,7 @@ func (c *Clock) ServerOptions() []pgtesting.ServerOption {
 }
 
 func (c *Clock) set(ahead time.Duration) error {
-	// By renaming: nobody must read half of it.
+	// By renaming: no process must read half of it.
 	temporary := c.path + ".new"
 	if err := os.WriteFile(temporary, fmt.Appendf(nil, "%+.6f\n", ahead.Seconds()), 0o644); err != nil {
 		return fmt.Errorf("cluster: clock: %w", err)

@@ -144,7 +144,7 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 		c.Clients = append(c.Clients, client)
 	}
 
-	// Trouble that has to be there from the beginning is made before anybody connects.
+	// Trouble that has to be there from the beginning is made before a client connects.
 	if options.Begin != nil {
 		options.Begin(c)
 	}

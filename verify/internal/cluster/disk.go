@@ -77,7 +77,7 @@ func (d *Disk) Fill() error {
 			return fmt.Errorf("cluster: disk: %w", err)
 		}
 
-		// Somebody else may have been faster.
+		// Another process may have been faster.
 		err = unix.Fallocate(int(file.Fd()), 0, info.Size(), int64(stat.Bavail)*stat.Bsize)
 		if err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("cluster: disk: %w", err)

@@ -185,7 +185,7 @@ func (f *failover) leaveRunning(ctx context.Context, c *cluster.Cluster, r *rand
 	moved := f.routes[:1:1]
 	var (
 		left  []*route.Route
-		names []string // of those who may be granted what is lost
+		names []string // of the clients that may be granted what is lost
 	)
 
 	for i, n := range r.Perm(len(f.routes) - 1) {

@@ -162,7 +162,7 @@ func killBackend(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 
 	pids, err := backends(ctx, c)
 	if err != nil || len(pids) == 0 {
-		return nil // nobody is there yet
+		return nil // no client is there yet
 	}
 
 	pid := pids[r.IntN(len(pids))]

@@ -114,7 +114,7 @@ func beliefsOf(h *history.History) []*belief {
 
 	for _, op := range acknowledgedGrants(h) {
 		if op.Lock == traffic.Shared.ID {
-			continue // nobody believes in it
+			continue // no client believes in it
 		}
 
 		b := &belief{start: op.End, end: history.Never, grant: op, why: "never given up"}

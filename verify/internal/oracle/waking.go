@@ -28,7 +28,7 @@ func CheckWaking(run *Run) []Violation {
 
 	for _, free := range freeTimes(run) {
 		if free.before.New.Owner != "" {
-			continue // nobody released it
+			continue // it was not released
 		}
 
 		for _, op := range waiting[free.before.Lock] {

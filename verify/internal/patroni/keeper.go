@@ -95,7 +95,7 @@ func belongs(commandLine, folder string) bool {
 		strings.HasPrefix(commandLine, "postgres: "+filepath.Base(folder)+": ")
 }
 
-// processes lists those whose command line, with a space between its arguments, is such.
+// processes lists the processes with such a command line, in which a space separates the arguments.
 func processes(such func(commandLine string) bool) ([]int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -107,7 +107,7 @@ func processes(such func(commandLine string) bool) ([]int, error) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil || len(text) == 0 || !such(string(bytes.ReplaceAll(text, []byte{0}, []byte{' '}))) {
-			continue // gone, or somebody else's
+			continue // gone, or another's
 		}
 
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
