@@ -7,8 +7,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/suite"
 )
 
-// haJobs lists the faults in which one server takes over from another, and a mixture of one
-// with others.
+// haJobs lists the faults in which one server takes over from another, and a mixture of one of them
+// with other faults.
 func haJobs(seed uint64) []suite.Job {
 	var jobs []suite.Job
 	for _, f := range fault.HA(suite.ServerOptions()...) {
@@ -23,7 +23,7 @@ func haJobs(seed uint64) []suite.Job {
 	return append(jobs, suite.Job{Fault: mixture, Seed: r.Uint64()})
 }
 
-// haFlag is the flag with which the job is found again, and what separates it from others.
+// haFlag is the flag that runs the job again. It also sets the job's name apart from others.
 func haFlag(job suite.Job) string {
 	if job.Fault.Setup == nil {
 		return ""

@@ -28,13 +28,13 @@ func jobsOf(seed uint64) []suite.Job {
 	return append(jobs, suite.Job{Fault: fault.Control(), Control: true, Seed: suite.SeedOf(seed, "control")})
 }
 
-// overhead is what a job takes besides its fault: to start, heal, end and judge.
+// overhead is how long a job takes besides its fault: to start, heal, end and judge.
 const overhead = 3 * time.Second
 
 // leastFault is the shortest time for a fault in which something happens.
 const leastFault = 2 * time.Second
 
-// runJobs runs them one after the other, until ctx ends, and in any case prints the table.
+// runJobs runs the jobs one after the other, until ctx ends, and prints the table in any case.
 func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64, duration time.Duration, strict bool) error {
 	var results []*suite.Result
 

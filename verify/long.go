@@ -15,9 +15,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/suite"
 )
 
-// long is a run for hours: round after round, each of which is every fault once, the
-// control, and half as many mixtures, in an order and with seeds that follow from the seed
-// and the round.
+// long is a run for hours, round after round. A round is every fault once, the control, and half as
+// many mixtures. Its order and seeds follow from the seed and the round.
 type long struct {
 	on, resume   bool
 	from, most   int
@@ -45,7 +44,7 @@ type longState struct {
 	// Next is the number of the next job.
 	Next int
 	Each time.Duration
-	// Elapsed is how long it has run, all parts of it together.
+	// Elapsed is how long the run has taken, all parts of it together.
 	Elapsed time.Duration
 	Tally   suite.Tally
 }
@@ -110,8 +109,8 @@ func (l *long) run(ctx context.Context, s *suite.Suite, seed uint64, duration ti
 	return l.end(ctx, state, strict)
 }
 
-// note records what went wrong beside the jobs, as a row of its own. Another server is
-// started and the state is written again, so that the run can go on.
+// note records a failure beside the jobs, in a row of its own. Another server is started and the
+// state is written again, so that the run can go on.
 func (state *longState) note(what string, err error) {
 	fmt.Printf("%s: %v\n", what, err)
 	state.Tally.Add(&suite.Result{Job: suite.Job{Fault: fault.Fault{Name: what}}, Err: err})
@@ -164,7 +163,7 @@ func (l *long) end(ctx context.Context, state *longState, strict bool) error {
 	return nil
 }
 
-// printProgress says how far it got, and what this process uses, which has to stay the same
+// printProgress says how far the run got, and what this process uses, which has to stay the same
 // over hours. done are the jobs of this part.
 func (state *longState) printProgress(done int, duration time.Duration) {
 	var memory runtime.MemStats

@@ -34,7 +34,7 @@ import (
 )
 
 func main() {
-	// The program starts itself again for what has to be a process of its own.
+	// The program starts itself again for the processes that it needs.
 	if len(os.Args) > 2 {
 		switch os.Args[1] {
 		case cluster.ClientRole:
@@ -59,11 +59,11 @@ func exit(err error) {
 }
 
 var (
-	// errViolated is the end of a run that found something.
+	// errViolated ends a run that found something.
 	errViolated = errors.New("promises were broken, or runs could not be made or prove nothing: see failures/")
-	// errNotRun is the end of a strict run that found nothing, but not everywhere.
+	// errNotRun ends a strict run that found nothing, but skipped something.
 	errNotRun = errors.New("not everything was run, as -strict demands")
-	// errInterrupted is the end of one that was ended.
+	// errInterrupted ends a run that was interrupted.
 	errInterrupted = errors.New("interrupted")
 )
 

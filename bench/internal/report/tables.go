@@ -202,5 +202,5 @@ func reachTable(reaches []reach.Reach) string {
 		rows = append(rows, []string{r.What, r.Goal, r.Measured, state})
 	}
 
-	return markdown([]string{"what", "to be reached", "measured", ""}, rows)
+	return markdown([]string{"what", "target", "measured", ""}, rows)
 }

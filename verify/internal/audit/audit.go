@@ -1,10 +1,9 @@
-// Package audit is the true history of a lock table: a trigger writes down each change
-// of a row, in the transaction that makes it. What was rolled back or lost in a crash
-// isn't there, what was committed is, and the row's lock puts the changes of one lock in
-// their order.
+// Package audit is the true history of a lock table. A trigger writes down each change of a row, in
+// the transaction that makes it. So the audit has what was committed, and lacks what was rolled
+// back or lost in a crash. The row's lock puts the changes of one lock in their order.
 //
-// It takes nothing from what is tested: it changes no row, asks for no commit to be
-// awaited, and an attempt that changes nothing doesn't meet it.
+// The audit takes nothing from what is tested. It changes no row and awaits no commit. An attempt
+// that changes nothing doesn't reach it.
 package audit
 
 import (
@@ -13,9 +12,8 @@ import (
 	"fmt"
 )
 
-// SQL makes the audit of the table with the default names. Who made a change is told by
-// the name of its connection. The mark of those who wait is no transition. Nobody needs a
-// right to the audit for that.
+// SQL makes the audit of the table with the default names. A connection's name tells which client
+// made a change. A waiter's mark is no transition. No client needs a right to the audit.
 const SQL = `
 CREATE SCHEMA audit;
 
@@ -65,8 +63,8 @@ type Transition struct {
 	Seq      int64
 	Lock     string
 	Old, New Version
-	// Began and At are the database's clock before the change was decided, when its statement
-	// had arrived, and after that, before its commit.
+	// Began and At are the database's clock: Began when the statement had arrived, before the
+	// change was decided; At after the decision, before the commit.
 	Began, At int64
 	// App is the client that made it.
 	App string
@@ -77,7 +75,7 @@ func (t *Transition) Renews() bool {
 	return t.Old.Generation == t.New.Generation
 }
 
-// Grants reports whether it made somebody the holder.
+// Grants reports whether the transition granted the lock.
 func (t *Transition) Grants() bool {
 	return t.New.Owner != "" && !t.Renews()
 }

@@ -52,7 +52,7 @@ func TestAudit(t *testing.T) {
 	granted, err := locker.AcquireLock(ctx, "a", time.Minute)
 	must(t, err)
 
-	// Neither a refusal nor the mark of who waits is a transition.
+	// Neither a refusal nor a waiter's mark is a transition.
 	if _, err := locker.AcquireLock(ctx, "a", time.Minute); err == nil {
 		t.Fatal("granted twice")
 	}

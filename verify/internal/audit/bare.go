@@ -8,10 +8,10 @@ const (
 	BareTable  = "bare_lock_statuses"
 )
 
-// BareSQL makes that table, and the audit of it. The table doesn't say who holds a lock: that
-// is who made the last grant. A change of the generation is a grant if its lease runs, and a
-// release if it doesn't, so no release may have a minimum hold, and the clock must not be set.
-// A grant that came so late that its lease was over looks like a release.
+// BareSQL makes that table, and its audit. The table doesn't name the holder of a lock: that is the
+// client that made the last grant. A change of the generation is a grant if its lease runs, and a
+// release if it doesn't. So no release may have a minimum hold, and the clock must not be set. A
+// grant whose lease was over when it came looks like a release.
 const BareSQL = `
 CREATE TABLE ` + BareSchema + `.` + BareTable + ` (
     lock_id text COLLATE "C" PRIMARY KEY,
@@ -59,8 +59,8 @@ CREATE TRIGGER audit_changed AFTER UPDATE ON ` + BareSchema + `.` + BareTable + 
    EXECUTE FUNCTION audit.record_bare();
 `
 
-// bareOwner is what the audit calls a grant of that table: who made it, and its generation.
-// The number behind the dot, by which the names of other grants are in an order, says nothing.
+// bareOwner is what the audit calls a grant of that table: the client and the generation. The
+// number behind the dot orders the names of other grants; here it says nothing.
 const bareOwner = "%s#bare-%s.0"
 
 // BareOwner is what the audit calls a grant of that table.

@@ -16,13 +16,13 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// ClientRole and ResourceRole are the first argument of this program where it is started again.
+// ClientRole and ResourceRole are the first argument with which this program starts itself again.
 const (
 	ClientRole   = "client"
 	ResourceRole = "resource"
 )
 
-// Client is one client process after the other: a killed one is followed by a new one.
+// Client is a client process. When one is killed, a new one follows.
 type Client struct {
 	Proxy *Proxy
 	// Middle is nil unless there is one behind the Proxy.
@@ -32,8 +32,8 @@ type Client struct {
 	driver  string
 	cluster *Cluster
 
-	// halting is held by who has the client stand still, so that nobody else lets it go on,
-	// or takes the stop for one of his own.
+	// halting is held while the client is made to stand still, so that no other goroutine lets it
+	// go on or takes the stop for its own.
 	halting sync.Mutex
 
 	// mu is held while one process takes the place of another.
@@ -45,7 +45,7 @@ type Client struct {
 	stops map[string]int
 }
 
-// Name is that of the process that runs now.
+// Name is the name of the process that runs now.
 func (c *Client) Name() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,8 +115,8 @@ func (c *Client) Stop(ctx context.Context, d time.Duration) bool {
 	return c.halt(ctx, d, func(p *process) { p.signal(syscall.SIGSTOP) })
 }
 
-// StopAt is Stop, but has the client stop itself at a place, and waits until it is there.
-// It may yet stop there if false was returned.
+// StopAt is Stop, but has the client stop itself at a place, and waits until it is there. If it
+// returns false, the client may still stop there.
 func (c *Client) StopAt(ctx context.Context, place string, d time.Duration) bool {
 	c.halting.Lock()
 	defer c.halting.Unlock()
@@ -137,8 +137,8 @@ func (c *Client) StopAt(ctx context.Context, place string, d time.Duration) bool
 	return stopped
 }
 
-// halt waits until the client stands still, as it is made to, and lets it go on after d or
-// when ctx ends. What is done to the client is done to another in its place, too.
+// halt waits until the client stands still, and lets it go on after d or when ctx ends. If the
+// client was killed meanwhile, this applies to its successor.
 func (c *Client) halt(ctx context.Context, d time.Duration, stop func(*process)) bool {
 	var told *process
 
@@ -171,7 +171,7 @@ func (c *Client) halt(ctx context.Context, d time.Duration, stop func(*process))
 	return true
 }
 
-// stopPoll is how often is looked whether a client stands still.
+// stopPoll is how often halt looks whether a client stands still.
 const stopPoll = 2 * time.Millisecond
 
 // wait is false if ctx ended before.
@@ -217,8 +217,8 @@ func (c *Client) Tell(command string) {
 	c.process.tell(command)
 }
 
-// Kill ends the client by SIGKILL and starts another in its place. It fails if the client
-// had ended by itself, which none does before it is told to.
+// Kill ends the client by SIGKILL and starts another in its place. It fails if the client had ended
+// by itself, which no client does before it is told to.
 func (c *Client) Kill() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,7 +234,7 @@ func (c *Client) Kill() error {
 	return c.start()
 }
 
-// quit makes the client close what it has and end.
+// quit makes the client close everything and end.
 func (c *Client) quit() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// Clock is that of a server, and can be set; the monotonic clock is left alone. The
-// server's processes read it in a file, each time that they ask for the time.
+// Clock is a server's clock, which can be set. The monotonic clock is left alone. The server's
+// processes read the offset in a file, each time that they ask for the time.
 type Clock struct {
 	library, path string
 	// ahead is how far it was set ahead of this machine's; furthest is the latest time that
@@ -59,7 +59,7 @@ func (c *Clock) ServerOptions() []pgtesting.ServerOption {
 }
 
 func (c *Clock) set(ahead time.Duration) error {
-	// By renaming: nobody must read half of it.
+	// By renaming: no process must read half of it.
 	temporary := c.path + ".new"
 	if err := os.WriteFile(temporary, fmt.Appendf(nil, "%+.6f\n", ahead.Seconds()), 0o644); err != nil {
 		return fmt.Errorf("cluster: clock: %w", err)
@@ -83,8 +83,8 @@ func (c *Clock) noteFurthest() {
 	}
 }
 
-// Behind is how far the clock is behind the latest time that it has shown. Leases may last
-// so much longer.
+// Behind is how far the clock is behind the latest time that it has shown. Leases may last longer
+// by as much.
 func (c *Clock) Behind() time.Duration {
 	return max(0, c.furthest.Sub(time.Now().Add(c.ahead)))
 }

@@ -1,5 +1,5 @@
-// Package cluster is what a run breaks: a database on a server, clients as processes of
-// their own, each behind a proxy of its own, and a fenced resource.
+// Package cluster is what a run breaks: a database on a server, client processes, each behind a
+// proxy of its own, and a fenced resource.
 package cluster
 
 import (
@@ -53,8 +53,8 @@ type Options struct {
 	Addresses []string
 }
 
-// driver is that of the nth client: the last one has lib/pq, and behind a pooler the one
-// before has it, too, where it can't be recognized.
+// driver is the driver of the nth client. The last client has lib/pq. Behind a pooler the one
+// before has it, too, in a wrapper that hides it.
 func (o Options) driver(n int) string {
 	switch {
 	case n == o.Clients-1:
@@ -144,7 +144,7 @@ func Start(ctx context.Context, server *pgtesting.Server, folder string, options
 		c.Clients = append(c.Clients, client)
 	}
 
-	// Trouble that has to be there from the beginning is made before anybody connects.
+	// Trouble that has to be there from the beginning is made before a client connects.
 	if options.Begin != nil {
 		options.Begin(c)
 	}
@@ -242,16 +242,16 @@ func (c *Cluster) Crash(how func() error) error {
 	return err
 }
 
-// poolerDied records what nobody has asked for.
+// poolerDied records that the pooler ended by itself.
 func (c *Cluster) poolerDied(why string) {
 	c.died.Add(1)
 	c.Notes.Note(history.Event{Kind: history.PoolerDied, Detail: why})
 }
 
-// Died is how often something ended by itself that was started again.
+// Died is how often the pooler ended by itself and was started again.
 func (c *Cluster) Died() int64 { return c.died.Load() }
 
-// Healed records that nothing is broken any more, and returns what it has recorded.
+// Healed records that nothing is broken any more, and returns the note.
 func (c *Cluster) Healed() history.Event {
 	names := make([]string, 0, len(c.Clients))
 	for _, client := range c.Clients {
@@ -273,8 +273,8 @@ func (c *Cluster) behind() time.Duration {
 	return c.options.Clock.Behind()
 }
 
-// Quit ends the clients in an orderly way. What doesn't end, and what is left of them at
-// the server, is recorded.
+// Quit ends the clients in an orderly way. It records clients that don't end, and what is left of
+// them at the server.
 func (c *Cluster) Quit(ctx context.Context) error {
 	var wait sync.WaitGroup
 
@@ -293,8 +293,8 @@ func (c *Cluster) Quit(ctx context.Context) error {
 	return c.recordSessions(ctx)
 }
 
-// dropIdle closes the coordinator's sessions. A fault may have ended them at the server, of
-// which the next to use them would be told.
+// dropIdle closes the coordinator's idle sessions. A fault may have ended them at the server, and
+// their next user would get the error.
 func (c *Cluster) dropIdle() {
 	c.Admin.SetMaxIdleConns(-1)
 
@@ -336,7 +336,7 @@ func (c *Cluster) recordSessions(ctx context.Context) error {
 	}
 }
 
-// Close ends whatever still runs, but the server. The histories stay.
+// Close ends everything that still runs, except the server. The histories stay.
 func (c *Cluster) Close() error {
 	var errs []error
 

@@ -18,7 +18,7 @@ var ErrNoDisk = errors.New("cluster: no file system can be mounted: that takes r
 // diskSize leaves a server about half of it.
 const diskSize = "160m"
 
-// Disk is a small file system that a server has for itself, and that can be filled.
+// Disk is a small file system of a server's own, which can be filled.
 type Disk struct{ folder string }
 
 // NewDisk mounts one on the folder. Unmount ends it.
@@ -31,8 +31,8 @@ func NewDisk(folder string) (*Disk, error) {
 	return &Disk{folder: folder}, nil
 }
 
-// StartServer starts a server that keeps its files on the disk. It makes each new file of
-// its log as it comes to it, and so meets a full disk there, too.
+// StartServer starts a server that keeps its files on the disk. The server makes each new file of
+// its log when it needs it, and so meets a full disk there, too.
 func (d *Disk) StartServer(ctx context.Context, options ...pgtesting.ServerOption) (_ *pgtesting.Server, err error) {
 	before, had := os.LookupEnv("TMPDIR")
 
@@ -77,7 +77,7 @@ func (d *Disk) Fill() error {
 			return fmt.Errorf("cluster: disk: %w", err)
 		}
 
-		// Somebody else may have been faster.
+		// Another process may have been faster.
 		err = unix.Fallocate(int(file.Fd()), 0, info.Size(), int64(stat.Bavail)*stat.Bsize)
 		if err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("cluster: disk: %w", err)
@@ -85,7 +85,7 @@ func (d *Disk) Fill() error {
 	}
 }
 
-// Free gives the space back.
+// Free empties the space that Fill took.
 func (d *Disk) Free() error {
 	if err := os.Remove(d.ballast()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cluster: disk: %w", err)
@@ -94,7 +94,7 @@ func (d *Disk) Free() error {
 	return nil
 }
 
-// Unmount ends the file system, even if somebody still uses it.
+// Unmount ends the file system, even if a process still uses it.
 func (d *Disk) Unmount() error {
 	if err := unix.Unmount(d.folder, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("cluster: disk: %w", err)

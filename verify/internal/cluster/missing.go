@@ -9,8 +9,8 @@ import (
 // ErrNoFaketime: libfaketime, by which a server has a clock of its own, is not installed.
 var ErrNoFaketime = errors.New("cluster: libfaketime is not installed")
 
-// Missing is what this machine lacks for options that need a pooler, a clock that can be set,
-// or a disk of the server's own, or nil.
+// Missing is what this machine lacks for options that need a pooler, a clock that can be set, or a
+// disk of the server's own. It is nil if it lacks nothing.
 func Missing(pooled, clock, disk bool) error {
 	if pooled {
 		if _, err := findPooler(); err != nil {

@@ -19,7 +19,7 @@ import (
 // ErrNoPooler: pgbouncer is not installed.
 var ErrNoPooler = errors.New("cluster: pgbouncer is not installed")
 
-// poolerConfig gives each transaction whichever of a few server connections is free.
+// poolerConfig gives each transaction a free one of a few server connections.
 const poolerConfig = `[databases]
 * = host=127.0.0.1 port=%d user=` + clientRole + ` password=` + clientPassword + `
 [pgbouncer]
@@ -37,21 +37,21 @@ ignore_startup_parameters = extra_float_digits
 // maxDeaths is how often a pooler may end by itself in one run.
 const maxDeaths = 10
 
-// Pooler is a pgbouncer in transaction mode. If it ends by itself it is started again, as
-// whoever runs one has it done.
+// Pooler is a pgbouncer in transaction mode. If it ends by itself it is started again, as a service
+// manager would.
 type Pooler struct {
 	program, folder string
 	port            int
-	// died is called when it had ended by itself, and runs again.
+	// died is called when the pooler had ended by itself and runs again.
 	died func(why string)
 
 	// mu guards what follows.
 	mu sync.Mutex
-	// running is nil while it is not supposed to run.
+	// running is nil while the pooler is stopped on purpose.
 	running *pooler
 	// deaths is how often it has ended by itself.
 	deaths int
-	// err is why it was not started again.
+	// err is why the pooler was not started again.
 	err error
 }
 
@@ -163,7 +163,7 @@ func (p *Pooler) start() error {
 	return fmt.Errorf("it doesn't listen: %s", now.lastWords())
 }
 
-// keep starts the pooler again if that process ends and nobody has killed it.
+// keep starts the pooler again if that process ends and was not killed.
 func (p *Pooler) keep(now *pooler) {
 	_ = now.cmd.Wait() // its log says why
 	close(now.ended)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// process is this program, started again in another role. It ends with its input, and so
-// with the coordinator, however that ends.
+// process is this program, started again in another role. It ends when its input does, and so with
+// the coordinator, however that ends.
 type process struct {
 	cmd    *exec.Cmd
 	input  io.WriteCloser
@@ -34,8 +34,8 @@ func startProcess(args ...string) (*process, error) {
 
 	p := &process{cmd: exec.Command(self, args...), done: make(chan struct{})}
 	p.cmd.Stderr = &p.errors
-	// The interrupt of a terminal is for the coordinator, which ends the others. One that
-	// is stopped wouldn't see the end of its input.
+	// A terminal's interrupt is for the coordinator, which ends the others. A process that is
+	// stopped wouldn't see the end of its input.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
 	if p.input, err = p.cmd.StdinPipe(); err != nil {
@@ -56,8 +56,8 @@ func startProcess(args ...string) (*process, error) {
 	return p, nil
 }
 
-// reap waits for the end, in a goroutine that lasts as long as the process. Output that
-// somebody wants must have been read before.
+// reap waits for the end, in a goroutine that lasts as long as the process. Output must have been
+// read before.
 func (p *process) reap() {
 	go func() {
 		p.err = p.cmd.Wait()
@@ -109,8 +109,8 @@ func (p *process) endWithin(limit time.Duration) error {
 	return nil
 }
 
-// kill ends the process. It fails if something else has ended it, a panic say, and tells what
-// the process wrote then.
+// kill ends the process. If something else has ended it, a panic say, kill fails and tells what the
+// process wrote.
 func (p *process) kill() error {
 	p.signal(syscall.SIGKILL)
 	<-p.done

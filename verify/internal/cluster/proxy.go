@@ -19,9 +19,9 @@ type Proxy struct {
 	mu sync.Mutex
 	// toxics counts those that were ever added, for their names.
 	toxics int
-	// broken are the names of those that there are. Each direction has one at most: of
-	// several, toxiproxy removes the wrong one from a connection that has just ended, and
-	// panics when the next is added (as of 2.12).
+	// broken are the names of the present toxics, one at most for each direction. Of several,
+	// toxiproxy removes the wrong one from a connection that has just ended, and panics when the
+	// next is added (as of 2.12).
 	broken map[Direction]string
 }
 
@@ -51,8 +51,8 @@ const (
 	Replies  Direction = "downstream"
 )
 
-// Break spoils one direction, by one of toxiproxy's toxics, until [Proxy.Heal] or until it
-// is broken in another way. attributes are those of the toxic, as JSON.
+// Break breaks one direction, by one of toxiproxy's toxics, until [Proxy.Heal] or until the
+// direction is broken in another way. attributes are the toxic's, as JSON.
 func (p *Proxy) Break(toxic string, direction Direction, attributes string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,7 +73,7 @@ func (p *Proxy) Break(toxic string, direction Direction, attributes string) erro
 	return nil
 }
 
-// Heal ends what Break has begun. Connections that a black hole has swallowed end.
+// Heal ends what Break began. Connections that a black hole has swallowed end.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

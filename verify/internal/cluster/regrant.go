@@ -14,13 +14,12 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// regrantBound is how much longer than a TTL a lock may take to be granted again when all
-// is well: a poll, and what a busy machine adds.
+// regrantBound is how much longer than a TTL a lock may take to be granted again when nothing is
+// broken: a poll, and what a busy machine adds.
 const regrantBound = time.Second
 
-// Regrant takes every lock that there is, within the longest TTL and the bound, and
-// records how that went. Where the database's clock was set back, leases last so much
-// longer.
+// Regrant takes every lock within the longest TTL and the bound, and records how that went. Where
+// the database's clock was set back, leases last longer by as much.
 func (c *Cluster) Regrant(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, traffic.MaxTTL+regrantBound+c.behind())
 	defer cancel()

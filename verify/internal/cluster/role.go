@@ -9,15 +9,15 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// The clients' role, which all runs on a server share. It may do what docs/guarantees.md says
-// is enough (G9), and write to the fenced resources in the same database.
+// The clients' role, which all runs on a server share. It may do what docs/guarantees.md says is
+// enough (G9), and write to the fenced resources in the same database.
 const (
 	clientRole     = "client"
 	clientPassword = "client"
 )
 
-// roleSQL takes from everybody what a database gives by default, and gives the role the rest.
-// initdb may have been told nothing of how passwords are kept, and Patroni's servers weren't.
+// roleSQL takes from PUBLIC what a database gives by default, and gives the role the rest. It sets
+// how passwords are kept: initdb may have been told nothing of that, and Patroni's servers weren't.
 const roleSQL = `
 DO $$
 BEGIN

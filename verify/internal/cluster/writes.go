@@ -7,7 +7,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
-// Writes reads what was written to the counters.
+// Writes reads the writes to the counters.
 func (c *Cluster) Writes(ctx context.Context) ([]oracle.Write, error) {
 	rows, err := c.Admin.QueryContext(ctx, `SELECT lock_id, token, value, client FROM writes ORDER BY seq`)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// What is done here the library can bear: it leaves most locks alone, or another request does
-// better.
+// The library can bear the faults of this file: they leave most locks alone, or another request
+// does better.
 
 // refusingSQL lets a trigger refuse changes of the rows in a table, as a policy, a constraint,
 // a partition that is locked or a page that is broken would. It may be run again.
@@ -46,21 +46,21 @@ END $$;
 
 COMMIT`
 
-// refusal is what is said of a row that is refused. So many statements fail then that a busy
+// refusal is in the error of a row that is refused. So many statements fail then that a busy
 // machine may lose a lock for want of time.
 const refusal = "this row is refused"
 
-// refuseRow has one row after the other refused, each for longer than leases last, those of the
-// locks that mustn't be lost included.
+// refuseRow has one row after the other refused, each for longer than leases last. That includes
+// the locks that mustn't be lost.
 func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	if err := eventually(ctx, c, refusingSQL); err != nil {
 		return err
 	}
 
-	// Class 54 is that of limits: where it is met at the commit, the queue of notifications
-	// is full.
+	// Class 54 is for limits. At a commit it says that the queue of notifications is full.
 	codes := []string{"23514", "44000", "P0001", "54000"}
-	// These are renewed all the time, with others. For others too many would ask in vain.
+	// These are renewed all the time, together with others. Too many requests for others would be
+	// refused.
 	locks := traffic.Kept
 
 	for rest(ctx, between(r, 20, 100)) {
@@ -85,8 +85,8 @@ func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return countSequence(ctx, c, "audit.refusals")
 }
 
-// roleTimeout is the timeout of the clients' role. guardFor is how long a transaction has rows
-// locked by guards meanwhile: longer than roleTimeout, and shorter than the longest leases.
+// roleTimeout is the timeout of the clients' role. guardFor is how long a transaction's guards hold
+// rows: longer than roleTimeout, and shorter than the longest leases.
 const roleTimeout = 300 * time.Millisecond
 
 func guardFor(r *rand.Rand) time.Duration { return between(r, 1000, 1400) }
@@ -97,20 +97,20 @@ func shortTimeouts() string {
 	return cluster.RoleSetting("lock_timeout", limit) + cluster.RoleSetting("statement_timeout", limit)
 }
 
-// guardRows has rows locked by guards for longer than statements of the clients may last.
+// guardRows has guards hold rows for longer than the clients' statements may last.
 func guardRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return holdRows(ctx, c, r, guardFor, "SHARE")
 }
 
-// referToRows has rows locked as a foreign key does that leads to them, for longer than leases
-// last, those of the locks that mustn't be lost included.
+// referToRows has rows locked as a foreign key to them does, for longer than leases last. That
+// includes the locks that mustn't be lost.
 func referToRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	pause := func(r *rand.Rand) time.Duration { return traffic.SparedTTL + between(r, 200, 600) }
 
 	return holdRows(ctx, c, r, pause, "KEY SHARE")
 }
 
-// makeReaders makes a quarter of the clients' sessions read-only: they were opened to a
+// makeReaders makes a quarter of the clients' sessions read-only, as if they had been opened to a
 // server that had just lost its role to another.
 func makeReaders(c *cluster.Cluster, r *rand.Rand) {
 	const one, of = 1, 4
@@ -122,7 +122,7 @@ func makeReaders(c *cluster.Cluster, r *rand.Rand) {
 	}
 }
 
-// keepReaders makes no more of them after its time. Those that there are stay.
+// keepReaders lets makeReaders make no more after its time. Sessions that are read-only stay so.
 func keepReaders(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
 	<-ctx.Done()
 

@@ -45,8 +45,8 @@ func mostlyUnguarded() []string {
 	return slices.Concat(slices.Repeat(traffic.UnfencedPlaces(), 2), traffic.WriterPlaces())
 }
 
-// stopAt makes each client stop itself where it matters, at one of the places after the
-// other, and all of them without regard to the others: each begins at another place.
+// stopAt makes each client stop itself where it matters, at one of the places after the other. The
+// clients do that without regard to each other: each begins at another place.
 func stopAt(pause func(*rand.Rand) time.Duration, places ...string) func(context.Context, *cluster.Cluster, *rand.Rand) error {
 	return func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		var wait sync.WaitGroup
@@ -72,7 +72,7 @@ func stopAt(pause func(*rand.Rand) time.Duration, places ...string) func(context
 	}
 }
 
-// wakeAll lets everybody go on, also those who stop late.
+// wakeAll lets all clients go on, also those that stop late.
 func wakeAll(c *cluster.Cluster) {
 	for _, client := range c.Clients {
 		client.Tell(traffic.PauseNowhere)
@@ -87,7 +87,7 @@ func wakeAll(c *cluster.Cluster) {
 	}
 }
 
-// killClients ends one client after the other by SIGKILL. Others take their place.
+// killClients ends one client after the other by SIGKILL. Each has a successor.
 func killClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 100, 700)) {
 		if err := anyClient(c, r).Kill(); err != nil {
@@ -100,8 +100,8 @@ func killClients(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-// exhaustPools lets the applications use up their pools, for longer than leases last. They
-// record by themselves when they have.
+// exhaustPools lets the applications use up their pools, for longer than leases last. They record
+// themselves when they have.
 func exhaustPools(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for {
 		pause := beyondTTL(r)

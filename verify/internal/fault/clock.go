@@ -24,9 +24,9 @@ func stepClock(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-// setClockBack sets the server's clock back, again and again, mostly by less than leases
-// last. After a step beyond that it takes a rest as long: a lease that is left to its end
-// keeps everybody waiting until then.
+// setClockBack sets the server's clock back, again and again, mostly by less than leases last.
+// After a larger step it rests as long: a lease that must run to its end keeps all clients waiting
+// until then.
 func setClockBack(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	var ahead time.Duration
 
@@ -48,8 +48,8 @@ func setClockBack(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-// strobeClock sets the server's clock forward and back every few milliseconds, for a while
-// by less than leases last, and for a while by more.
+// strobeClock sets the server's clock forward and back every few milliseconds, first by less than
+// leases last, then by more.
 func strobeClock(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 50, 200)) {
 		most := int(traffic.MaxTTL / time.Millisecond)

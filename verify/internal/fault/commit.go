@@ -11,12 +11,11 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 )
 
-// failingSQL makes a tenth of all changes of locks fail when they are to be committed, by
-// a deferred trigger: the statement was carried out then, and its rows may be with the
-// client. A conflict that is noticed late or a full disk do the same. Which of the changes
-// fail, by their number, and how, follows from the seed.
+// failingSQL makes a tenth of all changes of locks fail at the commit, by a deferred trigger. The
+// statement was carried out by then, and the client may have its rows. A conflict that is noticed
+// late or a full disk do the same. The seed decides which changes fail, by their number, and how.
 //
-// It may be run again, where nobody knows whether it was carried out, and no crash undoes it.
+// It may be run again where its own outcome isn't known. No crash undoes it.
 const failingSQL = `
 BEGIN;
 SET LOCAL synchronous_commit = on;
@@ -75,8 +74,8 @@ func failCommits(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return countSequence(ctx, c, "audit.failures")
 }
 
-// countSequence counts what a sequence has counted as broken. After a crash it may be some
-// too many: a sequence is logged 32 numbers ahead.
+// countSequence counts what a sequence has counted as broken. After a crash the count may be up to
+// 32 too large: a sequence is logged that many numbers ahead.
 func countSequence(ctx context.Context, c *cluster.Cluster, name string) error {
 	var failures int64
 
@@ -93,8 +92,8 @@ func countSequence(ctx context.Context, c *cluster.Cluster, name string) error {
 	})
 }
 
-// eventually runs statements that may be run twice. The server may be down for another
-// fault's sake, and ctx may have ended.
+// eventually runs statements that may be run twice. Another fault may have the server down, and ctx
+// may have ended.
 func eventually(ctx context.Context, c *cluster.Cluster, sql string) error {
 	return persist(ctx, func(ctx context.Context) error {
 		_, err := c.Admin.ExecContext(ctx, sql)

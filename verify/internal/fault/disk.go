@@ -25,9 +25,9 @@ func fillDisk(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-// fullDisk keeps the disk full for a while. Statements fail that make a file larger. In half
-// of the cases the server has to begin a new file of its log, which it can't: it crashes,
-// and ends if that goes on while it recovers.
+// fullDisk keeps the disk full for some time. Statements that make a file larger fail. In half of
+// the cases the server has to begin a new file of its log. It can't, and crashes. It ends if the
+// disk is still full while it recovers.
 func fullDisk(ctx context.Context, c *cluster.Cluster, r *rand.Rand) (err error) {
 	pause, switches, early := beyondTTL(r), r.IntN(2) == 0, between(r, 10, 400)
 	if r.IntN(3) == 0 {
@@ -84,8 +84,8 @@ func startAgain(ctx context.Context, c *cluster.Cluster) error {
 	}
 }
 
-// watchCrashes records when the server crashes by itself, by a session that ends with it,
-// until stop is called, which is when the server runs again.
+// watchCrashes records when the server crashes by itself, by a session that ends with it. It does
+// so until stop is called, when the server runs again.
 func watchCrashes(c *cluster.Cluster) (stop func()) {
 	var (
 		wait             sync.WaitGroup

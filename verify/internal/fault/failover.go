@@ -99,8 +99,8 @@ func (f *failover) Inject(ctx context.Context, c *cluster.Cluster, r *rand.Rand)
 	return nil
 }
 
-// takeOver ends or halts the primary and promotes the standby, which then may lack the
-// last commits if the pair is asynchronous.
+// takeOver ends or halts the primary and promotes the standby. If the pair is asynchronous, the
+// standby may lack the last commits.
 func (f *failover) takeOver(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	received, err := f.pair.Received(ctx)
 	if err != nil {
@@ -143,9 +143,8 @@ func (f *failover) takeOver(ctx context.Context, c *cluster.Cluster, r *rand.Ran
 	return old.Kill()
 }
 
-// cancelWaits cancels, on the primary, what waits for the synchronous standby: the server
-// then answers that all went well, though nothing has reached the standby, and it is
-// promoted.
+// cancelWaits cancels, on the primary, what waits for the synchronous standby. The server then
+// answers that all went well, though nothing has reached the standby. Then the standby is promoted.
 func (f *failover) cancelWaits(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	received, err := f.pair.Received(ctx)
 	if err != nil {
@@ -175,18 +174,18 @@ func (f *failover) cancelWaits(ctx context.Context, c *cluster.Cluster, r *rand.
 	return nil
 }
 
-// leaveRunning promotes the standby, and leaves the old primary to some of the clients.
+// leaveRunning promotes the standby, and leaves some of the clients to the old primary.
 func (f *failover) leaveRunning(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	received, err := f.pair.Received(ctx)
 	if err != nil {
 		return err
 	}
 
-	// Those who stay are drawn; the coordinator goes.
+	// The clients that stay are drawn. The coordinator goes.
 	moved := f.routes[:1:1]
 	var (
 		left  []*route.Route
-		names []string // of those who may be granted what is lost
+		names []string // of the clients that may be granted what is lost
 	)
 
 	for i, n := range r.Perm(len(f.routes) - 1) {
@@ -225,8 +224,8 @@ func (f *failover) leaveRunning(ctx context.Context, c *cluster.Cluster, r *rand
 	return old.Kill()
 }
 
-// cut keeps the standby from receiving more, for so long that commits are lost where they
-// aren't awaited. Where they are, it does so every second time.
+// cut keeps the standby from receiving more, for so long that commits are lost that aren't awaited.
+// Where commits are awaited, it does so every second time.
 func (f *failover) cut(r *rand.Rand) {
 	if f.pair.Synchronous && f.rounds%2 == 0 {
 		return
@@ -243,8 +242,8 @@ func (f *failover) turn(routes ...*route.Route) {
 	}
 }
 
-// note records a failover that is complete now: what was acknowledged before the standby
-// had received everything is there.
+// note records a failover that is complete now. What was acknowledged before the standby had
+// received everything is there.
 func (f *failover) note(c *cluster.Cluster, received int64) {
 	c.Notes.Note(history.Event{Kind: history.Failover, From: received})
 

@@ -1,5 +1,5 @@
-// Package fault is what a run does to its cluster: each fault injects itself again and
-// again until its time is over, and heals what it broke before it returns.
+// Package fault is what a run does to its cluster. Each fault injects itself again and again until
+// its time is over, and heals what it broke before it returns.
 package fault
 
 import (
@@ -28,39 +28,39 @@ type Fault struct {
 	Clock bool
 	// Disk: it needs a server with a small disk of its own, and fills it.
 	Disk bool
-	// Middle: it needs a bad pooler between each client and all else.
+	// Middle: it needs a bad pooler between each client and the rest.
 	Middle bool
-	// Long: clients take locks by leases that last for long, too. A client that is killed or
-	// stopped would keep one from all others, so no mixture has them.
+	// Long: clients also take locks with long leases. A client that is killed or stopped would keep
+	// such a lock from all others, so no mixture has them.
 	Long bool
 	// Prepare is SQL to be run before the clients start.
 	Prepare string
 	// Begin is called before the clients start.
 	Begin func(c *cluster.Cluster, r *rand.Rand)
-	// Bears is what may happen although the library can bear what is done, nil where it
-	// can't. A mixture has none.
+	// Bears is what may happen although the library can bear the fault; nil if it can't. A mixture
+	// has none.
 	Bears *oracle.Bears
 	// Waits: clients do nothing but wait for each other.
 	Waits bool
-	// Harmless: nothing is to be broken. All others prove nothing if they break nothing.
+	// Harmless: it breaks nothing. Any other fault that breaks nothing proves nothing.
 	Harmless bool
-	// Places are where clients are to stop themselves. A run in which nobody did at one of
-	// them proves nothing. A mixture has none: what else is done may keep everybody away.
+	// Places are where clients are to stop themselves. A run that never hit one of them proves
+	// nothing. A mixture has none: its other faults may keep clients away.
 	Places []string
 	// Least is how long it takes to show anything.
 	Least time.Duration
-	// Server: it ends, halts or changes the server as a whole. Two of them would get in each
+	// Server: it ends, halts or changes the server as a whole. Two such faults would get in each
 	// other's way.
 	Server bool
 	// Cancels: it cancels what waits for a standby, which the server then acknowledges
 	// without it (G4).
 	Cancels bool
-	// Stops: it stops or kills clients, which then don't believe in anything.
+	// Stops: it stops or kills clients, which believe in nothing meanwhile.
 	Stops bool
 	// Alone: it is not for mixtures.
 	Alone bool
-	// Setup makes the servers for that many clients, where it needs several, and brings
-	// its own Inject.
+	// Setup makes the servers for that many clients, where the fault needs several, and brings its
+	// own Inject.
 	Setup func(ctx context.Context, clients int) (Setup, error)
 	// Loses: it loses commits, and must show what that costs.
 	Loses bool
@@ -120,18 +120,17 @@ func All() []Fault {
 	}
 }
 
-// Control is the pauses that show what exclusion alone is worth.
+// Control makes the pauses that show what exclusion alone is worth.
 func Control() Fault {
 	places := traffic.UnfencedPlaces()
 
 	return Fault{Name: "control", Inject: stopAt(beyondShortTTL, places...), Places: places, Stops: true}
 }
 
-// Missing is what this machine lacks for the fault, as far as that can be told before it is
-// run, or nil.
+// Missing is what this machine lacks for the fault, as far as that is known before the run, or nil.
 func (f Fault) Missing() error { return cluster.Missing(f.Pooled, f.Clock, f.Disk) }
 
-// Mixture is as many of the faults that will do at the same time, as r draws them. One at
+// Mixture draws that many parts from the faults that will do, to happen at the same time. One at
 // most is done to the server as a whole.
 func Mixture(r *rand.Rand, parts int, will func(Fault) bool) Fault {
 	return mix("mixture", draw(r, parts, func(f Fault) bool { return !f.Alone && will(f) }))
@@ -140,7 +139,7 @@ func Mixture(r *rand.Rand, parts int, will func(Fault) bool) Fault {
 // Any fault will do.
 func Any(Fault) bool { return true }
 
-// draw takes some of the faults that will do, in the order in which r has them.
+// draw takes that many of the faults that will do, in r's order.
 func draw(r *rand.Rand, parts int, will func(Fault) bool) []Fault {
 	var (
 		drawn  []Fault

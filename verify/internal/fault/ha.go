@@ -16,7 +16,7 @@ import (
 // ErrMissing: this machine lacks a program that a fault needs.
 var ErrMissing = patroni.ErrMissing
 
-// Setup is a database that several servers keep, one of which takes over from another.
+// Setup is a database with several servers, one of which takes over from another.
 type Setup interface {
 	// Addresses are the coordinator's way to the database, and each client's.
 	Addresses() []string
@@ -56,9 +56,9 @@ func HA(options ...pgtesting.ServerOption) []Fault {
 	}
 }
 
-// FailoverMixture is failovers to a synchronous standby, by one of the ways in which all
-// promises hold, and at the same time as many of the faults that end, halt or change no
-// server, as r draws them.
+// FailoverMixture is failovers to a synchronous standby, by one of the ways in which all promises
+// hold. At the same time it has some of the faults that end, halt or change no server, as r draws
+// them.
 func FailoverMixture(r *rand.Rand, parts int, options ...pgtesting.ServerOption) Fault {
 	ways := slices.DeleteFunc(HA(options...), func(f Fault) bool {
 		return f.Name != "failover-sync" && f.Name != "old-primary"
@@ -80,7 +80,7 @@ func FailoverMixture(r *rand.Rand, parts int, options ...pgtesting.ServerOption)
 	}
 }
 
-// troubled is a set-up to which something else is done, too.
+// troubled is a set-up with another fault at the same time.
 type troubled struct {
 	Setup
 	others Fault

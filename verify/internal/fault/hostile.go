@@ -2,11 +2,10 @@ package fault
 
 import "github.com/ismurov/pglocker/verify/internal/cluster"
 
-// hostileSQL makes a schema with all that another role could put into one which stands in the
-// search path: functions and operators with the very arguments of PostgreSQL's own, operators
-// for pairs of types for which it has none (where the exact match is preferred to a cast), and
-// types by the names of its own. To call almost any of them fails. Two of them lie instead:
-// about how long a lease is, and what time it is.
+// hostileSQL makes a schema with everything that another role could put into one of the search
+// path: functions and operators with the very arguments of PostgreSQL's own, operators for pairs of
+// types for which it has none (an exact match is preferred to a cast), and types by the names of
+// its own. Almost all fail when called. Two lie: about how long a lease is, and what time it is.
 const hostileSQL = `
 CREATE SCHEMA hostile;
 

@@ -9,8 +9,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/middle"
 )
 
-// forgeries are what is said in the place of a reply, by a pooler that has lost its connection
-// to the server, or by a server that ends a session after the commit.
+// forgeries are errors in the place of a reply: of a pooler that has lost its connection to the
+// server, and of a server that ends a session after the commit.
 var forgeries = []middle.Forgery{
 	{Severity: "FATAL", Code: "XX000"},
 	{Severity: "FATAL", Code: "XX000", Rows: true},
@@ -20,7 +20,7 @@ var forgeries = []middle.Forgery{
 	{Severity: "PANIC", Code: "XX001"},
 }
 
-// forgeReplies puts an error in the place of the reply to what was committed, now and then.
+// forgeReplies puts an error in the place of some replies to what was committed.
 func forgeReplies(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for _, client := range c.Clients {
 		r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
@@ -44,8 +44,8 @@ func forgeReplies(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-// delayRequests cuts clients off that have just sent a change of locks, and delivers it
-// later: when they may have asked again, been granted a lock, and given it up.
+// delayRequests cuts off clients that have just sent a change of locks, and delivers it later. By
+// then they may have asked again, been granted a lock, and released it.
 func delayRequests(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for _, client := range c.Clients {
 		r := rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))

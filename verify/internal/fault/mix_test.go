@@ -11,7 +11,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 )
 
-// part is a fault that goes on for a while after it was told to end, and then fails.
+// part is a fault that goes on after it was told to end, and then fails.
 type part struct {
 	err      error
 	after    time.Duration

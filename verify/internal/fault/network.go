@@ -14,8 +14,8 @@ import (
 // breakage spoils the network of one client.
 type breakage func(p *cluster.Proxy, r *rand.Rand) error
 
-// network breaks the network of one or two clients, again and again, now for a moment and
-// now for longer than leases last.
+// network breaks the network of one or two clients, again and again, sometimes briefly and
+// sometimes for longer than leases last.
 func network(how breakage) func(context.Context, *cluster.Cluster, *rand.Rand) error {
 	return func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 		for rest(ctx, between(r, 20, 150)) {
@@ -81,9 +81,8 @@ func latency(p *cluster.Proxy, r *rand.Rand) error {
 	return p.Break("latency", cluster.Requests, attributes)
 }
 
-// late delays requests by about as long as leases last, so that they are carried out when
-// somebody else may have the lock. Healing delivers them at once, and so must not come too
-// soon.
+// late delays requests by about as long as leases last. They are carried out when another client
+// may have the lock. Healing delivers them at once, and so must not come too soon.
 func late(p *cluster.Proxy, r *rand.Rand) error {
 	delay := 300 + r.IntN(900)
 	if err := p.Break("latency", cluster.Requests, fmt.Sprintf(`{"latency": %d, "jitter": %d}`, delay, delay/4)); err != nil {
@@ -117,8 +116,8 @@ func lateHoles(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return errors.Join(errs...)
 }
 
-// lateHole delays replies, and swallows all requests once the delays have been met. So the
-// last thing that a holder hears is old, and nothing is done for it that it doesn't hear of.
+// lateHole delays replies, and swallows all requests once the delays have been met. So the last
+// answer that a holder gets is old, and nothing is done for it without an answer.
 func lateHole(ctx context.Context, c *cluster.Cluster, p *cluster.Proxy, r *rand.Rand) error {
 	defer p.Heal()
 
@@ -145,8 +144,8 @@ func lateHole(ctx context.Context, c *cluster.Cluster, p *cluster.Proxy, r *rand
 	return nil
 }
 
-// farOff puts half of the clients farther away from the server than the others. Nothing is
-// broken by that.
+// farOff puts half of the clients farther away from the server than the others. That breaks
+// nothing.
 func farOff(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
 	far := c.Clients[:len(c.Clients)/2]
 

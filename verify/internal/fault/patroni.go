@@ -12,7 +12,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/route"
 )
 
-// elected is a cluster under Patroni. The routes are as those of failover, and lead to its
+// elected is a cluster under Patroni. Its routes are like those of failover, and lead to its
 // haproxy.
 type elected struct {
 	cluster *patroni.Cluster
@@ -121,8 +121,8 @@ func (e *elected) switchOver(ctx context.Context, leader *patroni.Node, _ *rand.
 	return e.cluster.AwaitLeader(ctx, leader)
 }
 
-// pauseLeader halts the leader's Patroni until another server leads. The old one's goes on,
-// and half of the clients go there directly. Every second time Patroni is paused altogether,
+// pauseLeader halts the leader's Patroni until another server leads. The old leader's server goes
+// on, and half of the clients go there directly. Every second time Patroni is paused altogether,
 // and the leader's server dies meanwhile.
 func (e *elected) pauseLeader(ctx context.Context, leader *patroni.Node, r *rand.Rand) error {
 	if e.rounds%2 == 0 {

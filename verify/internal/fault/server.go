@@ -62,8 +62,8 @@ func killServer(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-// killPostmaster ends the server's main process alone, by SIGKILL, and starts the server
-// again a little later. Until then the sessions live on that have something to do.
+// killPostmaster ends the server's main process alone, by SIGKILL, and starts the server again a
+// little later. Until then sessions live on that have something to do.
 func killPostmaster(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 200, 900)) {
 		orphaned := between(r, 0, 300)
@@ -135,16 +135,14 @@ func restartFast(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	return nil
 }
 
-// recoverWithin is how long a server may take to be back after one of its processes was
-// killed.
+// recoverWithin is how long a server may take to recover after one of its processes was killed.
 const recoverWithin = 15 * time.Second
 
 // noticedWithin is how long a server that answers may take to notice that one of its
 // processes was killed.
 const noticedWithin = 3 * time.Second
 
-// killBackends ends one session's process by SIGKILL, upon which the server ends all
-// others and recovers.
+// killBackends ends one session's process by SIGKILL. The server then ends all others and recovers.
 func killBackends(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 1000)) {
 		if err := killBackend(ctx, c, r); err != nil {
@@ -164,7 +162,7 @@ func killBackend(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 
 	pids, err := backends(ctx, c)
 	if err != nil || len(pids) == 0 {
-		return nil // nobody is there yet
+		return nil // no client is there yet
 	}
 
 	pid := pids[r.IntN(len(pids))]

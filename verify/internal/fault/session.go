@@ -9,8 +9,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 )
 
-// backends are the processes of the clients' sessions, in an order that doesn't change by
-// itself, so that who draws from them draws the same again.
+// backends are the processes of the clients' sessions. Their order doesn't change by itself, so
+// that the same draw draws the same ones.
 func backends(ctx context.Context, c *cluster.Cluster) ([]int64, error) {
 	return column[int64](ctx, c, `SELECT pid FROM pg_stat_activity
 		WHERE datname = current_database() AND application_name LIKE 'c%.%'
@@ -37,7 +37,7 @@ func column[T any](ctx context.Context, c *cluster.Cluster, query string) (all [
 	return all, rows.Err()
 }
 
-// some draws each of them with that chance.
+// some draws each of the elements with that chance.
 func some[T any](r *rand.Rand, chance float64, all []T) []T {
 	drawn := []T{} // none of them is no NULL
 
@@ -50,9 +50,9 @@ func some[T any](r *rand.Rand, chance float64, all []T) []T {
 	return drawn
 }
 
-// sessions calls a function of the server on about a third of the clients' sessions, again
-// and again. Only those count that it took effect on: which are in one of the states, if
-// there are any, and for which it returned true.
+// sessions calls a function of the server on about a third of the clients' sessions, again and
+// again. A session counts if the function took effect: if it returned true, and the session was in
+// one of the states, if there are any.
 func sessions(function string, states ...string) func(context.Context, *cluster.Cluster, *rand.Rand) error {
 	// OFFSET keeps the conditions from being evaluated first.
 	query := `SELECT count(*) FROM (SELECT state, ` + function + `(pid) AS done FROM pg_stat_activity
@@ -77,8 +77,8 @@ func sessions(function string, states ...string) func(context.Context, *cluster.
 	}
 }
 
-// lockRows is an outsider's transaction that has half of the table's rows locked, for a
-// moment or for longer than leases last.
+// lockRows is an outsider's transaction that locks half of the table's rows, briefly or for longer
+// than leases last.
 func lockRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	pause := func(r *rand.Rand) time.Duration {
 		if r.IntN(3) == 0 {
@@ -123,7 +123,7 @@ func holdRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand, pause func(
 	return nil
 }
 
-// oldTransaction is one that sees the table as it was, and so keeps every old version of
+// oldTransaction is a transaction that sees the table as it was, and so keeps every old version of
 // its rows from being removed.
 func oldTransaction(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error {
 	for rest(ctx, 0) {
@@ -145,7 +145,7 @@ func oldTransaction(ctx context.Context, c *cluster.Cluster, _ *rand.Rand) error
 	return nil
 }
 
-// inTransaction runs what it can: the server may be down for another fault's sake.
+// inTransaction runs what it can. Another fault may have the server down.
 func inTransaction(ctx context.Context, c *cluster.Cluster, level sql.IsolationLevel, run func(*sql.Tx)) {
 	tx, err := c.Admin.BeginTx(ctx, &sql.TxOptions{Isolation: level})
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Now reads CLOCK_MONOTONIC, in nanoseconds. All processes of one machine see the same
-// clock, so that their events can be compared. The one inside time.Time can't be had.
+// Now reads CLOCK_MONOTONIC, in nanoseconds. All processes of one machine see the same clock, so
+// their events can be compared. The clock inside time.Time isn't accessible.
 func Now() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
@@ -17,8 +17,8 @@ func Now() int64 {
 	return ts.Nano()
 }
 
-// WallOffset is what has to be added to [Now] to get the wall clock, in nanoseconds. The
-// two are read one after the other, a few times, and the closest pair counts.
+// WallOffset is the wall clock minus [Now], in nanoseconds. The two are read one after the other, a
+// few times, and the closest pair counts.
 func WallOffset() int64 {
 	var offset, best int64
 

@@ -1,13 +1,13 @@
-// Package history is what clients did, as they saw it: a file for each process, with a
-// line for each event, which a reader puts together again.
+// Package history is what clients did, as they saw it. Each process has a file with a line for each
+// event. A reader puts the files together.
 package history
 
 // Phase says which end of an operation an event is.
 type Phase string
 
 const (
-	// Invoke comes before anything is sent, Return when the answer is there. An
-	// operation without Return was cut off: nobody knows what became of it.
+	// Invoke comes before anything is sent, Return when the answer is there. An operation without
+	// Return was cut off: its outcome is unknown.
 	Invoke Phase = "invoke"
 	Return Phase = "return"
 	// Note is an event without an end.
@@ -36,7 +36,7 @@ const (
 
 // What happens besides.
 const (
-	// Lost is the moment at which a holder was told that its lock is lost.
+	// Lost: a holder was told that its lock is lost.
 	Lost Kind = "lost"
 	// Renewed is a lease whose end, Expires, its holder knows to be acknowledged.
 	Renewed Kind = "renewed"
@@ -52,23 +52,23 @@ const (
 	// RowRefused is the coordinator's: between From and At the row of the lock that Detail
 	// names couldn't be changed.
 	RowRefused Kind = "row-refused"
-	// Failover is the coordinator's: between From and At a standby took the primary's
-	// place, which had everything that was acknowledged, but for what a crash may undo.
-	// Answers from between may be the old primary's.
+	// Failover is the coordinator's: between From and At a standby took the primary's place. It had
+	// everything that was acknowledged, except what a crash may undo. Answers from between may be
+	// the old primary's.
 	Failover Kind = "failover"
 	// Loss: between From and At the standby lacked commits that were acknowledged.
 	Loss Kind = "loss"
 	// OldPrimary: between From and At an old primary went on granting, to the client that
 	// Detail names.
 	OldPrimary Kind = "old-primary"
-	// Healed is the coordinator's: from At on nothing is broken any more. Detail names the
-	// clients that run, and Value is for how many nanoseconds leases may last longer than
-	// their TTL, since the database's clock was set back. The last one counts.
+	// Healed is the coordinator's: from At on nothing is broken any more. Detail names the clients
+	// that run. Value is how many nanoseconds longer than their TTL leases may last, since the
+	// database's clock was set back. The last one counts.
 	Healed Kind = "healed"
 	// PoolerDied is the coordinator's: the pooler ended by itself, and was started again.
 	// Detail is what it had to say.
 	PoolerDied Kind = "pooler-died"
-	// Leak: something was left after Close. Detail says what.
+	// Leak: Close left something behind. Detail says what.
 	Leak Kind = "leak"
 	// Grant is the coordinator's, after healing: a lock that had to be granted again.
 	Grant Kind = "regrant"
@@ -109,8 +109,7 @@ type Event struct {
 	Waits bool `json:"waits,omitempty"`
 	// Wait is for how long at most, where WithWait limits it.
 	Wait int64 `json:"wait,omitempty"`
-	// Limit is for how long the context of the request lets it go on, 0 if that ends by no
-	// time of its own.
+	// Limit is how long the request's context lets it go on, 0 if the context has no deadline.
 	Limit int64 `json:"limit,omitempty"`
 	// Generation is the one that the request names.
 	Generation int64 `json:"generation,omitempty"`
@@ -123,7 +122,7 @@ type Event struct {
 	Expires  int64   `json:"expires,omitempty"`
 	Acquired int64   `json:"acquired,omitempty"`
 	Owner    string  `json:"owner,omitempty"`
-	// Remaining is that of a HeldError, in microseconds.
+	// Remaining is HeldError.Remaining, in microseconds.
 	Remaining int64  `json:"remaining,omitempty"`
 	Detail    string `json:"detail,omitempty"`
 

@@ -14,7 +14,7 @@ import (
 // Never is the end of an operation that didn't return.
 const Never = math.MaxInt64
 
-// Operation is an Invoke and what came of it.
+// Operation is an Invoke with its Return.
 type Operation struct {
 	// Event is the Return, or the Invoke with outcome Unknown if there was none.
 	Event
@@ -28,12 +28,12 @@ type History struct {
 	// Renewals.
 	Operations []*Operation
 	Notes      []Event
-	// Renewals are the notes of that kind. There are many, and they say nothing of faults.
+	// Renewals are the notes of that kind. There are many, and they tell nothing of faults.
 	Renewals []Event
 }
 
-// Load reads every history file of a folder. A last line without its end was being
-// written when the process was killed; it is left out.
+// Load reads every history file of a folder. It leaves out a last line without an end: the process
+// was killed while it wrote that line.
 func Load(folder string) (*History, error) {
 	paths, err := filepath.Glob(filepath.Join(folder, "*.jsonl"))
 	if err != nil {
@@ -139,7 +139,7 @@ func (k Kind) Releases() bool {
 	return false
 }
 
-// Frees reports whether the operation gives one up.
+// Frees reports whether the operation releases a lock.
 func (k Kind) Frees() bool {
 	switch k {
 	case Release, Relock, Unlock, Leave:

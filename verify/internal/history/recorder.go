@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// Recorder appends events to a file, each by one write of its own: what was written is
-// with the kernel, and survives the SIGKILL of the process.
+// Recorder appends events to a file, each by one write. What was written is with the kernel, and
+// survives the SIGKILL of the process.
 type Recorder struct {
 	file   *os.File
 	client string
@@ -62,7 +62,7 @@ func (r *Recorder) append(e *Event) {
 		panic(err) // plain fields only
 	}
 
-	// A history with holes proves nothing, so there is nothing to go on for.
+	// A history with holes proves nothing, so the process can't go on.
 	if _, err := r.file.Write(append(line, '\n')); err != nil {
 		panic(fmt.Errorf("history: %w", err))
 	}

@@ -10,7 +10,7 @@ import (
 // Tail reads what the processes of a run write from some moment on, while they write.
 type Tail struct {
 	folder string
-	// read is how much of each file is behind.
+	// read is how much of each file was read.
 	read map[string]int64
 }
 

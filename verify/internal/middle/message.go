@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// request is what a client sends at a time, up to a Sync or a simple query.
+// request is what a client sends before it waits, up to a Sync or a simple query.
 type request struct {
 	all  []byte
 	last byte
@@ -51,7 +51,7 @@ func changesLocks(text []byte) bool {
 		(bytes.Contains(text, []byte("UPDATE ")) || bytes.Contains(text, []byte("INSERT ")))
 }
 
-// reply is what a server sends at a time, up to its readiness for the next request.
+// reply is what a server sends until it is ready for the next request.
 type reply struct {
 	// all is everything, rows what comes before the word that a statement is done.
 	all, rows []byte

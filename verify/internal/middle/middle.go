@@ -1,7 +1,6 @@
-// Package middle is a bad pooler between one client and its server. It reads PostgreSQL's
-// protocol as far as it needs to, and so can do what no network does: take the place of a reply
-// once the server has committed, cut a client off and deliver its request later, and open
-// sessions that are read-only.
+// Package middle is a bad pooler between one client and its server. It reads PostgreSQL's protocol
+// as far as it needs to. So it can do what no network does: replace a reply once the server has
+// committed, cut a client off and deliver its request later, and open read-only sessions.
 package middle
 
 import (
@@ -33,7 +32,7 @@ type Middle struct {
 
 	// mu guards what follows.
 	mu sync.Mutex
-	// forge, late and reader make trouble, each nil while it is to make none.
+	// forge, late and reader make trouble. Each is nil while it makes none.
 	forge  func() *Forgery
 	late   func() time.Duration
 	reader func() bool
@@ -60,8 +59,8 @@ func New(target string) (*Middle, error) {
 // Address is where it listens.
 func (m *Middle) Address() string { return m.listener.Addr().String() }
 
-// Forge asks the function, when the reply to a committed change is there, what takes its
-// place, if anything does. It is called by one goroutine at a time; nil makes an end of it.
+// Forge calls the function when the reply to a committed change is there. If the function returns a
+// Forgery, that takes the reply's place. One goroutine calls it at a time; nil ends it.
 func (m *Middle) Forge(how func() *Forgery) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -69,8 +68,9 @@ func (m *Middle) Forge(how func() *Forgery) {
 	m.forge = how
 }
 
-// Delay asks the function, when a request is about to be sent that changes locks, for how
-// long it is held back after its client was cut off, if it is. The same goes for it.
+// Delay calls the function before a request that changes locks is sent. If it returns a duration,
+// the client is cut off, and the request is held back for so long. One goroutine calls it at a
+// time; nil ends it.
 func (m *Middle) Delay(how func() time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -78,8 +78,8 @@ func (m *Middle) Delay(how func() time.Duration) {
 	m.late = how
 }
 
-// ReadOnly asks the function, for each new connection, whether its session is to be read-only,
-// which it then stays. The same goes for it.
+// ReadOnly calls the function for each new connection, whose session is then read-only as long as
+// it lasts if the function says so. One goroutine calls it at a time; nil ends it.
 func (m *Middle) ReadOnly(which func() bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -208,7 +208,7 @@ type link struct {
 	middle         *Middle
 	client, server net.Conn
 
-	// cut: the client's end was closed, and what the server still says is for nobody.
+	// cut: the client's end was closed, and the server's answers have no reader.
 	cut atomic.Bool
 	// inTransaction: the server's last word was that a transaction is open.
 	inTransaction atomic.Bool
@@ -243,8 +243,8 @@ const (
 	head        = 5
 )
 
-// replies passes on what the server says. A reply waits until it is complete, which is when
-// the server has committed what it answers.
+// replies passes on what the server says. A reply waits until it is complete: then the server has
+// committed what it answers.
 func (l *link) replies() error {
 	var (
 		from  = bufio.NewReader(l.server)
@@ -286,7 +286,7 @@ func (l *link) replies() error {
 	}
 }
 
-// tell is nothing to a client that was cut off.
+// tell does nothing for a client that was cut off.
 func (l *link) tell(messages []byte) error {
 	if l.cut.Load() {
 		return nil
@@ -362,8 +362,8 @@ func (l *link) delay(r *request) time.Duration {
 	return l.middle.askDelay()
 }
 
-// deliverLate cuts the client off, and delivers its request after that. The server's answer is
-// waited for, so that it carries the request out.
+// deliverLate cuts the client off, and then delivers its request. It waits for the server's answer,
+// so that the request is carried out.
 func (l *link) deliverLate(request []byte, after time.Duration) error {
 	l.middle.made.Add(1)
 	l.cut.Store(true)

@@ -113,7 +113,7 @@ func (p *pair) ended() {
 	}
 }
 
-// TestLeftAlone: where there is no trouble, everything passes, as soon as anybody waits for it.
+// TestLeftAlone: without trouble, everything passes as soon as its receiver waits for it.
 func TestLeftAlone(t *testing.T) {
 	t.Parallel()
 

@@ -134,7 +134,7 @@ verify: promises were broken
 	}
 }
 
-// TestVerdict: a run that failed, and of which nobody complained, is none.
+// TestVerdict: a run that failed without a complaint has no verdict.
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 
@@ -153,9 +153,9 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestChase: who should catch a mutant ends the chase, and nobody else; what can't be run is
-// run with the next seed, if it doesn't go on; the library as it is must not make anybody
-// cry, twice.
+// TestChase: an oracle that should catch a mutant ends the chase, and no other does. A run that
+// can't be made is made with the next seed, until too many have failed. No oracle may complain of
+// the library as it is, in two runs.
 func TestChase(t *testing.T) {
 	t.Parallel()
 
@@ -217,8 +217,7 @@ func TestChase(t *testing.T) {
 	}
 }
 
-// TestLines: of what the suite says, a line for each fault is passed on, also where it comes
-// in pieces.
+// TestLines: the suite's line for each fault is passed on, also where it comes in pieces.
 func TestLines(t *testing.T) {
 	t.Parallel()
 

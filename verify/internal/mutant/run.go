@@ -20,12 +20,12 @@ import (
 )
 
 const (
-	// tryFor is how long the suite runs on a fault, to start and end included, and tryHAFor
-	// the same where another server has to take over.
+	// tryFor is how long the suite runs on a fault, from start to end. tryHAFor is the same where
+	// another server has to take over.
 	tryFor   = 7 * time.Second
 	tryHAFor = 20 * time.Second
-	// tries is how many runs a mutant may survive. controlTries are those in which nobody may
-	// cry of the library as it is: most mutants are caught in the first or the second.
+	// tries is how many runs a mutant may survive. controlTries is how many runs of the library as
+	// it is must have no complaint: most mutants are caught in the first or the second.
 	tries        = 5
 	controlTries = 2
 	// failures is how many runs in a row that can't be made, or prove nothing, are an error.
@@ -33,7 +33,7 @@ const (
 )
 
 var (
-	// ErrSurvived: some mutant was caught by none of those who should, or was not run.
+	// ErrSurvived: a mutant wasn't caught by an oracle that should catch it, or wasn't run.
 	ErrSurvived = errors.New("mutant: not every mutant was caught by who should catch it")
 	// ErrFalseAlarm: the suite found something wrong with the library as it is.
 	ErrFalseAlarm = errors.New("mutant: oracles see violations where nothing was changed")
@@ -41,11 +41,11 @@ var (
 	errSkipped = errors.New("mutant: this machine lacks what the fault needs")
 )
 
-// Run makes each mutant of the library in source, runs the suite on it until one of the
-// oracles catches it that should, with the seed and then with those that follow it, and writes
-// a table of who did, who complained besides, and after how long. First of all it runs the
-// suite on the library as it is, with the same faults: who cries then, catches nothing. What it
-// is doing it writes as it goes on.
+// Run first runs the suite on the library as it is, with the faults of all mutants: an oracle that
+// complains then catches nothing. Then it makes each mutant of the library in source. It runs the
+// suite on it, with the seed and then with those that follow, until an oracle catches it that
+// should. It writes what it does as it goes on, and in the end a table: which oracles caught each
+// mutant, which others complained, and after how long.
 func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io.Writer) error {
 	source, err := filepath.Abs(source)
 	if err != nil {
@@ -106,8 +106,8 @@ func Run(ctx context.Context, mutants []Mutant, source string, seed uint64, w io
 // control: nothing is broken.
 func (m Mutant) control() bool { return len(m.Edits) == 0 }
 
-// divide tells those who should have complained from the others. All of them say something
-// of the library as it is.
+// divide separates the oracles that should have complained from the others. All of them should if
+// the library as it is has a complaint.
 func (m Mutant) divide(found []oracle.Name) (expected, others []oracle.Name) {
 	for _, name := range found {
 		if m.control() || slices.Contains(m.Expect, name) {
@@ -152,15 +152,15 @@ func controls(mutants []Mutant) []Mutant {
 	return all
 }
 
-// found is what came of a hunt: by are all who complained in any of its tries.
+// found is the result of a hunt: by are all oracles that complained in any of its tries.
 type found struct {
 	by    []oracle.Name
 	tries int
 	took  time.Duration
 }
 
-// hunt runs the suite on the mutant until one of those catches it who should. A run that
-// can't be made is made again with the next seed.
+// hunt runs the suite on the mutant until an oracle catches it that should. A run that can't be
+// made is made again with the next seed.
 func (m Mutant) hunt(ctx context.Context, source string, seed uint64, w io.Writer) (f found, err error) {
 	folder, err := os.MkdirTemp("", "pglocker-mutant-")
 	if err != nil {
@@ -227,8 +227,8 @@ func (m Mutant) chase(ctx context.Context, try func(seed uint64) ([]oracle.Name,
 	return f, nil
 }
 
-// build builds the suite with the mutated library. The compiler reads the mutated files in
-// place of the library's own, and so finds in its cache what is the same.
+// build builds the suite with the mutated library. The compiler reads the mutated files in place of
+// the library's own, and finds the rest in its cache.
 func (m Mutant) build(ctx context.Context, source, folder string) (program string, err error) {
 	files, err := m.apply(source)
 	if err != nil {
@@ -270,8 +270,8 @@ func (m Mutant) build(ctx context.Context, source, folder string) (program strin
 	return program, nil
 }
 
-// try runs the suite once, and returns which oracles caught the mutant. What the suite says of
-// each fault as soon as that is over goes to progress.
+// try runs the suite once, and returns which oracles caught the mutant. The suite's line on each
+// fault goes to progress as soon as that fault is over.
 func (m Mutant) try(ctx context.Context, program string, seed uint64, progress io.Writer) ([]oracle.Name, error) {
 	each := tryFor
 	if len(m.Flags) > 0 {
@@ -285,7 +285,7 @@ func (m Mutant) try(ctx context.Context, program string, seed uint64, progress i
 
 	suite := exec.CommandContext(ctx, program, args...)
 	suite.Dir = filepath.Dir(program) // where it leaves the histories of what it found
-	// It ends its servers itself, if it is given the time.
+	// The suite ends its servers itself, if it is given the time.
 	suite.Cancel = func() error { return suite.Process.Signal(os.Interrupt) }
 	suite.WaitDelay = 30 * time.Second
 
@@ -294,7 +294,7 @@ func (m Mutant) try(ctx context.Context, program string, seed uint64, progress i
 	suite.Stdout = io.MultiWriter(&out, progress)
 	suite.Stderr = suite.Stdout // the same, so that they are one stream
 
-	// Its exit code says that it found something, as it should.
+	// Its exit code says that it found something, as it should have.
 	err := suite.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		return nil, err
@@ -303,7 +303,7 @@ func (m Mutant) try(ctx context.Context, program string, seed uint64, progress i
 	return verdict(out.Bytes(), err == nil)
 }
 
-// lines passes on, of what the suite says, the line that stands for each fault.
+// lines passes on the suite's line on each fault.
 type lines struct {
 	to   io.Writer
 	rest []byte
@@ -326,7 +326,7 @@ func (l *lines) Write(text []byte) (int, error) {
 	}
 }
 
-// verdict is who complained. A suite that isn't content though nobody did has proved nothing.
+// verdict is which oracles complained. A suite that fails without a complaint has proved nothing.
 func verdict(out []byte, content bool) ([]oracle.Name, error) {
 	caught, err := columns(out)
 	if err == nil && len(caught) == 0 && !content {

@@ -11,21 +11,21 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// Bears is what may happen in a run in which only such things are done as the library has to
-// bear: another request, another connection or a little later does better.
+// Bears is what may happen in a run whose faults the library has to bear: another request, another
+// connection or a later attempt succeeds.
 type Bears struct {
-	// Losses: locks may be lost, since nobody can renew them.
+	// Losses: locks may be lost, since they can't be renewed.
 	Losses bool
-	// Cause is part of the cause of every loss that counts, and of every release that was given
-	// up: others may be the busy machine's.
+	// Cause is part of the cause of every loss that counts, and of every failed release that
+	// counts. A busy machine may be the cause of others.
 	Cause string
-	// Refusals are parts of the errors by which a request may be refused that is made once, and
+	// Refusals are parts of the errors by which a request may be refused that is made once and
 	// doesn't wait.
 	Refusals []string
 }
 
 const (
-	// sparedStall is how long a client may not have run that loses a lock because of that.
+	// sparedStall is how long a client must have stood still for its loss of a lock to be excused.
 	sparedStall = 100 * time.Millisecond
 	// early is how much before its time a request may end.
 	early = 5 * time.Millisecond
@@ -33,11 +33,11 @@ const (
 	leaseLeft = 50 * time.Millisecond
 )
 
-// CheckBearing is O7: what leaves a lock alone costs nobody the lock, ends nobody's wait
-// before its time, and keeps nobody from releasing. A row that can't be changed costs its own
-// lock, and no other. Only runs in which nothing else is done can show that.
+// CheckBearing is O7. A fault that leaves a lock alone costs no client the lock, ends no wait
+// before its time, and keeps no holder from releasing. A row that can't be changed costs its own
+// lock, and no other. Only runs without other faults can show that.
 func CheckBearing(run *Run) []Violation {
-	// A pooler that ended by itself is something else.
+	// A pooler that ended by itself is another fault.
 	died := func(e history.Event) bool { return e.Kind == history.PoolerDied }
 	if run.Bears == nil || slices.ContainsFunc(run.History.Notes, died) {
 		return nil
@@ -53,8 +53,7 @@ func (r *Run) spoiled(lock string, w window) bool {
 	})
 }
 
-// checkSpared looks for locks that were lost. Of those with shorter leases nothing is promised on
-// a busy machine.
+// checkSpared looks for locks that were lost. Shorter leases may be lost on a busy machine.
 func checkSpared(run *Run) (violations []Violation) {
 	if run.Bears.Losses {
 		return nil
@@ -83,7 +82,7 @@ func checkSpared(run *Run) (violations []Violation) {
 	return violations
 }
 
-// checkRefusals looks for requests that were refused, and could have been made again.
+// checkRefusals looks for refused requests that could have been made again.
 func checkRefusals(run *Run) (violations []Violation) {
 	for _, op := range run.History.Operations {
 		if op.Outcome != history.Refused || op.End == history.Never || outOfTime(op) ||

@@ -16,8 +16,8 @@ func bearing(notes []history.Event, ops ...*history.Operation) *oracle.Run {
 	return r
 }
 
-// TestBearing: what leaves a lock alone costs nobody the lock, ends no wait before its time,
-// and keeps nobody from releasing.
+// TestBearing: a fault that leaves a lock alone costs no client the lock, ends no wait before its
+// time, and keeps no holder from releasing.
 func TestBearing(t *testing.T) {
 	t.Parallel()
 

@@ -13,7 +13,7 @@ import (
 // belief is the time during which a client believed that it held a lock.
 type belief struct {
 	start, end int64
-	// uncut is the end without regard to whether the client ran.
+	// uncut is the end, whether or not the client ran.
 	uncut int64
 	grant *history.Operation
 	why   string // it ended
@@ -22,12 +22,12 @@ type belief struct {
 // awakeWithin is how long a process that was stopped may take to notice what it missed.
 const awakeWithin = 50 * time.Millisecond
 
-// CheckBeliefs is O2, for G2 and G6: two clients never believed in the same lock at the
-// same moment. A belief lasts from the acknowledgement to the call that gives the lock
-// up, to the word that it is lost, or, for a lease taken by hand, to its end as counted
-// from the call. What a client believed while it didn't run doesn't count, nor what it
-// believed when the database's clock had been set ahead since its grant: [MeasureExcused]
-// counts that.
+// CheckBeliefs is O2, for G2 and G6: two clients never believed in the same lock at the same
+// moment. A belief begins with the acknowledgement. It ends with the call that releases the lock,
+// or with the word that it is lost. For a lease taken by hand it ends when the lease does, counted
+// from the call. What a client believed while it didn't run doesn't count. Neither does what it
+// believed after the database's clock had been set ahead since its grant. [MeasureExcused] counts
+// both.
 //
 // Where a promotion lost commits, [Measure] counts what that explains.
 func CheckBeliefs(run *Run) []Violation {
@@ -86,9 +86,9 @@ func compareBeliefs(run *Run) (violations []Violation, explained Overlaps, excus
 	return violations, explained, excused
 }
 
-// overtaken reports whether the later of two grants may have been made because the
-// database's clock was set ahead. Of what was set ahead before, the last renewal of the
-// earlier one knew. Which is the earlier, the tokens say: its holder may be told of it last.
+// overtaken reports whether the later of two grants may have been made because the database's clock
+// was set ahead. The last renewal of the earlier grant knew of what was set ahead before. The
+// tokens tell which grant is the earlier: its holder may be told of it last.
 func (r *Run) overtaken(a, b *belief) bool {
 	if a.grant.Token > b.grant.Token {
 		a, b = b, a
@@ -97,7 +97,7 @@ func (r *Run) overtaken(a, b *belief) bool {
 	return r.setAhead(max(a.grant.Call, max(a.start, b.start)-a.grant.TTL-int64(clockLag)), b.start)
 }
 
-// tenure is what beliefs, and all that ends them, go by.
+// tenure is the key of beliefs, and of everything that ends them.
 type tenure struct {
 	client, lock string
 	token        int64
@@ -114,7 +114,7 @@ func beliefsOf(h *history.History) []*belief {
 
 	for _, op := range acknowledgedGrants(h) {
 		if op.Lock == traffic.Shared.ID {
-			continue // nobody believes in it
+			continue // no client believes in it
 		}
 
 		b := &belief{start: op.End, end: history.Never, grant: op, why: "never given up"}
@@ -197,8 +197,8 @@ func beliefsOf(h *history.History) []*belief {
 // silent is how long a client that runs doesn't leave without writing something down.
 const silent = 100 * time.Millisecond
 
-// silences are the times in which a client wrote nothing down, as stalls: one that is killed
-// soon after it was stopped may not have noted that itself.
+// silences are the times in which a client wrote nothing down, as stalls. A client that is killed
+// right after it was stopped may not have noted that itself.
 func silences(h *history.History, client string) (found []history.Event) {
 	var signs []int64
 
@@ -251,8 +251,8 @@ func (b *belief) until(at int64, why string) {
 	}
 }
 
-// givesUp is when a relocker has given up that didn't renew: after a TTL, or when its client
-// then runs again. stalls are the client's, the last one first.
+// givesUp is when a relocker has ended that didn't renew: after a TTL, or when its client then runs
+// again. stalls are the client's, the last one first.
 func givesUp(op *history.Operation, stalls []history.Event) int64 {
 	at := op.Call + int64(op.TTL)
 
@@ -269,8 +269,8 @@ func givesUp(op *history.Operation, stalls []history.Event) int64 {
 	return at
 }
 
-// endBy is when the belief ends if its holder made this request. renewed: what the request
-// had begun went on for longer than a lease does that isn't renewed.
+// endBy is when the belief ends if its holder made this request. renewed: what the request began
+// went on for longer than a lease without renewals.
 func (b *belief) endBy(op *history.Operation, renewed bool) (end int64, why string) {
 	switch op.Kind {
 	case history.Unlock, history.Leave, history.Release:
@@ -280,9 +280,9 @@ func (b *belief) endBy(op *history.Operation, renewed bool) (end int64, why stri
 			b.until(op.End, "refreshed") // the same client goes on under the new token
 		}
 	case history.Relock:
-		// It keeps the lease, which so doesn't end by the caller's own count, unless it never
-		// renewed it. Of that it says nothing; but then it would have given up after a TTL. A
-		// release that was acknowledged says that nobody else had the lock before.
+		// A relocker keeps the lease, so that it doesn't end by the caller's own count, unless the
+		// relocker never renewed it. It doesn't report that, but it would have ended after a TTL
+		// then. An acknowledged release tells that no other client had the lock before.
 		if op.Outcome == history.OK || renewed {
 			return op.End, "relocker ended"
 		}

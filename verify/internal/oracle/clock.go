@@ -9,17 +9,17 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// Times of the database and of the clients can be compared even in runs that set the
-// database's clock: each setting is in the history. A time that the database wrote down may
-// then have been shown at several moments, and a moment near a setting may have shown
-// several times. The oracles count every one of them as possible.
+// Times of the database and of the clients can be compared even in runs that set the database's
+// clock: each setting is in the history. The clock may have shown a time that the database wrote
+// down at several moments, and several times at a moment near a setting. The oracles count every
+// one of them as possible.
 
 const (
 	// clockError is how far times of the database and of the clients may be off each other,
 	// in microseconds.
 	clockError = 5000
-	// clockLag is how long a process may go by a setting that another has taken the place of:
-	// between the reading of the setting and the use that is made of it, it may not run.
+	// clockLag is how long a process may go by an old setting: it may not run between reading a
+	// setting and using it.
 	clockLag = 50 * time.Millisecond
 )
 
@@ -27,7 +27,7 @@ const (
 // microseconds.
 type setting struct{ from, to, ahead int64 }
 
-// settings are those of the database's clock, the first of which is that of this machine.
+// settings are those of the database's clock. The first is that of this machine.
 func (r *Run) settings() []setting {
 	if r.clock != nil {
 		return r.clock
@@ -80,8 +80,8 @@ func (r *Run) shown(from, to int64) (earliest, latest int64) {
 	return r.dbTime(from) + least - clockError, r.dbTime(to) + most + clockError
 }
 
-// shownSince is the latest time that the database's clock may have shown before the request
-// was answered, and after it had shown the given one during the request.
+// shownSince is the latest time that the database's clock may have shown before the request was
+// answered, and after it had shown the given time during the request.
 func (r *Run) shownSince(dbTime int64, op *history.Operation) int64 {
 	latest := dbTime
 
@@ -119,9 +119,9 @@ func (r *Run) moments(dbTime int64) (first, last int64) {
 	return first, last
 }
 
-// seenBy is the latest time that the statement may have seen which made a transition: what
-// it wrote down after its decision, unless the clock was set back meanwhile. op is whose
-// statement it was, if that is known.
+// seenBy is the latest time that a transition's statement may have seen: what it wrote down after
+// its decision, unless the clock was set back meanwhile. op is the request of the statement, if
+// that is known.
 func (r *Run) seenBy(t *audit.Transition, op *history.Operation) int64 {
 	if len(r.settings()) == 1 {
 		return t.At
@@ -141,8 +141,8 @@ func (r *Run) seenBy(t *audit.Transition, op *history.Operation) int64 {
 	return seen
 }
 
-// seenFrom is the earliest time that the statement may have seen which made a transition:
-// when it arrived, unless the clock was set back before its decision.
+// seenFrom is the earliest time that a transition's statement may have seen: when it arrived,
+// unless the clock was set back before its decision.
 func (r *Run) seenFrom(t *audit.Transition) int64 {
 	from, _ := r.moments(t.Began)
 	_, to := r.moments(t.At)

@@ -9,11 +9,11 @@ import (
 
 // Excused is what O2 leaves out, since G2 does.
 type Excused struct {
-	// Stopped are overlaps of which one part was while its client didn't run, Overtaken those
-	// that came of a clock that was set ahead.
+	// Stopped are overlaps of which one part was while its client didn't run. Overtaken are
+	// overlaps after a clock was set ahead.
 	Stopped, Overtaken Overlaps
-	// Believed is for how long clients believed in locks, all together, and Cut is what of that
-	// wasn't looked at since they didn't run.
+	// Believed is how long clients believed in locks, all together. Cut is how much of that was
+	// left out since they didn't run.
 	Believed, Cut time.Duration
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// isCrash reports whether a note is of what may undo a release.
+// isCrash reports whether a note says that releases may have been undone.
 func isCrash(e history.Event) bool {
 	return e.Kind == history.Crash || e.Kind == history.Failover
 }
@@ -19,8 +19,8 @@ func (r *Run) within(op *history.Operation, kind history.Kind) bool {
 	})
 }
 
-// timeline is the one on which a token was issued, counted from zero: the library puts it
-// into the bits above 40.
+// timeline is the timeline on which a token was issued, counted from zero. The library puts it into
+// the bits above 40.
 func timeline(token int64) int64 { return token >> 40 }
 
 // leftBehind reports whether an operation went to an old primary that was left running.
@@ -30,13 +30,13 @@ func (r *Run) leftBehind(op *history.Operation) bool {
 	})
 }
 
-// lossExplains reports whether two clients believe in a lock because a promotion lost what
-// the one was granted, or its last renewals: the other has its grant of a later timeline,
-// and the first still believed in what it had, or had asked for, when commits were lost, for
-// no longer than its lease lasts from then on.
+// lossExplains reports whether two clients believe in a lock because a promotion lost the first
+// one's grant or its last renewals. The other then has its grant of a later timeline. The first
+// still believed in what it had, or had asked for, when commits were lost, for no longer than its
+// lease lasts from then on.
 //
-// Or the older grant is kept alive at the new primary, and an old one that was left running,
-// where it isn't, grants the lock to another.
+// Or the older grant is kept alive at the new primary, and an old primary that runs on, where it
+// isn't, grants the lock to another.
 func (r *Run) lossExplains(one, other *belief) bool {
 	if one.grant.Token > other.grant.Token {
 		one, other = other, one
@@ -55,12 +55,12 @@ func (r *Run) lossExplains(one, other *belief) bool {
 	})
 }
 
-// Losses are what promotions cost that lose commits. docs/guarantees.md excepts it.
+// Losses are the cost of promotions that lose commits. docs/guarantees.md excepts it.
 type Losses struct {
 	// Grants were acknowledged and lost.
 	Grants int
 	Overlaps
-	// Smaller tokens were granted by an old primary after larger ones by the new one.
+	// Smaller counts tokens that an old primary granted after larger ones by the new one.
 	Smaller int
 }
 

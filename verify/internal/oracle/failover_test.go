@@ -116,8 +116,8 @@ func TestLostBeliefs(t *testing.T) {
 	}
 }
 
-// TestOldTokens: an old primary that is left to grant has smaller tokens. Nobody else has,
-// and nobody has equal ones.
+// TestOldTokens: an old primary that is left to grant may issue smaller tokens. No other server
+// may, and none may issue equal ones.
 func TestOldTokens(t *testing.T) {
 	t.Parallel()
 

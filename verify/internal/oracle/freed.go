@@ -8,8 +8,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// checkFreed checks that each release, and each lock that was created, comes from a request
-// that was acknowledged or leaves it open whether it was carried out.
+// checkFreed checks that each release, and each lock that was created, comes from a request that
+// was acknowledged, or whose outcome is open.
 func (s *settler) checkFreed(ops []*history.Operation, chain []*audit.Transition) {
 	acknowledged := make(map[tenure]string)
 
@@ -37,7 +37,7 @@ func (s *settler) checkFreed(ops []*history.Operation, chain []*audit.Transition
 				s.violate(t.Lock, "created by a client that didn't ask for it", t)
 			}
 		case t.Old.Owner != "" && acknowledged[of] != t.Old.Owner && clientOf(t.Old.Owner) == t.App:
-			// Given back, or passed on: nobody was told of that grant.
+			// Returned, or handed over: no client was told of that grant.
 		case !slices.ContainsFunc(named, mayHaveFreed) && !s.leftToClose(of):
 			things := []any{t}
 			for _, op := range named {
@@ -58,8 +58,8 @@ func mayHaveFreed(op *history.Operation) bool {
 		return op.Outcome == history.OK || op.Outcome == history.Unknown
 	}
 
-	// Who is told that the lock is lost may have been freed of it all the same: it is a
-	// courtesy to those who wait.
+	// A holder that is told of a loss may have released the lock all the same, as a courtesy to
+	// waiters.
 	return op.Outcome != history.Refused
 }
 
@@ -72,7 +72,7 @@ func (s *settler) created(ops []*history.Operation, t *audit.Transition) bool {
 	})
 }
 
-// leftToClose reports whether nobody but Close unlocks what was granted.
+// leftToClose reports whether only Close unlocks what was granted.
 func (s *settler) leftToClose(of tenure) bool {
 	return slices.ContainsFunc(s.run.History.Notes, func(e history.Event) bool {
 		return e.Kind == history.Lost && e.Detail == traffic.LeftToClose && tenure{e.Client, e.Lock, e.Token} == of

@@ -8,8 +8,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// TestFreed: what was released or created was asked for by who wasn't told that it is
-// refused.
+// TestFreed: a release or a creation comes from a request that wasn't refused.
 func TestFreed(t *testing.T) {
 	t.Parallel()
 

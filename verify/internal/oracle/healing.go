@@ -2,9 +2,9 @@ package oracle
 
 import "github.com/ismurov/pglocker/verify/internal/history"
 
-// CheckHealing is O6, for G7 and for what Close promises: once nothing is broken any more,
-// every lock is granted again, and nothing of a closed Locker is left. The clients' own part in
-// that, [CheckRecovery] judges.
+// CheckHealing is O6, for G7 and for what Close promises: once nothing is broken any more, every
+// lock is granted again, and a closed Locker leaves nothing behind. [CheckRecovery] judges the
+// clients' own part in that.
 func CheckHealing(run *Run) []Violation {
 	var violations []Violation
 

@@ -27,9 +27,9 @@ func (f Failure) Picture(path string) error {
 	return porcupine.VisualizePath(model, f.info, path)
 }
 
-// CheckLinearizability is O1, for G1, G3 and G5: each lock's history is one of a single
-// row on which one request after the other took effect, each between its call and its
-// answer. The model is [model].
+// CheckLinearizability is O1, for G1, G3 and G5. Each lock's history is that of a single row. One
+// request after the other took effect on it, each between its call and its answer. The model is
+// [model].
 func CheckLinearizability(run *Run, settled *Settled) ([]Violation, []Failure) {
 	var (
 		violations []Violation
@@ -45,8 +45,8 @@ func CheckLinearizability(run *Run, settled *Settled) ([]Violation, []Failure) {
 			continue
 		}
 
-		// Once more, for the picture alone: what it takes makes a search of thousands of steps
-		// up to five times as long, so that it may not come as far as the first.
+		// Once more, for the picture alone. It makes a search of thousands of steps up to five
+		// times as long, so that it may not come as far as the first.
 		_, info := porcupine.CheckOperationsVerbose(model, histories[lock], checkWithin)
 
 		what := "not linearizable"
@@ -63,8 +63,8 @@ func CheckLinearizability(run *Run, settled *Settled) ([]Violation, []Failure) {
 	return violations, failures
 }
 
-// stuckAt describes where the longest linearization ends that was found: the state, and the
-// first few steps that are not in it.
+// stuckAt describes where the longest linearization ends: the state, and the first few steps that
+// aren't in it.
 func stuckAt(info porcupine.LinearizationInfo, ops []porcupine.Operation) []string {
 	var longest []int
 
@@ -110,10 +110,9 @@ func stuckAt(info porcupine.LinearizationInfo, ops []porcupine.Operation) []stri
 	return lines
 }
 
-// stepsOf makes steps of the requests whose answers say something, and of the transitions
-// that no answer tells of. A request of an unknown outcome has either made such a
-// transition, whose place among the others the audit knows, or none; in both cases it is
-// open-ended, and no step of its own.
+// stepsOf makes steps of the requests whose answers say something, and of the transitions that no
+// answer tells of. A request with an unknown outcome has either made such a transition, which the
+// audit places among the others, or none. In both cases it is open-ended, and no step of its own.
 func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 	var steps []porcupine.Operation
 
@@ -228,10 +227,10 @@ func changesOf(run *Run) changes {
 	return all
 }
 
-// touch reports whether the generation of which an answer tells came or went before the
-// answer and, as far as the audit knows, not before the call. One that went may have been
-// committed long after the audit has it, so that the answer showed it still: that it didn't
-// go before the call, the order of the steps says.
+// touch reports whether the generation in an answer came or went before the answer and, as far as
+// the audit knows, not before the call. A transition may have been committed long after the audit
+// has it, and the answer may still show the generation that it ended. The order of the steps tells
+// that it didn't go before the call.
 func (c changes) touch(run *Run, op *history.Operation) bool {
 	return slices.ContainsFunc(c[generation{op.Lock, op.Token}], func(t *audit.Transition) bool {
 		first, last := run.moments(t.At)
@@ -243,9 +242,8 @@ func (c changes) touch(run *Run, op *history.Operation) bool {
 // window is when something took effect.
 type window struct{ from, to int64 }
 
-// silentWindows says when the transitions took effect that no answer tells of: not before
-// those that the audit has before them began, nor after those behind them were answered,
-// and at the audit's own time.
+// silentWindows says when the transitions took effect that no answer tells of: after those before
+// them in the audit began, before those behind them were answered, and at the audit's own time.
 func silentWindows(run *Run, settled *Settled, known map[*audit.Transition]window) map[*audit.Transition]window {
 	windows := make(map[*audit.Transition]window)
 

@@ -78,7 +78,7 @@ func freeSince(at, generation int64) audit.Version {
 	return audit.Version{Generation: generation, Expires: at * us}
 }
 
-// chain makes transitions of the versions of one row: who made each, and when.
+// chain makes transitions of the versions of one row, with their client and time.
 func chain(changes ...change) []*audit.Transition {
 	var (
 		transitions []*audit.Transition

@@ -9,11 +9,11 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// state is the row, as whoever reads it next will see it.
+// state is the row as its next reader sees it.
 type state struct {
 	row audit.Version
-	// before is the row as it was flushed last, if releases have been made since that the
-	// audit doesn't show, because a crash was to undo them.
+	// before is the row as it was flushed last, if later releases aren't in the audit because a
+	// crash was to undo them.
 	before audit.Version
 	undone bool
 }
@@ -24,7 +24,7 @@ type stepKind string
 const (
 	// changed: the transition was made.
 	changed stepKind = "changed"
-	// moved: the tenure that was given up is over, by somebody else's transition.
+	// moved: another's transition had ended the tenure that was released.
 	moved stepKind = "moved"
 	// lostRelease: a release was acknowledged, and undone by a crash.
 	lostRelease stepKind = "released, and lost"
@@ -52,10 +52,9 @@ type step struct {
 	from, to int64
 	// touched: the generation that the answer shows came or went until the answer.
 	touched bool
-	// seen is what the statement went by which made the transition.
+	// seen is what the transition's statement went by.
 	seen sight
-	// lossy: the server crashed later, and may have undone releases whose effect the
-	// answer shows and nothing else does.
+	// lossy: the server crashed later, and may have undone releases that only this answer shows.
 	lossy bool
 }
 
@@ -72,10 +71,10 @@ func (s *step) String() string {
 	return text
 }
 
-// model is the lock as its row has it. Which requests changed the row, and to what, is
-// known from the audit; here it is checked that the protocol allows the change, and that
-// there is an order, in keeping with when requests were made and answered, in which every
-// change finds the row as it must be and every answer tells the truth.
+// model is the lock as its row has it. The audit tells which requests changed the row, and to what.
+// The model checks that the protocol allows each change. It also checks that there is an order, in
+// keeping with when requests were made and answered, in which every change finds the row as it must
+// be and every answer tells the truth.
 var model = porcupine.Model{
 	Init: func() any { return state{} },
 	Step: func(before, input, _ any) (bool, any) {
@@ -126,9 +125,9 @@ func (s *step) allowed() bool {
 	case s.op == nil:
 		return true
 	case s.op.Kind.Grants():
-		// A refresh names a generation, and a hand-over or a second attempt of the same
-		// request has it from the same client. Whoever else is granted the lock finds it
-		// expired, by the clock at that time.
+		// A refresh names a generation. A hand-over, or a second attempt of the same request, has
+		// it from the same client. Any other request that is granted the lock finds it expired, by
+		// the clock at that time.
 		return t.New.Generation > t.Old.Generation &&
 			(s.op.Kind == history.Refresh || t.Old.Expires <= s.seen.latest || clientOf(t.Old.Owner) == t.App)
 	case s.op.Kind.Frees():
@@ -171,9 +170,9 @@ func (s *step) answered(now state) bool {
 	return false
 }
 
-// barelyBusy reports whether a lock of which nothing remained may have been refused: its lease
-// ran at some time since the call, or it changed hands at the same moment. A crash may have
-// undone a release that nothing else shows.
+// barelyBusy reports whether a lock with nothing remaining may have been refused: its lease ran at
+// some time since the call, or it changed hands at the same moment. A crash may have undone a
+// release that nothing else shows.
 func (s *step) barelyBusy(row audit.Version) bool {
 	if row.Generation == s.op.Token {
 		return row.Expires > s.from || s.touched || s.late() || s.lossy
@@ -182,9 +181,9 @@ func (s *step) barelyBusy(row audit.Version) bool {
 	return s.lossy && s.op.Owner == "" && s.op.Token == row.Generation+1
 }
 
-// late: the time of WithWait is over, and its error is ErrAlreadyLocked then. Whose requests had
-// no answer, or who stood in line behind another of the same Locker and made none, has only
-// looked at the lock, which may be free while the request for it is still on its way.
+// late: the time of WithWait is over, and its error is ErrAlreadyLocked. The waiter's requests may
+// have had no answer, or it may have made none behind another waiter of its Locker. Then it has
+// only looked at the lock, which may be free while its request is on the way.
 func (s *step) late() bool {
 	return s.op.Wait > 0 && s.op.End-s.op.Call >= s.op.Wait
 }

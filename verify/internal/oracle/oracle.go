@@ -1,5 +1,5 @@
-// Package oracle judges what a run has recorded, promise by promise. docs/guarantees.md
-// numbers the promises; each oracle says which of them it stands for.
+// Package oracle judges what a run has recorded, promise by promise. docs/guarantees.md numbers the
+// promises. Each oracle says for which promises it stands.
 package oracle
 
 import (
@@ -55,11 +55,11 @@ type Run struct {
 	Writes []Write
 	// WallOffset is what makes [history.Now] the database's clock, in nanoseconds.
 	WallOffset int64
-	// Undisturbed: nothing was broken, so that nobody may have waited for long in vain.
+	// Undisturbed: nothing was broken, so no client may have waited in vain.
 	Undisturbed bool
 	// Extras is what the clients did besides.
 	Extras traffic.Extras
-	// Bears is nil unless only such things were done as leave the locks alone, and says which.
+	// Bears is nil unless the faults leave the locks alone. It says what may happen then.
 	Bears *Bears
 
 	// clock is what settings has found.
@@ -75,12 +75,12 @@ type Write struct {
 	Client       string
 }
 
-// flushedWithin is how long a commit may be lost that nobody waits for: three times
-// wal_writer_delay, which is 200 ms, and what a busy machine adds.
+// flushedWithin is how long a commit may be lost that isn't awaited: three times wal_writer_delay,
+// which is 200 ms, and what a busy machine adds.
 const flushedWithin = 2 * time.Second
 
-// mayBeUndone reports whether what was told between two moments may have been undone since,
-// where nobody waited for its flush: the server crashed soon after, or another took its place.
+// mayBeUndone reports whether an answer from between two moments may have been undone since, where
+// no client awaited its flush: the server crashed within flushedWithin, or another took its place.
 func (r *Run) mayBeUndone(from, to int64) bool {
 	return slices.ContainsFunc(r.History.Notes, func(e history.Event) bool {
 		return isCrash(e) && e.At >= from && (to == history.Never || e.From <= to+int64(flushedWithin))
@@ -139,7 +139,7 @@ func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 	return keys
 }
 
-// clientOf is who made a grant of this owner: [pglocker.Config.Owner] is the client's
+// clientOf is the client that made a grant of this owner: [pglocker.Config.Owner] is the client's
 // name.
 func clientOf(owner string) string {
 	client, _, _ := strings.Cut(owner, "#")

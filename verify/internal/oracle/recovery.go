@@ -12,34 +12,33 @@ import (
 )
 
 const (
-	// recoverWithin is how much longer than a lease, or than the tenure of a holder, it may
-	// take until all is as before once nothing is broken any more: a poll, and what a busy
-	// machine adds.
+	// recoverWithin is how much longer than a lease, or than a holder's tenure, recovery may take
+	// once nothing is broken any more: a poll, and what a busy machine adds.
 	recoverWithin = time.Second
-	// renewWithin is how long it may take until a client has lived on renewals for longer than
-	// a lease: two of its leases may be lost before, each with the time that it was held for, as
-	// long as connections are opened anew everywhere.
+	// renewWithin is how long it may take until a client has held a lock by renewals for longer
+	// than a lease. While connections are opened anew everywhere, two of its leases may be lost
+	// before, each with the time that it was held.
 	renewWithin = 2*traffic.MaxTenure + recoverWithin
-	// wakeWithinOnceHealed is for how long a lock may be free while somebody waits for it who
-	// has missed a notification: the about four seconds of docs/guarantees.md, and the same.
+	// wakeWithinOnceHealed is how long a lock may be free while a client waits for it that has
+	// missed a notification: about four seconds (docs/guarantees.md), and recoverWithin.
 	wakeWithinOnceHealed = 5 * time.Second
-	// lookAtWaiters is how long a run goes on to see whether a waiter is left lying. The lock
-	// is held now and then, so it takes a little longer than the above.
+	// lookAtWaiters is how long a run goes on to see whether a waiter is forgotten. The lock is
+	// held at times, so it takes a little longer than wakeWithinOnceHealed.
 	lookAtWaiters = wakeWithinOnceHealed + 2*time.Second
 )
 
-// Recovery is the part of O6 that is for the clients' own Lockers: what they have to do
-// again once nothing is broken any more, for G7. It is told what happens from that moment on.
+// Recovery is the part of O6 about the clients' own Lockers, for G7: what they have to do once
+// nothing is broken any more. It is told what happens from that moment on.
 type Recovery struct {
 	healed    history.Event
 	clients   []string
 	contended []traffic.Spec
 
-	// granted, renewed and served are when each client was first granted a lock, when it had
-	// first held one for longer than its lease, and when it was first granted the lock of
-	// those who wait for as long as it takes; taken is when each lock was first granted.
+	// granted, renewed and served are when each client first was granted a lock, had held one for
+	// longer than its lease, and was granted the lock for which it waits without a limit. taken is
+	// when each lock was first granted.
 	granted, renewed, served, taken map[string]int64
-	// kept are the locks of which a release failed, so that their lease may run to its end.
+	// kept are the locks of which a release failed. Their lease may run to its end.
 	kept map[string]bool
 	// since is when tenures began.
 	since map[tenure]int64
@@ -102,7 +101,7 @@ type want struct {
 
 func (w want) broken() bool { return w.at == 0 || w.at > w.by }
 
-// wants lists what has to happen, but for what the audit has to tell of waiters.
+// wants lists what has to happen, except for what the audit has to tell of waiters.
 func (r *Recovery) wants() []want {
 	var all []want
 
@@ -130,8 +129,8 @@ func (r *Recovery) wants() []want {
 	return all
 }
 
-// by is the end of a time that begins with the healing. For as long as one of the clients
-// didn't run it is longer.
+// by is the end of a time that begins with the healing. It is longer by the time in which one of
+// the clients didn't run.
 func (r *Recovery) by(d time.Duration, clients ...string) int64 {
 	var stalled int64
 	for _, client := range clients {
@@ -141,7 +140,7 @@ func (r *Recovery) by(d time.Duration, clients ...string) int64 {
 	return r.healed.At + r.healed.Value + int64(d) + stalled
 }
 
-// Over reports whether nothing has to be seen any more: all has happened, or its time is over.
+// Over reports whether the run may end: everything has happened, or its time is over.
 func (r *Recovery) Over(now int64) bool {
 	waiting := r.wants()
 	for _, client := range r.clients {
@@ -151,7 +150,7 @@ func (r *Recovery) Over(now int64) bool {
 	return !slices.ContainsFunc(waiting, func(w want) bool { return w.at == 0 && now <= w.by })
 }
 
-// CheckRecovery judges what a Recovery is told, and who waits.
+// CheckRecovery judges what a Recovery was told, and the waiters.
 func CheckRecovery(run *Run) []Violation {
 	var r *Recovery
 
@@ -182,8 +181,8 @@ func CheckRecovery(run *Run) []Violation {
 	return append(violations, r.checkWaiters(run)...)
 }
 
-// checkWaiters looks for those who wait once all is healed, and aren't granted a lock that
-// is free. Others may have it in between: who is woken, or looks, would have it sooner.
+// checkWaiters looks for clients that wait once all is healed, and aren't granted a lock that is
+// free. Others may have it in between: a client that is woken, or looks, would have it sooner.
 func (r *Recovery) checkWaiters(run *Run) []Violation {
 	var violations []Violation
 

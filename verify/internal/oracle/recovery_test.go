@@ -175,8 +175,7 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
-// TestRecoveryOfWaiters: who waits is granted a lock that is free, or was held by another for
-// most of the time.
+// TestRecoveryOfWaiters: a waiter is answered before the lock was free for five seconds, in all.
 func TestRecoveryOfWaiters(t *testing.T) {
 	t.Parallel()
 

@@ -45,10 +45,10 @@ func (s *settler) checkRenewals() {
 	}
 }
 
-// checkRelockers checks that a lease ran when its relocker was told to stop, if that released
-// it then, and so had believed in it. Of its renewals nobody is told but the audit. What it
-// knows of a lease before its first renewal is acknowledged is nothing: for a TTL after its call
-// it may go by that alone.
+// checkRelockers checks that a lease ran when its relocker was told to stop, if the relocker
+// released it then, and so had believed in it. Only the audit has its renewals. Before its first
+// acknowledged renewal a relocker knows nothing of a lease: for a TTL after its call it may go by
+// its call alone.
 func (s *settler) checkRelockers(chains map[string][]*audit.Transition) {
 	for _, op := range s.run.History.Operations {
 		if op.Kind != history.Relock || op.Outcome != history.OK {

@@ -13,8 +13,8 @@ import (
 type Settled struct {
 	// Grants are the transitions that acknowledged requests for a lock made.
 	Grants map[*history.Operation]*audit.Transition
-	// Frees are those that ended the tenure which an acknowledged request gave up,
-	// whoever made them.
+	// Frees are the transitions that ended the tenure of an acknowledged release, whichever client
+	// made them.
 	Frees map[*history.Operation]*audit.Transition
 	// Creates are those that acknowledged requests to create a lock made.
 	Creates map[*history.Operation]*audit.Transition
@@ -28,10 +28,10 @@ type Settled struct {
 	Claimed map[*audit.Transition]bool
 }
 
-// Settle is O5, for G3, G4 and G5: the audit, which shows what was committed and in which
-// order, is compared with what clients were told. The transitions of a lock must follow
-// each other, each allowed by the one before; what was acknowledged must be among them;
-// what wasn't must come from a request whose outcome its client didn't claim to know.
+// Settle is O5, for G3, G4 and G5. It compares the audit, which shows what was committed and in
+// which order, with what clients were told. The transitions of a lock must follow each other, each
+// allowed by the one before. What was acknowledged must be among them. A transition that wasn't
+// acknowledged must come from a request whose client didn't claim to know its outcome.
 func Settle(run *Run) (*Settled, []Violation) {
 	s := &settler{
 		run: run,
@@ -111,8 +111,8 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 	}
 }
 
-// keptAlive reports whether there is who renews what was granted: a lease by hand is left
-// alone until a relocker is given it.
+// keptAlive reports whether the grant is renewed by a client. A lease by hand is left alone until a
+// relocker has it.
 func (s *settler) keptAlive(grant *history.Operation, t *audit.Transition) bool {
 	return grant.Kind != history.Acquire && grant.Kind != history.Refresh ||
 		slices.ContainsFunc(s.run.naming(t), func(op *history.Operation) bool { return op.Kind == history.Relock })
@@ -122,7 +122,7 @@ func (s *settler) keptAlive(grant *history.Operation, t *audit.Transition) bool 
 // statement went by.
 func illegal(t *audit.Transition, seen sight) string {
 	var (
-		// Whoever reads the shared lock may refresh and release it.
+		// Any client that reads the shared lock may refresh and release it.
 		anybody = t.Lock == traffic.Shared.ID
 		// A grant of these that came late looks like a release.
 		late    = traffic.IsBare(t.Lock) && t.Old.Expires <= seen.latest
@@ -230,8 +230,8 @@ func (s *settler) matchGrant(op *history.Operation, t *audit.Transition) {
 
 func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
 	if t == nil || s.later(t, op) {
-		// A release is the one thing that a crash may undo. One with a minimum hold that
-		// isn't over is flushed, and lost only with all else.
+		// Only a release may be undone by a crash. One with a minimum hold that isn't over is
+		// flushed, and lost only with all else.
 		held := grant != nil && op.MinHold > 0 && grant.Call+op.MinHold > op.End
 		if !s.run.mayBeUndone(op.Call, op.End) || held && !s.run.within(op, history.Loss) {
 			s.violate(op.Lock, "an acknowledged release was not committed, or lost", grant, op, t)

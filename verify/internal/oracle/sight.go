@@ -7,7 +7,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// sight is what the statement went by that made a transition.
+// sight is what a transition's statement went by.
 type sight struct {
 	// earliest and latest are times of the database's clock, between which it looked at the
 	// lease.
@@ -16,7 +16,7 @@ type sight struct {
 	refreshed bool
 }
 
-// sightOf is the sight of a transition. op is whose statement it was, if that is known.
+// sightOf is the sight of a transition. op is the request of its statement, if that is known.
 func (r *Run) sightOf(t *audit.Transition, op *history.Operation) sight {
 	return sight{
 		earliest:  r.seenFrom(t),

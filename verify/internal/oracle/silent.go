@@ -11,12 +11,12 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// leftFor is how long a request may go on by itself whose caller has left: a second, and
-// what a busy machine adds.
+// leftFor is how long a request may go on whose caller has left: a second, and what a busy machine
+// adds.
 const leftFor = 1200 * time.Millisecond
 
-// checkSilent checks that a grant that nobody was told of comes from a request that leaves
-// it open whether there was one, and that was under way when the grant got its name.
+// checkSilent checks a grant that no client was told of. It must come from a request that leaves
+// open whether there was one, and that was under way when the grant got its name.
 func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transition) {
 	acknowledged := make(map[string]bool)
 
@@ -27,8 +27,8 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 	}
 
 	for i, t := range chain {
-		// A request whose first grant came too late refreshes it, and one that was made again may
-		// be granted what nobody waits for any more.
+		// A request whose first grant came too late refreshes it. One that was made again may be
+		// granted what no caller waits for any more.
 		if !t.Grants() || s.Claimed[t] || acknowledged[requestOf(t.New.Owner)] {
 			continue
 		}
@@ -90,12 +90,11 @@ func splitName(owner string) (locker string, number int64) {
 	return owner[:at], number
 }
 
-// mayBeSilent reports whether a request may have made this grant without any client being
-// told.
+// mayBeSilent reports whether a request may have made this grant without any client being told.
 func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 	if op.Kind.Frees() {
-		// It was handed over to somebody who waits in the same client, and the reply was
-		// lost, or came too late for whom it was meant.
+		// The lock was handed over to a waiter of the same client. The reply was lost, or came too
+		// late for that waiter.
 		return op.Generation == t.Old.Generation
 	}
 
@@ -103,26 +102,26 @@ func mayBeSilent(op *history.Operation, t *audit.Transition) bool {
 	case !op.Kind.Grants():
 		return false
 	case op.Waits:
-		// Who waits asks again and again. A grant that arrives too late is passed on, and one
-		// whose reply was lost is given back, also if another of its requests succeeds.
+		// A waiter asks again and again. A grant that arrives too late is returned. So is one whose
+		// reply was lost, even if another of its requests succeeds.
 		return true
 	}
 
-	// A grant whose reply was lost is given back even if the request was refused in the
-	// end. "Lost" is a grant whose answer took as long as its lease.
+	// A grant whose reply was lost is returned even if the request was refused in the end. "Lost"
+	// is a grant whose answer took as long as its lease.
 	return op.Outcome == history.Unknown || op.Outcome == history.Busy ||
 		op.Outcome == history.OutcomeLost && op.Kind != history.Refresh
 }
 
-// ownGrant reports whether a request that is made once was refused by this very grant, so that
-// it was not another's. It needs another request to have come from.
+// ownGrant reports whether a request that is made once was refused by this very grant, which then
+// wasn't another's. There must be another request that it can have come from.
 func ownGrant(op *history.Operation, t *audit.Transition) bool {
 	return op.Outcome == history.Busy && !op.Waits && op.Owner == t.New.Owner
 }
 
-// wasOver reports whether a refresh that was answered with "wrong generation" may have made
-// this grant all the same: the reply was lost, and when it asked again the grant was over,
-// by its own end or because the lock had been freed or granted since.
+// wasOver reports whether a refresh that was answered with "wrong generation" may have made this
+// grant all the same. Its reply was lost, and when it asked again the grant was over, by its own
+// end or because the lock had been released or granted since.
 func (s *settler) wasOver(op *history.Operation, t *audit.Transition, later []*audit.Transition) bool {
 	if op.Kind != history.Refresh || op.Outcome != history.OutcomeLost || op.Generation != t.Old.Generation {
 		return false

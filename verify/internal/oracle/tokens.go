@@ -7,10 +7,10 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// CheckTokens is O3, for G1: no two grants of a lock have the same token, and a grant that
-// was asked for after another was acknowledged has a larger one. It rests on what the
-// clients saw alone. An old primary that was left to grant beside the new one has smaller
-// tokens, but no equal ones; [Measure] counts them.
+// CheckTokens is O3, for G1. No two grants of a lock have the same token. A grant that was asked
+// for after another was acknowledged has a larger one. It rests on what the clients saw alone. An
+// old primary that was left to grant beside the new one has smaller tokens, but no equal ones;
+// [Measure] counts them.
 func CheckTokens(run *Run) []Violation {
 	violations, _ := compareTokens(run)
 

@@ -9,15 +9,14 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// wakeWithin is how long a released lock may stay free while somebody waits for it and
-// nothing is broken. Who can't listen looks every 400 ms; who can and isn't woken looks
-// after two seconds, at the earliest.
+// wakeWithin is how long a released lock may stay free while a client waits for it and nothing is
+// broken. A client that can't listen looks every 400 ms. One that listens and isn't woken looks
+// after two seconds at the earliest.
 const wakeWithin = 1500 * time.Millisecond
 
-// CheckWaking is the other part of O6: who waits for a lock is told of its release once
-// that is committed. Told too early, a waiter finds the lock held, and sleeps on until it looks
-// by itself: that costs no promise but time, which only a run can show in which nothing
-// is broken.
+// CheckWaking is the other part of O6: a waiter is told of a release once that is committed. A
+// waiter that is told too early finds the lock held, and sleeps on until its next look. That costs
+// time and no promise. Only a run in which nothing is broken can show it.
 func CheckWaking(run *Run) []Violation {
 	if !run.Undisturbed {
 		return nil
@@ -29,7 +28,7 @@ func CheckWaking(run *Run) []Violation {
 
 	for _, free := range freeTimes(run) {
 		if free.before.New.Owner != "" {
-			continue // nobody released it
+			continue // it was not released
 		}
 
 		for _, op := range waiting[free.before.Lock] {
@@ -51,8 +50,8 @@ func CheckWaking(run *Run) []Violation {
 	return violations
 }
 
-// freeTime is how long a lock was free after a release or the end of a lease, for certain, by
-// the clock of the histories.
+// freeTime is how long a lock was free for certain after a release or the end of a lease, by the
+// clock of the histories.
 type freeTime struct {
 	window
 	// before is the transition after which it became free.

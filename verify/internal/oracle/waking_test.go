@@ -10,7 +10,7 @@ import (
 func TestWaking(t *testing.T) {
 	t.Parallel()
 
-	// waits is a request for the lock by who waits for it.
+	// waits is a waiter's request for the lock.
 	waits := func(from, to int64, outcome history.Outcome) *history.Operation {
 		return op("c2.1", history.Lock, from, to, history.Event{Waits: true, Outcome: outcome})
 	}

@@ -13,15 +13,15 @@ import (
 // As fast as Patroni can be made. With a retryTimeout of one second it never takes the
 // leader's place, since it keeps a second of that for the last step.
 const (
-	// leaderTTL is after how many seconds without a sign of life Patroni gives up a leader.
+	// leaderTTL is how many seconds Patroni waits for a leader's sign of life.
 	leaderTTL = 5
 	// loopWait is how many seconds it rests, and retryTimeout for how many it tries.
 	loopWait     = 1
 	retryTimeout = 2
 )
 
-// haproxyConfig leads to whoever Patroni says is the primary. Connections to one that is
-// the primary no more are ended.
+// haproxyConfig leads to the server that Patroni names as the primary. Connections to a former
+// primary are ended.
 const haproxyConfig = `global
     maxconn 1000
 defaults
@@ -71,8 +71,8 @@ func (c *Cluster) startEtcd(port int) error {
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// freePort is one below those that systems hand out for outgoing connections, so that
-// nobody takes it while its server is down.
+// freePort is a port below those that systems use for outgoing connections. So no other program
+// takes it while its server is down.
 func freePort() int {
 	const first, last = 10000, 15000
 

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// KeeperRole is the first argument of this program where it is started again to outlive
-// itself: the servers are Patroni's children, and don't end with it or with us.
+// KeeperRole is the first argument with which this program starts itself again to outlive itself.
+// The servers are Patroni's children, and end neither with Patroni nor with this program.
 const KeeperRole = "keeper"
 
 // folderPrefix begins the name of every folder that a keeper removes.
 const folderPrefix = "pglocker-verify-patroni-"
 
-// startKeeper tells it the folder by its input: as an argument it would make the keeper one
+// startKeeper tells the keeper the folder by its input. As an argument it would make the keeper one
 // of the processes that it looks for.
 func (c *Cluster) startKeeper() error {
 	self, err := os.Executable()
@@ -53,8 +53,8 @@ func (c *Cluster) startKeeper() error {
 	return nil
 }
 
-// Keep is the process of the keeper. When its input ends, it ends what belongs to the
-// folder that its first line names, and removes the folder.
+// Keep is the process of the keeper. When its input ends, it ends the processes of the folder that
+// its first line names, and removes the folder.
 func Keep(in io.Reader) error {
 	reader := bufio.NewReader(in)
 
@@ -88,14 +88,14 @@ func Keep(in io.Reader) error {
 	return fmt.Errorf("patroni: not everything in %s ends", folder)
 }
 
-// belongs tells by its command line whether a process is of a cluster. PostgreSQL's show
-// the cluster_name, which is the folder's.
+// belongs reports, by its command line, whether a process is of a cluster. PostgreSQL's command
+// lines show the cluster_name, which is the folder's.
 func belongs(commandLine, folder string) bool {
 	return strings.Contains(commandLine, folder+"/") ||
 		strings.HasPrefix(commandLine, "postgres: "+filepath.Base(folder)+": ")
 }
 
-// processes lists those whose command line, with a space between its arguments, is such.
+// processes lists the processes with such a command line, in which a space separates the arguments.
 func processes(such func(commandLine string) bool) ([]int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -107,7 +107,7 @@ func processes(such func(commandLine string) bool) ([]int, error) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil || len(text) == 0 || !such(string(bytes.ReplaceAll(text, []byte{0}, []byte{' '}))) {
-			continue // gone, or somebody else's
+			continue // gone, or another's
 		}
 
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {

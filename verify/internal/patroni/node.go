@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Node is a PostgreSQL server and the Patroni that cares for it.
+// Node is a PostgreSQL server and its Patroni.
 type Node struct {
 	name           string
 	cluster        *Cluster
@@ -79,7 +79,7 @@ func (n *Node) Freeze() { _ = n.patroni.Process.Signal(syscall.SIGSTOP) }
 // Thaw lets Patroni go on.
 func (n *Node) Thaw() { _ = n.patroni.Process.Signal(syscall.SIGCONT) }
 
-// Leader is the server that leads, nil if there is none or nobody knows.
+// Leader is the server that leads, nil if there is none or it isn't known.
 func (c *Cluster) Leader(ctx context.Context) *Node {
 	for _, n := range c.Nodes {
 		if _, err := n.ask(ctx, http.MethodGet, "/primary", nil); err == nil {
@@ -125,7 +125,7 @@ func (c *Cluster) mend(ctx context.Context) {
 			continue
 		}
 
-		// If it is refused, who waits for the server reports it.
+		// If that is refused, the wait for the server reports it.
 		_, _ = n.ask(ctx, http.MethodPost, "/reinitialize", map[string]any{"force": true})
 	}
 }

@@ -1,5 +1,5 @@
-// Package patroni is a cluster as many run it: three PostgreSQL servers under Patroni, an
-// etcd that elects the leader, and a haproxy that leads to it, all on this machine.
+// Package patroni is a usual cluster: three PostgreSQL servers under Patroni, an etcd that elects
+// the leader, and a haproxy that leads to it, all on this machine.
 package patroni
 
 import (
@@ -37,7 +37,7 @@ type Cluster struct {
 
 	folder, scope, binDir string
 	programs              map[string]string
-	// credential is who runs the servers; nil is whoever runs us.
+	// credential is the account that runs the servers; nil is this program's own.
 	credential *syscall.Credential
 	keeper     *exec.Cmd
 	alive      io.Closer // its end is the keeper's sign
@@ -167,10 +167,9 @@ func (c *Cluster) run(name string, program string, args ...string) (cmd *exec.Cm
 // Address is where the leader is reached, whichever it is.
 func (c *Cluster) Address() string { return address(c.port) }
 
-// AwaitHealthy waits until one server leads, the two others follow, one of them
-// synchronously, and a commit is acknowledged. One that doesn't find its place is made
-// anew, as its operator would: what pg_rewind has made of an old leader may need more of
-// the log than there is where the next one took over.
+// AwaitHealthy waits until one server leads, the two others follow, one of them synchronously, and
+// a commit is acknowledged. A server that doesn't find its place is made anew, as an operator
+// would: after pg_rewind, an old leader may need more of the log than the new leader has.
 func (c *Cluster) AwaitHealthy(ctx context.Context) error {
 	healthy := func(ctx context.Context) bool {
 		roles := c.roles(ctx)

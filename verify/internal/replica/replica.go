@@ -1,5 +1,4 @@
-// Package replica is a primary and its standby, which take each other's place again and
-// again.
+// Package replica is a primary and its standby, which take each other's place again and again.
 package replica
 
 import (
@@ -31,7 +30,7 @@ type Pair struct {
 	Synchronous bool
 }
 
-// standbyName is what a primary knows its standby by.
+// standbyName is the standby's name at the primary.
 const standbyName = "standby"
 
 // patience bounds each wait for something that a server does within a second.
@@ -89,9 +88,9 @@ func Address(server *pgtesting.Server) string {
 	return "127.0.0.1:" + strconv.Itoa(server.Port())
 }
 
-// Join makes the server that is down the primary's standby, from a copy of the primary,
-// and waits until it has received everything. Once it returns, what is acknowledged is on
-// the standby, if the pair is synchronous.
+// Join makes the server that is down the primary's standby, from a copy of the primary, and waits
+// until it has received everything. If the pair is synchronous, everything acknowledged after Join
+// returns is on the standby.
 func (p *Pair) Join(ctx context.Context) error {
 	p.Link.To(Address(p.Primary))
 
@@ -119,7 +118,8 @@ func (p *Pair) Join(ctx context.Context) error {
 			return err
 		}
 
-		// A commit that is awaited once the setting holds brings with it all that were not.
+		// A commit that is awaited once the setting holds covers all earlier ones that weren't
+		// awaited.
 		return execute(ctx, conn, `SET synchronous_commit = on`, `SELECT pg_logical_emit_message(true, 'verify', '')`)
 	})
 	if err != nil {
@@ -158,7 +158,7 @@ func (p *Pair) copyPrimary(ctx context.Context) error {
 	backup.Dir = "/"
 	backup.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 
-	// The copy belongs to who runs the server.
+	// The copy belongs to the account that runs the server.
 	if owner := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 {
 		backup.SysProcAttr.Credential = &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}
 	}
@@ -206,9 +206,9 @@ func (p *Pair) CancelWaits(ctx context.Context) error {
 	return nil
 }
 
-// Promote makes the standby the primary, and the primary, whatever state it is in, what
-// [Pair.Join] makes a standby of. The new one acknowledges commits alone, unless it is to
-// be strict: then none before there is another standby.
+// Promote makes the standby the primary. [Pair.Join] then makes a standby of the old primary,
+// whatever state it is in. The new primary acknowledges commits alone. If it is to be strict, it
+// acknowledges none before there is another standby.
 func (p *Pair) Promote(ctx context.Context, strict bool) error {
 	err := on(ctx, p.Standby, func(ctx context.Context, conn *sql.Conn) error {
 		if err := execute(ctx, conn, `SELECT pg_promote(false)`); err != nil {

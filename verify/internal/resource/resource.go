@@ -1,6 +1,5 @@
-// Package resource is a store outside of the database that is protected by fencing
-// tokens: it remembers the largest token that it has seen for a lock, and refuses
-// smaller ones.
+// Package resource is a store outside of the database that fencing tokens protect. It remembers the
+// largest token that it has seen for a lock, and refuses smaller ones.
 package resource
 
 import (
@@ -39,8 +38,8 @@ type store struct {
 	conns map[net.Conn]struct{}
 }
 
-// handle checks and writes in one step. A read registers its token, too: what an older
-// holder writes after it would otherwise change what was read.
+// handle checks and writes in one step. A read registers its token, too: otherwise a later write of
+// an older holder would change what was read.
 func (s *store) handle(req request) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,8 +58,8 @@ func (s *store) handle(req request) reply {
 	return reply{true, s.values[req.Lock]}
 }
 
-// accept serves all who connect, and returns when the listener is closed and nobody is
-// served any more.
+// accept serves all connections. It returns when the listener is closed and no connection is served
+// any more.
 func (s *store) accept(listener net.Listener) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -113,7 +112,7 @@ func (s *store) leave(conn net.Conn) {
 	delete(s.conns, conn)
 }
 
-// hangUp closes all connections, and lets nobody enter any more.
+// hangUp closes all connections, and accepts no more.
 func (s *store) hangUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +153,7 @@ func Main(path string, fenced bool, in io.Reader, out io.Writer) error {
 	_, err = io.Copy(io.Discard, in)
 	err = errors.Join(err, listener.Close())
 
-	// Nobody may write down anything after the end.
+	// No goroutine may write anything down after the end.
 	s.hangUp()
 	accepting.Wait()
 
@@ -187,7 +186,7 @@ func (c *Conn) ask(req request) (r reply) {
 	return r
 }
 
-// Read returns the value. ok is false if the token is too old, or nobody answered.
+// Read returns the value. ok is false if the token is too old, or no answer came.
 func (c *Conn) Read(lock string, token int64) (value int64, ok bool) {
 	r := c.ask(request{Lock: lock, Token: token})
 

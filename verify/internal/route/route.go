@@ -1,5 +1,5 @@
-// Package route is a way to a server that can be made to lead to another one: what a name
-// or a virtual address is to the clients of a cluster.
+// Package route is a way to a server that can be made to lead to another one, as a name or a
+// virtual address does for the clients of a cluster.
 package route
 
 import (

@@ -9,7 +9,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/route"
 )
 
-// named is a server that says its name to who connects, and keeps the connection.
+// named is a server that sends its name to each connection, and keeps the connection.
 func named(t *testing.T, name string) string {
 	t.Helper()
 

@@ -11,8 +11,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
-// TestFailovers: a run in which nobody took over proves nothing, and neither does one that
-// was to lose commits and lost none. What is lost is counted, and is no violation.
+// TestFailovers: a run in which no server took over proves nothing. Neither does one that was to
+// lose commits and lost none. What is lost is counted, and is no violation.
 func TestFailovers(t *testing.T) {
 	t.Parallel()
 

@@ -10,12 +10,11 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
-// lookEvery is how often the clients' histories are looked at while they recover.
+// lookEvery is how often the suite looks at the clients' histories while they recover.
 const lookEvery = 100 * time.Millisecond
 
-// awaitRecovery lets the traffic go on, once nothing is broken any more, until the clients do
-// again what O6 wants of them, or haven't done it in time. So a run in which all is well isn't
-// made longer by those times.
+// awaitRecovery lets the traffic go on, once nothing is broken any more, until the clients have
+// done what O6 demands, or haven't in time. So a good run isn't made longer by those times.
 func awaitRecovery(ctx context.Context, c *cluster.Cluster, extras traffic.Extras) error {
 	tail, err := history.NewTail(c.Folder)
 	if err != nil {
@@ -26,7 +25,7 @@ func awaitRecovery(ctx context.Context, c *cluster.Cluster, extras traffic.Extra
 	recovery := oracle.NewRecovery(c.Healed(), extras)
 
 	for {
-		// Everybody has to recover from that, too.
+		// All clients have to recover from that, too.
 		if now := c.Died(); now > died {
 			died = now
 			recovery = oracle.NewRecovery(c.Healed(), extras)

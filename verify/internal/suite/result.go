@@ -25,11 +25,11 @@ type Result struct {
 	Stops map[string]int
 
 	Operations, Grants, Unknowns int
-	// Losses are what the control lost for want of fencing.
+	// Losses are what the control lost without fencing.
 	Losses int
 	// Failovers are how often another server took over.
 	Failovers int
-	// Lost is what promotions cost that lost commits.
+	// Lost is the cost of promotions that lost commits.
 	Lost oracle.Losses
 	// Excused is what O2 has left out.
 	Excused    oracle.Excused
@@ -42,8 +42,8 @@ type Result struct {
 	failures []oracle.Failure
 }
 
-// mostCut is how much of all belief pauses may cut where nobody is to be stopped. A machine
-// with two cores and all of a run to do makes up to 3 % of them by itself.
+// mostCut is how much of all belief pauses may cut where no client is to be stopped. On a machine
+// with two cores that runs everything, it is up to 3 % without a fault.
 const mostCut = 0.2
 
 // Name is the job's.
@@ -122,7 +122,7 @@ func (r *Result) judge(run *oracle.Run) {
 	r.Violations = append(r.Violations, oracle.CheckBearing(run)...)
 }
 
-// keep puts everything that is known of a failure where it isn't removed.
+// keep copies everything that is known of a failure to a place where it stays.
 func (s *Suite) keep(r *Result, run *oracle.Run, folder string) error {
 	kept := filepath.Join(s.Failures, fmt.Sprintf("%s-%d", r.Name(), r.Job.Seed))
 	if err := errors.Join(os.RemoveAll(kept), os.MkdirAll(kept, 0o755), os.CopyFS(kept, os.DirFS(folder))); err != nil {

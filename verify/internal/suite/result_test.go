@@ -64,8 +64,8 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// TestEmptiness: a run in which nothing was broken proves nothing, unless that is what it is
-// for, and neither does one in which nobody wrote, unless nobody was to.
+// TestEmptiness: a run in which nothing was broken proves nothing, unless it was to break nothing.
+// Neither does a run without a write, unless no client was to write.
 func TestEmptiness(t *testing.T) {
 	t.Parallel()
 
@@ -104,7 +104,7 @@ func TestEmptiness(t *testing.T) {
 	}
 }
 
-// TestBlind: where nobody is to be stopped, O2 must have looked at most of all belief.
+// TestBlind: where no client is to be stopped, O2 must have looked at most of all belief.
 func TestBlind(t *testing.T) {
 	t.Parallel()
 

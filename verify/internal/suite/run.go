@@ -24,10 +24,11 @@ import (
 const (
 	clients = 4
 	think   = 10 * time.Millisecond
-	// controlThink gives pauses something to hit where nothing fences writers off.
+	// controlThink is a longer pause before a write, so that pauses hit something in the control.
 	controlThink = 60 * time.Millisecond
 
-	// warmUp is traffic before the fault, and coolDown after it where nothing had to be healed.
+	// warmUp is how long there is traffic before the fault. coolDown is the same after it, where
+	// nothing had to be healed.
 	warmUp   = 200 * time.Millisecond
 	coolDown = 300 * time.Millisecond
 
@@ -91,7 +92,7 @@ func (s *Suite) Run(ctx context.Context, job Job) *Result {
 		result.judge(run)
 	}
 
-	// One that was interrupted shows nothing.
+	// An interrupted run shows nothing.
 	if result.Failed() && ctx.Err() == nil && s.kept < mostKept {
 		s.kept++
 		result.Err = errors.Join(result.Err, s.keep(result, run, folder))
@@ -112,7 +113,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		Middle: job.Fault.Middle, Prepare: job.Fault.Prepare,
 		Extras: traffic.Extras{
 			Long: job.Fault.Long,
-			// Of a clock that is set the audit of that table can't tell.
+			// The audit of that table can't judge a clock that is set.
 			Bare:   !job.Fault.Clock && !job.Fault.Waits && !job.Control,
 			Spared: job.Fault.Bears != nil,
 		},
@@ -203,7 +204,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 	return run, nil
 }
 
-// SeedOf is the seed of one run, which so doesn't depend on what else is run.
+// SeedOf is the seed of one run. It doesn't depend on what else is run.
 func SeedOf(seed uint64, name string) uint64 {
 	h := fnv.New64a()
 	fmt.Fprint(h, seed, name)

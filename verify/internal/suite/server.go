@@ -17,8 +17,7 @@ import (
 // errSkipped: this machine lacks what the job needs.
 var errSkipped = errors.New("suite: skipped")
 
-// ServerOptions make the server one on which commits aren't awaited by default: those
-// that have to be, the library itself has to ask for.
+// ServerOptions make commits not awaited by default. The library has to ask for those that must be.
 func ServerOptions() []pgtesting.ServerOption {
 	return []pgtesting.ServerOption{
 		pgtesting.WithSetting("synchronous_commit", "off"),
@@ -30,9 +29,9 @@ func ServerOptions() []pgtesting.ServerOption {
 // injection is as [fault.Fault.Inject].
 type injection func(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error
 
-// serverFor returns the server of all runs, or one of the job's own with a clock or a disk
-// that is added to the options, or none where the options have the addresses of the job's
-// own set-up. stop is called after the job.
+// serverFor returns the server of all runs, or one of the job's own with a clock or a disk, which
+// are added to the options. It returns none where the options have the addresses of the job's own
+// set-up. stop is called after the job.
 func (s *Suite) serverFor(
 	ctx context.Context, job Job, folder string, options *cluster.Options,
 ) (_ *pgtesting.Server, stop func() error, inject injection, err error) {

@@ -11,12 +11,12 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
-// Tally is what came of many jobs, added up by fault. It can be kept as JSON.
+// Tally is the sum of many jobs' results, by fault. It can be kept as JSON.
 type Tally struct {
 	Rows []*Row
 }
 
-// Row is what came of all jobs of one fault.
+// Row is the sum of all jobs' results of one fault.
 type Row struct {
 	Name string
 	Took time.Duration

@@ -8,8 +8,7 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/oracle"
 )
 
-// emptiness says what a run lacked to prove anything, or "": a fault that broke nothing,
-// or writers of which none got to write.
+// emptiness says why a run proved nothing, or "": a fault broke nothing, or no writer got to write.
 func (r *Result) emptiness(run *oracle.Run) string {
 	var lacks []string
 
@@ -23,7 +22,7 @@ func (r *Result) emptiness(run *oracle.Run) string {
 		}
 	}
 
-	// Who does nothing but wait doesn't write.
+	// A client that only waits doesn't write.
 	if !r.Job.Control && !r.Job.Fault.Waits && !written(run) {
 		lacks = append(lacks, fmt.Sprintf("no write was accepted, so that %s had nothing to judge", oracle.Fencing))
 	}

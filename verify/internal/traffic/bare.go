@@ -8,9 +8,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// Bare are locks in a table of three columns, which says neither who holds a lock nor who
-// waits for it. No request for them asks for a minimum hold: the audit tells a grant from a
-// release by the lease.
+// Bare are locks in a table of three columns, which shows neither holders nor waiters. No request
+// for them asks for a minimum hold: the audit tells a grant from a release by the lease.
 var Bare = []Spec{
 	{"bare-0", 300 * time.Millisecond},
 	{"bare-1", 900 * time.Millisecond},
@@ -21,8 +20,8 @@ func IsBare(id string) bool {
 	return slices.ContainsFunc(Bare, func(lock Spec) bool { return lock.ID == id })
 }
 
-// NameBare gives the grants of these locks the names by which the audit knows them: their
-// clients were told none.
+// NameBare gives the grants of these locks the names that the audit has for them: the library told
+// their clients none.
 func NameBare(h *history.History) {
 	for _, op := range h.Operations {
 		if !IsBare(op.Lock) {

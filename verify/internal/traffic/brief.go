@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Where requests arrive late, all clients take turns with a few locks for moments, by leases
-// that last for long. A grant that nobody knows of would keep such a lock from all of them.
+// Where requests arrive late, all clients briefly hold a few locks in turn, with long leases. A
+// grant that no client knows of would keep such a lock from all of them.
 const (
 	longLocks    = 8
 	longTTL      = 12 * time.Second
@@ -31,8 +31,8 @@ func longs() (all []Spec) {
 	return all
 }
 
-// takeBriefly takes a lock, and unlocks it a moment later. That goes on until it is done,
-// unlike the release of a lease by hand.
+// takeBriefly takes a lock, and unlocks it at once. Unlike the release of a lease by hand, that
+// goes on until it is done.
 func (w *worker) takeBriefly(ctx context.Context, lock Spec) {
 	w.waitFor(ctx, lock, time.Second, w.upTo(briefTenure))
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// poolSize bounds the connections of a client's application. All its workers at once
-// use it up now and then.
+// poolSize bounds the connections of a client's application. All its workers together sometimes use
+// it up.
 const poolSize = 12
 
 // client is one process under test.
@@ -24,13 +24,13 @@ type client struct {
 	rec    *history.Recorder
 	db     *sql.DB
 	locker *pglocker.Locker
-	// bare is a Locker of the table of three columns, nil where that isn't used.
+	// bare is a Locker for the table of three columns, nil where that isn't used.
 	bare   *pglocker.Locker
 	pauser *pauser
 }
 
-// worker is one goroutine of a client, with randomness of its own, so that what it
-// chooses depends on the seed and on its own past alone.
+// worker is one goroutine of a client. It has randomness of its own, so what it chooses depends
+// only on the seed and on its own past.
 type worker struct {
 	*client
 	*rand.Rand
@@ -48,7 +48,7 @@ func (c *client) onBare() *client {
 	return &other
 }
 
-// run starts all workers, and returns when ctx has ended and so have they.
+// run starts all workers. It returns when ctx has ended and all workers have.
 func (c *client) run(ctx context.Context) {
 	var workers sync.WaitGroup
 
@@ -139,8 +139,8 @@ func (w *worker) upTo(d time.Duration) time.Duration {
 // chance is true in percent of a hundred cases.
 func (w *worker) chance(percent int) bool { return w.IntN(100) < percent }
 
-// within is a context for one request: mostly patient, sometimes with so little time
-// that it ends while the request is under way.
+// within is a context for one request. It mostly has much time, and sometimes so little that it
+// ends while the request is under way.
 func (w *worker) within(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
 	if w.chance(10) {
 		patience = w.upTo(5 * time.Millisecond)
@@ -169,7 +169,7 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// outcome fills in how a request ended that failed.
+// outcome fills in how a failed request ended.
 func outcome(e history.Event, err error) history.Event {
 	var held *pglocker.HeldError
 

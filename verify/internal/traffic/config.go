@@ -1,5 +1,5 @@
-// Package traffic is what a client process does: it takes locks in every way there is,
-// works under them, and records all of it.
+// Package traffic is what a client process does: it takes locks in every way there is, works under
+// them, and records all of it.
 package traffic
 
 import (
@@ -10,8 +10,8 @@ import (
 
 // Config is all that a client process is told when it starts.
 type Config struct {
-	// Name is the client's, and that of this run of it: a killed client comes back
-	// under another.
+	// Name is the name of the client and of this process of it: a killed client comes back under
+	// another.
 	Name    string
 	Driver  string
 	URL     string
@@ -19,13 +19,11 @@ type Config struct {
 	// Resource is the address of the fenced resource outside of the database.
 	Resource string
 	Seed     uint64
-	// Fenced: writers use the guard and the token. Without, they rely on exclusion
-	// alone, as the control does.
+	// Fenced: writers use the guard and the token. The control's writers rely on exclusion alone.
 	Fenced bool
-	// Think is how long a writer waits, at most, between what it read and what it
-	// writes.
+	// Think is how long a writer waits at most between reading and writing.
 	Think time.Duration
-	// Waits: it does nothing but wait for locks that others hold.
+	// Waits: the client only waits for locks that others hold.
 	Waits bool
 	// Extras is traffic that not every run has.
 	Extras Extras
@@ -33,9 +31,9 @@ type Config struct {
 
 // Extras is traffic that not every run has.
 type Extras struct {
-	// Long: locks are taken for moments, too, by leases that last for long.
+	// Long: the client also takes locks briefly, with long leases.
 	Long bool
-	// Bare: locks of a table of three columns are taken, too.
+	// Bare: the client also takes locks of a table of three columns.
 	Bare bool
 	// Spared: each client keeps a lock that it mustn't lose.
 	Spared bool
@@ -48,7 +46,7 @@ type Spec struct {
 	TTL time.Duration
 }
 
-// Holds are the locks of those who hold, wait and work.
+// Holds are the locks that workers hold, wait for, and work under.
 var Holds = []Spec{
 	{"hold-0", 300 * time.Millisecond},
 	{"hold-1", 500 * time.Millisecond},
@@ -56,31 +54,30 @@ var Holds = []Spec{
 	{"hold-3", 1500 * time.Millisecond},
 }
 
-// Kept are the locks of those who hold them for several times as long as a lease lasts,
-// and mostly wait for each other. So there is always somebody who lives on renewals.
+// Kept are the locks that workers hold for several times as long as a lease lasts, mostly after a
+// wait. So there is always a client that lives on renewals.
 var Kept = []Spec{
 	{"kept-0", 300 * time.Millisecond},
 	{"kept-1", 300 * time.Millisecond},
 	{"kept-2", 400 * time.Millisecond},
 }
 
-// Leases are the locks of those who keep a status themselves.
+// Leases are the locks of workers that keep a status themselves.
 var Leases = []Spec{
 	{"lease-0", 400 * time.Millisecond},
 	{"lease-1", 900 * time.Millisecond},
 }
 
-// Shared is a lock that anybody refreshes and releases by whatever status was last
-// read. It has no holders who believe in anything, and tests compare-and-swap alone.
+// Shared is a lock that any client refreshes and releases by the status that was last read. It has
+// no holders who believe in anything, and tests compare-and-swap alone.
 var Shared = Spec{"shared-0", 300 * time.Millisecond}
 
 const (
 	privateLocks = 24
 	privateTTL   = 1200 * time.Millisecond
 
-	// MaxTTL is the longest of all TTLs and minimum holds, but for those of who only waits,
-	// which clients release before they end: a lock that nobody uses any more is free after
-	// that.
+	// MaxTTL is the longest of all TTLs and minimum holds. An unused lock is free after that. It
+	// doesn't count the TTLs of clients that only wait, which release before they end.
 	MaxTTL = 1500 * time.Millisecond
 	maxMin = 200 * time.Millisecond
 )
@@ -100,12 +97,11 @@ func (x Extras) Contended() []Spec {
 	return all
 }
 
-// MaxTenure is for how long somebody keeps a contended lock, at most: twice the longest
-// lease.
+// MaxTenure is how long a worker keeps a contended lock at most: twice the longest lease.
 const MaxTenure = 2 * MaxTTL
 
-// lone is a lock that its client alone uses, for writes in transactions that were begun
-// long before their guard: nobody else takes it, even if its lease ends meanwhile.
+// lone is a lock that its client alone uses, for writes in transactions that were begun long before
+// their guard. No other client takes it, even if its lease ends meanwhile.
 func lone(client string) Spec { return Spec{"lone-" + client, 400 * time.Millisecond} }
 
 func private(client string, n int) Spec {

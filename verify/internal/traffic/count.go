@@ -11,9 +11,9 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// CountersSQL makes what [worker.count] writes to: a counter for each lock, and a row
-// for each write of it. The writer's update locks the counter until it commits, so that
-// the rows are numbered in the order in which the writes took effect.
+// CountersSQL makes what [worker.count] writes to: a counter for each lock, and a row for each
+// write of it. The writer's update locks the counter until it commits, so the rows are numbered in
+// the order in which the writes took effect.
 const CountersSQL = `
 CREATE TABLE counters (lock_id text COLLATE "C" PRIMARY KEY, value bigint NOT NULL);
 CREATE TABLE writes (seq bigserial PRIMARY KEY, lock_id text NOT NULL, token bigint NOT NULL,
@@ -27,14 +27,14 @@ GRANT INSERT ON writes TO ` + role + `;
 GRANT USAGE ON SEQUENCE writes_seq_seq TO ` + role
 }
 
-// count adds one to the lock's counter: what was read, plus one, so that a write between
-// reading and writing is lost. The transaction isn't ended with the lock; the guard
-// alone keeps a stale one from committing.
+// count adds one to the lock's counter. It writes what it read, plus one, so a write between
+// reading and writing is lost. The transaction doesn't end with the lock: the guard alone keeps a
+// stale one from committing.
 func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 
-	// Without the guard nothing else is to keep a stale write off, as the stricter levels do.
+	// Without the guard nothing else may keep a stale write off, as the stricter levels would.
 	level := sql.LevelReadCommitted
 	if w.cfg.Fenced {
 		level = []sql.IsolationLevel{level, level, sql.LevelRepeatableRead, sql.LevelSerializable}[w.IntN(4)]
@@ -97,9 +97,9 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	_ = tx.Commit()
 }
 
-// mayStop stops this process if it was told to stop while it writes. It does so under
-// contended locks with short leases, so that a pause lasts beyond the lease and somebody
-// else writes meanwhile.
+// mayStop stops this process if it was told to stop while it writes. It does so under contended
+// locks with short leases, so that the pause outlasts the lease and another client writes
+// meanwhile.
 func (w *worker) mayStop(lock Spec) {
 	if lock == Holds[0] || lock == Holds[1] {
 		w.pauser.reached(inCritical)
@@ -121,8 +121,8 @@ func (w *worker) guard(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error
 	return err
 }
 
-// guardBySQL is the guard of those who don't use database/sql. Only the database is asked,
-// not what this process believes.
+// guardBySQL is the guard for drivers other than database/sql. It asks only the database, not what
+// this process believes.
 func guardBySQL(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {
 	query, args := lk.GuardSQL()
 

@@ -21,8 +21,8 @@ const (
 	DriverWrapped = "postgres wrapped"
 )
 
-// openDatabase opens the client's database by its driver, with connections of which the
-// pauser is told what is sent.
+// openDatabase opens the client's database by its driver. The pauser is told what its connections
+// send.
 func openDatabase(cfg Config, p *pauser) (*sql.DB, error) {
 	switch cfg.Driver {
 	case DriverPgx:

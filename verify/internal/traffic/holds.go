@@ -11,10 +11,10 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// LeftToClose says of a lock that nobody unlocks it before the Locker is closed.
+// LeftToClose says that a lock isn't unlocked before the Locker is closed.
 const LeftToClose = "left to Close"
 
-// hold takes a lock that is kept alive, works under it, and gives it up.
+// hold takes a lock that is kept alive, works under it, and releases it.
 func (w *worker) hold(ctx context.Context, lock Spec) {
 	switch w.IntN(3) {
 	case 0:
@@ -26,8 +26,8 @@ func (w *worker) hold(ctx context.Context, lock Spec) {
 	}
 }
 
-// keep takes a lock that is kept alive, mostly after a wait, and holds it.
-// Where that is refused at once, it doesn't ask again at once.
+// keep takes a lock that is kept alive, mostly after a wait, and holds it. If it is refused at
+// once, it doesn't ask again at once.
 func (w *worker) keep(ctx context.Context, lock Spec) {
 	began := time.Now()
 
@@ -38,7 +38,7 @@ func (w *worker) keep(ctx context.Context, lock Spec) {
 	}
 }
 
-// keepRefused is a time in which nobody has kept a lock.
+// keepRefused is how long it waits then.
 const keepRefused = 50 * time.Millisecond
 
 func (w *worker) options(e *history.Event) []pglocker.LockOption {
@@ -114,8 +114,8 @@ func (w *worker) unlock(ctx context.Context, lk *pglocker.Lock, granted history.
 	w.rec.Return(outcome(e, err))
 }
 
-// do is Do: one operation until its function is called, and another from when that
-// has returned.
+// do is Do, recorded as two operations: one until its function is called, and one from the
+// function's return.
 func (w *worker) do(ctx context.Context, lock Spec) {
 	e := history.Event{Kind: history.Do, Lock: lock.ID, TTL: int64(lock.TTL)}
 	opts := w.options(&e)
@@ -131,8 +131,8 @@ func (w *worker) do(ctx context.Context, lock Spec) {
 		e.At = 0
 		w.rec.Return(held(e, lk))
 
-		// A context ends once. If the caller's has ended before, a loss can't be told any more:
-		// who goes on after that has no right to.
+		// A context ends once. If the caller's context has ended before, a loss can't be told
+		// through it any more.
 		stop := context.AfterFunc(fnCtx, func() { w.lost(lk, context.Cause(fnCtx)) })
 		defer stop()
 
@@ -164,7 +164,7 @@ func held(e history.Event, lk *pglocker.Lock) history.Event {
 	return e
 }
 
-// knows records until when the lock is held, as the library says that it was acknowledged.
+// knows records the end of the lease that the library says was acknowledged.
 func (w *worker) knows(lk *pglocker.Lock) (until time.Time) {
 	s := lk.Status()
 	w.rec.Note(history.Event{Kind: history.Renewed, Lock: s.LockID, Token: s.Generation, Expires: s.ExpiresAt.UnixMicro()})
@@ -172,8 +172,8 @@ func (w *worker) knows(lk *pglocker.Lock) (until time.Time) {
 	return s.ExpiresAt
 }
 
-// live holds a lock that renewals keep, and records each of them soon after it was
-// acknowledged: the next may hide that it was lost.
+// live holds a lock that renewals keep, and records each renewal soon after it was acknowledged:
+// the next one may hide that it was lost.
 func (w *worker) live(lk *pglocker.Lock, d time.Duration) {
 	ctx, cancel := context.WithTimeout(lk.Context(), d)
 	defer cancel()
@@ -203,7 +203,7 @@ func (w *worker) lost(lk *pglocker.Lock, cause error) {
 	})
 }
 
-// work is done under a lock, until it is done or the lock can't be trusted any more.
+// work works under a lock, until it is done or the lock can't be trusted any more.
 func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	n := w.IntN(100)
 	if !w.cfg.Fenced {

@@ -11,8 +11,8 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// lease takes a lease by hand, refreshes it now and then, and gives it up in one of the
-// ways there are: by a release, by a relocker, or by letting it expire.
+// lease takes a lease by hand, refreshes it at times, and ends it in one of three ways: it releases
+// it, gives it to a relocker, or lets it expire.
 func (w *worker) lease(ctx context.Context, lock Spec) {
 	s, until := w.acquire(ctx, lock)
 	if s == nil {
@@ -74,7 +74,7 @@ func (w *worker) granted(e history.Event, s *pglocker.LockStatus, err error) (*p
 	return s, e.Until
 }
 
-// refresh is RefreshLock. Where its outcome is unknown, known is false.
+// refresh is RefreshLock. known is false where its outcome is unknown.
 func (w *worker) refresh(ctx context.Context, lock Spec, s *pglocker.LockStatus) (_ *pglocker.LockStatus, until int64, known bool) {
 	ctx, cancel := w.within(ctx, time.Second)
 	defer cancel()
@@ -101,10 +101,10 @@ func (w *worker) release(ctx context.Context, s *pglocker.LockStatus) {
 	w.rec.Return(outcome(e, err))
 }
 
-// RelockerStopped says of a lease that its relocker is told to stop, and to release it.
+// RelockerStopped: the lease's relocker is told to stop and to release it.
 const RelockerStopped = "relocker told to stop"
 
-// relock keeps a lease alive for a while, and so releases it.
+// relock keeps a lease alive for some time, and so releases it.
 func (w *worker) relock(ctx context.Context, lock Spec, s *pglocker.LockStatus, until int64) {
 	relocking, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -132,7 +132,7 @@ func (w *worker) relock(ctx context.Context, lock Spec, s *pglocker.LockStatus, 
 	stopped.Wait()
 }
 
-// share creates, reads, refreshes and releases a lock by whatever status it shows.
+// share creates, reads, refreshes and releases a lock by the status that it shows.
 func (w *worker) share(ctx context.Context, lock Spec) {
 	if w.chance(5) {
 		w.create(ctx, lock)

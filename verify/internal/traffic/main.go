@@ -15,21 +15,20 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// What a coordinator writes to a client's input, a line each. The end of the input ends
-// the client, too, without any tidying up.
+// The coordinator writes these to a client's input, a line each. The end of the input ends the
+// client, too, without any cleaning up.
 const (
-	// Quit makes it close everything, look for what is left, and exit.
+	// Quit makes the client close everything, look for what is left, and exit.
 	Quit = "quit"
-	// Pause, with a place, makes it stop itself when it is there next.
+	// Pause, with a place, makes the client stop itself when it is there next.
 	Pause = "pause"
 	// PauseNowhere takes that back.
 	PauseNowhere = Pause + " nowhere"
-	// Exhaust, with a duration, takes all connections of its pool.
+	// Exhaust, with a duration, makes the client take all connections of its pool.
 	Exhaust = "exhaust"
 )
 
-// Exhausted is the moment at which a client's pool had no connection left, after it was
-// told to use it up.
+// Exhausted: the client's pool had no connection left, after the client was told to use it up.
 const Exhausted history.Kind = "exhausted"
 
 // PausePlaces are the places where a client can be told to stop itself.
@@ -37,12 +36,11 @@ func PausePlaces() []string {
 	return append(WriterPlaces(), string(inRenewer), string(inRequest))
 }
 
-// WriterPlaces are those of writers: between what one read and what it writes, and in a
-// transaction, before the guard that is its last statement but the writes. The latter is
-// only where writers are fenced.
+// WriterPlaces are the places of writers: between reading and writing, and in a transaction before
+// a guard that comes last but for the writes. The latter is only where writers are fenced.
 func WriterPlaces() []string { return append(UnfencedPlaces(), string(beforeGuard)) }
 
-// UnfencedPlaces are those of writers without guard and token.
+// UnfencedPlaces are the places of writers without guard and token.
 func UnfencedPlaces() []string { return []string{string(inCritical)} }
 
 // Main is the client process.
@@ -132,18 +130,18 @@ func (c *client) exhaust(ctx context.Context, d time.Duration) {
 
 const (
 	closeWithin = 15 * time.Second
-	// settleLooks are how often is looked, a pulse apart, whether the library's goroutines are
-	// gone. Close has waited for them: what is left is the scheduler's, to let go of one that
-	// has said that it is done.
+	// settleLooks is how often the client looks, a pulse apart, whether the library's goroutines
+	// are gone. Close has waited for them. A goroutine that has said that it is done may still be
+	// the scheduler's.
 	settleLooks = 20
-	// settleWithin is how long what has ended may take to be gone of the connections. The
-	// drivers close them in goroutines of their own; and the pool counts as in use, and opens
-	// one after the other, the connections for requests that have gone since. On a machine
-	// that has no time for it that takes seconds. What was not given back stays for ever.
+	// settleWithin is how long the connections that have ended may take to be gone. The drivers
+	// close them in goroutines of their own. The pool counts as in use, and opens one after the
+	// other, connections for requests that have left since. On a busy machine that takes seconds. A
+	// connection that was not given back stays for ever.
 	settleWithin = 15 * time.Second
 )
 
-// leave closes the Locker, and records what it has left behind.
+// leave closes the Locker, and records what it left behind.
 func (c *client) leave() {
 	leak := func(format string, args ...any) {
 		c.rec.Note(history.Event{Kind: history.Leak, Detail: fmt.Sprintf(format, args...)})
@@ -187,12 +185,12 @@ func (c *client) leave() {
 		}
 	}
 
-	// A driver may complain that it can't take its leave over a broken connection. What is
-	// left of that, the server knows.
+	// A driver may complain that it can't say goodbye over a broken connection. The server knows
+	// what is left of that.
 	_ = c.db.Close()
 }
 
-// goroutines returns the stacks of those that run the library's code.
+// goroutines returns the stacks of goroutines that run the library's code.
 func goroutines() string {
 	buffer := make([]byte, 1<<20)
 	buffer = buffer[:runtime.Stack(buffer, true)]

@@ -7,22 +7,22 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// What a client has to do again once nothing is broken any more, other workers do only now
-// and then. So there are two of which it is known when they do.
+// Once nothing is broken any more, a client has to do two things that other workers do only at
+// times. These two workers do them for certain.
 
-// Relay is the lock of those who wait for as long as it takes. It is held for moments, and
-// free for most of the time: who isn't granted it wasn't woken, and doesn't look.
+// Relay is the lock of workers that wait without a limit. It is held briefly and mostly free. A
+// waiter that isn't granted it wasn't woken, and doesn't look.
 var Relay = Spec{"relay-0", 300 * time.Millisecond}
 
 const (
 	relayTenure  = 20 * time.Millisecond
 	relayAbsence = 400 * time.Millisecond
 
-	// steadyTTL is long enough for a connection to be opened within it, however busy the
-	// machine is; of shorter leases nothing is promised then.
+	// steadyTTL is long enough to open a connection within it, however busy the machine is. Shorter
+	// leases may be lost then.
 	steadyTTL    = time.Second
 	steadyTenure = steadyTTL * 6 / 5
-	// endless is beyond any run: only the end of a run ends such a wait.
+	// endless is longer than any run: such a wait ends with the run alone.
 	endless = time.Hour
 )
 
@@ -30,7 +30,7 @@ const (
 // lives on renewals.
 func steady(client string) Spec { return Spec{"steady-" + client, steadyTTL} }
 
-// passOn waits for a lock for as long as it takes, and holds it for a moment.
+// passOn waits without a limit for a lock, and holds it briefly.
 func (w *worker) passOn(ctx context.Context, lock Spec) {
 	w.waitFor(ctx, lock, endless, w.upTo(relayTenure))
 }
@@ -40,7 +40,7 @@ func (w *worker) keepSteady(ctx context.Context, lock Spec) {
 	w.waitFor(ctx, lock, time.Second, steadyTenure)
 }
 
-// waitFor takes a lock, holds it for that long unless it is lost, and gives it up.
+// waitFor takes a lock, holds it for that long unless it is lost, and releases it.
 func (w *worker) waitFor(ctx context.Context, lock Spec, patience, tenure time.Duration) {
 	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place is where a client can be told to stop itself. Stopped from outside, it would
-// seldom be just there.
+// place is where a client can be told to stop itself. A stop from outside would seldom hit it.
 type place string
 
 const (
@@ -21,12 +20,12 @@ const (
 	inRenewer  place = "renewer"  // between a renewal and its reply
 	inRequest  place = "request"  // between a request of another kind and its reply
 
-	// beforeGuard is in a transaction that was begun before.
+	// beforeGuard is in a transaction that was begun earlier.
 	beforeGuard place = "guard"
 )
 
-// pauser stops the process by SIGSTOP where it was told to, once. The coordinator lets it
-// go on.
+// pauser stops the process by SIGSTOP at the place where it was told to stop, once. The coordinator
+// lets it go on.
 type pauser struct {
 	next atomic.Value
 	stop func()
@@ -43,8 +42,8 @@ func (p *pauser) reached(where place) {
 	}
 }
 
-// stopSelf returns when the process was let go on. The signal is for this thread: one for
-// the process might be another's to take, and this one would go on for a moment.
+// stopSelf stops the process, and returns when it goes on. The signal is for this thread: another
+// thread might take one for the process, and this one would run on.
 func stopSelf() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -52,8 +51,8 @@ func stopSelf() {
 	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), syscall.SIGSTOP) // both are there
 }
 
-// sent stops the process if it was told to stop within a request, and what was just written
-// to the database is one.
+// sent stops the process if it was told to stop within a request, and a request was just written to
+// the database.
 func (p *pauser) sent(written []byte) {
 	where, _ := p.next.Load().(place)
 	if (where == inRequest || where == inRenewer) && executes(written) && asker() == where {
@@ -86,8 +85,8 @@ func executes(messages []byte) bool {
 	return false
 }
 
-// asker is who writes to the database: the library's renewer, another part of it, or, where
-// it is "", the application. The drivers write in the goroutine that asks.
+// asker is the part of the process that writes to the database: the library's renewer, another part
+// of the library, or, where it is "", the application. The drivers write in the asking goroutine.
 func asker() place {
 	const (
 		library = "github.com/ismurov/pglocker"
@@ -135,7 +134,7 @@ func (w watched) Write(b []byte) (int, error) {
 // dialFunc is how the drivers dial.
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// watch makes what is dialed watched.
+// watch wraps the connections of a dialer in watched.
 func (p *pauser) watch(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)

@@ -6,13 +6,13 @@ import (
 )
 
 const (
-	// SparedTTL is long enough for renewals on a busy machine, and SparedTenure lets a lock live
-	// on them.
+	// SparedTTL is long enough for renewals on a busy machine. SparedTenure is long enough for a
+	// lock to live on them.
 	SparedTTL    = 2 * time.Second
 	sparedTenure = 3 * SparedTTL
 )
 
-// spared is a lock that its client alone uses, and that nothing is done to.
+// spared is a lock that its client alone uses, and that no fault is done to.
 func spared(client string) Spec { return Spec{"spared-" + client, SparedTTL} }
 
 // keepSpared holds a lock for several times as long as a lease lasts.

@@ -8,14 +8,13 @@ import (
 
 const (
 	pulse = 5 * time.Millisecond
-	// stalled is how long no pulse makes a stall: well below the margin of the shortest
+	// stalled is how long a gap of the pulse is a stall: well below the margin of the shortest
 	// lease, and above what a busy scheduler does.
 	stalled = 15 * time.Millisecond
 )
 
-// watchStalls records when this process didn't run, whoever stopped it: SIGSTOP, or a
-// machine with too much to do. While it doesn't run it can't stop believing, and the
-// promise of exclusion excepts that.
+// watchStalls records when this process didn't run, whatever stopped it: SIGSTOP, or a busy
+// machine. While it doesn't run it can't stop believing, and the promise of exclusion excepts that.
 func watchStalls(rec *history.Recorder, stop <-chan struct{}) {
 	ticker := time.NewTicker(pulse)
 	defer ticker.Stop()

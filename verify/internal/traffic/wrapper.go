@@ -5,8 +5,8 @@ import (
 	"database/sql/driver"
 )
 
-// wrapped is a driver around lib/pq, as libraries for tracing and metrics have them. It does
-// what lib/pq does, and doesn't look like it.
+// wrapped is a driver around lib/pq, as libraries for tracing and metrics have them. It does what
+// lib/pq does, and isn't recognized as lib/pq.
 type wrapped struct{ driver.Driver }
 
 type wrappedConnector struct{ driver.Connector }
