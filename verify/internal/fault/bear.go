@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
@@ -50,9 +51,9 @@ COMMIT`
 // machine may lose a lock for want of time.
 const refusal = "this row is refused"
 
-// refuseRow has one row after the other refused, each for longer than leases last. That includes
-// the locks that mustn't be lost.
-func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+// refuseRows has rows refused, some for longer than their leases last: in turn one for each
+// client, and one that all clients use.
+func refuseRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	if err := eventually(ctx, c, refusingSQL); err != nil {
 		return err
 	}
@@ -61,25 +62,41 @@ func refuseRow(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	codes := []string{"23514", "44000", "P0001", "54000"}
 	// These are renewed all the time, together with others. Too many requests for others would be
 	// refused.
-	locks := traffic.Kept
+	kept := traffic.Kept
 
-	for rest(ctx, between(r, 20, 100)) {
-		e := history.Event{Kind: history.RowRefused, Detail: locks[r.IntN(len(locks))].ID, From: history.Now()}
+	for n := 0; rest(ctx, between(r, 20, 100)); n++ {
+		ids := []string{kept[r.IntN(len(kept))].ID}
+		lease := traffic.SparedTTL
+
+		if n%2 == 1 {
+			var err error
+			if ids, err = column[string](ctx, c, `
+				SELECT lock_id FROM pglocker.lock_statuses WHERE lock_id LIKE '`+traffic.DoomedLike+`' ORDER BY lock_id`); err != nil {
+				continue // ctx has ended
+			}
+
+			lease = traffic.DoomedTTL
+		}
+
+		from := history.Now()
 
 		err := eventually(ctx, c, fmt.Sprintf(`
 			BEGIN; SET LOCAL synchronous_commit = on;
-			INSERT INTO audit.refused VALUES ('%s', '%s') ON CONFLICT DO NOTHING; COMMIT`, e.Detail, codes[r.IntN(len(codes))]))
+			INSERT INTO audit.refused SELECT id, '%s' FROM unnest('{%s}'::text[]) AS id ON CONFLICT DO NOTHING; COMMIT`,
+			codes[r.IntN(len(codes))], strings.Join(ids, ",")))
 		if err != nil {
 			return err
 		}
 
-		rest(ctx, traffic.SparedTTL+between(r, 200, 600))
+		rest(ctx, lease+between(r, 200, 600))
 
 		if err := eventually(ctx, c, `BEGIN; SET LOCAL synchronous_commit = on; DELETE FROM audit.refused; COMMIT`); err != nil {
 			return err
 		}
 
-		c.Notes.Note(e)
+		for _, id := range ids {
+			c.Notes.Note(history.Event{Kind: history.RowRefused, Detail: id, From: from})
+		}
 	}
 
 	return countSequence(ctx, c, "audit.refusals")

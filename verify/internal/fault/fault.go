@@ -102,7 +102,7 @@ func All() []Fault {
 		{Name: "commit-fails", Inject: failCommits},
 		{Name: "leases-shortened", Inject: shortenLeases, Prepare: shorteningSQL, Alone: true},
 		{Name: "rows-locked", Inject: lockRows},
-		{Name: "row-refused", Inject: refuseRow, Least: 4 * time.Second, Bears: &oracle.Bears{Cause: refusal}},
+		{Name: "row-refused", Inject: refuseRows, Least: 7 * time.Second, Bears: &oracle.Bears{Cause: refusal}},
 		{Name: "rows-referenced", Inject: referToRows, Least: 4 * time.Second, Bears: &oracle.Bears{}},
 		{Name: "role-timeouts", Inject: guardRows, Prepare: shortTimeouts(), Bears: &oracle.Bears{
 			Losses: true, Refusals: []string{"55P03", "57014"},

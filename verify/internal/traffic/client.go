@@ -113,6 +113,7 @@ func (c *client) run(ctx context.Context) {
 
 	if c.cfg.Extras.Spared {
 		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return spared(c.cfg.Name) })
+		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return doomed(c.cfg.Name) })
 	}
 
 	if c.cfg.Extras.Bare {

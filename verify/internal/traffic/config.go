@@ -35,7 +35,7 @@ type Extras struct {
 	Long bool
 	// Bare: the client also takes locks of a table of three columns.
 	Bare bool
-	// Spared: each client keeps a lock that it mustn't lose.
+	// Spared: each client keeps a lock that it mustn't lose, and one that it may.
 	Spared bool
 }
 

@@ -10,10 +10,21 @@ const (
 	// lock to live on them.
 	SparedTTL    = 2 * time.Second
 	sparedTenure = 3 * SparedTTL
+	// DoomedTTL is so long that a lease that can't be renewed is asked for again and again until
+	// one of SparedTTL that was asked for with it would be lost.
+	DoomedTTL = 2 * SparedTTL
 )
 
 // spared is a lock that its client alone uses, and that no fault is done to.
 func spared(client string) Spec { return Spec{"spared-" + client, SparedTTL} }
+
+// doomedPrefix is that of the locks that a fault may have refused. Each client uses one of its own.
+const doomedPrefix = "doomed-"
+
+// DoomedLike is the pattern of their ids.
+const DoomedLike = doomedPrefix + "%"
+
+func doomed(client string) Spec { return Spec{doomedPrefix + client, DoomedTTL} }
 
 // keepSpared holds a lock for several times as long as a lease lasts.
 func (w *worker) keepSpared(ctx context.Context, lock Spec) {
