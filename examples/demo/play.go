@@ -80,7 +80,7 @@ func play(ctx context.Context, s *stage, out *printer) ([]observation, error) {
 
 // takeTurns is the first scene. It returns the holder that the next one kills.
 func (d *director) takeTurns(ctx context.Context) (*tenure, error) {
-	d.scene("Three processes compete for a lock. Its lease runs for %.0f s, renewed each %.0f s.",
+	d.scene("Three processes compete for a lock. Its lease: %.0f s, renewed every %.0f s.",
 		ttl.Seconds(), renewInterval.Seconds())
 
 	for _, name := range []string{"A", "B", "C"} {
