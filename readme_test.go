@@ -44,9 +44,9 @@ func readmeBlocks(t *testing.T, language string) []string {
 }
 
 // The README has three kinds of Go code.
-func isProgram(block string) bool  { return strings.HasPrefix(block, "package main\n") }
-func isTestFile(block string) bool { return strings.Contains(block, "func TestMain(") }
-func isFragment(block string) bool { return !isProgram(block) && !isTestFile(block) }
+func isProgram(block string) bool      { return strings.HasPrefix(block, "package main\n") }
+func isIntegrations(block string) bool { return strings.HasPrefix(block, "// pgxpool") }
+func isFragment(block string) bool     { return !isProgram(block) && !isIntegrations(block) }
 
 // goCommand runs the go command on a file with the given text, as if it belonged
 // to this module.
@@ -67,10 +67,12 @@ func goCommand(t *testing.T, command, name, text string, env ...string) {
 }
 
 func TestReadmeProgram(t *testing.T) {
-	program := readmeBlocks(t, "go")[0]
-	if !isProgram(program) || !strings.Contains(program, readmeURL) {
-		t.Fatalf("not the program:\n%s", program)
+	programs := slices.DeleteFunc(readmeBlocks(t, "go"), func(b string) bool { return !isProgram(b) })
+	if len(programs) != 1 || !strings.Contains(programs[0], readmeURL) {
+		t.Fatalf("not one program:\n%s", programs)
 	}
+
+	program := programs[0]
 
 	url := newDatabase(t) // skips where tests without databases are asked for
 
@@ -99,7 +101,7 @@ func TestReadmeProgram(t *testing.T) {
 
 	err = db.QueryRowContext(t.Context(), `
 		SELECT generation, expires_at > clock_timestamp()
-		  FROM pglocker.lock_statuses WHERE lock_id = 'long-task-lock'`).Scan(&generation, &held)
+		  FROM pglocker.lock_statuses WHERE lock_id = 'report'`).Scan(&generation, &held)
 	if err != nil || generation < 3 || held {
 		t.Errorf("after the program: generation %d, held %t, error %v", generation, held, err)
 	}
@@ -229,32 +231,73 @@ func main() {
 `+calls.String()+"}\n"+functions.String(), "README_URL="+url)
 }
 
-func TestReadmeTestFile(t *testing.T) {
-	url := newDatabase(t)
+// TestReadmeIntegrations: what the README says of other libraries is said, line by line, by the
+// tests that use them.
+func TestReadmeIntegrations(t *testing.T) {
+	t.Parallel()
 
-	for _, block := range slices.DeleteFunc(readmeBlocks(t, "go"), func(b string) bool { return !isTestFile(b) }) {
-		goCommand(t, "test", "readme_test.go", `package readme_test
+	blocks := slices.DeleteFunc(readmeBlocks(t, "go"), func(b string) bool { return !isIntegrations(b) })
+	if len(blocks) != 1 {
+		t.Fatalf("there are %d", len(blocks))
+	}
 
-import (
-	"context"
-	"database/sql"
-	"net/url"
-	"os"
-	"testing"
-	"time"
+	var libraries []string
 
-	_ "github.com/jackc/pgx/v5/stdlib"
+	for group := range strings.SplitSeq(strings.TrimSpace(blocks[0]), "\n\n") {
+		heading, code, _ := strings.Cut(strings.TrimPrefix(group, "// "), "\n")
+		lines := strings.Split(code, "\n")
 
-	"github.com/ismurov/pglocker"
-	"github.com/ismurov/pglocker/pgtesting"
-)
+		// A heading is the names of libraries, and may go on with ". Some hint: and its code".
+		names, hint, _ := strings.Cut(heading, ". ")
+		if _, expression, found := strings.Cut(hint, ": "); found {
+			lines = append(lines, expression)
+		}
 
-`+block, "CI_DATABASE_URL="+url)
+		for name := range strings.SplitSeq(names, ", ") {
+			libraries = append(libraries, name)
+			source := read(t, filepath.Join("examples", "integrations", name+"_test.go"))
+
+			for _, line := range lines {
+				if !strings.Contains(source, line) {
+					t.Errorf("the test of %s doesn't have: %s", name, line)
+				}
+			}
+		}
+	}
+
+	if want := []string{"pgxpool", "gorm", "sqlx", "bun", "ent"}; !slices.Equal(libraries, want) {
+		t.Errorf("it is about %q, not %q", libraries, want)
 	}
 }
 
-// TestDocumentsNameWhatExists: links to files, errors by their names, and verbs
-// of make.
+// TestReadmeCommands: CI runs the commands that the README begins with, or verbs of make that do.
+func TestReadmeCommands(t *testing.T) {
+	t.Parallel()
+
+	makefile, ci := read(t, "Makefile"), read(t, ".ci/run")
+
+	commands := regexp.MustCompile(`(?m)^    make ([a-z-]+)`).FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(commands) != 2 {
+		t.Errorf("it has the commands %q", commands)
+	}
+
+	for _, command := range commands {
+		run := false
+
+		for _, verb := range regexp.MustCompile(`(?m)^make ([a-z-]+)`).FindAllStringSubmatch(ci, -1) {
+			_, recipe, _ := strings.Cut(makefile, "\n"+verb[1]+":")
+			recipe, _, _ = strings.Cut(recipe, "\n\n")
+			run = run || verb[1] == command[1] || strings.Contains(recipe, "$(MAKE) "+command[1]+" ")
+		}
+
+		if !run {
+			t.Errorf(".ci/run doesn't run make %s", command[1])
+		}
+	}
+}
+
+// TestDocumentsNameWhatExists: links to files and to their headings, errors by their names, and
+// verbs of make.
 func TestDocumentsNameWhatExists(t *testing.T) {
 	t.Parallel()
 
@@ -281,13 +324,20 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	for _, document := range documents {
 		text := read(t, document)
 
-		for _, link := range regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`).FindAllStringSubmatch(text, -1) {
+		for _, link := range regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`).FindAllStringSubmatch(text, -1) {
 			if strings.Contains(link[1], "://") {
 				continue
 			}
 
-			if _, err := os.Stat(filepath.Join(filepath.Dir(document), link[1])); err != nil {
+			path := document
+			if link[1] != "" {
+				path = filepath.Join(filepath.Dir(document), link[1])
+			}
+
+			if _, err := os.Stat(path); err != nil {
 				t.Errorf("%s: %v", document, err)
+			} else if link[2] != "" && strings.HasSuffix(path, ".md") && !slices.Contains(anchors(read(t, path)), link[2]) {
+				t.Errorf("%s: %s has no heading %s", document, path, link[2])
 			}
 		}
 
@@ -303,6 +353,18 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 			}
 		}
 	}
+}
+
+// anchors are the headings of a document as links name them.
+func anchors(text string) []string {
+	var anchors []string
+
+	for _, heading := range regexp.MustCompile("(?m)^#+ (.*)$").FindAllStringSubmatch(text, -1) {
+		kept := regexp.MustCompile(`[^\w -]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		anchors = append(anchors, "#"+strings.ReplaceAll(kept, " ", "-"))
+	}
+
+	return anchors
 }
 
 func read(t *testing.T, path string) string {

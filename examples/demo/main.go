@@ -6,7 +6,9 @@
 // docs/guarantees.md promises.
 //
 //	make demo
-//	go run ./examples/demo [-url URL]
+//	go run ./examples/demo [-url URL] [-svg FILE]
+//
+// With -svg it also draws what it prints, for the README.
 //
 // The program starts itself again as its workers. All it makes in the database
 // is a schema of its own, dropped at the end.
@@ -38,6 +40,7 @@ const (
 
 func main() {
 	address := flag.String("url", "", database.URLUsage)
+	file := flag.String("svg", "", "`FILE` for a picture of what is printed")
 	flag.Parse()
 
 	if name := os.Getenv(envWorker); name != "" {
@@ -48,7 +51,7 @@ func main() {
 	// clean-up as whoever presses Ctrl-C.
 	ctx, stop := signal.NotifyContext(context.Background(),
 		os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	err := run(ctx, *address)
+	err := run(ctx, *address, *file)
 	// stop only now, so that a second Ctrl-C doesn't interrupt the clean-up.
 	stop()
 
@@ -58,15 +61,17 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, address string) (err error) {
+func run(ctx context.Context, address, file string) (err error) {
 	out := newPrinter(os.Stdout)
 
-	target, err := database.Choose(ctx, address, os.Stdout)
+	target, err := database.Choose(ctx, address, out)
 	if err != nil {
 		return err
 	}
 
 	defer func() { err = errors.Join(err, target.Close()) }()
+
+	out.begun = time.Now() // a throwaway server was started until now
 
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done after %s", patience))
 	defer cancel()
@@ -87,5 +92,5 @@ func run(ctx context.Context, address string) (err error) {
 		return err
 	}
 
-	return out.summary(observations)
+	return errors.Join(out.summary(observations), out.savePicture(file))
 }

@@ -25,6 +25,8 @@ type director struct {
 
 	tenures []*tenure
 	writes  map[int64]int
+	// why is why the next grant comes, where the demo knows.
+	why string
 	// gone are the workers that were killed: their end is no failure.
 	gone map[string]bool
 }
@@ -71,14 +73,15 @@ func play(ctx context.Context, s *stage, out *printer) ([]observation, error) {
 
 	return append(all, observation{
 		ok: writes > 0 && backward == 0 && shared == 0,
-		what: fmt.Sprintf("of the %d writes that the resource took, none had a smaller token than the one before,"+
+		what: fmt.Sprintf("none of the %d writes that the resource took had a smaller token than the one before,"+
 			" and no two workers shared a token", writes),
 	}), nil
 }
 
 // takeTurns is the first scene. It returns the holder that the next one kills.
 func (d *director) takeTurns(ctx context.Context) (*tenure, error) {
-	d.scene("Three workers compete for lock %q: TTL %s, renewed every %s", lockID, ttl, renewInterval)
+	d.scene("Three processes compete for a lock. Its lease: %.0f s, renewed every %.0f s.",
+		ttl.Seconds(), renewInterval.Seconds())
 
 	for _, name := range []string{"A", "B", "C"} {
 		p, err := d.start(name)
@@ -86,7 +89,7 @@ func (d *director) takeTurns(ctx context.Context) (*tenure, error) {
 			return nil, err
 		}
 
-		d.say(name, "starts, process %d", p.pid())
+		d.say(name, "starts", "as process %d", p.pid())
 	}
 
 	for range 3 {
@@ -100,7 +103,7 @@ func (d *director) takeTurns(ctx context.Context) (*tenure, error) {
 
 // killHolder is the second scene.
 func (d *director) killHolder(ctx context.Context, victim *tenure) ([]observation, *tenure, error) {
-	d.scene("The holder is killed. It can't release the lock: its lease has to run out")
+	d.scene("The holder is killed. It can't release the lock: its lease has to run out.")
 
 	victim, err := d.settled(ctx, victim)
 	if err != nil {
@@ -116,16 +119,16 @@ func (d *director) killHolder(ctx context.Context, victim *tenure) ([]observatio
 
 	killed := time.Now()
 	victim.ended = killed
-	d.say(p.name, "KILLED    by SIGKILL, while it holds token %d", victim.token)
+	d.say(p.name, "KILLED", "by SIGKILL, while it holds token %d", victim.token)
 
-	heir, obs, err := d.succession(ctx, victim, killed, "the SIGKILL")
+	heir, obs, err := d.succession(ctx, victim, killed, "the kill")
 
 	return obs, heir, err
 }
 
 // pauseHolder is the third scene.
 func (d *director) pauseHolder(ctx context.Context, sleeper *tenure) ([]observation, error) {
-	d.scene("The holder is paused until its lease is over, and goes on as if nothing had happened")
+	d.scene("The holder is paused until its lease is over, and goes on unaware.")
 
 	sleeper, err := d.settled(ctx, sleeper)
 	if err != nil {
@@ -139,9 +142,9 @@ func (d *director) pauseHolder(ctx context.Context, sleeper *tenure) ([]observat
 
 	paused := time.Now()
 	sleeper.ended = paused
-	d.say(p.name, "PAUSED    by SIGSTOP, while it holds token %d", sleeper.token)
+	d.say(p.name, "PAUSED", "by SIGSTOP, while it holds token %d", sleeper.token)
 
-	heir, obs, err := d.succession(ctx, sleeper, paused, "the SIGSTOP")
+	heir, obs, err := d.succession(ctx, sleeper, paused, "the pause began")
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +159,7 @@ func (d *director) pauseHolder(ctx context.Context, sleeper *tenure) ([]observat
 		return nil, fmt.Errorf("continuing worker %s: %w", p.name, err)
 	}
 
-	d.say(p.name, "CONTINUED by SIGCONT; it doesn't know yet that token %d has followed its %d", heir.token, sleeper.token)
+	d.say(p.name, "CONTINUED", "by SIGCONT. It doesn't know that %s has the lock", heir.worker)
 
 	// In which order these two come is up to the worker's goroutines.
 	var refused, lost *event
@@ -215,7 +218,8 @@ func (d *director) succession(
 		return nil, nil, err
 	}
 
-	d.say("", "the database keeps the lock for %s, another %s", last.worker, short(left))
+	d.remark("the database keeps the lock for %s for another %s", last.worker, short(left))
+	d.why = fmt.Sprintf(": %s's lease is over", last.worker)
 
 	heir, err := d.awaitGrant(ctx)
 	if err != nil {
@@ -227,11 +231,11 @@ func (d *director) succession(
 	return heir, []observation{
 		{
 			ok:   heir.worker != last.worker && took <= ttl,
-			what: fmt.Sprintf("%s took over %s after %s, within the TTL of %s", heir.worker, short(took), after, ttl),
+			what: fmt.Sprintf("%s got the lock %s after %s, within the TTL of %.2f s", heir.worker, short(took), after, ttl.Seconds()),
 		},
 		{
 			ok:   heir.granted.Sub(asked) >= left,
-			what: fmt.Sprintf("and not before %s's lease was over", last.worker),
+			what: fmt.Sprintf("and it did not get it before %s's lease was over", last.worker),
 		},
 	}, nil
 }
@@ -259,7 +263,7 @@ func (d *director) exclusion() []observation {
 
 	return []observation{
 		{rising, fmt.Sprintf("every grant had a larger token than the one before: %s", tokens)},
-		{apart, "no worker was granted the lock before the last one had finished, was killed or was paused"},
+		{apart, "no worker got the lock before the last one finished, was killed or paused"},
 	}
 }
 
@@ -317,17 +321,19 @@ func (d *director) note(e event) error {
 	switch e.Kind {
 	case evGranted:
 		d.tenures = append(d.tenures, &tenure{worker: e.Worker, token: e.Token, granted: e.At})
-		d.sayAt(e.At, e.Worker, "GRANTED   token %d", e.Token)
+		d.sayAt(e.At, e.Worker, "GRANTED", "token %d%s", e.Token, d.why)
+		d.why = ""
 	case evWrote:
 		d.writes[e.Token]++
 	case evDone:
 		d.end(e)
-		d.sayAt(e.At, e.Worker, "releases  token %d, after %d writes", e.Token, d.writes[e.Token])
+		d.sayAt(e.At, e.Worker, "releases", "token %d, after %d writes", e.Token, d.writes[e.Token])
 	case evRefused:
-		d.sayAt(e.At, e.Worker, "FENCED    the resource refuses its write with token %d", e.Token)
+		d.sayAt(e.At, e.Worker, "FENCED", "its write with token %d is refused: the resource has seen token %d, and takes"+
+			" no smaller one. So a holder that is late does no harm", e.Token, d.tenures[len(d.tenures)-1].token)
 	case evLost:
 		d.end(e)
-		d.sayAt(e.At, e.Worker, "LOST      token %d: %s", e.Token, e.Detail)
+		d.sayAt(e.At, e.Worker, "LOST", "token %d: its context is cancelled. %s", e.Token, e.Detail)
 	case evFailed:
 		if !d.gone[e.Worker] {
 			return fmt.Errorf("worker %s failed: %s", e.Worker, e.Detail)
