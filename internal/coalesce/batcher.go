@@ -22,39 +22,29 @@ import (
 type Config[Req, Res any] struct {
 	// One sends the request of a lone caller, on its goroutine and with its context.
 	One func(ctx context.Context, req Req) Res
-
 	// Many sends a batch and returns an answer for each request, in order. It calls take once,
 	// when it is ready to send or knows that it can't be. take returns the requests that have
 	// gathered by then, sorted, or none if every caller has left. ctx has the values of one
 	// caller's context, and ends when every caller has left.
 	Many func(ctx context.Context, take func() []Req) []Res
-
 	// Left is the answer to a caller whose context has ended. sent: its request may have gone
 	// out.
 	Left func(ctx context.Context, sent bool) Res
-
 	// Late is given the answer to a request whose caller has left after it was sent.
 	Late func(req Req, res Res)
-
 	// Broken is the answer to requests that may have been sent. Many has panicked with cause,
 	// or has ended its goroutine if cause is nil.
 	Broken func(cause any) Res
-
 	// Go starts the goroutine of a batch.
 	Go func(run func())
-
 	// Compare is the order of the requests in a batch.
 	Compare func(a, b Req) int
-
 	// Limit is the most requests in a batch.
 	Limit int
-
 	// Patience is how long a statement in flight holds the next one back.
 	Patience time.Duration
-
 	// Ready is how long a batch has to become ready. Then it may be given up for a new one.
 	Ready time.Duration
-
 	// Grace is how long a batch goes on when all its callers have left: cancelling it costs a
 	// connection.
 	Grace time.Duration

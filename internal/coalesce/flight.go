@@ -20,15 +20,11 @@ type flight[Req, Res any] struct {
 	overtaking, grace *time.Timer
 
 	// A lone caller's flight has none of the rest.
-
-	cancel context.CancelFunc
-	calls  []*call[Req, Res]
-	// callers counts those of calls that have not left.
-	callers int
-	// gathers: it waits for requests that are about to come.
-	gathers bool
-	// abandoned: it was given up before it took its requests.
-	abandoned bool
+	cancel    context.CancelFunc
+	calls     []*call[Req, Res]
+	callers   int  // those of calls that have not left
+	gathers   bool // more requests are about to come
+	abandoned bool // it was given up before it took its requests
 }
 
 // next starts a flight for the requests that wait, if any. The caller holds mu.

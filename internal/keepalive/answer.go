@@ -11,10 +11,8 @@ type answer struct {
 	results []store.RenewResult
 	sent    time.Time
 	err     error
-	// ended: the Renewer has ended the context, which may be the only cause of err.
-	ended bool
-	// unsent: the terms were over before. The session is as good as new.
-	unsent bool
+	ended   bool // the Renewer has ended the context, which may be the only cause of err
+	unsent  bool // the terms were over before, and the session is as good as new
 }
 
 // finish takes the answer of an attempt, doubled or not.

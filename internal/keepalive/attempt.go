@@ -43,10 +43,9 @@ type Session interface {
 	Close()
 }
 
-// link is a session, and whether it has renewed leases.
 type link struct {
 	Session
-	proven bool
+	proven bool // it has renewed leases
 }
 
 // attempt is one statement on its way.
@@ -107,8 +106,7 @@ func (r *Renewer) hurry(now time.Time) time.Duration {
 	return hurry
 }
 
-// endPatience doubles the current attempt if the patience with it is over. It returns how long
-// it is until then.
+// endPatience doubles the current attempt when its time has come. It returns how long that is.
 func (r *Renewer) endPatience(now time.Time) time.Duration {
 	a := r.current
 	if a == nil {
@@ -140,8 +138,7 @@ func (r *Renewer) endPatience(now time.Time) time.Duration {
 	return clockCheck
 }
 
-// start moves leases to the state asked and begins an attempt for them. It returns the patience
-// with it.
+// start begins an attempt for leases that it moves to the state asked, and returns its patience.
 func (r *Renewer) start(ctx context.Context, now time.Time) (patience time.Duration) {
 	var (
 		leases   = r.batch(now)
@@ -177,8 +174,7 @@ func (r *Renewer) start(ctx context.Context, now time.Time) (patience time.Durat
 	return patience
 }
 
-// send opens a connection, unless there is one, and sends the renewals, unless the last of their
-// terms has ended by then.
+// send sends the renewals, unless the last of their terms has ended at end.
 func (r *Renewer) send(ctx context.Context, a *attempt, renewals []store.Renewal, end time.Time) (got answer) {
 	defer func() { // a panic of the driver, or of a hook in it, costs the attempt
 		if value := recover(); value != nil {

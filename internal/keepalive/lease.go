@@ -38,21 +38,15 @@ type Lease struct {
 
 	// The rest is what has happened since the last renewal.
 
-	// failures counts attempts without success, lastErr is the error of the last answer, and
-	// locked is Cause.Locked.
-	failures int
-	lastErr  error
-	locked   bool
-	// asked is the first attempt since the last answer.
-	asked *attempt
-	// troubled: Renewer.troubled counts the lease.
-	troubled bool
+	failures int      // attempts without success
+	lastErr  error    // of the last answer
+	locked   bool     // Cause.Locked
+	asked    *attempt // the first since the last answer
+	troubled bool     // Renewer.troubled counts the lease
 }
 
-// interval is the time to the next renewal.
 func (l *Lease) interval() time.Duration { return pause.Jitter(l.term.interval(l.Interval), 10) }
 
-// retryDelay is the pause after a failure.
 func (l *Lease) retryDelay() time.Duration { return pause.Jitter(l.term.retry(l.failures), 2) }
 
 // end is when the lease's term ends, as a moment, if both clocks go on at the same rate.
@@ -74,8 +68,7 @@ func (r *Renewer) wait(l *Lease, next time.Time) {
 	r.early.put(l, early)
 }
 
-// fallDue moves leases whose moment has come to the state due. It returns how long it is until
-// the next one's.
+// fallDue moves leases to the state due. It returns how long it is until the next moment.
 func (r *Renewer) fallDue(now time.Time) time.Duration {
 	for l := r.next.first(); l != nil; l = r.next.first() {
 		if left := l.moments[byNext] - now.Sub(r.began); left > 0 {

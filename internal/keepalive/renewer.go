@@ -20,8 +20,7 @@ const (
 type Renewer struct {
 	open      func() Session
 	onTrouble func(Trouble)
-	// began is what moments are counted from.
-	began time.Time
+	began     time.Time // what moments are counted from
 
 	// mu guards the fields up to the next empty line, and those of leases and attempts. It is
 	// not held while the database is asked or a callback runs.
@@ -206,8 +205,7 @@ func (r *Renewer) step(ctx context.Context, now time.Time) (next time.Duration) 
 	return next
 }
 
-// endTerms loses the leases whose term is over. It returns how long it is until the next
-// one's.
+// endTerms loses the leases whose term is over. It returns how long it is until the next is.
 func (r *Renewer) endTerms(now time.Time) time.Duration {
 	for l := r.ends.first(); l != nil; l = r.ends.first() {
 		left, ahead := l.term.Left(now), l.moments[byEnd]-now.Sub(r.began)
@@ -239,8 +237,7 @@ func (r *Renewer) readClocks(now time.Time) {
 	r.ahead = min(r.ahead, ahead)
 }
 
-// endsIn is how long the loop goes on although nothing is held: for the linger, and for
-// AttemptMin with a request that was sent.
+// endsIn is how long the loop goes on with nothing held: linger, AttemptMin for each request.
 func (r *Renewer) endsIn(now time.Time) time.Duration {
 	if r.endsAt == 0 {
 		return 0

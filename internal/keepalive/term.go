@@ -58,9 +58,7 @@ func (t Term) patience(now time.Time) time.Duration {
 	return max(t.Left(now)/4, t.usable()/20)
 }
 
-const hurryMin = 50 * time.Millisecond
-
 // hurry is how long a lease that is due at now waits for the end of an attempt of others.
 func (t Term) hurry(now time.Time) time.Duration {
-	return min(t.patience(now), max(t.Left(now)/4, hurryMin))
+	return max(t.Left(now)/4, min(t.usable()/20, 50*time.Millisecond))
 }

@@ -55,15 +55,12 @@ type Config struct {
 const (
 	// linger is how long the connection outlives the last waiter: another may follow.
 	linger = 250 * time.Millisecond
-
-	reconnectMin = 20 * time.Millisecond
-	reconnectMax = 5 * time.Second
-
+	// The pause between connections doubles from reconnectMin to reconnectMax.
+	reconnectMin, reconnectMax = 20*time.Millisecond, 5*time.Second
 	// openWithin is how long a connection may take to open, which is long where a server
 	// starts for it. setUpWithin is how long it then has until it listens.
 	openWithin  = 30 * time.Second
 	setUpWithin = 5 * time.Second
-
 	// A server that refuses LISTEN is asked again: it may be another by then.
 	refusedMin = 5 * time.Minute
 	refusedMax = time.Hour
@@ -73,17 +70,15 @@ const (
 type Listener struct {
 	cfg Config
 
-	// proven: the connection has heard its probe.
-	proven atomic.Bool
+	proven atomic.Bool // the connection has heard a probe
 
 	// mu guards the fields below up to the next empty line.
 	mu      sync.Mutex
 	waiters int
 	// stop ends the goroutine, nil if there is none. idle does so after the linger.
-	stop context.CancelFunc
-	idle *time.Timer
-	// never: the driver can't listen.
-	never bool
+	stop  context.CancelFunc
+	idle  *time.Timer
+	never bool // the driver can't listen
 	// refused is for how long a server that refuses LISTEN is not asked again.
 	refused      time.Duration
 	refusedUntil time.Time
@@ -238,7 +233,6 @@ func (l *Listener) listen(ctx context.Context) (connected bool, err error) {
 	}
 
 	defer conn.Close()
-
 	l.change(ctx, func() { l.refused, l.refusedUntil = 0, time.Time{} })
 
 	ctx, deafen := context.WithCancelCause(ctx)
