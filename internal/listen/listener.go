@@ -56,7 +56,7 @@ const (
 	// linger is how long the connection outlives the last waiter: another may follow.
 	linger = 250 * time.Millisecond
 	// The pause between connections doubles from reconnectMin to reconnectMax.
-	reconnectMin, reconnectMax = 20*time.Millisecond, 5*time.Second
+	reconnectMin, reconnectMax = 20 * time.Millisecond, 5 * time.Second
 	// openWithin is how long a connection may take to open, which is long where a server
 	// starts for it. setUpWithin is how long it then has until it listens.
 	openWithin  = 30 * time.Second
