@@ -19,18 +19,18 @@ func violation(p Property, format string, args ...any) *Violation {
 
 // Result is what [Check] found.
 type Result struct {
-	// States that were reached, and steps that were taken from them.
+	// States is how many states were reached, Transitions how many steps begin in them.
 	States, Transitions int
-	// Depth is the length of the longest of the shortest ways.
+	// Depth is the number of steps to the state that is the farthest from the start.
 	Depth int
-	// Broken is the first promise that doesn't hold, nil if all do, and Trace a shortest
-	// way there.
+	// Broken is the first promise that is broken, nil if none is. Trace is a shortest way
+	// there.
 	Broken *Violation
 	Trace  []string
 }
 
-// yield takes a step: where it leads to, and what is broken on the way. The label has a
-// verb for the argument.
+// yield takes a step: its label, with a verb for the argument, the state that it leads to,
+// and what is broken on the way.
 type yield func(label, arg string, to State, broken *Violation)
 
 // Check walks through every state that a scenario can reach.
@@ -39,7 +39,7 @@ func Check(scenario Scenario, mutant Mutant) Result {
 	start := State{now: 1, timeline: 1}
 	start.cur.row, start.durable.row = noRow(), noRow()
 
-	// reached holds the states in the order in which they were reached, and from where.
+	// reached has the states in the order in which they were reached, and from where.
 	type arrival struct {
 		state State
 		from  int
@@ -49,8 +49,8 @@ func Check(scenario Scenario, mutant Mutant) Result {
 
 	reached := []arrival{{state: start}}
 
-	// known leads from the hash of a state to the state. Two of the same hash stand one
-	// after the other.
+	// known leads from the hash of a state to its place in reached. A second state of the
+	// same hash has the next key.
 	seed := maphash.MakeSeed()
 	known := map[uint64]int{maphash.Comparable(seed, start): 0}
 	isKnown := func(s State) bool {
@@ -114,7 +114,7 @@ func Check(scenario Scenario, mutant Mutant) Result {
 	return result
 }
 
-// steps are all that can happen next.
+// steps yields every step that can follow.
 func (m *machine) steps(s *State, yield yield) {
 	for c := range m.Clients {
 		m.client(s, c, yield)
@@ -139,8 +139,7 @@ func (m *machine) steps(s *State, yield yield) {
 	}
 }
 
-// tick is the passing of time, at which who is not paused notices that its term is over,
-// whatever else it waits for.
+// tick is the passing of time. A client that is not paused notices that its term is over.
 func (m *machine) tick(s *State) {
 	s.now++
 
@@ -165,7 +164,7 @@ func (m *machine) step(from, to *State) string {
 	return text
 }
 
-// describe is a step with what is to be seen after it.
+// describe is a step, and what can be seen after it.
 func describe(label, arg string, s *State) string {
 	if arg != "" {
 		label = fmt.Sprintf(strings.NewReplacer("%c", "%s").Replace(label), arg)
@@ -189,7 +188,7 @@ func what(c int, r *request) string {
 	text := fmt.Sprintf("the %s of %c", r.kind, 'A'+c)
 
 	switch r.kind {
-	case acquire, confirm, settle:
+	case acquire, settle, settleHandOver:
 		return text + fmt.Sprintf(" as %s", r.name)
 	case refresh, swap, handOver:
 		return text + fmt.Sprintf(" of %d as %s", r.gen, r.name)
@@ -198,10 +197,10 @@ func what(c int, r *request) string {
 	return text + fmt.Sprintf(" of %d", r.gen)
 }
 
-// String is the name of a grant: the client, and which of its requests.
+// String is the client, and which of its requests.
 func (n name) String() string {
 	if n == 0 {
-		return "nobody"
+		return "no owner"
 	}
 
 	return fmt.Sprintf("%c%d", 'A'+(n-1)/maxTries, (n-1)%maxTries+1)
