@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Duration writes nanoseconds with three digits or so.
+// Duration writes nanoseconds with about three digits.
 func Duration(ns float64) string {
 	d := time.Duration(ns)
 
@@ -30,7 +30,7 @@ func Count(n float64) string { return Thousands(int(n + 0.5)) }
 // Kilobytes writes a number of bytes.
 func Kilobytes(n float64) string { return Count(n/1024) + " kB" }
 
-// Figures writes a number with three digits that count.
+// Figures writes a number with three significant digits.
 func Figures(n float64) string {
 	switch {
 	case n >= 1000:

@@ -1,5 +1,5 @@
-// Package reach compares what was measured with what the library is meant to reach,
-// in ratios within one run.
+// Package reach compares the library's measured ratios with its goals. A ratio is of two
+// numbers of one run.
 package reach
 
 import (
@@ -17,12 +17,12 @@ import (
 // Reach is one line of the table.
 type Reach struct {
 	What string
-	// Goal and Measured are for reading.
+	// Goal and Measured are texts.
 	Goal, Measured string
 	State          State
 }
 
-// State says whether it was reached.
+// State says whether a goal was reached.
 type State string
 
 // The states of a reach.
@@ -37,7 +37,7 @@ type builder struct {
 	reaches []Reach
 }
 
-// Of is the table of a run.
+// Of returns the table of a run.
 func Of(log *result.Log, plan workload.Plan) []Reach {
 	b := &builder{log: log}
 
@@ -120,7 +120,7 @@ func (b *builder) median(workload, params, contender, unit string) float64 {
 	return b.log.Median(result.Key{Workload: workload, Params: params, Contender: contender}, unit)
 }
 
-// rule is how a goal is met.
+// rule is how a goal is reached.
 type rule struct {
 	text string
 	met  func(got, goal float64) bool

@@ -1,6 +1,6 @@
-// Package workload has what is measured: eight workloads, each the same code for
-// every contender. In each round all contenders run one after the other, every
-// round in another order, so that a noisy machine hurts all alike.
+// Package workload has the eight workloads, each the same code for every contender. In each
+// round all contenders run one after the other, in another order each time, so a noisy
+// machine slows all of them down alike.
 package workload
 
 import (
@@ -17,15 +17,14 @@ import (
 type Bench struct {
 	Plan Plan
 	Log  *result.Log
-	// Say tells what is going on.
+	// Say prints what is going on.
 	Say func(format string, args ...any)
 
 	Postgres *server.Postgres
 	Redis    *server.Program // nil if it isn't installed
 	Etcd     *server.Program // nil if it isn't installed
 
-	// Chosen are the options that served each contender best. Those who are not
-	// there take what they are given.
+	// Chosen are the options that served each contender best.
 	Chosen map[string]contender.Options
 
 	contenders []contender.Contender
@@ -33,7 +32,7 @@ type Bench struct {
 	own        contender.Table    // pglocker's, of SmallTable locks
 }
 
-// Workloads in the order in which they run.
+// Workloads are in the order in which they run.
 var Workloads = []struct {
 	Name  string
 	Title string
@@ -88,18 +87,18 @@ func (b *Bench) Prepare(ctx context.Context) error {
 	return nil
 }
 
-// HasPgbench says whether the program was found.
+// HasPgbench reports whether the program was found.
 func (b *Bench) HasPgbench() bool { return b.pgbench != nil }
 
 // entry is a contender in a round.
 type entry struct {
 	name string
 	run  func(ctx context.Context) error
-	// rounds is in how many it takes part; 0: in all.
+	// rounds is how many rounds it takes part in; 0: all.
 	rounds int
 }
 
-// interleave runs all entries in every round, each round beginning with another.
+// interleave runs all entries in every round. Each round begins with another.
 func interleave(ctx context.Context, rounds int, entries []entry) error {
 	for round := range rounds {
 		for i := range entries {
