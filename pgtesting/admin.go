@@ -30,7 +30,6 @@ func newAdmin(ctx context.Context, db *sql.DB) (admin, error) {
 	return a, nil
 }
 
-// create creates a database; template "" is the server's default.
 func (a admin) create(ctx context.Context, name, template string) error {
 	statement := `CREATE DATABASE "` + name + `"`
 	if template != "" {

@@ -10,7 +10,6 @@ import (
 	"time"
 )
 
-// binaries is a folder with postgres and initdb.
 type binaries struct {
 	dir     string // symbolic links resolved
 	version version
@@ -34,7 +33,6 @@ var usualFolders = []string{
 	"/Library/PostgreSQL/*/bin", // EnterpriseDB
 }
 
-// installFolders returns the folders of PATH, then the usual ones that exist.
 func installFolders() []string {
 	folders := filepath.SplitList(os.Getenv("PATH"))
 	for _, pattern := range usualFolders {

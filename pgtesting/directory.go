@@ -16,7 +16,6 @@ import (
 // directoryPrefix begins the names of the directories that a watchdog may remove.
 const directoryPrefix = "pgtesting-"
 
-// randomName returns prefix and 16 random hexadecimal digits.
 func randomName(prefix string) string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -14,7 +14,6 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// downloadVersion is the version to download.
 const downloadVersion = embeddedpostgres.V18
 
 // downloadBinaries returns the binaries in the cache, which it fills if it is empty. Each
@@ -51,7 +50,6 @@ func downloadBinaries(ctx context.Context, o *serverOptions, account *account) (
 			err = nil // another process was faster
 		}
 	}
-	// The watchdog removes staging.
 	if err := errors.Join(err, guard.alarm()); err != nil {
 		return binaries{}, err
 	}

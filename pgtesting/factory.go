@@ -88,7 +88,6 @@ func NewTestDatabaseFactory(ctx context.Context, driverName, connURL string, mig
 	return f, nil
 }
 
-// cleanUpTimeout bounds the dropping of one database.
 const cleanUpTimeout = 30 * time.Second
 
 // cleanUpContext is for dropping a database when the caller's context may have ended.

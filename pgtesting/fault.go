@@ -25,7 +25,6 @@ const (
 	ImmediateShutdown
 )
 
-// signalTimeout bounds the wait for processes to stop or end by a signal.
 const signalTimeout = 20 * time.Second
 
 // Freeze stops every process of the server with SIGSTOP and returns when they have stopped.
@@ -142,7 +141,6 @@ func (s *Server) shutdown(ctx context.Context, mode ShutdownMode) error {
 	}
 }
 
-// check returns an error unless the server is up, or down, as the call needs it.
 func (s *Server) check(up bool) error {
 	switch {
 	case s.stopped:

@@ -14,7 +14,6 @@ import (
 	"time"
 )
 
-// startTimeout bounds one start of the server, recovery included.
 const startTimeout = 2 * time.Minute
 
 // create fills the server's directory and starts the server, on another port if the first is
@@ -66,7 +65,6 @@ func (s *Server) create(ctx context.Context, o *serverOptions) error {
 	return err
 }
 
-// configure appends the settings to postgresql.conf, where the last one counts.
 func (s *Server) configure(settings []setting) error {
 	f, err := os.OpenFile(filepath.Join(s.DataDir(), "postgresql.conf"), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {

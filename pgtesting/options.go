@@ -129,7 +129,6 @@ func (s setting) check() error {
 
 var settingEscapes = strings.NewReplacer(`\`, `\\`, `'`, `''`, "\n", `\n`, "\r", `\r`)
 
-// line is the setting as postgresql.conf spells it.
 func (s setting) line() string {
 	return s.name + " = '" + settingEscapes.Replace(s.value) + "'\n"
 }

@@ -15,7 +15,6 @@ import (
 	"syscall"
 )
 
-// These names exist on every system.
 const (
 	sigStop = syscall.SIGSTOP
 	sigCont = syscall.SIGCONT
@@ -25,7 +24,6 @@ const (
 	sigTerm = syscall.SIGTERM
 )
 
-// process is a process that is not a zombie.
 type process struct {
 	pid     int
 	stopped bool // by SIGSTOP

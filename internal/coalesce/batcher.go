@@ -18,7 +18,6 @@ import (
 	"time"
 )
 
-// Config says how requests are sent.
 type Config[Req, Res any] struct {
 	// One sends the request of a lone caller, on its goroutine and with its context.
 	One func(ctx context.Context, req Req) Res
@@ -35,12 +34,10 @@ type Config[Req, Res any] struct {
 	// Broken is the answer to requests that may have been sent. Many has panicked with cause,
 	// or has ended its goroutine if cause is nil.
 	Broken func(cause any) Res
-	// Go starts the goroutine of a batch.
-	Go func(run func())
+	Go     func(run func())
 	// Compare is the order of the requests in a batch.
 	Compare func(a, b Req) int
-	// Limit is the most requests in a batch.
-	Limit int
+	Limit   int
 	// Patience is how long a statement in flight holds the next one back.
 	Patience time.Duration
 	// Ready is how long a batch has to become ready. Then it may be given up for a new one.
@@ -67,12 +64,10 @@ type Batcher[Req, Res any] struct {
 	unready []*flight[Req, Res]
 }
 
-// New returns a Batcher.
 func New[Req, Res any](cfg Config[Req, Res]) *Batcher[Req, Res] {
 	return &Batcher[Req, Res]{cfg: cfg}
 }
 
-// call is one caller's request.
 type call[Req, Res any] struct {
 	req Req
 	ctx context.Context
@@ -80,8 +75,7 @@ type call[Req, Res any] struct {
 	place  *list.Element
 	flight *flight[Req, Res]
 	// over is set by the caller when it leaves, or with the answer, whichever comes first.
-	over atomic.Bool
-	// answer has room for one.
+	over   atomic.Bool
 	answer chan Res
 }
 

@@ -116,7 +116,6 @@ func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 	answered = true
 }
 
-// take gives a flight its requests.
 func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 	b.mu.Lock()
 

@@ -65,7 +65,6 @@ func Exec(tb testing.TB, db *sql.DB, text string, args ...any) {
 	}
 }
 
-// Query returns the one value of a query.
 func Query[T any](tb testing.TB, db *sql.DB, text string, args ...any) (value T) {
 	tb.Helper()
 
@@ -76,7 +75,6 @@ func Query[T any](tb testing.TB, db *sql.DB, text string, args ...any) (value T)
 	return value
 }
 
-// Now is the time by the database's clock.
 func Now(tb testing.TB, db *sql.DB) time.Time {
 	tb.Helper()
 

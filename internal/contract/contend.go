@@ -8,7 +8,6 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// contenders request one lock at once.
 const contenders = 48
 
 // testAcquireContended: of many contenders for a free lock one is granted it. The others

@@ -77,7 +77,6 @@ func (f *Forger) OnCommit(forge func(tag string) *Forged) {
 	f.forge = forge
 }
 
-// Count returns how many replies were forged.
 func (f *Forger) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,7 +23,6 @@ type Watcher struct {
 	inLine chan string
 }
 
-// started is an operation that has started, and its key in the context.
 type started struct{ pglocker.OperationStart }
 
 type startedKey struct{}
@@ -94,7 +93,6 @@ func (w *Watcher) UnderWay(op pglocker.Operation) bool {
 	return false
 }
 
-// Ended returns the operations of one kind on one lock that have ended.
 func (w *Watcher) Ended(op pglocker.Operation, lockID string) (ended []pglocker.OperationEnd) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -108,7 +106,6 @@ func (w *Watcher) Ended(op pglocker.Operation, lockID string) (ended []pglocker.
 	return ended
 }
 
-// Lost returns the losses of one lock.
 func (w *Watcher) Lost(lockID string) (lost []pglocker.LockLost) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,7 +9,6 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// startRelocker runs a relocker until the context ends.
 func startRelocker(
 	ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus, ttl, interval time.Duration,
 ) <-chan error {

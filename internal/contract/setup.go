@@ -17,7 +17,6 @@ import (
 
 // Setup is one combination to run the suite on.
 type Setup struct {
-	// Name is the name of the subtest.
 	Name string
 	// Driver is the driver's name in database/sql: "pgx", or "postgres" for lib/pq.
 	Driver string
@@ -49,7 +48,6 @@ func (s Setup) config() *pglocker.Config {
 	return cfg
 }
 
-// table is the quoted name of the table.
 func (s Setup) table() string {
 	cfg := s.config()
 
@@ -123,8 +121,7 @@ type env struct {
 
 	// url is the URL by which the locker reaches the database.
 	url string
-	// db is the application's pool, which the locker has.
-	db *sql.DB
+	db  *sql.DB
 	// direct reaches the server without Via. Tests prepare and look with it.
 	direct *sql.DB
 	locker *pglocker.Locker
@@ -204,7 +201,6 @@ func (e *env) take(t *testing.T, id string) {
 		expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = $1`, id)
 }
 
-// acquire takes a free lock.
 func (e *env) acquire(t *testing.T, id string, ttl time.Duration) *pglocker.LockStatus {
 	t.Helper()
 
@@ -216,7 +212,6 @@ func (e *env) acquire(t *testing.T, id string, ttl time.Duration) *pglocker.Lock
 	return status
 }
 
-// get reads the lock.
 func (e *env) get(t *testing.T, id string) *pglocker.LockStatus {
 	t.Helper()
 
@@ -237,7 +232,6 @@ func (e *env) isFree(t *testing.T, id string) {
 	}
 }
 
-// lastID makes lock ids unique.
 var lastID atomic.Int64
 
 // newID returns a lock id that was not used before.
@@ -261,13 +255,11 @@ func withApplicationName(t *testing.T, databaseURL string) string {
 	return u.String()
 }
 
-// minute is a TTL that no test outlasts.
 const minute = time.Minute
 
 // within bounds the wait for what must happen, on a slow machine too.
 const within = 30 * time.Second
 
-// withinContext is t's context with that bound.
 func withinContext(t *testing.T) context.Context {
 	t.Helper()
 

@@ -36,7 +36,6 @@ func tryLock(t *testing.T, locker *pglocker.Locker, id string, opts ...pglocker.
 	return lock
 }
 
-// unlock releases a lock that is held.
 func unlock(t *testing.T, lock *pglocker.Lock) {
 	t.Helper()
 
@@ -45,7 +44,6 @@ func unlock(t *testing.T, lock *pglocker.Lock) {
 	}
 }
 
-// unlockLost releases a lock that was lost.
 func unlockLost(t *testing.T, lock *pglocker.Lock) {
 	t.Helper()
 
@@ -72,7 +70,6 @@ func isHeldBy(t *testing.T, what string, err error, lock *pglocker.Lock) {
 	}
 }
 
-// ended returns a context that has ended.
 func ended(t *testing.T) context.Context {
 	t.Helper()
 
@@ -82,7 +79,6 @@ func ended(t *testing.T) context.Context {
 	return ctx
 }
 
-// asked is the result of a call in a goroutine.
 type asked struct {
 	locks chan *pglocker.Lock
 	errs  chan error
@@ -104,7 +100,6 @@ func lockAsync(ctx context.Context, locker *pglocker.Locker, id string, opts ...
 	return a
 }
 
-// get returns the lock.
 func (a asked) get(t *testing.T) *pglocker.Lock {
 	t.Helper()
 
@@ -120,7 +115,6 @@ func (a asked) get(t *testing.T) *pglocker.Lock {
 	panic("unreachable")
 }
 
-// fail returns the error.
 func (a asked) fail(t *testing.T) error {
 	t.Helper()
 

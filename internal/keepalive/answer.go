@@ -6,7 +6,6 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// answer is what came of an attempt.
 type answer struct {
 	results []store.RenewResult
 	sent    time.Time

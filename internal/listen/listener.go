@@ -30,14 +30,12 @@ var (
 
 // Conn is a connection of the listener's own.
 type Conn interface {
-	// Listen starts to listen on a channel. ErrRefused: the server refuses it for good.
+	// Listen starts to listen on a channel. ErrRefused: the server refuses LISTEN.
 	Listen(ctx context.Context, channel string) error
-	// Wait returns the next notification.
 	Wait(ctx context.Context) (channel, payload string, err error)
 	Close()
 }
 
-// Config says how the listener does its work.
 type Config struct {
 	// Open opens a connection. ErrUnsupported is final.
 	Open func(ctx context.Context) (Conn, error)
@@ -275,7 +273,6 @@ func (l *Listener) listen(ctx context.Context) (connected bool, err error) {
 	}
 }
 
-// open returns a connection that listens.
 func (l *Listener) open(ctx context.Context) (Conn, error) {
 	opening, cancel := context.WithTimeout(ctx, openWithin)
 	defer cancel()

@@ -7,7 +7,6 @@ import (
 	"strings"
 )
 
-// Violation is a promise that is broken, and how.
 type Violation struct {
 	Property Property
 	Text     string
@@ -17,7 +16,6 @@ func violation(p Property, format string, args ...any) *Violation {
 	return &Violation{p, fmt.Sprintf(format, args...)}
 }
 
-// Result is what [Check] found.
 type Result struct {
 	// States is how many states were reached, Transitions how many steps begin in them.
 	States, Transitions int
@@ -33,7 +31,6 @@ type Result struct {
 // and what is broken on the way.
 type yield func(label, arg string, to State, broken *Violation)
 
-// Check walks through every state that a scenario can reach.
 func Check(scenario Scenario, mutant Mutant) Result {
 	m := &machine{Scenario: scenario, mutant: mutant}
 	start := State{now: 1, timeline: 1}
@@ -114,7 +111,6 @@ func Check(scenario Scenario, mutant Mutant) Result {
 	return result
 }
 
-// steps yields every step that can follow.
 func (m *machine) steps(s *State, yield yield) {
 	for c := range m.Clients {
 		m.client(s, c, yield)
@@ -139,7 +135,6 @@ func (m *machine) steps(s *State, yield yield) {
 	}
 }
 
-// tick is the passing of time. A client that is not paused notices that its term is over.
 func (m *machine) tick(s *State) {
 	s.now++
 
@@ -150,7 +145,6 @@ func (m *machine) tick(s *State) {
 	}
 }
 
-// step describes the step between two states.
 func (m *machine) step(from, to *State) string {
 	text := ""
 
@@ -164,7 +158,6 @@ func (m *machine) step(from, to *State) string {
 	return text
 }
 
-// describe is a step, and what can be seen after it.
 func describe(label, arg string, s *State) string {
 	if arg != "" {
 		label = fmt.Sprintf(strings.NewReplacer("%c", "%s").Replace(label), arg)
@@ -183,7 +176,6 @@ func describe(label, arg string, s *State) string {
 
 func who(c int) string { return string(rune('A' + c)) }
 
-// what names a request.
 func what(c int, r *request) string {
 	text := fmt.Sprintf("the %s of %c", r.kind, 'A'+c)
 
@@ -197,7 +189,6 @@ func what(c int, r *request) string {
 	return text + fmt.Sprintf(" of %d", r.gen)
 }
 
-// String is the client, and which of its requests.
 func (n name) String() string {
 	if n == 0 {
 		return "no owner"

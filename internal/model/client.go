@@ -1,6 +1,5 @@
 package model
 
-// client yields what client c can do next.
 func (m *machine) client(s *State, c int, yield yield) {
 	if s.clients[c].paused {
 		t := *s
@@ -41,7 +40,6 @@ func (m *machine) client(s *State, c int, yield yield) {
 	m.write(s, c, yield)
 }
 
-// begin sends a request if none is under way.
 func (m *machine) begin(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 
@@ -91,7 +89,6 @@ func (m *machine) begin(s *State, c int, yield yield) {
 	}
 }
 
-// sendAcquire sends an acquire under a new name.
 func (m *machine) sendAcquire(s *State, c int, label string, yield yield) {
 	if m.mutant != TransactionsClock {
 		t := *s
@@ -109,7 +106,6 @@ func (m *machine) sendAcquire(s *State, c int, label string, yield yield) {
 	}
 }
 
-// send sends a request under a new name.
 func (m *machine) send(s *State, c int, k kind) *request {
 	cl := &s.clients[c]
 	cl.waits = false

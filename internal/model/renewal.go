@@ -1,6 +1,5 @@
 package model
 
-// lose loses the reply to a request, or the request.
 func (m *machine) lose(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 	r := &cl.requests[slotMain]
@@ -57,7 +56,6 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 		return
 	}
 
-	// It sends the request again.
 	t := *s
 	cl := &t.clients[c]
 
@@ -96,7 +94,6 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 	yield("client %c leaves, and says that it doesn't know", who(c), t, nil)
 }
 
-// renewal is what the renewer of client c does.
 func (m *machine) renewal(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 	r := &cl.requests[slotRenew]

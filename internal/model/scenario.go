@@ -128,7 +128,6 @@ func (s Scenario) Deeper() Scenario {
 	return s
 }
 
-// Property is a promise of docs/guarantees.md.
 type Property string
 
 const (
@@ -149,7 +148,7 @@ const (
 	// or be about to be. pglocker never takes it for granted, nor for refused."
 	UnknownIsUnknown Property = "G5, unknown is unknown"
 	// Returned is of G5, too: "What may have been granted is then given back in the background".
-	Returned Property = "G5, what nobody waits for is given back"
+	Returned Property = "G5, a grant that no client wants is returned"
 	// HolderStopsFirst is G6: the context "is cancelled ... before the database can grant
 	// the lock to another".
 	HolderStopsFirst Property = "G6, the holder stops first"
@@ -159,7 +158,6 @@ const (
 	NoStaleWrite Property = "G8, no stale write commits"
 )
 
-// Mutant is the protocol with one rule broken.
 type Mutant string
 
 // [Check] must catch each mutant. [TestMutants] names the scenario.

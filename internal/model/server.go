@@ -2,7 +2,6 @@ package model
 
 import "fmt"
 
-// machine is one scenario under one mutant.
 type machine struct {
 	Scenario
 	mutant Mutant
@@ -162,7 +161,6 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 	yield("the server executes and commits %s", what(c, r), s, m.commit(&s, r, img, !m.lazy(r), broken))
 }
 
-// commitOpen commits the statement that was executed.
 func (m *machine) commitOpen(s State, yield yield) {
 	c, slot := int(s.tx.client), int(s.tx.slot)
 	r := &s.clients[c].requests[slot]
@@ -249,7 +247,6 @@ func (m *machine) fail(s *State, left image) {
 	}
 }
 
-// faults yields what can happen to the server.
 func (m *machine) faults(s *State, yield yield) {
 	if s.cur != s.durable && (s.crashes < m.Crashes || s.promotions < m.Promotions) {
 		t := *s

@@ -115,14 +115,12 @@ type client struct {
 	// guard is the token of its open guarded transaction, 0 if there is none.
 	guard uint8
 
-	// seen is a status that it has read.
 	seen   row
 	looked bool
 
 	requests [3]request
 }
 
-// The slots of a client's requests.
 const (
 	slotMain  = 0 // it waits for the answer
 	slotRenew = 1
@@ -249,7 +247,7 @@ func (m *machine) tidy(s *State) {
 		}
 
 		if cl.requests[slotStray].phase == answered {
-			cl.requests[slotStray] = request{} // nobody listens
+			cl.requests[slotStray] = request{} // no client waits for the answer
 		}
 
 		if r := &cl.requests[slotRenew]; r.phase == answered && !r.ok && (r.busy || !cl.holds || cl.tenure != r.ref) {
@@ -304,7 +302,6 @@ func (m *machine) age(s *State, sent uint8) uint8 {
 // is paused.
 func (s *State) believes(c int) bool { return s.clients[c].holds && s.now < s.clients[c].deadline }
 
-// clock is the time by the database's clock.
 func (s *State) clock() uint8 { return uint8(int8(s.now) + s.skew) }
 
 // shared: a guarded transaction has the row locked.

@@ -19,13 +19,10 @@ type Advisory struct {
 // NameAdvisory is the contender that pins connections.
 const NameAdvisory = "advisory"
 
-// Name implements Contender.
 func (a *Advisory) Name() string { return NameAdvisory }
 
-// OnPostgres implements Contender.
 func (a *Advisory) OnPostgres() bool { return true }
 
-// CPU implements Contender.
 func (a *Advisory) CPU() (time.Duration, bool) { return a.Server.CPU() }
 
 // Open implements Contender. Each waiter needs a connection.

@@ -15,7 +15,6 @@ const TTL = 30 * time.Second
 // ErrHeld: another client holds the lock.
 var ErrHeld = errors.New("bench: the lock is held")
 
-// Contender is one way of locking.
 type Contender interface {
 	Name() string
 	// OnPostgres reports whether PostgreSQL's own counters tell what it costs.
@@ -42,12 +41,10 @@ type Options struct {
 type Client interface {
 	// TryAcquire takes a free lock, or returns ErrHeld.
 	TryAcquire(ctx context.Context, id string) (Release, error)
-	// Acquire waits for the lock.
 	Acquire(ctx context.Context, id string) (Release, error)
 	Close() error
 }
 
-// Release releases a lock.
 type Release func(ctx context.Context) error
 
 // Keeper is a client that can hold locks for longer than their TTL.
@@ -68,7 +65,6 @@ type Kept struct {
 // ID is the name of the nth lock of a table.
 func ID(n int) string { return "lock-" + strconv.Itoa(n) }
 
-// polling waits for a lock by repeated attempts.
 func polling(ctx context.Context, pause time.Duration, try func() (Release, error)) (Release, error) {
 	for {
 		release, err := try()

@@ -20,13 +20,10 @@ type Etcd struct {
 // NameEtcd is the contender that pglocker is compared to in W3.
 const NameEtcd = "etcd"
 
-// Name implements Contender.
 func (e *Etcd) Name() string { return NameEtcd }
 
-// OnPostgres implements Contender.
 func (e *Etcd) OnPostgres() bool { return false }
 
-// CPU implements Contender.
 func (e *Etcd) CPU() (time.Duration, bool) { return e.Server.CPU() }
 
 // Open implements Contender. Goroutines that compete for one lock need a session each: a

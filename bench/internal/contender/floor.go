@@ -21,13 +21,10 @@ type Floor struct {
 // NameFloor is the contender that others are compared to.
 const NameFloor = "floor"
 
-// Name implements Contender.
 func (f *Floor) Name() string { return NameFloor }
 
-// OnPostgres implements Contender.
 func (f *Floor) OnPostgres() bool { return true }
 
-// CPU implements Contender.
 func (f *Floor) CPU() (time.Duration, bool) { return f.Server.CPU() }
 
 // Open implements Contender. The driver prepares each statement once on every connection,
@@ -98,7 +95,6 @@ func (c *floorClient) Keep(ctx context.Context, id string) (Kept, error) {
 	}, nil
 }
 
-// exec updates one row, which must exist.
 func (c *floorClient) exec(ctx context.Context, query string, args ...any) error {
 	res, err := c.db.ExecContext(ctx, query, args...)
 	if err != nil {

@@ -27,7 +27,6 @@ type Pgbench struct {
 // NamePgbench is the contender without a client of its own.
 const NamePgbench = "pgbench"
 
-// PgbenchRun is what one run of the program measured.
 type PgbenchRun struct {
 	Pairs     int
 	Elapsed   time.Duration

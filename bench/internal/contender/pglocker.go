@@ -25,7 +25,6 @@ const (
 	NamePglockerLock = "pglocker-lock"
 )
 
-// Name implements Contender.
 func (p *Pglocker) Name() string {
 	if p.Watched {
 		return NamePglockerLock
@@ -34,13 +33,10 @@ func (p *Pglocker) Name() string {
 	return NamePglocker
 }
 
-// OnPostgres implements Contender.
 func (p *Pglocker) OnPostgres() bool { return true }
 
-// CPU implements Contender.
 func (p *Pglocker) CPU() (time.Duration, bool) { return p.Server.CPU() }
 
-// Open implements Contender.
 func (p *Pglocker) Open(ctx context.Context, o Options) (Client, error) {
 	db, err := openPool(ctx, p.Server.URL(), o)
 	if err != nil {

@@ -20,16 +20,12 @@ type Redislock struct {
 // NameRedislock is the contender that pglocker is compared to in W2.
 const NameRedislock = "redislock"
 
-// Name implements Contender.
 func (r *Redislock) Name() string { return NameRedislock }
 
-// OnPostgres implements Contender.
 func (r *Redislock) OnPostgres() bool { return false }
 
-// CPU implements Contender.
 func (r *Redislock) CPU() (time.Duration, bool) { return r.Server.CPU() }
 
-// Open implements Contender.
 func (r *Redislock) Open(_ context.Context, o Options) (Client, error) {
 	client := redis.NewClient(&redis.Options{
 		Addr:         r.Server.Address,
@@ -77,7 +73,6 @@ func (c *redisClient) Keep(ctx context.Context, id string) (Kept, error) {
 	return Kept{Renew: renew, Release: lock.Release}, nil
 }
 
-// Connections is how many are open.
 func (c *redisClient) Connections() int { return int(c.redis.PoolStats().TotalConns) }
 
 func (c *redisClient) Close() error { return c.redis.Close() }

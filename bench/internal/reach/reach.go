@@ -14,7 +14,6 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/workload"
 )
 
-// Reach is one line of the table.
 type Reach struct {
 	What string
 	// Goal and Measured are texts.
@@ -22,10 +21,8 @@ type Reach struct {
 	State          State
 }
 
-// State says whether a goal was reached.
 type State string
 
-// The states of a reach.
 const (
 	Reached     State = "reached"
 	NotReached  State = "not reached"
@@ -37,7 +34,6 @@ type builder struct {
 	reaches []Reach
 }
 
-// Of returns the table of a run.
 func Of(log *result.Log, plan workload.Plan) []Reach {
 	b := &builder{log: log}
 
@@ -120,7 +116,6 @@ func (b *builder) median(workload, params, contender, unit string) float64 {
 	return b.log.Median(result.Key{Workload: workload, Params: params, Contender: contender}, unit)
 }
 
-// rule is how a goal is reached.
 type rule struct {
 	text string
 	met  func(got, goal float64) bool
@@ -155,7 +150,6 @@ func (b *builder) add(what, goal string, r rule, limit, got float64, measured st
 	b.reaches = append(b.reaches, line)
 }
 
-// Print writes the table as text.
 func Print(w io.Writer, reaches []Reach) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range reaches {

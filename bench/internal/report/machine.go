@@ -15,7 +15,6 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/workload"
 )
 
-// Machine is where the numbers were measured.
 type Machine struct {
 	CPU    string
 	Cores  int
@@ -116,7 +115,6 @@ var pgSettings = []string{
 	"max_wal_size", "max_connections", "autovacuum", "autovacuum_naptime",
 }
 
-// Settings are those of the PostgreSQL server, in order.
 func Settings(ctx context.Context, b *workload.Bench) ([]string, error) {
 	var settings []string
 
@@ -132,7 +130,6 @@ func Settings(ctx context.Context, b *workload.Bench) ([]string, error) {
 	return settings, nil
 }
 
-// module is the version with which this program was built.
 func module(path string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

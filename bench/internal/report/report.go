@@ -22,13 +22,11 @@ import (
 //go:embed performance.md.tmpl
 var text string
 
-// Input is all that a report is made of.
 type Input struct {
 	Plan     workload.Plan
 	Log      *result.Log
 	Machine  Machine
 	Versions Versions
-	// Settings are those of the PostgreSQL server.
 	Settings []string
 	// Chosen are the options that served a contender best.
 	Chosen  map[string]contender.Options
@@ -123,7 +121,6 @@ func tableOf(log *result.Log, name string) string {
 	panic("report: the template asks for a table " + name)
 }
 
-// chosen lists the chosen options, in the order of the names.
 func chosen(all map[string]contender.Options, of func(contender.Options) (string, bool)) []string {
 	var lines []string
 

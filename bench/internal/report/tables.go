@@ -15,7 +15,6 @@ import (
 // nothing is the cell of a missing number.
 const nothing = "-"
 
-// column is one metric of a table of series.
 type column struct {
 	head string
 	unit string

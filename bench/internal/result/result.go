@@ -22,7 +22,6 @@ type Key struct {
 	Contender string
 }
 
-// String is the name of the benchmark.
 func (k Key) String() string {
 	parts := []string{"Benchmark" + k.Workload}
 	if k.Params != "" {
@@ -32,13 +31,11 @@ func (k Key) String() string {
 	return strings.Join(append(parts, "contender="+k.Contender), "/")
 }
 
-// Metric is one number of a round.
 type Metric struct {
 	Unit  string
 	Value float64
 }
 
-// Round is one measurement of a series.
 type Round struct {
 	Key
 	N       int
@@ -98,7 +95,6 @@ func NewLog(out io.Writer, cpu string) *Log {
 	return l
 }
 
-// Add records a round and writes its line.
 func (l *Log) Add(r Round) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,7 +106,6 @@ func (l *Log) Add(r Round) {
 	}
 }
 
-// Err is the first error of a write.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

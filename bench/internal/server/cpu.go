@@ -12,7 +12,6 @@ import (
 // tick is the unit of /proc's times, hundredths of a second on every Linux.
 const tick = 10 * time.Millisecond
 
-// OwnCPU is what this process has used.
 func OwnCPU() time.Duration { return usage(syscall.RUSAGE_SELF) }
 
 // ProgramsCPU is what the programs have used that this process has started and waited for.

@@ -71,7 +71,6 @@ func StartPostgres(ctx context.Context) (_ *Postgres, err error) {
 	return p, err
 }
 
-// URL is the URL of [Database].
 func (p *Postgres) URL() string {
 	u, err := url.Parse(p.server.URL())
 	if err != nil {
@@ -83,7 +82,6 @@ func (p *Postgres) URL() string {
 	return u.String()
 }
 
-// Version is the version of the server.
 func (p *Postgres) Version() string { return p.server.Version() }
 
 // Program finds one of the programs that come with the server.
@@ -95,7 +93,6 @@ func (p *Postgres) Program(name string) (string, error) {
 // doesn't tell.
 func (p *Postgres) CPU() (time.Duration, bool) { return processCPU(p.pid) }
 
-// Stop ends the server and removes its files.
 func (p *Postgres) Stop() error {
 	var err error
 	if p.admin != nil {
@@ -105,7 +102,6 @@ func (p *Postgres) Stop() error {
 	return errors.Join(err, p.server.Stop())
 }
 
-// Setting is the value of a setting.
 func (p *Postgres) Setting(ctx context.Context, name string) (string, error) {
 	var value string
 	err := p.admin.QueryRowContext(ctx, "SELECT current_setting($1)", name).Scan(&value)
@@ -113,7 +109,6 @@ func (p *Postgres) Setting(ctx context.Context, name string) (string, error) {
 	return value, err
 }
 
-// Checkpoint writes all dirty pages.
 func (p *Postgres) Checkpoint(ctx context.Context) error {
 	_, err := p.admin.ExecContext(ctx, "CHECKPOINT")
 

@@ -21,7 +21,6 @@ const (
 	stopTimeout  = 10 * time.Second
 )
 
-// Program is a server that is one process.
 type Program struct {
 	// Address is the host:port for clients.
 	Address string
@@ -100,7 +99,6 @@ func (p *Program) await(ctx context.Context, ready func(context.Context) error) 
 // CPU is what the server has used so far. It returns false if the system doesn't tell.
 func (p *Program) CPU() (time.Duration, bool) { return processCPU(p.cmd.Process.Pid) }
 
-// Stop ends the server and removes its files.
 func (p *Program) Stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 
@@ -114,7 +112,6 @@ func (p *Program) Stop() error {
 	return os.RemoveAll(p.dir)
 }
 
-// freePort returns a port of 127.0.0.1 on which no process listens.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -126,7 +123,6 @@ func freePort() (int, error) {
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// versionOf is the first line of the program's version.
 func versionOf(ctx context.Context, path string) string {
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 )
 
-// Exec runs a statement in [Database].
 func (p *Postgres) Exec(ctx context.Context, query string) error {
 	return p.inside(func(db *sql.DB) error {
 		_, err := db.ExecContext(ctx, query)
@@ -35,7 +34,6 @@ func (p *Postgres) HotShare(ctx context.Context, table string) (share float64, e
 	return share, err
 }
 
-// inside opens a connection to [Database] while f runs.
 func (p *Postgres) inside(f func(*sql.DB) error) error {
 	db, err := sql.Open("pgx", p.URL())
 	if err != nil {

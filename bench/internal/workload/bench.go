@@ -13,12 +13,10 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Bench runs workloads.
 type Bench struct {
 	Plan Plan
 	Log  *result.Log
-	// Say prints what is going on.
-	Say func(format string, args ...any)
+	Say  func(format string, args ...any)
 
 	Postgres *server.Postgres
 	Redis    *server.Program // nil if it isn't installed
@@ -48,7 +46,6 @@ var Workloads = []struct {
 	{"W8", "a fresh table", (*Bench).FreshTable},
 }
 
-// Prepare makes the tables and the contenders.
 func (b *Bench) Prepare(ctx context.Context) error {
 	var err error
 	if b.own, err = contender.NewTable(ctx, b.Postgres.URL(), "pglocker", b.Plan.SmallTable); err != nil {
@@ -87,10 +84,8 @@ func (b *Bench) Prepare(ctx context.Context) error {
 	return nil
 }
 
-// HasPgbench reports whether the program was found.
 func (b *Bench) HasPgbench() bool { return b.pgbench != nil }
 
-// entry is a contender in a round.
 type entry struct {
 	name string
 	run  func(ctx context.Context) error
@@ -116,7 +111,6 @@ func interleave(ctx context.Context, rounds int, entries []entry) error {
 	return nil
 }
 
-// only returns the contenders of those names.
 func (b *Bench) only(names ...string) []contender.Contender {
 	var found []contender.Contender
 

@@ -9,7 +9,6 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/result"
 )
 
-// churnLocks is how many locks the table of W6 has.
 const churnLocks = 1000
 
 // Churn is W6: many pairs on a thousand locks, with no vacuum but that of the table's
@@ -71,5 +70,4 @@ func (b *Bench) Churn(ctx context.Context) error {
 	return nil
 }
 
-// Churned is the parameter of W6.
 func Churned(pairs int) string { return fmt.Sprintf("pairs=%d", pairs) }

@@ -11,7 +11,6 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/result"
 )
 
-// failedGoroutines is how many try, each at a lock of its own.
 const failedGoroutines = 64
 
 // Failed is W7: attempts at locks that another client holds.
@@ -111,7 +110,6 @@ func (b *Bench) failed(ctx context.Context, c contender.Contender) (err error) {
 	return nil
 }
 
-// walDuring is how many bytes of WAL are written while f runs.
 func (b *Bench) walDuring(ctx context.Context, f func() error) (int64, error) {
 	before, err := b.Postgres.WAL(ctx)
 	if err != nil {

@@ -18,7 +18,6 @@ import (
 // clients are the processes of W3's waiters, each with connections of its own.
 const clients = 4
 
-// Waiters is the parameter of W3.
 func Waiters(n int) string { return fmt.Sprintf("waiters=%d", n) }
 
 // HandOver is W3: goroutines in four clients wait for one lock, and a holder releases it at
@@ -89,7 +88,6 @@ func (b *Bench) tunePoll(ctx context.Context, c contender.Contender, waiters int
 	return poll, nil
 }
 
-// turns is what happened in one round of W3.
 type turns struct {
 	n       int // hand-overs
 	elapsed time.Duration

@@ -13,7 +13,6 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Held is the parameter of W4.
 func Held(n int) string { return fmt.Sprintf("held=%d", n) }
 
 // KeepAlive is W4: locks are held and kept alive. Advisory locks are left out: each would
@@ -181,7 +180,6 @@ func releaseAll(ctx context.Context, kept []contender.Kept) error {
 	})
 }
 
-// together calls f for 0 to n-1, several at once. Each caller stops at its first error.
 func together(n int, f func(i int) error) error {
 	var (
 		group sync.WaitGroup
@@ -264,7 +262,6 @@ func (b *Bench) connections(ctx context.Context, c contender.Contender, client c
 	return 0, nil
 }
 
-// sleep is the length of a measurement.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

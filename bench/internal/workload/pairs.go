@@ -25,7 +25,6 @@ type load struct {
 	enough int64
 }
 
-// sample is what came of a load.
 type sample struct {
 	pairs     int
 	elapsed   time.Duration
@@ -38,7 +37,6 @@ type sample struct {
 	all int64
 }
 
-// drainTimeout bounds the wait for pairs that are under way at the end.
 const drainTimeout = 10 * time.Second
 
 // pairs runs a load. Only pairs that ended within the slice count as done. The latencies
@@ -141,7 +139,6 @@ func pairs(ctx context.Context, c contender.Contender, client contender.Client, 
 
 var errDrained = errors.New("bench: pairs under way at the end took too long")
 
-// measure runs a load with a client of its own, and records the round.
 func (b *Bench) measure(ctx context.Context, key result.Key, c contender.Contender, o contender.Options, l load) error {
 	s, metrics, err := b.once(ctx, c, o, l)
 	if err != nil {
@@ -178,7 +175,6 @@ func (b *Bench) once(ctx context.Context, c contender.Contender, o contender.Opt
 	return s, costs(before, after, s.all, "pair"), err
 }
 
-// costs are the differences of the server's counters, for each operation.
 func costs(before, after server.Counters, n int64, operation string) []result.Metric {
 	per := func(a, b int64) float64 { return float64(b-a) / float64(max(n, 1)) }
 	metrics := []result.Metric{
@@ -216,5 +212,4 @@ func (b *Bench) record(key result.Key, s sample, more []result.Metric) {
 // side in the same way, however large the table is.
 func ownLock(goroutine, _ int) int { return goroutine }
 
-// Goroutines is the parameter of W2 and W5.
 func Goroutines(n int) string { return fmt.Sprintf("goroutines=%d", n) }

@@ -116,7 +116,6 @@ var poolSizes = map[string][]int{
 	contender.NameRedislock: {8, 32, 128},
 }
 
-// tuneGoroutines is the concurrency for which the size of a pool is chosen.
 const tuneGoroutines = 256
 
 // tune chooses for each contender the size of the pool with the most pairs per second.
