@@ -34,10 +34,11 @@ type Config[Req, Res any] struct {
 	// Broken is the answer to requests that may have been sent. Many has panicked with cause,
 	// or has ended its goroutine if cause is nil.
 	Broken func(cause any) Res
-	Go     func(run func())
+	// Go starts the goroutine of a batch.
+	Go func(run func())
 	// Compare is the order of the requests in a batch.
 	Compare func(a, b Req) int
-	Limit   int
+	Limit   int // the most requests in a batch
 	// Patience is how long a statement in flight holds the next one back.
 	Patience time.Duration
 	// Ready is how long a batch has to become ready. Then it may be given up for a new one.
