@@ -76,12 +76,3 @@ func (q *queue) drop(l *Lease) {
 		heap.Remove(q, place-1)
 	}
 }
-
-// again sorts all leases anew, by the moments that moment returns.
-func (q *queue) again(moment func(*Lease) time.Duration) {
-	for _, l := range q.leases {
-		l.moments[q.order] = moment(l)
-	}
-
-	heap.Init(q)
-}

@@ -1,6 +1,7 @@
 package keepalive
 
 import (
+	"container/heap"
 	"context"
 	"slices"
 	"sync"
@@ -28,7 +29,7 @@ type Renewer struct {
 	// ends has all leases, next and early those that wait, and due those that are due.
 	ends, next, early, due queue
 	// ahead is how far the wall clock was ahead of the monotonic one, since began, when the
-	// moments in ends and due were computed.
+	// moments in ends were computed.
 	ahead time.Duration
 	// troubled counts the leases in trouble. urgent is what report tells of.
 	troubled int
@@ -229,11 +230,15 @@ func (r *Renewer) readClocks(now time.Time) {
 	ahead := now.Round(0).Sub(r.began.Round(0)) - now.Sub(r.began)
 
 	if ahead-r.ahead > clockDrift {
-		r.ends.again(func(l *Lease) time.Duration { return r.end(l, now) })
-		r.due.again(func(l *Lease) time.Duration { return l.moments[byEnd] })
+		for _, l := range r.ends.leases {
+			l.moments[byEnd] = r.end(l, now)
+		}
+
+		heap.Init(&r.ends)
 		r.ahead = ahead
 	}
 
+	// A term that was added while the wall clock was behind ends earlier if it catches up.
 	r.ahead = min(r.ahead, ahead)
 }
 

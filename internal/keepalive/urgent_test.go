@@ -130,10 +130,13 @@ func TestClockIsSet(t *testing.T) {
 	set = 0 // it does not
 
 	until(11 * time.Hour)
+	add("between", 10*time.Hour, 17*time.Hour)
+	until(11*time.Hour + time.Minute)
 
 	set = 4 * time.Hour // the oldest ends that much earlier
 
 	until(12 * time.Hour)
+	add("after", 8*time.Hour, 20*time.Hour)
 	add("last", 15*time.Hour, 27*time.Hour)
 	until(27 * time.Hour)
 }
