@@ -1,5 +1,5 @@
-# `make` lists the verbs. Databases: for demo and tests $CI_DATABASE_URL if that is set, else
-# throwaway servers that end with the command.
+# `make` lists the verbs. demo and the tests use the server of $CI_DATABASE_URL. Without that
+# they start servers that end with the command.
 
 GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
@@ -10,7 +10,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: postgres ## See it at work: three processes, one lock, a kill and a pause
+demo: postgres ## Show it at work: three processes, one lock, a kill and a pause
 	@$(GO) build -o bin/demo ./examples/demo
 	@exec bin/demo
 
@@ -18,17 +18,17 @@ test: postgres ## Run every test
 	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./...
 	cd examples/integrations && $(GO) test -count=1 ./...
 
-test-acc: ## The same with the race detector, shuffled, with a coverage profile
+test-acc: ## Run every test with the race detector, shuffled, with a coverage profile
 	@$(MAKE) test TESTFLAGS='-race -shuffle=on -covermode=atomic -coverpkg=./... -coverprofile=coverage.out'
 
 test-short: ## Run the tests that need no database
 	$(GO) test -short ./...
 	cd bench && $(GO) test ./...
 
-test-matrix: ## Run the tests that ask a server on PostgreSQL 12 to 18, or on MAJORS="12 18"
+test-matrix: ## Run the tests that depend on the server on PostgreSQL 12 to 18, or on MAJORS="12 18"
 	@GO=$(GO) .ci/matrix $(MAJORS)
 
-fuzz: postgres ## Fuzz what parses or encodes, each target for 30 s, or as long as TIME=5m
+fuzz: postgres ## Fuzz every parser and encoder, each for 30 s, or for TIME=5m
 	@GO=$(GO) .ci/fuzz $(TIME)
 
 verify: postgres ## Break everything, once each, and check every promise (about 5 minutes); FLAGS='-seed 1 -only net-cut'
@@ -42,7 +42,7 @@ verify-ha: postgres ## Fail over, also under Patroni, for about seven minutes, a
 verify-long: postgres ## Break everything, round after round, for an hour or more; FLAGS='-duration 8h -seed 1 -table t.md', or FLAGS=-resume
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -long -duration 1h $(FLAGS)
 
-verify-mutants: postgres ## Break the library on purpose, and see whether make verify notices
+verify-mutants: postgres ## Break the library on purpose, and check that make verify notices
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -mutants $(FLAGS)
 
 cover: coverage.out ## Show what the last test-acc covered
@@ -57,7 +57,7 @@ bench: postgres ## Measure against other locks, about six minutes; writes docs/p
 	@cd bench && $(GO) build -o ../bin/bench .
 	@exec bin/bench -results bench/results/full.txt -report docs/performance.md
 
-bench-quick: postgres ## The same in less than a minute; prints what is reached
+bench-quick: postgres ## Measure in less than a minute, and print which goals are reached
 	@cd bench && $(GO) build -o ../bin/bench .
 	@exec bin/bench -quick -results bench/results/quick.txt
 
@@ -73,7 +73,7 @@ lint: ## Check formatting (gofmt, gofumpt), go vet, staticcheck
 fmt: ## Format the code
 	$(TOOL) gofumpt -w .
 
-clean: ## Remove what the other verbs made here
+clean: ## Remove the files that the other verbs made
 	rm -rf bin coverage.out coverage.html verify/failures verify/long.json verify/long.json.new
 
 postgres:

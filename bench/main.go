@@ -1,11 +1,11 @@
-// Bench measures pglocker beside other ways of locking: the floor, which is what a
-// careful person writes by hand, session advisory locks, redislock on Redis and
-// etcd's Mutex, with pgbench as the server's own limit. It starts its own servers on
-// free ports, and ends and removes them, also when it is interrupted.
+// Bench measures pglocker beside other ways of locking: what a careful person writes by
+// hand (the floor), session advisory locks, redislock on Redis and etcd's Mutex. pgbench
+// shows the limit of the server. It starts its own servers on free ports, and removes them
+// at the end and when it is interrupted.
 //
 //	go run . [-quick] [-only W1,W2] [-rounds N] [-results FILE] [-report FILE]
 //
-// It needs a Unix; the CPU of the servers is measured where there is a /proc.
+// It needs a Unix system. It measures the CPU of the servers if there is a /proc.
 package main
 
 import (
@@ -188,8 +188,7 @@ func versions(b *workload.Bench) report.Versions {
 	return v
 }
 
-// startServers starts what is installed. stop ends all of it, also where an error
-// is returned.
+// startServers starts what is installed. stop ends all of it, also after an error.
 func startServers(ctx context.Context, b *workload.Bench) (stop func() error, err error) {
 	var stops []func() error
 

@@ -5,13 +5,14 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/ismurov/pglocker/internal/pause"
 )
 
-// admin sends the statements that create and drop databases. Names are the
-// package's own and need no quoting beyond the quotes.
+// admin creates and drops databases. Their names are the package's own: quotes around them
+// are enough.
 type admin struct {
 	db         *sql.DB
 	versionNum int
@@ -29,7 +30,6 @@ func newAdmin(ctx context.Context, db *sql.DB) (admin, error) {
 	return a, nil
 }
 
-// create makes a database; template "" means the server's default.
 func (a admin) create(ctx context.Context, name, template string) error {
 	statement := `CREATE DATABASE "` + name + `"`
 	if template != "" {
@@ -41,8 +41,8 @@ func (a admin) create(ctx context.Context, name, template string) error {
 	})
 }
 
-// seal makes a database a template to which nobody can connect: copying fails as
-// long as anybody is connected.
+// seal makes a database a template and closes it to connections: while there are any, it
+// can't be copied.
 func (a admin) seal(ctx context.Context, name string) error {
 	return a.session(ctx, func(conn *sql.Conn) error {
 		_, err := conn.ExecContext(ctx, `ALTER DATABASE "`+name+`" WITH ALLOW_CONNECTIONS false IS_TEMPLATE true`)
@@ -53,7 +53,7 @@ func (a admin) seal(ctx context.Context, name string) error {
 	})
 }
 
-// drop removes a database, if there is one, with whatever is connected to it.
+// drop drops a database if it exists, and cuts the connections to it.
 func (a admin) drop(ctx context.Context, name string) error {
 	return a.session(ctx, func(conn *sql.Conn) error {
 		var isTemplate bool
@@ -84,9 +84,8 @@ func (a admin) drop(ctx context.Context, name string) error {
 	})
 }
 
-// disconnect ends the sessions in a database and waits until they are gone. A
-// closed pool's may take a moment, and a migration may have forgotten some.
-// Autovacuum workers, which have no user, make way by themselves.
+// disconnect ends the sessions in a database and waits until they are gone. Autovacuum
+// workers, which have no user, end by themselves.
 func disconnect(ctx context.Context, conn *sql.Conn, name string) error {
 	for {
 		var sessions int
@@ -97,14 +96,14 @@ func disconnect(ctx context.Context, conn *sql.Conn, name string) error {
 		if err != nil || sessions == 0 {
 			return err
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
-			return fmt.Errorf("%d sessions do not end: %w", sessions, err)
+		if !pause.Sleep(ctx, pause.Jitter(20*time.Millisecond, 2)) {
+			return fmt.Errorf("%d sessions do not end: %w", sessions, context.Cause(ctx))
 		}
 	}
 }
 
-// session runs do on one connection. What others stand in the way of is repeated
-// until ctx ends, for half a minute at most.
+// session runs do on one connection. It repeats do after a transient error, for 30 seconds
+// or until ctx ends.
 func (a admin) session(ctx context.Context, do func(*sql.Conn) error) error {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
@@ -112,8 +111,8 @@ func (a admin) session(ctx context.Context, do func(*sql.Conn) error) error {
 		if err == nil || !transient(err) || time.Now().After(deadline) {
 			return err
 		}
-		if pauseErr := pause(ctx, 50*time.Millisecond); pauseErr != nil {
-			return errors.Join(err, pauseErr)
+		if !pause.Sleep(ctx, pause.Jitter(100*time.Millisecond, 2)) {
+			return errors.Join(err, context.Cause(ctx))
 		}
 	}
 }
@@ -127,26 +126,13 @@ func (a admin) once(ctx context.Context, do func(*sql.Conn) error) error {
 	return do(conn)
 }
 
-// pause waits for d and up to as much again, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d + rand.N(d))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
-}
-
-// transient tells whether the same statement may succeed later:
+// transient reports whether the statement may succeed later:
 //
-//	55006  the template, or the database to drop, is in use (an autovacuum worker,
-//	       a session that is just ending)
+//	55006  the database is in use, by an autovacuum worker or a session that is ending
 //	40P01  a deadlock with another CREATE or DROP DATABASE
 //	57P03  the server is starting
 //	53300  the tests have taken all connections
-//	XX000  "tuple concurrently updated", of two ALTER DATABASE at a time
+//	XX000  "tuple concurrently updated": another ALTER DATABASE
 func transient(err error) bool {
 	var state interface{ SQLState() string } // of pgx and of lib/pq
 	if !errors.As(err, &state) {

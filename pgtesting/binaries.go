@@ -10,14 +10,12 @@ import (
 	"time"
 )
 
-// binaries is a folder with postgres and initdb.
 type binaries struct {
 	dir     string // symbolic links resolved
 	version version
 }
 
-// usualFolders are where packages and installers put PostgreSQL without putting
-// it on PATH.
+// usualFolders are where packages and installers put PostgreSQL outside of PATH.
 var usualFolders = []string{
 	"/usr/lib/postgresql/*/bin",      // Debian
 	"/usr/lib/postgresql*/bin",       // SUSE, Gentoo
@@ -35,8 +33,6 @@ var usualFolders = []string{
 	"/Library/PostgreSQL/*/bin", // EnterpriseDB
 }
 
-// installFolders returns the folders of PATH, and after them the usual ones that
-// exist.
 func installFolders() []string {
 	folders := filepath.SplitList(os.Getenv("PATH"))
 	for _, pattern := range usualFolders {
@@ -46,8 +42,8 @@ func installFolders() []string {
 	return folders
 }
 
-// chooseBinaries returns those that the caller named, else the newest installed,
-// else downloaded ones.
+// chooseBinaries returns the binaries that the caller named, else the newest installed, else
+// downloaded ones.
 func chooseBinaries(ctx context.Context, o *serverOptions, account *account) (binaries, error) {
 	if o.binDir != "" {
 		return inspectBinaries(ctx, o.binDir, account)
@@ -65,13 +61,13 @@ func chooseBinaries(ctx context.Context, o *serverOptions, account *account) (bi
 	return found, nil
 }
 
-// newestBinaries looks through the folders; of equal versions the first wins.
+// newestBinaries returns the newest in the folders; of equal versions the first.
 func newestBinaries(ctx context.Context, folders []string, account *account) (binaries, bool) {
 	var newest binaries
 	seen := make(map[string]bool)
 	for _, dir := range folders {
 		if !filepath.IsAbs(dir) {
-			continue // exec.LookPath refuses those on PATH, too
+			continue // as exec.LookPath does
 		}
 		postgres, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 		if err != nil || seen[postgres] {
@@ -86,7 +82,7 @@ func newestBinaries(ctx context.Context, folders []string, account *account) (bi
 	return newest, newest.dir != ""
 }
 
-// inspectBinaries returns an error unless the account can run what dir has.
+// inspectBinaries returns an error unless the account can run the postgres in dir.
 func inspectBinaries(ctx context.Context, dir string, account *account) (binaries, error) {
 	postgres, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 	if err != nil {

@@ -13,10 +13,9 @@ import (
 	"time"
 )
 
-// directoryPrefix begins the name of every directory that a watchdog may remove.
+// directoryPrefix begins the names of the directories that a watchdog may remove.
 const directoryPrefix = "pgtesting-"
 
-// randomName returns prefix and 16 random hexadecimal digits.
 func randomName(prefix string) string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -32,9 +31,8 @@ func temporaryFolders() []string {
 	})
 }
 
-// reachableFolder returns the first of the folders in which the account can use
-// a directory of its own. A TMPDIR below a folder that only root may enter is
-// not one.
+// reachableFolder returns the first of the folders in which the account can have a
+// directory. TMPDIR may be below a folder that only root can enter.
 func reachableFolder(ctx context.Context, account *account, folders []string) (string, error) {
 	var errs []error
 	for _, dir := range folders {
@@ -51,8 +49,7 @@ func reachableFolder(ctx context.Context, account *account, folders []string) (s
 		account, errors.Join(errs...))
 }
 
-// removeAll is os.RemoveAll for a directory in which a dying process may still
-// create a file at the same time.
+// removeAll is os.RemoveAll, repeated: a dying process may still create files.
 func removeAll(dir string) error {
 	var err error
 	for range 50 {
@@ -64,8 +61,7 @@ func removeAll(dir string) error {
 	return fmt.Errorf("pgtesting: files are left behind: %w", err)
 }
 
-// serverEnvironment is this process's environment without what would make
-// servers of different machines differ.
+// serverEnvironment is this process's environment without what differs between machines.
 func serverEnvironment() []string {
 	own := []string{"PG", "LC_", "LANG=", "LANGUAGE=", "TZ="}
 	env := slices.DeleteFunc(os.Environ(), func(variable string) bool {

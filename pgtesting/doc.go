@@ -1,8 +1,7 @@
-// Package pgtesting gives integration tests PostgreSQL databases: each test its
-// own, on a server that is there or on one that the package starts.
+// Package pgtesting gives each integration test a PostgreSQL database of its own, on a given
+// server or on one that the package starts.
 //
-// A program's TestMain makes a [TestInstance], and each test asks it for a
-// database:
+// TestMain makes a [TestInstance], and each test takes a database from it:
 //
 //	var databases *pgtesting.TestInstance
 //
@@ -28,14 +27,12 @@
 //
 // There are three layers, each usable without those above it:
 //
-//   - [Server], from [StartServer], is a PostgreSQL server that lives no longer
-//     than the process that started it and leaves nothing behind. It can be
-//     frozen, thawed, killed and started again, for tests of what survives that.
-//   - [TestDatabaseFactory] migrates one template database and copies it for each
-//     test, which takes PostgreSQL tens of milliseconds whatever the migration
-//     took. A copy is dropped when its test ends.
+//   - [Server] is a PostgreSQL server that ends with the process that started it, and leaves
+//     no file behind. Tests can freeze, thaw, kill and restart it.
+//   - [TestDatabaseFactory] migrates one template database and copies it for each test. A
+//     copy takes PostgreSQL tens of milliseconds, and is dropped when its test ends.
 //   - [TestInstance] joins the two for TestMain, and skips tests under -short.
 //
-// PostgreSQL 12 to 18 work, with the drivers pgx and lib/pq. Throwaway servers
-// need a Unix system; a given server can be used from anywhere.
+// PostgreSQL 12 to 18 work, with the drivers pgx and lib/pq. [StartServer] needs a Unix
+// system; a given server can be used from any system.
 package pgtesting

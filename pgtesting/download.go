@@ -14,12 +14,10 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// downloadVersion is the version to download.
 const downloadVersion = embeddedpostgres.V18
 
-// downloadBinaries returns the binaries in the cache and fills that first if it
-// is empty. Several processes may do so at a time: each unpacks into a directory
-// of its own, and the first to be ready puts it into its place.
+// downloadBinaries returns the binaries in the cache, which it fills if it is empty. Each
+// process unpacks into a directory of its own, and the first to be ready moves it in place.
 func downloadBinaries(ctx context.Context, o *serverOptions, account *account) (binaries, error) {
 	cache := o.cacheDir
 	if cache == "" {
@@ -36,7 +34,7 @@ func downloadBinaries(ctx context.Context, o *serverOptions, account *account) (
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return binaries{}, err
 	}
-	// The umask may have closed it to the account.
+	// The umask may have closed the cache to the account.
 	if err := os.Chmod(cache, 0o755); err != nil {
 		return binaries{}, err
 	}
@@ -49,18 +47,17 @@ func downloadBinaries(ctx context.Context, o *serverOptions, account *account) (
 	if err == nil {
 		err = os.Rename(filepath.Join(staging, "unpacked"), place)
 		if errors.Is(err, fs.ErrExist) {
-			err = nil // somebody was faster
+			err = nil // another process was faster
 		}
 	}
-	// All that may take long is done; let the watchdog tidy up.
 	if err := errors.Join(err, guard.alarm()); err != nil {
 		return binaries{}, err
 	}
 	return inspectBinaries(ctx, filepath.Join(place, "bin"), account)
 }
 
-// defaultCacheDir is the user's cache directory. The one of root must let other
-// users in, which run the server: PostgreSQL itself refuses to be root.
+// defaultCacheDir is the user's cache directory. For root it is one that the account of the
+// server can enter.
 func defaultCacheDir() (string, error) {
 	const name = "pgtesting"
 	if os.Geteuid() == 0 {
@@ -73,8 +70,7 @@ func defaultCacheDir() (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-// fetchBinaries downloads PostgreSQL and unpacks it into staging/unpacked, so
-// that every user can run it.
+// fetchBinaries downloads PostgreSQL and unpacks it into staging/unpacked, for every user.
 func fetchBinaries(ctx context.Context, o *serverOptions, staging string) error {
 	if err := os.Mkdir(staging, 0o755); err != nil {
 		return err
@@ -101,8 +97,7 @@ func fetchBinaries(ctx context.Context, o *serverOptions, staging string) error 
 	return openToAll(unpacked)
 }
 
-// repositoryOf returns the library's default repository, which it has no method
-// to ask for.
+// repositoryOf returns the library's default repository, for which it has no method.
 func repositoryOf(config embeddedpostgres.Config) string {
 	field := reflect.ValueOf(config).FieldByName("binaryRepositoryURL")
 	if field.Kind() != reflect.String {
@@ -111,15 +106,14 @@ func repositoryOf(config embeddedpostgres.Config) string {
 	return field.String()
 }
 
-// unpackOnly makes the library download and unpack, and go no further: it would
-// run initdb as this process's user, which fails for root. The library offers no
-// such step, but Start does it first of all, and then empties the data directory;
-// one that ends in "." cannot be emptied (see os.RemoveAll). An error that names
-// this directory therefore says that everything before it succeeded.
+// unpackOnly makes the library download and unpack, but not run initdb, which fails for
+// root. The library has no such step. Its Start begins with it, and then empties the data
+// directory. os.RemoveAll refuses a directory that ends in ".", so an error that names the
+// data directory says that everything before succeeded.
 func unpackOnly(config embeddedpostgres.Config) (err error) {
 	data := filepath.Join(os.TempDir(), randomName("nowhere-")) + string(filepath.Separator) + "."
 	defer func() {
-		// The library's way to report failing to remove its temporary files.
+		// The library panics if it can't remove its temporary files.
 		if r := recover(); r != nil {
 			err = fmt.Errorf("unpacking: %v", r)
 		}
@@ -127,7 +121,6 @@ func unpackOnly(config embeddedpostgres.Config) (err error) {
 	before := libraryLogs()
 	defer func() { removeOwnLogs(before) }()
 
-	// Any port will do; none is used.
 	server := embeddedpostgres.NewDatabase(config.Port(0).DataPath(data).Logger(io.Discard))
 	err = server.Start()
 	switch {
@@ -139,8 +132,7 @@ func unpackOnly(config embeddedpostgres.Config) (err error) {
 	return err
 }
 
-// libraryLogs returns the log files that the library forgets in the folder for
-// temporary files.
+// libraryLogs returns the log files that the library leaves in the temporary folder.
 func libraryLogs() map[string]bool {
 	files, _ := filepath.Glob(filepath.Join(os.TempDir(), "embedded_postgres_log*"))
 	logs := make(map[string]bool, len(files))
@@ -150,8 +142,8 @@ func libraryLogs() map[string]bool {
 	return logs
 }
 
-// removeOwnLogs removes those that are new and that this process has open, as
-// other processes may be using the library at the same time.
+// removeOwnLogs removes those that are new and that this process has open: others may belong
+// to another process.
 func removeOwnLogs(before map[string]bool) {
 	for file := range libraryLogs() {
 		if before[file] {
@@ -167,8 +159,7 @@ func removeOwnLogs(before map[string]bool) {
 	}
 }
 
-// openToAll lets every user read, and run what its owner can run, whatever the
-// umask was.
+// openToAll lets every user read all files, and run what the owner can run.
 func openToAll(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Type()&fs.ModeSymlink != 0 {

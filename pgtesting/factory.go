@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// MigrateFunc fills a new database: with a schema, with rows that all tests
-// share. It gets the database's URL, in the form that NewDatabase describes, and
-// an open pool of connections to it, which is closed afterwards.
+// MigrateFunc fills a new database with a schema and with rows that all tests share. u is
+// the database's URL, in the form that NewDatabaseWithCleanup describes. db is a pool of
+// connections to it, which is closed when MigrateFunc returns.
 type MigrateFunc = func(ctx context.Context, u *url.URL, db *sql.DB) error
 
-// ErrDriverNotRegistered is returned for the name of a driver that database/sql
-// does not know. The program that uses the package imports the driver.
+// ErrDriverNotRegistered is returned for a driver name that database/sql does not know. The
+// calling program must import the driver.
 var ErrDriverNotRegistered = errors.New("pgtesting: the SQL driver is not registered (is its import missing?)")
 
-// TestDatabaseFactory makes databases that are copies of one template database.
-// Its methods may be called from several goroutines.
+// TestDatabaseFactory creates copies of one template database. Its methods are safe for
+// concurrent use.
 type TestDatabaseFactory struct {
 	driverName string
 	url        *url.URL // of the database that statements are sent to
@@ -34,21 +34,21 @@ type TestDatabaseFactory struct {
 	closed bool // by Close, under mu
 }
 
-// NewTestDatabaseFactory creates a template database on the server of connURL,
-// runs migrateFunc on it, unless that is nil, and closes it to connections, so
-// that it can be copied. connURL is a URL of an existing database,
-// postgres://user:password@host:port/database, or postgres:///database?host=/folder
-// for a Unix socket; its user must be allowed to create databases. PostgreSQL 12 and
-// later will do. driverName is the driver's name in database/sql: "pgx", or
-// "postgres" for lib/pq.
+// NewTestDatabaseFactory creates a template database, runs migrateFunc on it, unless that is
+// nil, and closes it to connections.
 //
-// If anything fails, also when ctx is cancelled or migrateFunc panics, the
-// template database is dropped again and the error of migrateFunc, ctx or the
-// server is returned, wrapped; ErrDriverNotRegistered for an unknown driver.
-// Cancelling ctx means nothing after NewTestDatabaseFactory has returned.
+// driverName is the driver's name in database/sql: "pgx", or "postgres" for lib/pq. connURL
+// is the URL of an existing database on a server of version 12 or later,
+// postgres://user:password@host:port/database, or postgres:///database?host=/folder for a
+// Unix socket. Its user must be allowed to create databases.
 //
-// Databases that a killed process leaves on a server can be told by their names:
-// pgtesting_ or pgtesting_template_ and 16 hexadecimal digits.
+// If migrateFunc fails or panics, if the server fails or if ctx ends, the template database
+// is dropped. The error wraps migrateFunc's, the server's or ctx's. It is
+// ErrDriverNotRegistered for an unknown driver. Cancelling ctx has no effect after
+// NewTestDatabaseFactory has returned.
+//
+// A killed process leaves its databases on the server. Their names are pgtesting_ or
+// pgtesting_template_ and 16 hexadecimal digits.
 func NewTestDatabaseFactory(ctx context.Context, driverName, connURL string, migrateFunc MigrateFunc) (*TestDatabaseFactory, error) {
 	if !slices.Contains(sql.Drivers(), driverName) {
 		return nil, fmt.Errorf("%w: %q", ErrDriverNotRegistered, driverName)
@@ -61,10 +61,9 @@ func NewTestDatabaseFactory(ctx context.Context, driverName, connURL string, mig
 	if err != nil {
 		return nil, fmt.Errorf("pgtesting: %w", err)
 	}
-	// Copying is work for the server: more at a time would not be faster, and would
-	// take connections from the tests.
+	// More copies at a time would not be faster, and would take connections from the tests.
 	db.SetMaxOpenConns(4)
-	// Tests may restart the server, or look at who is connected.
+	// Tests may restart the server, or count its connections.
 	db.SetMaxIdleConns(-1)
 
 	f := &TestDatabaseFactory{
@@ -89,14 +88,12 @@ func NewTestDatabaseFactory(ctx context.Context, driverName, connURL string, mig
 	return f, nil
 }
 
-// cleanUpPatience bounds the dropping of one database.
-const cleanUpPatience = 30 * time.Second
+const cleanUpTimeout = 30 * time.Second
 
-// cleanUpContext is for what must be done also when a test's or a caller's
-// context has ended.
+// cleanUpContext is for dropping a database when the caller's context may have ended.
 func cleanUpContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(context.Background(), cleanUpPatience,
-		fmt.Errorf("no success in %v", cleanUpPatience))
+	return context.WithTimeoutCause(context.Background(), cleanUpTimeout,
+		fmt.Errorf("no success in %v", cleanUpTimeout))
 }
 
 func (f *TestDatabaseFactory) makeTemplate(ctx context.Context, migrateFunc MigrateFunc) (err error) {
@@ -105,7 +102,7 @@ func (f *TestDatabaseFactory) makeTemplate(ctx context.Context, migrateFunc Migr
 		if ready {
 			return
 		}
-		// Also when CREATE DATABASE failed: its reply may have been lost.
+		// Also if CREATE DATABASE failed: its reply may have been lost.
 		ctx, cancel := cleanUpContext()
 		defer cancel()
 		if dropErr := f.server.drop(ctx, f.template); dropErr != nil {
@@ -143,9 +140,8 @@ func (f *TestDatabaseFactory) DriverName() string { return f.driverName }
 // TemplateName returns the name of the template database.
 func (f *TestDatabaseFactory) TemplateName() string { return f.template }
 
-// Close drops the template database. Copies of it stay until their tests end,
-// but cannot be dropped any more: close after the tests, as TestMain does.
-// Another call does nothing and returns nil.
+// Close drops the template database. Call it when all tests have ended: it closes the
+// connections that drop the copies. A second call returns nil.
 func (f *TestDatabaseFactory) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -165,18 +161,17 @@ func (f *TestDatabaseFactory) NewDatabase(tb testing.TB) *url.URL {
 	return f.NewDatabaseWithCleanup(tb, true)
 }
 
-// NewDatabaseWithCleanup copies the template database under a random name and
-// returns the copy's URL: connURL with the bare name of the database as its
-// Path, without a slash. Its String is what sql.Open takes.
+// NewDatabaseWithCleanup copies the template database and returns the copy's URL. Its String
+// is what sql.Open takes. Its Path is the bare name of the database, without a slash.
 //
-// With cleanup, the copy is dropped when tb and its subtests have ended, and
-// connections to it that are still open are cut; without, it stays. If anything
-// fails tb fails, by FailNow for the copying and by Error for the dropping.
+// With cleanup, the copy is dropped when tb and its subtests have ended, and connections to
+// it are cut. Otherwise it stays. If copying fails, tb fails with Fatal. If dropping fails, tb
+// fails with Error.
 func (f *TestDatabaseFactory) NewDatabaseWithCleanup(tb testing.TB, cleanup bool) *url.URL {
 	tb.Helper()
 	name := randomName("pgtesting_")
 	if cleanup {
-		// Before the copying, whose reply may be lost.
+		// Before the copy is made: the reply may be lost.
 		tb.Cleanup(func() {
 			ctx, cancel := cleanUpContext()
 			defer cancel()

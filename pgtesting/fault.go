@@ -11,29 +11,28 @@ import (
 	"time"
 )
 
-// ShutdownMode is one of PostgreSQL's ways to shut a server down.
+// ShutdownMode is one of PostgreSQL's ways to shut down.
 type ShutdownMode int
 
 const (
 	// SmartShutdown waits until every client has disconnected.
 	SmartShutdown ShutdownMode = iota
-	// FastShutdown rolls back what is open, disconnects the clients and writes a
+	// FastShutdown rolls open transactions back, disconnects the clients and writes a
 	// checkpoint.
 	FastShutdown
-	// ImmediateShutdown ends everything at once; the next start recovers from the
+	// ImmediateShutdown ends all processes at once. The next start recovers from the
 	// write-ahead log.
 	ImmediateShutdown
 )
 
-// signalPatience bounds the wait for processes to stop or die of a signal.
-const signalPatience = 20 * time.Second
+const signalTimeout = 20 * time.Second
 
-// Freeze halts every process of the server with SIGSTOP and returns when none of
-// them runs any more. Connections stay open and nobody answers on them; new ones
-// are accepted by the kernel and then hang. On a frozen server it does nothing.
-// Programs that the server has started itself, by COPY ... PROGRAM or
-// archive_command, go on. It returns ErrServerDown or ErrServerStopped where
-// there is nothing to freeze.
+// Freeze stops every process of the server with SIGSTOP and returns when they have stopped.
+// Connections stay open without an answer; the kernel accepts new ones, which hang. Programs
+// that the server has started, by COPY ... PROGRAM or archive_command, go on.
+//
+// Freeze does nothing on a frozen server. It returns ErrServerDown or ErrServerStopped if
+// the server doesn't run.
 func (s *Server) Freeze() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,9 +43,8 @@ func (s *Server) Freeze() error {
 	return s.freezeAll()
 }
 
-// Thaw lets a frozen server go on where it was halted. On a server that is not
-// frozen it does nothing. It returns ErrServerDown or ErrServerStopped where
-// there is nothing to thaw.
+// Thaw lets a frozen server go on. It does nothing on a server that is not frozen. It
+// returns ErrServerDown or ErrServerStopped if the server doesn't run.
 func (s *Server) Thaw() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,44 +62,42 @@ func (s *Server) Thaw() error {
 	return nil
 }
 
-// Kill ends every process of the server with SIGKILL, frozen or not, so that
-// none of them sees another one die, and returns when they are gone. The data
-// stays as it is, every acknowledged commit included; Start recovers it. It
-// returns ErrServerDown or ErrServerStopped where there is nothing to kill.
+// Kill ends every process of the server with SIGKILL, frozen or not, and returns when they
+// are gone. They are stopped first: none sees another one end. The data stays, with every
+// acknowledged commit; Start recovers it. Kill returns ErrServerDown or ErrServerStopped if
+// the server doesn't run.
 func (s *Server) Kill() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.check(true); err != nil {
 		return err
 	}
-	// Best effort: what does not stop in time is killed all the same.
+	// A process that does not stop in time is killed all the same.
 	_ = s.freezeAll()
 	return s.killAll()
 }
 
-// Start starts a server that is down by Shutdown or Kill, or that has ended by
-// itself, on the same data and port, and returns when it accepts connections.
-// When ctx is cancelled first, the server is down again and the error is ctx's
-// cause. Start also gives up after 2 minutes. It returns ErrServerUp on a
-// running server, ErrServerStopped after Stop.
+// Start starts a server that is down, on the same data and port, and returns when it accepts
+// connections. If ctx ends first, or 2 minutes pass, the server is down again. The error is
+// ctx's cause if ctx has ended, ErrServerUp if the server runs, and ErrServerStopped after
+// Stop.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.check(false); err != nil {
 		return err
 	}
-	// Where the postmaster was killed by others, its children may still be there.
+	// If another process killed the postmaster, its children may still run.
 	if err := s.killAll(); err != nil {
 		return err
 	}
 	return s.launch(ctx)
 }
 
-// Shutdown shuts the server down and returns when every process of it has ended.
-// When ctx ends first the shutdown goes on (a smart one for as long as clients
-// are connected), and Shutdown returns ctx's cause; another, harder Shutdown may
-// follow. It returns ErrServerFrozen on a frozen server, ErrServerDown or
-// ErrServerStopped where nothing runs.
+// Shutdown shuts the server down and returns when all its processes have ended. If ctx ends
+// first, Shutdown returns ctx's cause and the shutdown goes on; a call with a harder mode
+// may follow. Shutdown returns ErrServerFrozen on a frozen server, and ErrServerDown or
+// ErrServerStopped if the server doesn't run.
 func (s *Server) Shutdown(ctx context.Context, mode ShutdownMode) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +141,6 @@ func (s *Server) shutdown(ctx context.Context, mode ShutdownMode) error {
 	}
 }
 
-// check returns an error unless the server is up, or down, as the call needs it.
 func (s *Server) check(up bool) error {
 	switch {
 	case s.stopped:
@@ -158,18 +153,18 @@ func (s *Server) check(up bool) error {
 	return nil
 }
 
-// owns tells by its command line whether a process is the server's. Server
-// processes show the cluster_name in their titles; the postmaster, its children
-// while they are being born, and initdb name the data directory.
+// owns reports whether the command line is that of a process of the server. Server processes
+// show the cluster_name in their titles. The postmaster, its children before they have a
+// title, and initdb name the data directory.
 func (s *Server) owns(commandLine string) bool {
 	return strings.HasPrefix(commandLine, "postgres: "+filepath.Base(s.dir)+": ") ||
 		strings.Contains(commandLine, " -D "+s.DataDir()+" ")
 }
 
-// freezeAll stops every process. The postmaster might bear a child between two
-// looks, so only two looks in a row that see nobody running are proof.
+// freezeAll stops every process. The postmaster may fork during a look, so two looks in a
+// row must find none that runs.
 func (s *Server) freezeAll() error {
-	deadline := time.Now().Add(signalPatience)
+	deadline := time.Now().Add(signalTimeout)
 	for quiet := 0; quiet < 2; {
 		processes, err := findProcesses(s.owns)
 		if err != nil {
@@ -192,10 +187,10 @@ func (s *Server) freezeAll() error {
 	return nil
 }
 
-// killAll kills what is left of the server, waits until it is gone, and removes
-// what a killed server leaves so that the next start finds nothing of it.
+// killAll kills all processes of the server, waits until they are gone, and removes the
+// shared memory and the lock file that a killed server leaves.
 func (s *Server) killAll() error {
-	deadline := time.Now().Add(signalPatience)
+	deadline := time.Now().Add(signalTimeout)
 	for {
 		processes, err := findProcesses(s.owns)
 		if err != nil {

@@ -11,26 +11,25 @@ import (
 	"testing"
 )
 
-// TestInstanceConfig says what databases the tests get.
+// TestInstanceConfig is the configuration of a TestInstance.
 type TestInstanceConfig struct {
-	// DriverName is the driver's name in database/sql: "pgx", or "postgres" for
-	// lib/pq. The tests import it.
+	// DriverName is the driver's name in database/sql: "pgx", or "postgres" for lib/pq. The
+	// tests must import the driver.
 	DriverName string
-	// DatabaseURL is a URL of an existing database on the server to use, see
-	// NewTestDatabaseFactory. Empty: a throwaway server is started, see StartServer.
+	// DatabaseURL is the connURL of NewTestDatabaseFactory. If it is empty, StartServer
+	// starts a server.
 	DatabaseURL string
-	// MigrateFunc fills the template database, once. It may be nil.
+	// MigrateFunc fills the template database. It is called once, and may be nil.
 	MigrateFunc func(ctx context.Context, u *url.URL, db *sql.DB) error
-	// SkipTests makes every test that asks for a database skip itself, as -short
-	// does.
+	// SkipTests skips every test that takes a database, as -short does.
 	SkipTests bool
-	// ServerOptions are for the throwaway server. The progress of a download goes
-	// to the standard error unless one of them says otherwise.
+	// ServerOptions are those of StartServer. The progress of a download goes to the
+	// standard error without WithProgress.
 	ServerOptions []ServerOption
 }
 
-// TestInstance gives each test a database of its own. It is made for TestMain,
-// and its methods may be called from several goroutines.
+// TestInstance gives each test a database of its own. TestMain makes it. Its methods are safe
+// for concurrent use.
 type TestInstance struct {
 	driverName string
 	skipReason string // not empty: there is neither server nor factory
@@ -38,13 +37,12 @@ type TestInstance struct {
 	factory    *TestDatabaseFactory
 }
 
-// NewTestInstance starts a server if cfg names none and makes a template database
-// on it. With SkipTests, or when the tests run with -short, it does neither, and
-// its methods skip the tests that call them; it parses the command line if nobody
-// has.
+// NewTestInstance starts a server, unless cfg names one, and creates a template database on
+// it. With SkipTests or -short it does neither, and the methods of the TestInstance skip the
+// tests that call them. It parses the command line if that was not done before.
 //
-// Errors are those of StartServer and NewTestDatabaseFactory, and nothing is left
-// behind with them. What it makes is there until Close.
+// It returns the errors of StartServer and NewTestDatabaseFactory, and then leaves nothing
+// behind. The caller must call Close.
 func NewTestInstance(cfg *TestInstanceConfig) (*TestInstance, error) {
 	if cfg == nil {
 		return nil, errors.New("pgtesting: the config is nil")
@@ -69,7 +67,7 @@ func NewTestInstance(cfg *TestInstanceConfig) (*TestInstance, error) {
 	ready := false
 	defer func() {
 		if !ready && t.server != nil {
-			_ = t.server.Stop() // the watchdog cares for what fails here
+			_ = t.server.Stop() // the watchdog does what fails here
 		}
 	}()
 	var err error
@@ -106,16 +104,15 @@ func MustTestInstance(cfg *TestInstanceConfig) *TestInstance {
 	return t
 }
 
-// Close stops the throwaway server, with all databases, or drops the template
-// database on the server that was given. Close after the tests: on a given server
-// their databases could not be dropped any more. Another call does nothing and
-// returns nil.
+// Close stops the server that NewTestInstance started, or drops the template database on a
+// given server. Call it when all tests have ended: afterwards their databases can't be
+// dropped. A second call returns nil.
 func (t *TestInstance) Close() error {
 	switch {
 	case t.skipReason != "":
 		return nil
 	case t.server != nil:
-		// What the factory would drop is removed anyway, even if the server is down.
+		// Stop removes all databases, even if the server is down.
 		return errors.Join(t.factory.db.Close(), t.server.Stop())
 	default:
 		return t.factory.Close()
@@ -129,14 +126,13 @@ func (t *TestInstance) MustClose() {
 	}
 }
 
-// Server returns the throwaway server, nil if there is none.
+// Server returns the server that NewTestInstance started, nil if there is none.
 func (t *TestInstance) Server() *Server { return t.server }
 
 // DriverName returns the driver's name in database/sql.
 func (t *TestInstance) DriverName() string { return t.driverName }
 
-// TemplateName returns the name of the template database, "" if tests are
-// skipped.
+// TemplateName returns the name of the template database, "" if tests are skipped.
 func (t *TestInstance) TemplateName() string {
 	if t.skipReason != "" {
 		return ""
@@ -150,17 +146,16 @@ func (t *TestInstance) NewDatabase(tb testing.TB) *url.URL {
 	return t.NewDatabaseWithCleanup(tb, true)
 }
 
-// NewDatabaseWithCleanup is the factory's, see there; tb is skipped if tests are.
+// NewDatabaseWithCleanup is that of TestDatabaseFactory. It skips tb if tests are skipped.
 func (t *TestInstance) NewDatabaseWithCleanup(tb testing.TB, cleanup bool) *url.URL {
 	tb.Helper()
 	t.skip(tb)
 	return t.factory.NewDatabaseWithCleanup(tb, cleanup)
 }
 
-// Open returns a pool of connections to a database, NewDatabase's for example,
-// that has one connection open. It is closed when tb and its subtests have ended.
-// tb fails, by FailNow, if the database cannot be reached, and is skipped if tests
-// are.
+// Open returns a pool of connections to the database of url, with one connection open. It is
+// closed when tb and its subtests have ended. If the database can't be reached, tb fails with
+// Fatal. Open skips tb if tests are skipped.
 func (t *TestInstance) Open(tb testing.TB, url string) *sql.DB {
 	tb.Helper()
 	t.skip(tb)

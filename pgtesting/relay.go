@@ -12,9 +12,8 @@ import (
 	"time"
 )
 
-// relay is an HTTP server on 127.0.0.1 that stands between the library that
-// downloads and the repository. The library takes no context and shows no
-// progress; the relay adds both.
+// relay is an HTTP server on 127.0.0.1 between the library that downloads and the
+// repository. It adds what the library lacks: a context and progress.
 type relay struct {
 	repository string
 	progress   io.Writer
@@ -24,11 +23,11 @@ type relay struct {
 	cancel     context.CancelFunc // ends the requests
 	accepting  sync.WaitGroup     // the goroutine that accepts connections
 
-	mu  sync.Mutex // serialises handlers' writes to progress, and guards err
-	err error      // the first that the repository gave, or ctx's cause
+	mu  sync.Mutex // guards err and the writes to progress
+	err error      // of the repository, or ctx's cause
 }
 
-// startRelay starts one whose requests end with ctx. The caller closes it.
+// startRelay starts a relay whose requests end with ctx. The caller closes it.
 func startRelay(ctx context.Context, repository string, progress io.Writer) (*relay, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,7 +46,7 @@ func startRelay(ctx context.Context, repository string, progress io.Writer) (*re
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: time.Minute,
 	}
-	// The library's client would otherwise keep connections, and goroutines.
+	// The library's client would keep connections, and their goroutines.
 	r.server.SetKeepAlivesEnabled(false)
 	r.accepting.Go(func() { _ = r.server.Serve(listener) })
 	return r, nil
@@ -55,8 +54,8 @@ func startRelay(ctx context.Context, repository string, progress io.Writer) (*re
 
 func (r *relay) url() string { return "http://" + r.listener.Addr().String() }
 
-// close waits for all of the relay's goroutines and returns what went wrong with
-// the repository, which the library does not tell.
+// close waits for all goroutines of the relay and returns the errors of the repository, which
+// the library does not.
 func (r *relay) close() error {
 	r.cancel()
 	_ = r.server.Shutdown(context.Background()) // waits for the handlers
@@ -75,7 +74,7 @@ func (r *relay) ServeHTTP(w http.ResponseWriter, incoming *http.Request) {
 			err = context.Cause(ctx)
 		}
 		r.err = errors.Join(r.err, err)
-		panic(http.ErrAbortHandler) // so that nobody takes a part for the whole
+		panic(http.ErrAbortHandler) // or the library would take a part for the whole
 	}
 }
 
@@ -108,7 +107,7 @@ func (r *relay) pass(ctx context.Context, w http.ResponseWriter, path string) er
 	return nil
 }
 
-// progressStep is after how many bytes there is a line of progress.
+// progressStep is how many bytes there are between two lines of progress.
 const progressStep = 4 << 20
 
 type progressReader struct {

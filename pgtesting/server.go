@@ -13,62 +13,61 @@ import (
 	"time"
 )
 
-// Errors of Server's methods, for errors.Is.
+// Errors of Server's methods.
 var (
-	// ErrServerStopped: the server was stopped for good by Stop.
+	// ErrServerStopped: Stop was called.
 	ErrServerStopped = errors.New("pgtesting: the server was stopped for good")
-	// ErrServerDown: the call needs a running server, and it is shut down or killed.
+	// ErrServerDown: the method needs a server that runs.
 	ErrServerDown = errors.New("pgtesting: the server is down")
-	// ErrServerUp: the call needs a server that is down, and it runs.
+	// ErrServerUp: the method needs a server that is down.
 	ErrServerUp = errors.New("pgtesting: the server is running")
-	// ErrServerFrozen: the call needs the server's cooperation, and it is frozen.
+	// ErrServerFrozen: the method needs a server that is not frozen.
 	ErrServerFrozen = errors.New("pgtesting: the server is frozen")
 )
 
-// Server is a PostgreSQL server that lives no longer than the process that
-// started it. Its methods may be called from several goroutines and run one at a
-// time, URL, Port, Version, VersionNum, DataDir and BinDir excepted, which
-// answer at once and the same all the server's life.
+// Server is a PostgreSQL server that ends with the process that started it. Its methods are
+// safe for concurrent use. Those that act on the server, and Log, run one at a time. URL,
+// Port, Version, VersionNum, DataDir and BinDir return at once, and always the same.
 type Server struct {
-	dir      string // holds everything; its last element is also the cluster_name
+	dir      string // has all files; its last element is also the cluster_name
 	binDir   string
 	version  version
 	port     int
 	account  *account
 	extraEnv []string // of the server alone
-	log      *os.File // what initdb and the server print
+	log      *os.File // of initdb and the server
 	guard    *watchdog
 
-	mu      sync.Mutex  // held by every method that asks or changes what follows
+	mu      sync.Mutex  // guards the rest
 	main    *postmaster // nil before the first launch; it may have ended
 	frozen  bool
 	stopped bool
 }
 
-// StartServer creates a database cluster in a new directory and starts a server
-// on it, on a free port of 127.0.0.1, with the superuser "postgres", password
-// "postgres". It returns once the server accepts connections. Anybody who can
-// run programs on the machine can connect as that superuser: keep off machines
-// that are shared with people you don't trust.
+// StartServer starts a PostgreSQL server with a new, empty cluster on a free port of
+// 127.0.0.1, and returns when it accepts connections. The caller must call Stop. If the
+// process ends without, even by SIGKILL, a watchdog process stops the server and removes its
+// files within seconds.
 //
-// It runs the postgres in the folder that the environment variable
-// PGTESTING_BIN_DIR names. Without that it runs the newest of version 12 or later
-// on PATH or in the usual install folders. Where there is none it downloads one, once per user of the
-// machine; WithProgress shows it. PostgreSQL refuses to run as root: there the
-// server runs as the user "postgres" if there is one, else as "nobody".
+// The superuser is "postgres" with the password "postgres". Every user of the machine can
+// connect: don't use it on a machine that you share with people you don't trust.
 //
-// Settings differ from PostgreSQL's defaults in: listen_addresses 127.0.0.1, no
-// Unix socket, max_connections 200, fsync off (the data dies with the test;
-// commits survive Kill nevertheless), dynamic_shared_memory_type mmap, timezone
-// UTC. The cluster has the locale C and the encoding UTF-8.
+// The binaries are, in this order:
+//   - those in the folder of WithBinDir, or of the environment variable PGTESTING_BIN_DIR,
+//   - the newest of version 12 or later on PATH or in the usual install folders,
+//   - downloaded ones, which stay in the user's cache directory.
 //
-// The caller ends the server with Stop. When the process ends without, even by
-// SIGKILL, a watchdog process stops the server and removes its files within
-// seconds.
+// For root, the server runs as the user "postgres" if there is one, else as "nobody":
+// PostgreSQL refuses to run as root.
 //
-// Cancelling ctx makes StartServer clean up and return ctx's cause; it means
-// nothing after StartServer has returned. An error of the server's carries the
-// end of its log. On Windows the error is errors.ErrUnsupported.
+// These settings differ from PostgreSQL's defaults: listen_addresses is 127.0.0.1,
+// unix_socket_directories is empty, max_connections is 200, fsync is off (commits survive
+// Kill, but no power cut), dynamic_shared_memory_type is mmap and timezone is UTC. The
+// cluster has the locale C and the encoding UTF-8.
+//
+// If ctx ends first, StartServer leaves nothing behind and returns ctx's cause. ctx has no
+// effect afterwards. An error of the server has the end of its log in its text. On a system
+// that isn't Unix the error is errors.ErrUnsupported.
 func StartServer(ctx context.Context, opts ...ServerOption) (*Server, error) {
 	o, err := newServerOptions(opts)
 	if err != nil {
@@ -94,7 +93,7 @@ func StartServer(ctx context.Context, opts ...ServerOption) (*Server, error) {
 		account:  account,
 		extraEnv: o.env,
 	}
-	// The watchdog first: from here on nothing can be left behind.
+	// From here on no file is left behind.
 	if s.guard, err = startWatchdog(s.dir); err != nil {
 		return nil, err
 	}
@@ -104,13 +103,13 @@ func StartServer(ctx context.Context, opts ...ServerOption) (*Server, error) {
 	return s, nil
 }
 
-// URL returns the address of the database "postgres" for its superuser,
-// postgres://postgres:postgres@127.0.0.1:PORT/postgres?sslmode=disable.
+// URL returns postgres://postgres:postgres@127.0.0.1:PORT/postgres?sslmode=disable, the
+// superuser's URL of the database "postgres".
 func (s *Server) URL() string {
 	return "postgres://postgres:postgres@127.0.0.1:" + strconv.Itoa(s.port) + "/postgres?sslmode=disable"
 }
 
-// Port returns the TCP port. It stays the same when the server is started again.
+// Port returns the TCP port, which Start keeps.
 func (s *Server) Port() int { return s.port }
 
 // Version returns the version as PostgreSQL writes it: "15.6", "18.1", "19beta1".
@@ -119,31 +118,30 @@ func (s *Server) Version() string { return s.version.text }
 // VersionNum returns the version as server_version_num has it: 150006 for 15.6.
 func (s *Server) VersionNum() int { return s.version.num }
 
-// DataDir returns the cluster's directory. It belongs to the account that runs
-// the server and is gone after Stop.
+// DataDir returns the cluster's directory, which Stop removes. It belongs to the account that
+// runs the server.
 func (s *Server) DataDir() string { return filepath.Join(s.dir, "data") }
 
-// BinDir returns the folder of the server's programs, symbolic links resolved.
+// BinDir returns the folder of the server's programs, with symbolic links resolved.
 func (s *Server) BinDir() string { return s.binDir }
 
-// Log returns the last bytes, at most 16 KiB, of what the server has logged.
+// Log returns the last 16 KiB of the server's log.
 func (s *Server) Log() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.logTail(0, 16<<10)
 }
 
-// How long Stop waits for each way of shutting down before it tries the next.
-// PostgreSQL itself kills what ignores an immediate shutdown after 5 seconds.
+// How long Stop waits for each kind of shutdown before it tries the next. After an immediate
+// one PostgreSQL itself kills its processes within 5 seconds.
 const (
-	fastPatience      = 5 * time.Second
-	immediatePatience = 8 * time.Second
+	fastTimeout      = 5 * time.Second
+	immediateTimeout = 8 * time.Second
 )
 
-// Stop shuts the server down (fast; if that takes over 5 seconds, immediately;
-// if that takes over 8, by SIGKILL), also when it is frozen or down, and removes
-// every file of it. It waits until all that is done. Another call does nothing
-// and returns nil.
+// Stop shuts the server down for good, in any state, removes all its files, and returns when
+// both is done. It begins with a fast shutdown, makes it an immediate one after 5 seconds, and
+// kills the server 8 seconds later. A second call returns nil.
 func (s *Server) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,9 +152,9 @@ func (s *Server) Stop() error {
 
 	if s.main.running() && !s.frozen {
 		s.main.signal(sigInt)
-		if !s.main.endedWithin(fastPatience) {
+		if !s.main.endedWithin(fastTimeout) {
 			s.main.signal(sigQuit)
-			s.main.endedWithin(immediatePatience)
+			s.main.endedWithin(immediateTimeout)
 		}
 	}
 	err := s.killAll()
@@ -169,7 +167,7 @@ func (s *Server) Stop() error {
 	return errors.Join(err, s.guard.dismiss())
 }
 
-// logTail returns what was logged from offset on, its last size bytes at most.
+// logTail returns the last size bytes that were logged from offset on.
 func (s *Server) logTail(offset, size int64) string {
 	if s.log == nil {
 		return ""

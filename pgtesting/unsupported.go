@@ -10,8 +10,7 @@ import (
 	"syscall"
 )
 
-// Where there are no Unix processes, StartServer ends at serverAccount; the rest
-// is here to compile.
+// StartServer fails in serverAccount here. The rest is only to compile.
 
 const (
 	sigStop = syscall.Signal(0)

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// parseURL accepts the addresses of which the database can be exchanged.
+// parseURL returns an error for an address that withDatabase can't change.
 func parseURL(connURL string) (*url.URL, error) {
 	u, err := url.Parse(connURL)
 	if err != nil {
-		// url.Parse's own error would print the password.
+		// url.Parse's error has the password.
 		if e := new(url.Error); errors.As(err, &e) {
 			err = e.Err
 		}
@@ -28,15 +28,15 @@ func parseURL(connURL string) (*url.URL, error) {
 	return u, nil
 }
 
-// withDatabase returns u for another database. Path is the bare name; String
-// puts the slash between host and path. Without a host (the socket's folder is in
-// the query then) it would not, so there String is told by Opaque what to write.
+// withDatabase returns u for another database. Path is the bare name; String puts the slash
+// between host and path. It does not if there is no host, as with a Unix socket: Opaque is what
+// String writes then.
 func withDatabase(u *url.URL, name string) *url.URL {
 	other := *u
 	other.Path = name
 	other.RawPath = ""
-	// pgx lets these win over the path. The rest stays as it is written: drivers
-	// don't agree on what a plus sign means, which Query and Encode would put in.
+	// In pgx these keys override the path. The rest stays as it is written: Encode would
+	// write plus signs, whose meaning differs between drivers.
 	if u.RawQuery != "" {
 		pairs := slices.DeleteFunc(strings.Split(u.RawQuery, "&"), func(pair string) bool {
 			key, _, _ := strings.Cut(pair, "=")

@@ -13,14 +13,14 @@ import (
 	"syscall"
 )
 
-// account is who runs the server. A nil credential means whoever runs us.
+// account is the user that runs the server. A nil credential is this process's own.
 type account struct {
 	name       string
 	credential *syscall.Credential
 }
 
-// serverAccount returns this process's own account, or, since PostgreSQL refuses
-// to run as root, the first of the users that exists for root.
+// serverAccount returns this process's account or, for root, the first of the users that
+// exists: PostgreSQL refuses to run as root.
 func serverAccount(users []string) (*account, error) {
 	if os.Geteuid() != 0 {
 		return &account{name: "uid " + strconv.Itoa(os.Geteuid())}, nil
@@ -48,12 +48,12 @@ func serverAccount(users []string) (*account, error) {
 
 func (a *account) String() string { return a.name }
 
-// attributes make a process run as the account, in a session of its own.
+// attributes are those of a process of the account, in a session of its own.
 func (a *account) attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: a.credential, Setsid: true}
 }
 
-// own hands a file to the account.
+// own makes the account the owner of a file.
 func (a *account) own(path string) error {
 	if a.credential == nil {
 		return nil
@@ -61,9 +61,8 @@ func (a *account) own(path string) error {
 	return os.Chown(path, int(a.credential.Uid), int(a.credential.Gid))
 }
 
-// enter returns an error unless the account can change into dir and this process
-// can create directories in it. Asking the system by doing it takes in what mode
-// bits don't show.
+// enter returns an error unless the account can change into dir and this process can create
+// directories in it. It tries both: mode bits don't show everything.
 func (a *account) enter(ctx context.Context, dir string) error {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", ":")
 	cmd.Dir = dir

@@ -6,13 +6,11 @@ import (
 	"strconv"
 )
 
-// version is a version of PostgreSQL.
 type version struct {
 	text string // as printed: "15.6", "19beta1"
 	num  int    // as server_version_num has it: 150006
 }
 
-// oldestVersion is the oldest that the package works with.
 const oldestVersion = 120000
 
 var versionPattern = regexp.MustCompile(`\(PostgreSQL\) ((\d+)(?:\.(\d+)|(?:devel|alpha|beta|rc)\d*)?)`)

@@ -9,18 +9,16 @@ import (
 	"strings"
 )
 
-// watchdogScript waits on its standard input, the reading end of a pipe whose
-// only writing end is ours, for the word "done". If the input ends without it we
-// have died, and it ends every process of the server, frozen ones too, and
-// removes the directory.
+// watchdogScript reads its standard input, a pipe that only this process writes to. If the
+// input ends without the word "done", this process has ended. The script then ends every
+// process of the server, frozen ones too, and removes the directory.
 //
-// It finds processes by their command lines, as Server.owns does, and never by a
-// process id that was noted earlier and may mean somebody else by now. The
-// directory comes by the pipe too: as an argument it would make the watchdog one
-// of the processes that it looks for.
+// It finds processes by their command lines, as Server.owns does: a process id may belong to
+// another process by then. The directory comes by the pipe, or the watchdog's own command
+// line would match.
 //
-// A forked child keeps our end of the pipe open until it has become another
-// program. So the end of input also means that no server can appear afterwards.
+// A forked child keeps the pipe open until it runs another program. So no server can appear
+// after the end of input.
 const watchdogScript = `
 trap '' HUP INT QUIT TERM
 IFS= read -r dir || exit 0
@@ -81,14 +79,14 @@ while [ $tries -lt 50 ] && ! rm -rf "$dir"; do
 done
 `
 
-// watchdog is a process that outlives ours for as long as it takes to end a
-// server and to remove its directory.
+// watchdog is a process that ends a server and removes its directory when this process has
+// ended.
 type watchdog struct {
 	cmd  *exec.Cmd
 	pipe *os.File
 }
 
-// startWatchdog starts one for a directory, which need not exist yet.
+// startWatchdog starts a watchdog for a directory, which need not exist yet.
 func startWatchdog(dir string) (*watchdog, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -112,14 +110,13 @@ func startWatchdog(dir string) (*watchdog, error) {
 	return guard, nil
 }
 
-// dismiss ends the watchdog, for which nothing is left to do.
+// dismiss ends the watchdog without any action.
 func (w *watchdog) dismiss() error {
 	_, err := w.pipe.WriteString("done\n")
 	return errors.Join(err, w.alarm())
 }
 
-// alarm lets the watchdog do its work, as if this process had died, and waits
-// for it to end.
+// alarm has the watchdog act as if this process had ended, and waits until it has.
 func (w *watchdog) alarm() error {
 	err := errors.Join(w.pipe.Close(), w.cmd.Wait())
 	if err != nil {

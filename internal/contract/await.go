@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// Await returns when the condition holds, or fails the test after a time that no
-// working machine needs.
+// Await returns when the condition holds. It fails the test after 30 seconds.
 func Await(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()
 
@@ -22,8 +21,7 @@ func Await(tb testing.TB, what string, holds func() bool) {
 	}
 }
 
-// Receive returns what comes out of the channel, or fails the test after a time
-// that no working machine needs.
+// Receive returns a value of the channel. It fails the test after 30 seconds.
 func Receive[T any](tb testing.TB, what string, from <-chan T) T {
 	tb.Helper()
 
@@ -36,7 +34,7 @@ func Receive[T any](tb testing.TB, what string, from <-chan T) T {
 	}
 }
 
-// Open opens a database for the length of the test.
+// Open opens a database. It is closed when the test ends.
 func Open(tb testing.TB, driver, url string) *sql.DB {
 	tb.Helper()
 
@@ -54,7 +52,7 @@ func Open(tb testing.TB, driver, url string) *sql.DB {
 	return db
 }
 
-// Exec runs a statement that must succeed. No text, no statement.
+// Exec runs a statement that must succeed. It does nothing without a text.
 func Exec(tb testing.TB, db *sql.DB, text string, args ...any) {
 	tb.Helper()
 
@@ -67,7 +65,6 @@ func Exec(tb testing.TB, db *sql.DB, text string, args ...any) {
 	}
 }
 
-// Query returns the one value of a query.
 func Query[T any](tb testing.TB, db *sql.DB, text string, args ...any) (value T) {
 	tb.Helper()
 
@@ -78,15 +75,14 @@ func Query[T any](tb testing.TB, db *sql.DB, text string, args ...any) (value T)
 	return value
 }
 
-// Now is the database's clock.
 func Now(tb testing.TB, db *sql.DB) time.Time {
 	tb.Helper()
 
 	return Query[time.Time](tb, db, "SELECT clock_timestamp()").UTC()
 }
 
-// Floor is the least generation that a grant on this server may have: the
-// timeline is read here in another way than the locker reads it.
+// Floor is the least generation of a grant on this server. It reads the timeline in another
+// way than the locker does.
 func Floor(tb testing.TB, db *sql.DB) int64 {
 	tb.Helper()
 	Exec(tb, db, "CHECKPOINT")

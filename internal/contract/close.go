@@ -10,7 +10,7 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// testClosed: a closed locker sends nothing more and says why.
+// testClosed: a closed locker sends nothing more, and says that it is closed.
 func testClosed(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	locker := e.newLocker(t)
@@ -43,7 +43,7 @@ func testClosed(t *testing.T, e *env) {
 	}
 }
 
-// testDoClosed: Close ends fn's context, waits for fn and for the release.
+// testDoClosed: Close ends fn's context, and waits for fn and for the release.
 func testDoClosed(t *testing.T, e *env) {
 	var (
 		locker   = e.newLocker(t)
@@ -66,7 +66,7 @@ func testDoClosed(t *testing.T, e *env) {
 
 	Receive(t, "fn runs", running)
 
-	// A Close that isn't waited for leaves the rest to go on.
+	// A Close whose context ends leaves the rest to go on.
 	left, cancel := context.WithCancel(t.Context())
 	cancel()
 
@@ -101,7 +101,8 @@ func testDoClosed(t *testing.T, e *env) {
 	}
 }
 
-// testCloseWaits: Close waits for what is under way, and lets it have its answer.
+// testCloseWaits: Close waits for calls that are under way, and lets them have their
+// answers.
 func testCloseWaits(t *testing.T, e *env) {
 	if e.Via != nil {
 		t.Skip("what waits for a row is found by the name of its connection")
@@ -159,8 +160,8 @@ func testCloseWaits(t *testing.T, e *env) {
 	}
 }
 
-// testNothingIsLeft: after all of the above, without a Close, the only connections
-// left are those in the application's own pool.
+// testNothingIsLeft: after all tests, without a Close, the only connections are those of
+// the application's pool.
 func testNothingIsLeft(t *testing.T, e *env) {
 	if e.Via != nil {
 		t.Skip("what stands between keeps connections of its own")

@@ -8,11 +8,10 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// contenders ask for one lock at once.
 const contenders = 48
 
-// testAcquireContended: of many who ask at once for a free lock, one gets it and
-// the others are told who; nobody gets another error.
+// testAcquireContended: of many contenders for a free lock one is granted it. The others
+// are told who holds it, and get no other error.
 func testAcquireContended(t *testing.T, e *env) {
 	for _, state := range []struct {
 		name    string
@@ -38,9 +37,8 @@ func testAcquireContended(t *testing.T, e *env) {
 	}
 }
 
-// Contend has 48 goroutines ask for a lock that is free, over the given lockers
-// in turn, and fails the test unless exactly one is granted it and the 47 others
-// get ErrAlreadyLocked.
+// Contend has 48 goroutines request a lock that is free, over the lockers in turn. It fails
+// the test unless one is granted it and 47 get ErrAlreadyLocked.
 func Contend(t *testing.T, lockers []*pglocker.Locker, id string) {
 	t.Helper()
 
@@ -87,7 +85,7 @@ func Contend(t *testing.T, lockers []*pglocker.Locker, id string) {
 	}
 
 	if winner == nil {
-		t.Fatal("nobody was granted the lock")
+		t.Fatal("no contender was granted the lock")
 	}
 
 	for _, a := range answers {

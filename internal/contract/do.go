@@ -10,7 +10,7 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// testDoHolds: fn runs under the lock and knows it; afterwards the lock is free.
+// testDoHolds: fn has the lock in its context while it runs. Afterwards the lock is free.
 func testDoHolds(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	id := newID()
@@ -72,7 +72,7 @@ func testDoHolds(t *testing.T, e *env) {
 	}
 }
 
-// testDoRenews: the lock outlives its TTL with the same token.
+// testDoRenews: the lock outlives its TTL, with the same token.
 func testDoRenews(t *testing.T, e *env) {
 	const ttl = 2 * time.Second
 
@@ -103,7 +103,7 @@ func testDoRenews(t *testing.T, e *env) {
 
 	e.isFree(t, id)
 
-	// The interval is what Do was given: by itself this lease is renewed after minutes.
+	// The interval is Do's argument. Without it this lease is renewed after minutes.
 	err = e.locker.Do(withinContext(t), id, 10*minute, 10*time.Millisecond, func(ctx context.Context) error {
 		lock, _ := pglocker.FromContext(ctx)
 		granted := lock.Status()
@@ -134,7 +134,7 @@ func testDoHeld(t *testing.T, e *env) {
 	}
 }
 
-// testDoErrors: fn's error comes out as it went in.
+// testDoErrors: Do returns fn's error unchanged.
 func testDoErrors(t *testing.T, e *env) {
 	id := newID()
 	want := errors.New("fn's own")
@@ -147,7 +147,7 @@ func testDoErrors(t *testing.T, e *env) {
 	e.isFree(t, id)
 }
 
-// testDoLeavesByPanic: a panic and a Goexit of fn release the lock and go on.
+// testDoLeavesByPanic: a panic or a Goexit of fn releases the lock and goes on.
 func testDoLeavesByPanic(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	id := newID()
@@ -187,8 +187,8 @@ func testDoLeavesByPanic(t *testing.T, e *env) {
 	e.isFree(t, id)
 }
 
-// testDoCancelled: when the caller's context ends, so does fn's; the lock is held
-// until fn returns and then released all the same.
+// testDoCancelled: the end of the caller's context ends fn's. The lock is held until fn
+// returns, and then released.
 func testDoCancelled(t *testing.T, e *env) {
 	ctx, cancel := context.WithCancelCause(withinContext(t))
 	cause := errors.New("the caller's own")
@@ -219,7 +219,7 @@ func testDoCancelled(t *testing.T, e *env) {
 
 	e.isFree(t, id)
 
-	// Nothing is taken for a caller who has left.
+	// No lock is taken for a caller whose context has ended.
 	err = e.locker.Do(ctx, id, minute, time.Second, func(context.Context) error {
 		t.Error("fn was called")
 
@@ -232,8 +232,8 @@ func testDoCancelled(t *testing.T, e *env) {
 	e.isFree(t, id)
 }
 
-// testDoLost: when the database shows another holder, the next renewal ends fn's
-// context and leaves that holder alone.
+// testDoLost: when the database shows another holder, the next renewal ends fn's context.
+// That holder keeps the lock.
 func testDoLost(t *testing.T, e *env) {
 	id := newID()
 	want := errors.New("fn's own")
@@ -261,7 +261,7 @@ func testDoLost(t *testing.T, e *env) {
 		t.Errorf("the lock of another was released: %+v", status)
 	}
 
-	// A loss that fn didn't notice isn't kept from the caller.
+	// The caller is told of a loss that fn didn't notice.
 	id = newID()
 	began := time.Now()
 

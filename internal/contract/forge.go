@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Forger stands between a locker and its server, and replaces replies to statements that
-// were committed by errors, as a pooler does that loses its connection to the server.
+// Forger is a proxy between a locker and its server. It replaces replies to committed
+// statements by errors, as a pooler does that loses its connection to the server.
 type Forger struct {
 	listener net.Listener
 	server   string
@@ -26,15 +26,15 @@ type Forger struct {
 
 // Forged is an error in place of a reply.
 type Forged struct {
-	// Severity is the one that isn't translated; Translated is the other, and the same where
-	// it is "".
+	// Severity is the field that isn't translated. Translated is the other; "" means the
+	// same.
 	Severity, Translated string
 	Code, Message        string
-	// Stays: the connection isn't closed.
+	// Stays: the connection stays open.
 	Stays bool
 }
 
-// NewForger returns a forger and the database's URL through it.
+// NewForger returns a forger and the URL of the database through it.
 func NewForger(t *testing.T, databaseURL string) (*Forger, string) {
 	t.Helper()
 
@@ -69,7 +69,7 @@ func NewForger(t *testing.T, databaseURL string) (*Forger, string) {
 	return f, u.String()
 }
 
-// OnCommit asks forge about each statement that changed rows, by its command tag.
+// OnCommit calls forge with the command tag of each statement that changed rows.
 func (f *Forger) OnCommit(forge func(tag string) *Forged) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -77,7 +77,6 @@ func (f *Forger) OnCommit(forge func(tag string) *Forged) {
 	f.forge = forge
 }
 
-// Count is how many replies were forged.
 func (f *Forger) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,7 +121,7 @@ func (f *Forger) serve(client net.Conn) {
 	f.replies(client, server)
 }
 
-// replies passes on what the server says, one reply at a time.
+// replies forwards the server's replies, one at a time.
 func (f *Forger) replies(client, server net.Conn) {
 	var (
 		reply []byte

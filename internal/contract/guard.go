@@ -24,8 +24,8 @@ func begin(t *testing.T, db *sql.DB, level sql.IsolationLevel) *sql.Tx {
 	return tx
 }
 
-// guardedBy runs both forms of the guard in transactions of their own, and fails
-// the test unless they agree; it returns the error of the first.
+// guardedBy runs both forms of the guard in transactions of their own, and returns the
+// error of the first. It fails the test unless they agree.
 func guardedBy(t *testing.T, e *env, lock *pglocker.Lock, level sql.IsolationLevel) error {
 	t.Helper()
 
@@ -66,8 +66,8 @@ func guardedBy(t *testing.T, e *env, lock *pglocker.Lock, level sql.IsolationLev
 	return err
 }
 
-// testGuard: nil while the lock is held, and ErrLockLost when it isn't, in
-// whatever way it was lost.
+// testGuard: the guard returns nil while the lock is held, and ErrLockLost after every kind
+// of loss.
 func testGuard(t *testing.T, e *env) {
 	never := pglocker.WithRelockInterval(minute - time.Second)
 
@@ -102,7 +102,7 @@ func testGuard(t *testing.T, e *env) {
 		}
 	}
 
-	// Inside of Do, where most users need it.
+	// Most users need it inside of Do.
 	err := e.locker.Do(withinContext(t), newID(), minute, time.Second, func(ctx context.Context) error {
 		lock, ok := pglocker.FromContext(ctx)
 		if !ok {
@@ -116,8 +116,8 @@ func testGuard(t *testing.T, e *env) {
 	}
 }
 
-// testGuardHolds: from the guard to the end of its transaction the lock is nobody
-// else's, though its lease ends meanwhile.
+// testGuardHolds: from the guard to the end of its transaction no other client is granted
+// the lock, even if the lease ends.
 func testGuardHolds(t *testing.T, e *env) {
 	const ttl = time.Second
 
@@ -129,8 +129,8 @@ func testGuardHolds(t *testing.T, e *env) {
 		t.Fatal(err)
 	}
 
-	// Past the pooler, and past the locker's pool, which may be of one: who takes
-	// the lock over needs a connection too.
+	// Not through the pooler or the locker's pool, which may be of one connection: the next
+	// holder needs one too.
 	tx := begin(t, e.direct, sql.LevelReadCommitted)
 	if err := lock.Guard(ctx, tx); err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func testGuardHolds(t *testing.T, e *env) {
 			WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
 	})
 
-	// The holder knows by itself, whatever the database does.
+	// The holder knows it by itself, without the database.
 	Receive(t, "the holder stops", lock.Context().Done())
 
 	if err := tx.Commit(); err != nil {
@@ -174,8 +174,8 @@ func testGuardHolds(t *testing.T, e *env) {
 	unlockLost(t, lock)
 }
 
-// testGuardSerialization: in the stricter levels a guard that comes late fails when
-// the lock was renewed since the transaction began to read. That is no loss.
+// testGuardSerialization: in the stricter levels a guard fails if the lock was renewed
+// after the transaction's snapshot. That is no loss.
 func testGuardSerialization(t *testing.T, e *env) {
 	for _, level := range []sql.IsolationLevel{sql.LevelRepeatableRead, sql.LevelSerializable} {
 		lock := tryLock(t, e.locker, newID(), pglocker.WithRelockInterval(10*time.Millisecond))
@@ -186,8 +186,8 @@ func testGuardSerialization(t *testing.T, e *env) {
 			t.Fatal(err)
 		}
 
-		// The first that is acknowledged from now on may have been committed before the
-		// transaction began to read; the second was sent after that.
+		// The first renewal that is acknowledged may have been committed before the
+		// snapshot. The second was sent after it.
 		for range 2 {
 			before := lock.Status().ExpiresAt
 

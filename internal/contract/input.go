@@ -12,8 +12,8 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// OddLockIDs are lock ids that only an exact round trip keeps apart. Some are
-// special in SQL, some in array literals, some in a text protocol.
+// OddLockIDs are lock ids that only an exact round trip keeps apart: they are special in
+// SQL, in array literals or in a text protocol.
 func OddLockIDs() []string {
 	return []string{
 		"NULL", "null", `"NULL"`,
@@ -28,8 +28,8 @@ func OddLockIDs() []string {
 	}
 }
 
-// testLockIDs: every valid id is kept as it is, through every statement, and no
-// two are the same lock.
+// testLockIDs: every statement keeps every valid id as it is, and no two ids are the same
+// lock.
 func testLockIDs(t *testing.T, e *env) {
 	ctx := withinContext(t)
 
@@ -62,7 +62,7 @@ func testLockIDs(t *testing.T, e *env) {
 		held[id] = refreshed
 	}
 
-	// Renewals go through array literals, many in one statement.
+	// Renewals send many ids in one array literal.
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 
@@ -94,7 +94,7 @@ func testLockIDs(t *testing.T, e *env) {
 	}
 }
 
-// BadLockIDs are refused.
+// BadLockIDs are lock ids that are refused.
 func BadLockIDs() map[string]string {
 	return map[string]string{
 		"empty":        "",
@@ -108,7 +108,7 @@ func BadLockIDs() map[string]string {
 	}
 }
 
-// BadTTLs are refused.
+// BadTTLs are TTLs that are refused.
 func BadTTLs() []time.Duration {
 	return []time.Duration{
 		0, -1, -time.Second, math.MinInt64,
@@ -117,8 +117,8 @@ func BadTTLs() []time.Duration {
 	}
 }
 
-// BadCalls calls every method of a locker with everything that it must refuse,
-// and fails the test unless the error is the one that has the name for it.
+// BadCalls calls every method of a locker with every input that it must refuse. It fails
+// the test unless the error names that input.
 func BadCalls(ctx context.Context, t *testing.T, locker *pglocker.Locker) {
 	t.Helper()
 
@@ -173,7 +173,7 @@ func BadCalls(ctx context.Context, t *testing.T, locker *pglocker.Locker) {
 	check(pglocker.ErrFuncIsNil, "Do of no func", locker.Do(ctx, "a", minute, time.Second, nil))
 }
 
-// testBadInput: what is refused changes nothing, and the locker works on.
+// testBadInput: refused input changes nothing, and the locker goes on to work.
 func testBadInput(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	held := e.acquire(t, newID(), minute)
@@ -202,8 +202,8 @@ func testBadInput(t *testing.T, e *env) {
 	}
 }
 
-// testMissingTable: the error says what to do, and when that is done the same
-// locker works.
+// testMissingTable: the error says how to create the table. When the table is there, the
+// same locker works.
 func testMissingTable(t *testing.T, e *env) {
 	ctx := withinContext(t)
 
@@ -240,7 +240,7 @@ func testMissingTable(t *testing.T, e *env) {
 		t.Fatalf("AcquireLock after the table was made: %v", err)
 	}
 
-	// It may also go away again.
+	// The table may also be dropped again.
 	Exec(t, e.direct, fmt.Sprintf("DROP TABLE %s.%s", quote(cfg.Scheme), quote(cfg.Table)))
 
 	if err := locker.ReleaseLock(ctx, held); !errors.Is(err, pglocker.ErrTableNotFound) {

@@ -11,8 +11,8 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// testTryLock: a lock is what the database shows, outlives the context that it was
-// taken with, and is refused to others with all that they may know.
+// testTryLock: the lock is what the database shows, and outlives the context of TryLock.
+// Others are refused it, and told all about its holder.
 func testTryLock(t *testing.T, e *env) {
 	type key struct{}
 
@@ -81,7 +81,7 @@ func testTryLock(t *testing.T, e *env) {
 	e.isFree(t, id)
 }
 
-// testLockRenewed: with no option a lock outlives its TTL, under the same token.
+// testLockRenewed: without an option the lock outlives its TTL, with the same token.
 func testLockRenewed(t *testing.T, e *env) {
 	const ttl = 2 * time.Second
 
@@ -104,7 +104,7 @@ func testLockRenewed(t *testing.T, e *env) {
 		return lock.Context().Err() != nil || Now(t, e.direct).After(granted.ExpiresAt)
 	})
 
-	// The least that is left for repeated attempts would be 1.2 s.
+	// Less than 1.2 s would be left for retries.
 	if shortest > ttl/2 {
 		t.Errorf("renewals were %s apart or more, with a TTL of %s and no interval", shortest, ttl)
 	}
@@ -127,7 +127,7 @@ func testLockRenewed(t *testing.T, e *env) {
 	e.isFree(t, id)
 }
 
-// testUnlock: nil once, whoever else calls.
+// testUnlock: nil for the first call alone.
 func testUnlock(t *testing.T, e *env) {
 	const callers = 16
 
@@ -160,7 +160,7 @@ func testUnlock(t *testing.T, e *env) {
 
 	e.isFree(t, lock.Status().LockID)
 
-	// Do finds out that fn did it, and has nothing to add.
+	// Do finds the lock released by fn, and returns no error for it.
 	err := e.locker.Do(ctx, lock.Status().LockID, minute, time.Second, func(ctx context.Context) error {
 		inner, _ := pglocker.FromContext(ctx)
 
@@ -171,8 +171,8 @@ func testUnlock(t *testing.T, e *env) {
 	}
 }
 
-// testUnlockLost: the loss is told by the context, by Unlock, and never as nil;
-// the new holder is left alone.
+// testUnlockLost: the context and Unlock tell of the loss, and Unlock never returns nil.
+// The new holder keeps the lock.
 func testUnlockLost(t *testing.T, e *env) {
 	for _, known := range []bool{true, false} {
 		interval := minute / 2
@@ -204,8 +204,8 @@ func testUnlockLost(t *testing.T, e *env) {
 	}
 }
 
-// testUnlockUnconfirmed: without an answer it is not nil either. The lock is freed
-// all the same, by the Locker, long before its lease ends.
+// testUnlockUnconfirmed: Unlock returns no nil without an answer. The Locker releases the
+// lock in the background, long before the lease ends.
 func testUnlockUnconfirmed(t *testing.T, e *env) {
 	lock := tryLock(t, e.locker, newID())
 
@@ -226,8 +226,8 @@ func testUnlockUnconfirmed(t *testing.T, e *env) {
 	unlock(t, next)
 }
 
-// testUnlockRace: when another takes the lock at the moment of the Unlock, exactly
-// one of the two comes first, and Unlock knows.
+// testUnlockRace: if another client takes the lock at the moment of the Unlock, exactly one
+// of both is first, and Unlock says which.
 func testUnlockRace(t *testing.T, e *env) {
 	const rounds = 50
 
@@ -270,11 +270,11 @@ func testUnlockRace(t *testing.T, e *env) {
 
 		switch {
 		case taken == 0 && err != nil:
-			t.Errorf("Unlock of a lock that nobody took: %v", err)
+			t.Errorf("Unlock of a lock that no other client took: %v", err)
 		case taken == 1 && !errors.Is(err, pglocker.ErrLockLost):
 			t.Errorf("Unlock of a lock that another took: %v, want ErrLockLost", err)
 		case taken == 0 && errors.Is(context.Cause(lock.Context()), pglocker.ErrLockLost):
-			t.Error("the context of a lock that nobody took says that it was lost")
+			t.Error("the context of a lock that no other client took says that it was lost")
 		}
 	}
 

@@ -10,20 +10,19 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// Watcher is an observer that keeps all it is told.
+// Watcher is an observer that keeps all events.
 type Watcher struct {
-	// mu guards what follows.
+	// mu guards the rest.
 	mu    sync.Mutex
 	open  map[*started]struct{}
 	ended []pglocker.OperationEnd
 	lost  []pglocker.LockLost
 	wrong []string
 
-	// inLine yields the lock's id whenever somebody has taken a place in a line.
+	// inLine yields the lock's id when a waiter has taken its place in the line.
 	inLine chan string
 }
 
-// started is an operation that has started, and its key in the context.
 type started struct{ pglocker.OperationStart }
 
 type startedKey struct{}
@@ -33,7 +32,7 @@ func NewWatcher() *Watcher {
 	return &Watcher{open: make(map[*started]struct{}), inLine: make(chan string, 100_000)}
 }
 
-// InLine yields the lock's id whenever somebody has taken a place in a line.
+// InLine yields the lock's id when a waiter has taken its place in the line.
 func (w *Watcher) InLine() <-chan string { return w.inLine }
 
 func (w *Watcher) OperationStart(ctx context.Context, start pglocker.OperationStart) context.Context {
@@ -45,7 +44,7 @@ func (w *Watcher) OperationStart(ctx context.Context, start pglocker.OperationSt
 	ctx = context.WithValue(ctx, startedKey{}, s)
 
 	if start.Operation == pglocker.OperationWait {
-		// Who waits looks at its context when it has taken its place, and not before.
+		// A waiter looks at its context when it has taken its place, not before.
 		ctx = &placed{Context: ctx, taken: func() { w.inLine <- start.LockID }}
 	}
 
@@ -94,7 +93,6 @@ func (w *Watcher) UnderWay(op pglocker.Operation) bool {
 	return false
 }
 
-// Ended are the operations of one kind on one lock that have ended.
 func (w *Watcher) Ended(op pglocker.Operation, lockID string) (ended []pglocker.OperationEnd) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -108,7 +106,6 @@ func (w *Watcher) Ended(op pglocker.Operation, lockID string) (ended []pglocker.
 	return ended
 }
 
-// Lost are the losses of one lock.
 func (w *Watcher) Lost(lockID string) (lost []pglocker.LockLost) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,7 +119,7 @@ func (w *Watcher) Lost(lockID string) (lost []pglocker.LockLost) {
 	return lost
 }
 
-// Check fails the test unless every operation has ended that started, once.
+// Check fails the test unless every operation that started has ended, once.
 func (w *Watcher) Check(t *testing.T) {
 	t.Helper()
 
@@ -141,7 +138,7 @@ func (w *Watcher) Check(t *testing.T) {
 	}
 }
 
-// placed is a context that tells when somebody first waits for its end.
+// placed is a context that tells when its Done is first called.
 type placed struct {
 	context.Context
 
@@ -155,7 +152,7 @@ func (p *placed) Done() <-chan struct{} {
 	return p.Context.Done()
 }
 
-// testObserver: what starts ends, with its own error, and a loss is told once.
+// testObserver: every operation ends with its own error, and a loss is told once.
 func testObserver(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	w := NewWatcher()
@@ -171,7 +168,7 @@ func testObserver(t *testing.T, e *env) {
 	Await(t, "a renewal is told", func() bool { return len(w.Ended(pglocker.OperationRenew, "")) > 0 })
 
 	granted := lockAsync(ctx, locker, id)
-	Receive(t, "somebody waits", w.InLine())
+	Receive(t, "a waiter in line", w.InLine())
 	unlock(t, held)
 
 	lock := granted.get(t)
@@ -197,7 +194,7 @@ func testObserver(t *testing.T, e *env) {
 		}
 	}
 
-	// A loss that nobody asked about.
+	// A loss that no method was called about.
 	id = newID()
 	lock = tryLock(t, locker, id, pglocker.WithRelockInterval(10*time.Millisecond))
 	e.take(t, id)

@@ -9,7 +9,7 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// testLockOptions: what can't be meant is refused, by all that take options.
+// testLockOptions: all methods that take options refuse senseless values.
 func testLockOptions(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	id := newID()
@@ -62,7 +62,8 @@ func testLockOptions(t *testing.T, e *env) {
 		t.Errorf("a refused call left a lock: %v", err)
 	}
 
-	// The option wins over Do's argument. By itself this lease is renewed after three minutes.
+	// The option overrides Do's argument. Without it this lease is renewed after three
+	// minutes.
 	err := e.locker.Do(ctx, id, 10*minute, 20*minute, func(context.Context) error {
 		granted := e.get(t, id).ExpiresAt
 
@@ -75,11 +76,10 @@ func testLockOptions(t *testing.T, e *env) {
 	}
 }
 
-// testWithWait: the calls that don't wait do, for that long, and then say what
-// they would have said at once.
+// testWithWait: TryLock and Do wait for that long, and then return what they would have
+// returned at once.
 func testWithWait(t *testing.T, e *env) {
-	// The first request counts too, and must be answered within it for there to be a
-	// wait at all.
+	// The first request counts too: a wait follows only if it is answered in that time.
 	const limit = 500 * time.Millisecond
 
 	ctx := withinContext(t)
@@ -118,17 +118,17 @@ func testWithWait(t *testing.T, e *env) {
 		Receive(t, "it has waited", w.InLine())
 	}
 
-	// The caller's context counts all the same.
+	// The caller's context still ends the wait.
 	short, cancel := context.WithCancel(ctx)
 	waiter := lockAsync(short, locker, id, pglocker.WithWait(minute))
-	Receive(t, "somebody waits", w.InLine())
+	Receive(t, "a waiter in line", w.InLine())
 	cancel()
 
 	if err := waiter.fail(t); !errors.Is(err, context.Canceled) || !errors.Is(err, pglocker.ErrAlreadyLocked) {
 		t.Errorf("Lock whose context ends first: %v, want context.Canceled and ErrAlreadyLocked", err)
 	}
 
-	// And a lock that gets free in time is granted.
+	// A lock that becomes free in time is granted.
 	done := make(chan error, 1)
 
 	go func() {
@@ -151,8 +151,8 @@ func testWithWait(t *testing.T, e *env) {
 	w.Check(t)
 }
 
-// testMinHold: a lock that is unlocked early stays held, its holder doesn't wait
-// for that, and who waits has it right after.
+// testMinHold: a lock that is unlocked early stays held. Unlock doesn't wait for that, and
+// a waiter is granted the lock right after it.
 func testMinHold(t *testing.T, e *env) {
 	const hold = time.Second
 
@@ -165,7 +165,7 @@ func testMinHold(t *testing.T, e *env) {
 		id := lock.Status().LockID
 		granted := grantedAt(lock)
 		waiter := lockAsync(ctx, locker, id)
-		Receive(t, "somebody waits", w.InLine())
+		Receive(t, "a waiter in line", w.InLine())
 		unlock(t, lock)
 
 		if lock.Context().Err() == nil {
@@ -176,7 +176,7 @@ func testMinHold(t *testing.T, e *env) {
 
 		var held *pglocker.HeldError
 		if !errors.As(err, &held) || held.Remaining > hold || held.Generation <= lock.Token() || held.Owner != "" {
-			t.Errorf("%s: TryLock within the hold: %v, want it held by nobody for up to %s", name, err, hold)
+			t.Errorf("%s: TryLock within the hold: %v, want it held, without a holder, for up to %s", name, err, hold)
 		}
 
 		next := waiter.get(t)
@@ -193,7 +193,7 @@ func testMinHold(t *testing.T, e *env) {
 		unlock(t, next)
 	}
 
-	// A hold that is over costs nothing, and one above the TTL is a hold too.
+	// A hold that is over costs nothing. One above the TTL is valid.
 	lock := tryLock(t, e.locker, newID(), pglocker.WithMinHold(time.Nanosecond))
 	unlock(t, lock)
 	e.isFree(t, lock.Status().LockID)

@@ -9,7 +9,6 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// startRelocker runs a relocker until the context ends.
 func startRelocker(
 	ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus, ttl, interval time.Duration,
 ) <-chan error {
@@ -20,7 +19,7 @@ func startRelocker(
 	return done
 }
 
-// testRelocker: it renews at once, keeps the generation, and releases when its
+// testRelocker: it renews at once, keeps the generation, and releases the lock when its
 // context ends.
 func testRelocker(t *testing.T, e *env) {
 	held := e.acquire(t, newID(), minute)
@@ -51,8 +50,8 @@ func testRelocker(t *testing.T, e *env) {
 	}
 }
 
-// testRelockerLost: it returns as soon as the database shows another holder, or
-// that the lease was over before it began.
+// testRelockerLost: it returns when the database shows another holder, or that the lease
+// was over at the beginning.
 func testRelockerLost(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	held := e.acquire(t, newID(), minute)

@@ -1,6 +1,5 @@
-// Package contract is the behaviour of pglocker that its users rely on, as one
-// test suite that every driver, every shape of table and every way to reach the
-// server runs.
+// Package contract is what users of pglocker rely on, as one test suite. Every driver,
+// every shape of table and every way to reach the server runs it.
 package contract
 
 import (
@@ -18,27 +17,25 @@ import (
 
 // Setup is one combination to run the suite on.
 type Setup struct {
-	// Name is that of the subtest.
 	Name string
-	// Driver is the name in database/sql: "pgx", or "postgres" for lib/pq.
+	// Driver is the driver's name in database/sql: "pgx", or "postgres" for lib/pq.
 	Driver string
-	// Scheme and Table are those of the configuration; "" means the default.
+	// Scheme and Table are those of the Config; "" is the default.
 	Scheme, Table string
-	// Columns is the list of column definitions of a table of the user's own; ""
-	// means that MigrateDB makes the table.
+	// Columns are the column definitions of a table of the user's own. If "", MigrateDB
+	// creates the table.
 	Columns string
-	// Requires is a query that says whether the server can do what the setup needs.
-	// "" means that every server can.
+	// Requires is a query that says whether the server can run the setup. If "", every
+	// server can.
 	Requires string
-	// MaxOpenConns bounds the pool that the locker is given; 0 means no bound.
+	// MaxOpenConns bounds the locker's pool; 0 is no bound.
 	MaxOpenConns int
-	// Via is what stands between the locker and the server, a pooler for example:
-	// it turns the URL of a database into the one that the locker uses. nil: nothing.
+	// Via returns the URL by which the locker reaches the database of a URL, through a
+	// pooler for example. nil: the same URL.
 	Via func(tb testing.TB, databaseURL string) string
 }
 
-// ThreeColumns are the columns that a table of the user's own needs, as the
-// README shows them.
+// ThreeColumns are the columns of a user's own table, as the README shows them.
 const ThreeColumns = `lock_id TEXT COLLATE "C" PRIMARY KEY, generation BIGINT NOT NULL, expires_at TIMESTAMPTZ NOT NULL`
 
 // hasOwners reports whether the table shows who holds a lock.
@@ -51,14 +48,13 @@ func (s Setup) config() *pglocker.Config {
 	return cfg
 }
 
-// table is the quoted name of the table.
 func (s Setup) table() string {
 	cfg := s.config()
 
 	return quote(cfg.Scheme) + "." + quote(cfg.Table)
 }
 
-// Run runs the suite. newDatabase makes an empty database and returns its URL.
+// Run runs the suite. newDatabase creates an empty database and returns its URL.
 func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 	t.Run(setup.Name, func(t *testing.T) {
 		t.Parallel()
@@ -123,15 +119,13 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 type env struct {
 	Setup
 
-	// url is what the locker reaches the database by.
+	// url is the URL by which the locker reaches the database.
 	url string
-	// db is the application's pool, which the locker is given.
-	db *sql.DB
-	// direct goes to the server past whatever the setup puts between: it prepares
-	// and looks.
+	db  *sql.DB
+	// direct reaches the server without Via. Tests prepare and look with it.
 	direct *sql.DB
 	locker *pglocker.Locker
-	// floor is the least generation that the server's timeline allows.
+	// floor is the least generation of a grant on the server's timeline.
 	floor int64
 }
 
@@ -159,7 +153,7 @@ func newEnv(t *testing.T, setup Setup, databaseURL string) *env {
 	return e
 }
 
-// makeTable makes the table that cfg names, in the way of the setup.
+// makeTable creates the table of cfg as the setup wants it.
 func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
 	t.Helper()
 
@@ -184,7 +178,7 @@ func (e *env) newLocker(t *testing.T) *pglocker.Locker {
 		t.Fatal(err)
 	}
 
-	// A request whose answer was lost is still settled in the background.
+	// A request whose answer was lost may still be settled in the background.
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
@@ -197,17 +191,16 @@ func (e *env) newLocker(t *testing.T) *pglocker.Locker {
 	return locker
 }
 
-// next is the generation that follows on the given one.
+// next is the generation of the grant after the given one.
 func (e *env) next(generation int64) int64 { return max(generation+1, e.floor) }
 
-// take takes the lock past the locker, as a stranger would who got it.
+// take takes the lock by SQL, as another client that was granted it.
 func (e *env) take(t *testing.T, id string) {
 	t.Helper()
 	Exec(t, e.direct, "UPDATE "+e.table()+` SET generation = generation + 1,
 		expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = $1`, id)
 }
 
-// acquire takes a free lock.
 func (e *env) acquire(t *testing.T, id string, ttl time.Duration) *pglocker.LockStatus {
 	t.Helper()
 
@@ -219,7 +212,6 @@ func (e *env) acquire(t *testing.T, id string, ttl time.Duration) *pglocker.Lock
 	return status
 }
 
-// get reads the lock.
 func (e *env) get(t *testing.T, id string) *pglocker.LockStatus {
 	t.Helper()
 
@@ -240,15 +232,14 @@ func (e *env) isFree(t *testing.T, id string) {
 	}
 }
 
-// lastID makes lock ids unique.
 var lastID atomic.Int64
 
-// newID is a lock id that nobody has used.
+// newID returns a lock id that was not used before.
 func newID() string { return fmt.Sprintf("lock-%d", lastID.Add(1)) }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// withApplicationName marks the connections of a test, so that it can count them.
+// withApplicationName names the connections of a test, for the test to count them.
 func withApplicationName(t *testing.T, databaseURL string) string {
 	t.Helper()
 
@@ -264,13 +255,11 @@ func withApplicationName(t *testing.T, databaseURL string) string {
 	return u.String()
 }
 
-// minute is a TTL that no test outlives.
 const minute = time.Minute
 
-// within bounds the wait for what must happen, however slow the machine is.
+// within bounds the wait for what must happen, on a slow machine too.
 const within = 30 * time.Second
 
-// withinContext is t's context with that bound.
 func withinContext(t *testing.T) context.Context {
 	t.Helper()
 

@@ -8,8 +8,8 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// testGenerations: 1 is created, 2 is the first grant, and every grant, refresh
-// and release adds one.
+// testGenerations: 1 is created, 2 is the first grant. Every grant, refresh and release
+// adds one.
 func testGenerations(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	id := newID()
@@ -57,7 +57,7 @@ func testGenerations(t *testing.T, e *env) {
 	}
 
 	if got, want := e.acquire(t, newID(), minute).Generation, e.next(1); got != want {
-		t.Errorf("first grant of a lock that nobody created has generation %d, want %d", got, want)
+		t.Errorf("first grant of a lock that was not created has generation %d, want %d", got, want)
 	}
 }
 
@@ -146,8 +146,8 @@ func testAcquireExpired(t *testing.T, e *env) {
 	}
 }
 
-// testLease: a lease runs for the TTL from when the database granted it, by the
-// database's clock, and no shorter.
+// testLease: a lease runs for the TTL from the moment of the grant, by the database's
+// clock, and no shorter.
 func testLease(t *testing.T, e *env) {
 	const ttl = 90 * time.Second
 
@@ -206,7 +206,7 @@ func testRefresh(t *testing.T, e *env) {
 		t.Fatal(err)
 	}
 
-	// A lock that was only created has expired, and is refreshed by its generation.
+	// A lock that was only created has expired. It can be refreshed by its generation.
 	first, err := e.locker.RefreshLock(ctx, created, 50*time.Millisecond)
 	if err != nil {
 		t.Fatalf("RefreshLock of a created lock: %v", err)
@@ -216,7 +216,7 @@ func testRefresh(t *testing.T, e *env) {
 
 	second, err := e.locker.RefreshLock(ctx, first, minute)
 	if err != nil {
-		t.Fatalf("RefreshLock of an expired lock that nobody took: %v", err)
+		t.Fatalf("RefreshLock of an expired lock that no other client took: %v", err)
 	}
 
 	third, err := e.locker.RefreshLock(ctx, second, 2*minute)
@@ -263,7 +263,7 @@ func testRelease(t *testing.T, e *env) {
 		t.Errorf("ReleaseLock once more: %v, want ErrWrongGeneration", err)
 	}
 
-	// Nobody but the present holder can release.
+	// Only the present holder can release.
 	second := e.acquire(t, id, minute)
 
 	if err := e.locker.ReleaseLock(ctx, first); !errors.Is(err, pglocker.ErrWrongGeneration) {

@@ -9,12 +9,11 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// poll is the longest that a waiter may sleep past the moment at which a lock
-// gets free by itself, by the "TTL plus one poll", and what a busy machine
-// may add to it.
+// poll is how long after the end of a lease a waiter may be granted the lock: the poll in
+// G7's "TTL plus one poll", and what a busy machine adds.
 const poll = 400*time.Millisecond + time.Second
 
-// testLockWaits: who waits is granted the lock in whatever way it gets free.
+// testLockWaits: a waiter is granted the lock in whatever way it becomes free.
 func testLockWaits(t *testing.T, e *env) {
 	w := NewWatcher()
 	locker := e.watchedLocker(t, w)
@@ -40,7 +39,7 @@ func testLockWaits(t *testing.T, e *env) {
 			id := newID()
 			token, release := hold(id)
 			waiter := lockAsync(ctx, locker, id)
-			Receive(t, "somebody waits", w.InLine())
+			Receive(t, "a waiter in line", w.InLine())
 
 			if err := release(); err != nil {
 				t.Errorf("%s by %s: %v", verb, name, err)
@@ -49,8 +48,8 @@ func testLockWaits(t *testing.T, e *env) {
 			released := Now(t, e.direct)
 			lock := waiter.get(t)
 
-			// No sooner than the next renewal of a mark, seconds later, if the release
-			// was expected to be heard and wasn't.
+			// If the waiter relied on a notification and heard none, it is granted the lock
+			// seconds later, when it renews its mark.
 			if late := grantedAt(lock).Sub(released); late > poll {
 				t.Errorf("%s by %s: granted %s after the release, want at most %s", verb, name, late, poll)
 			}
@@ -72,8 +71,8 @@ func testLockWaits(t *testing.T, e *env) {
 	w.Check(t)
 }
 
-// testLockAfterCrash: the lock of a holder that is gone is granted when its lease
-// ends, no sooner, and no more than a poll later.
+// testLockAfterCrash: the lock of a holder that is gone is granted when its lease ends, and
+// not more than a poll later.
 func testLockAfterCrash(t *testing.T, e *env) {
 	ctx := withinContext(t)
 	id := newID()
@@ -95,8 +94,8 @@ func testLockAfterCrash(t *testing.T, e *env) {
 	unlock(t, lock)
 }
 
-// testLockGivesUp: a context that ends says so, and who held the lock; the holder
-// and those behind are not bothered.
+// testLockGivesUp: when its context ends, a waiter is told so, and who holds the lock. The
+// holder and the next waiters notice nothing.
 func testLockGivesUp(t *testing.T, e *env) {
 	w := NewWatcher()
 	locker := e.watchedLocker(t, w)
@@ -110,7 +109,7 @@ func testLockGivesUp(t *testing.T, e *env) {
 	second := lockAsync(withinContext(t), locker, id)
 	Receive(t, "the second waits", w.InLine())
 
-	// The first has surely asked once it came: its own call did, before it waited.
+	// The first waiter has requested the lock before it waits.
 	cancel()
 
 	err := first.fail(t)
@@ -145,8 +144,8 @@ func testLockGivesUp(t *testing.T, e *env) {
 	w.Check(t)
 }
 
-// testLockInOrder: those who wait in one locker are served in the order in which
-// they came, whoever held the lock.
+// testLockInOrder: the waiters of one locker are granted the lock in the order in which
+// they came.
 func testLockInOrder(t *testing.T, e *env) {
 	const waiters = 8
 
@@ -164,7 +163,7 @@ func testLockInOrder(t *testing.T, e *env) {
 
 		for i := range calls {
 			calls[i] = lockAsync(ctx, locker, id)
-			Receive(t, "somebody waits", w.InLine())
+			Receive(t, "a waiter in line", w.InLine())
 		}
 
 		unlock(t, held)
@@ -191,8 +190,8 @@ func testLockInOrder(t *testing.T, e *env) {
 	w.Check(t)
 }
 
-// testCloseWaitersAndHolders: Close unlocks what is held, whatever its holders do,
-// and sends away who waits; locks of others stay.
+// testCloseWaitersAndHolders: Close releases what is held, whatever its holders do, and
+// ends all waits. Locks of others stay.
 func testCloseWaitersAndHolders(t *testing.T, e *env) {
 	const locks = 12
 
@@ -211,11 +210,11 @@ func testCloseWaitersAndHolders(t *testing.T, e *env) {
 		id := strangers.Status().LockID
 
 		if i%2 == 0 {
-			id = held[i].Status().LockID // who waits for the locker's own is sent away too
+			id = held[i].Status().LockID // a waiter for a lock of this locker is sent away too
 		}
 
 		waiters[i] = lockAsync(ctx, locker, id)
-		Receive(t, "somebody waits", w.InLine())
+		Receive(t, "a waiter in line", w.InLine())
 	}
 
 	if err := locker.Close(ctx); err != nil {

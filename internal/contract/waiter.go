@@ -36,7 +36,6 @@ func tryLock(t *testing.T, locker *pglocker.Locker, id string, opts ...pglocker.
 	return lock
 }
 
-// unlock gives up a lock that is held.
 func unlock(t *testing.T, lock *pglocker.Lock) {
 	t.Helper()
 
@@ -45,7 +44,6 @@ func unlock(t *testing.T, lock *pglocker.Lock) {
 	}
 }
 
-// unlockLost gives up a lock that was lost.
 func unlockLost(t *testing.T, lock *pglocker.Lock) {
 	t.Helper()
 
@@ -54,7 +52,7 @@ func unlockLost(t *testing.T, lock *pglocker.Lock) {
 	}
 }
 
-// isHeldBy fails the test unless err tells that the given lock stands in the way.
+// isHeldBy fails the test unless err says that the given lock is held.
 func isHeldBy(t *testing.T, what string, err error, lock *pglocker.Lock) {
 	t.Helper()
 
@@ -72,7 +70,6 @@ func isHeldBy(t *testing.T, what string, err error, lock *pglocker.Lock) {
 	}
 }
 
-// ended is a context that has ended.
 func ended(t *testing.T) context.Context {
 	t.Helper()
 
@@ -82,13 +79,12 @@ func ended(t *testing.T) context.Context {
 	return ctx
 }
 
-// asked is what a call in a goroutine will return.
 type asked struct {
 	locks chan *pglocker.Lock
 	errs  chan error
 }
 
-// lockAsync calls Lock, for a minute, in a goroutine that ends with ctx.
+// lockAsync calls Lock, with a TTL of a minute, in a goroutine that ends with ctx.
 func lockAsync(ctx context.Context, locker *pglocker.Locker, id string, opts ...pglocker.LockOption) asked {
 	a := asked{make(chan *pglocker.Lock, 1), make(chan error, 1)}
 
@@ -104,7 +100,6 @@ func lockAsync(ctx context.Context, locker *pglocker.Locker, id string, opts ...
 	return a
 }
 
-// get is the lock.
 func (a asked) get(t *testing.T) *pglocker.Lock {
 	t.Helper()
 
@@ -120,7 +115,6 @@ func (a asked) get(t *testing.T) *pglocker.Lock {
 	panic("unreachable")
 }
 
-// fail is the error.
 func (a asked) fail(t *testing.T) error {
 	t.Helper()
 
@@ -136,6 +130,6 @@ func (a asked) fail(t *testing.T) error {
 	panic("unreachable")
 }
 
-// grantedAt is when a lock that was taken for a minute and not renewed yet was
-// granted, by the database's clock.
+// grantedAt is when a lock with a TTL of a minute was granted, by the database's clock. It
+// was not renewed since.
 func grantedAt(lock *pglocker.Lock) time.Time { return lock.Status().ExpiresAt.Add(-minute) }

@@ -8,14 +8,16 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// Drivers around pgx, as libraries for tracing and metrics have them. Their
-// connectors name pgx's driver as theirs, and their connections are their own.
+// Drivers around pgx, as libraries for tracing and metrics have them. Their connectors name
+// pgx's driver, but their connections are their own.
 const (
-	// Traced passes on whatever it is asked.
+	// Traced forwards every call.
 	Traced = "pgx traced"
-	// Opaque passes on what every driver must understand, and no context of a statement.
+	// Opaque forwards the calls that every driver must have, without the context of a
+	// statement.
 	Opaque = "pgx opaque"
-	// Converting passes on statements, and converts their arguments to what all drivers take.
+	// Converting forwards statements and converts their arguments to the types that all
+	// drivers take.
 	Converting = "pgx converting"
 )
 
@@ -76,7 +78,7 @@ func (converting) CheckNamedValue(value *driver.NamedValue) (err error) {
 	return err
 }
 
-// opaque prepares each statement, and has arguments converted to what all drivers take.
+// opaque prepares each statement, and has its arguments converted.
 type opaque struct {
 	driver.Conn
 	driver.ConnBeginTx

@@ -8,9 +8,9 @@ import (
 	"github.com/lib/pq"
 )
 
-// Drivers around lib/pq. They don't say so.
+// Drivers around lib/pq, which hide that.
 const (
-	// TracedPq passes on whatever it is asked.
+	// TracedPq forwards every call.
 	TracedPq = "postgres traced"
 	// OpaquePq can only prepare statements.
 	OpaquePq = "postgres opaque"
@@ -21,7 +21,7 @@ func init() {
 	sql.Register(OpaquePq, pqWrapper{func(inner pqConn) driver.Conn { return opaquePq{inner, inner} }})
 }
 
-// pqConn is what lib/pq's connections can do.
+// pqConn has the methods of lib/pq's connections.
 type pqConn interface {
 	driver.Conn
 	driver.QueryerContext

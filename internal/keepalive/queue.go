@@ -5,23 +5,19 @@ import (
 	"time"
 )
 
-// order is what a queue sorts leases by. A lease has a moment and a place for each.
+// order is what a queue sorts leases by. A lease has a moment and a place for each. Moments are
+// counted from Renewer.began.
 type order int
 
 const (
-	// byEnd: the end of the term.
-	byEnd order = iota
-	// byNext: the next attempt.
-	byNext
-	// byEarly: from when the next attempt may be made together with others.
-	byEarly
-	// byUrgency: the end of the term again, for those whose attempt is due.
-	byUrgency
+	byEnd     order = iota // the end of the term
+	byNext                 // the next renewal
+	byEarly                // from when the next renewal may go with others
+	byUrgency              // the end of the term again, for leases that are due
 	orders
 )
 
-// queue is a heap of leases, so that looking at the first of 100,000 costs nothing, and
-// moving one costs little. Guarded by Renewer.mu.
+// queue is a heap of leases. Looking at the first of 100,000 costs nothing.
 type queue struct {
 	order  order
 	leases []*Lease
@@ -38,7 +34,7 @@ func (q *queue) Swap(i, j int) {
 	q.leases[i].places[q.order], q.leases[j].places[q.order] = i+1, j+1
 }
 
-// Push and Pop are for the package heap alone.
+// Push is for package heap alone, as is Pop.
 func (q *queue) Push(l any) {
 	q.leases = append(q.leases, l.(*Lease))
 	q.leases[len(q.leases)-1].places[q.order] = len(q.leases)
@@ -54,7 +50,7 @@ func (q *queue) Pop() any {
 	return l
 }
 
-// first is the lease whose moment is the earliest, nil if there is none.
+// first is the lease with the earliest moment, nil if there is none.
 func (q *queue) first() *Lease {
 	if len(q.leases) == 0 {
 		return nil
@@ -63,7 +59,7 @@ func (q *queue) first() *Lease {
 	return q.leases[0]
 }
 
-// put adds the lease, or moves it, to where the moment belongs.
+// put adds the lease, or moves it to where the moment belongs.
 func (q *queue) put(l *Lease, moment time.Duration) {
 	l.moments[q.order] = moment
 
@@ -79,13 +75,4 @@ func (q *queue) drop(l *Lease) {
 	if place := l.places[q.order]; place > 0 {
 		heap.Remove(q, place-1)
 	}
-}
-
-// again sorts all leases anew, by the moments that moment returns.
-func (q *queue) again(moment func(*Lease) time.Duration) {
-	for _, l := range q.leases {
-		l.moments[q.order] = moment(l)
-	}
-
-	heap.Init(q)
 }

@@ -243,7 +243,7 @@ func TestSlowerToAnswerThanALease(t *testing.T) {
 
 				s.answer = func(ctx context.Context, _ int, renewals []store.Renewal) ([]store.RenewResult, error) {
 					select {
-					case <-time.After(attemptMin - time.Millisecond):
+					case <-time.After(AttemptMin - time.Millisecond):
 						return renewedAll(renewals), nil
 					case <-ctx.Done():
 						givenUp.Add(1)
@@ -251,7 +251,7 @@ func TestSlowerToAnswerThanALease(t *testing.T) {
 						return nil, ctx.Err()
 					}
 				}
-				s.connect = attemptMin / 5 // which is no part of it
+				s.connect = AttemptMin / 5 // which is no part of it
 
 				r := New(s.open, nil)
 

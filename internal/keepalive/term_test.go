@@ -101,3 +101,30 @@ func TestRetryDelay(t *testing.T) {
 		}
 	}
 }
+
+// TestPatience: an attempt gets a quarter of what is left of the term, and no less than a
+// twentieth of the whole. A lease that waits for others gets no more, and is in less of a hurry
+// than 50 ms only if its patience is.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+
+	for _, test := range []struct{ ttl, elapsed, patience, hurry time.Duration }{
+		{44 * time.Second, 0, 10 * time.Second, 10 * time.Second},
+		{44 * time.Second, 20 * time.Second, 5 * time.Second, 5 * time.Second},
+		{44 * time.Second, 36 * time.Second, 2 * time.Second, time.Second},
+		{44 * time.Second, 40 * time.Second, 2 * time.Second, 50 * time.Millisecond},
+		{44 * time.Second, 44 * time.Second, 2 * time.Second, 50 * time.Millisecond},
+		{440 * time.Millisecond, 360 * time.Millisecond, 20 * time.Millisecond, 20 * time.Millisecond},
+	} {
+		term := Term{Sent: time.Now(), TTL: test.ttl, Margin: test.ttl / 11}
+		now := term.Sent.Add(test.elapsed)
+
+		if got := term.patience(now); got != test.patience {
+			t.Errorf("TTL %s, after %s: the patience is %s, want %s", test.ttl, test.elapsed, got, test.patience)
+		}
+
+		if got := term.hurry(now); got != test.hurry {
+			t.Errorf("TTL %s, after %s: the hurry is %s, want %s", test.ttl, test.elapsed, got, test.hurry)
+		}
+	}
+}

@@ -78,10 +78,7 @@ func TestSleptThrough(t *testing.T) {
 	r.Add(&h.Lease, term)
 	longer := hold(r, "longer", 24*time.Hour, 20*time.Minute)
 
-	look := r.step(t.Context(), clocks(t, term.Sent, time.Second, 2*time.Hour))
-	for _, report := range look.reports {
-		report()
-	}
+	r.step(t.Context(), clocks(t, term.Sent, time.Second, 2*time.Hour))
 
 	if h.losses() != 1 {
 		t.Errorf("lost %d times, want once", h.losses())
@@ -104,11 +101,44 @@ func TestClockIsWatched(t *testing.T) {
 
 		synctest.Wait()
 
-		if look := r.step(t.Context(), time.Now()); look.next > time.Second {
-			t.Errorf("the next look is in %s", look.next)
+		if next := r.step(t.Context(), time.Now()); next > time.Second {
+			t.Errorf("the next look is in %s", next)
 		}
 
 		r.Remove(&h.Lease)
+		wantAtRest(t, r, s)
+	})
+}
+
+// TestRemovedInSilence: no renewal is sent for a lease that was removed while an attempt for it
+// had no answer.
+func TestRemovedInSilence(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		s.answer = func(ctx context.Context, n int, renewals []store.Renewal) ([]store.RenewResult, error) {
+			if n == 0 {
+				return silent(ctx)
+			}
+
+			return renewedAll(renewals), nil
+		}
+		r := New(s.open, nil)
+		kept := hold(r, "kept", 30*time.Second, 10*time.Second)
+		removed := hold(r, "removed", 30*time.Second, 10*time.Second)
+
+		time.Sleep(10 * time.Second)
+		r.Remove(&removed.Lease)
+		time.Sleep(time.Minute)
+		kept.wantHeld(t)
+
+		for i, st := range s.sent() {
+			if want := max(2-i, 1); len(st.renewals) != want || st.renewals[len(st.renewals)-1].LockID == "removed" && i > 0 {
+				t.Errorf("statement %d renews %v", i, st.renewals)
+			}
+		}
+
+		r.Remove(&kept.Lease)
 		wantAtRest(t, r, s)
 	})
 }

@@ -96,13 +96,9 @@ func TestClockIsSet(t *testing.T) {
 	// until lets the loop look until then, in large steps where no term ends.
 	until := func(end time.Duration) {
 		for monotonic < end {
-			look := r.step(t.Context(), now())
-			for _, report := range look.reports {
-				report()
-			}
-
-			if look.next > clockCheck {
-				t.Fatalf("after %s the next look is in %s", monotonic, look.next)
+			next := r.step(t.Context(), now())
+			if next > clockCheck {
+				t.Fatalf("after %s the next look is in %s", monotonic, next)
 			}
 
 			step := min(30*time.Second, end-monotonic)
@@ -113,7 +109,7 @@ func TestClockIsSet(t *testing.T) {
 				}
 
 				if left := end - monotonic; left > 0 && left < time.Minute {
-					step = min(step, look.next)
+					step = min(step, next)
 				}
 			}
 
@@ -134,10 +130,13 @@ func TestClockIsSet(t *testing.T) {
 	set = 0 // it does not
 
 	until(11 * time.Hour)
+	add("between", 10*time.Hour, 17*time.Hour)
+	until(11*time.Hour + time.Minute)
 
 	set = 4 * time.Hour // the oldest ends that much earlier
 
 	until(12 * time.Hour)
+	add("after", 8*time.Hour, 20*time.Hour)
 	add("last", 15*time.Hour, 27*time.Hour)
 	until(27 * time.Hour)
 }

@@ -1,13 +1,13 @@
 package model
 
-// hear takes the answer that has come.
+// hear is what client c does about the answer that has come.
 func (m *machine) hear(s State, c int, yield yield) {
 	cl := &s.clients[c]
 	r := cl.requests[slotMain]
 	cl.requests[slotMain] = request{}
 
 	first := r.sent
-	if cl.doubt && (r.kind == confirm || r.kind == settle) && m.mutant != TermFromRepetition {
+	if cl.doubt && (r.kind == settle || r.kind == settleHandOver) && m.mutant != TermFromRepetition {
 		first = cl.first
 	}
 
@@ -16,12 +16,11 @@ func (m *machine) hear(s State, c int, yield yield) {
 		q := r
 		q.kind, q.phase, q.sent = k, sent, s.now
 
-		if k == confirm || k == settle { // it goes by the name alone
+		if k == settle || k == settleHandOver { // by the name alone
 			q.of, q.gen, q.ref, q.names = r.kind, 0, 0, missing
 		}
 
 		q.answer = answer{}
-
 		q.clock = s.clock() // in a new transaction, if in any
 
 		cl.requests[slotMain] = q
@@ -29,21 +28,21 @@ func (m *machine) hear(s State, c int, yield yield) {
 	}
 
 	if !r.ok && doubt && r.kind.grants() {
-		k := confirm
+		k := settle
 		if r.kind == handOver {
-			k = settle
+			k = settleHandOver
 		}
 
-		again(k, "client %c is refused, and asks whether its first request was granted")
+		again(k, "client %c is refused, and settles its first request")
 
 		return
 	}
 
 	cl.doubt, cl.lost = false, set{}
 
-	// Attempts without an answer may still be under way when another was granted.
+	// Other attempts of the request may still be under way.
 	if missing.remove(uint8(r.name)); r.ok && (r.kind == acquire || r.of == acquire) && m.mutant != GrantSettlesAll {
-		cl.gives.addAll(missing)
+		cl.returns.addAll(missing)
 	}
 
 	switch {
@@ -60,8 +59,8 @@ func (m *machine) hear(s State, c int, yield yield) {
 	case r.ok && r.short && r.kind.grants() && r.kind != handOver:
 		r.gen, r.ref, r.free = r.newGen, r.name, false
 		again(refresh, "client %c got too little of a lease, and refreshes it")
-	case r.ok && (r.kind == handOver || r.kind == settle):
-		m.deliver(s, c, r, first, yield)
+	case r.ok && (r.kind == handOver || r.kind == settleHandOver):
+		m.handedOver(s, c, r, first, yield)
 	case r.ok:
 		broken := m.hold(&s, c, r, first)
 		yield("client %c hears that it is granted the lock", who(c), s, broken)
@@ -71,24 +70,24 @@ func (m *machine) hear(s State, c int, yield yield) {
 	case r.kind == swap, r.kind == handOver, r.of == swap, r.of == handOver:
 		yield("client %c hears that the lock has moved on", who(c), s, nil)
 	case s.cur.row.there && s.cur.row.expires > s.clock():
-		// The look why it was refused.
+		// The client looks at the row to see why.
 		cl.waits = m.HandOver && c < 2
 
 		names := missing
 		names.add(uint8(r.name))
 
 		if doubt {
-			cl.gives.addAll(names)
+			cl.returns.addAll(names)
 		}
 
 		yield("client %c hears that the lock is held", who(c), s, m.refused(&s, c, names))
 	default:
 		cl.doubt, cl.lost = doubt, missing
-		again(acquire, "client %c hears that it was refused, sees the lock free, and asks again")
+		again(acquire, "client %c hears that it was refused, sees the lock free, and requests it again")
 	}
 }
 
-// hold is the moment when client c begins to believe.
+// hold is the moment when client c begins to believe that it holds the lock.
 func (m *machine) hold(s *State, c int, r request, first uint8) *Violation {
 	cl := &s.clients[c]
 
@@ -110,7 +109,7 @@ func (m *machine) hold(s *State, c int, r request, first uint8) *Violation {
 	cl.holds = s.now < cl.deadline
 	cl.waits = false
 
-	if !cl.holds { // it took too long: passed on
+	if !cl.holds { // it took too long
 		cl.requests[slotMain] = request{
 			kind: release, phase: sent, gen: cl.token, ref: cl.tenure, sent: s.now,
 		}
@@ -153,26 +152,27 @@ func (s *State) promise(a answer) {
 	}
 }
 
-// deliver gives a hand-over's grant to the one who waits, who may have left, or frees it.
-func (m *machine) deliver(s State, c int, r request, first uint8, yield yield) {
+// handedOver gives a hand-over's grant to the waiter, or releases it if the waiter has
+// left.
+func (m *machine) handedOver(s State, c int, r request, first uint8, yield yield) {
 	to := 1 - c
 	cl := &s.clients[to]
-	asks := &cl.requests[slotMain]
+	own := &cl.requests[slotMain]
 
 	switch {
 	case cl.paused:
-		// One process: what one can do, the other can.
-	case cl.waits || asks.kind == acquire && !cl.holds && cl.requests[slotStray].kind == none && cl.gives == set{}:
-		if asks.kind == acquire { // what that brings is passed on
-			cl.requests[slotStray] = *asks
-			cl.gives.add(uint8(asks.name))
-			cl.gives.addAll(cl.lost)
+		// Both are in one process: what one can do, the other can.
+	case cl.waits || own.kind == acquire && !cl.holds && cl.requests[slotStray].kind == none && cl.returns == set{}:
+		if own.kind == acquire { // its grant is returned
+			cl.requests[slotStray] = *own
+			cl.returns.add(uint8(own.name))
+			cl.returns.addAll(cl.lost)
 
-			if asks.phase == answered || asks.phase == lost {
+			if own.phase == answered || own.phase == lost {
 				cl.requests[slotStray] = request{}
 			}
 
-			*asks = request{}
+			*own = request{}
 			cl.doubt = false
 		}
 
@@ -189,26 +189,17 @@ func (m *machine) deliver(s State, c int, r request, first uint8, yield yield) {
 	yield("client %c hears of the hand-over, and releases: the other has left", who(c), s, broken)
 }
 
-// namesOf is a set of names.
-func namesOf(names ...name) (all set) {
-	for _, n := range names {
-		all.add(uint8(n))
-	}
-
-	return all
-}
-
-// refused is the moment when a client is told that it wasn't granted the lock, by any of the
-// attempts of those names.
+// refused is the moment when a client is told that none of its attempts with those names
+// was granted the lock.
 func (m *machine) refused(s *State, c int, names set) *Violation {
-	// Of what is given back in the background its caller is told.
-	gives := s.clients[c].gives
+	// The caller is told of what is returned in the background.
+	returns := s.clients[c].returns
 
-	if n := s.cur.row.owner; n != 0 && names.has(uint8(n)) && !gives.has(uint8(n)) && s.cur.row.expires > s.clock() {
+	if n := s.cur.row.owner; n != 0 && names.has(uint8(n)) && !returns.has(uint8(n)) && s.cur.row.expires > s.clock() {
 		return violation(UnknownIsUnknown, "%s counts as refused, and has the lock", n)
 	}
 
-	if r := s.clients[c].requests[slotStray]; r.kind == acquire && names.has(uint8(r.name)) && !gives.has(uint8(r.name)) {
+	if r := s.clients[c].requests[slotStray]; r.kind == acquire && names.has(uint8(r.name)) && !returns.has(uint8(r.name)) {
 		return violation(UnknownIsUnknown, "%s counts as refused, and is under way", r.name)
 	}
 

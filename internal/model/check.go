@@ -7,7 +7,6 @@ import (
 	"strings"
 )
 
-// Violation is a promise that is broken, and how.
 type Violation struct {
 	Property Property
 	Text     string
@@ -17,29 +16,27 @@ func violation(p Property, format string, args ...any) *Violation {
 	return &Violation{p, fmt.Sprintf(format, args...)}
 }
 
-// Result is what [Check] found.
 type Result struct {
-	// States that were reached, and steps that were taken from them.
+	// States is how many states were reached, Transitions how many steps begin in them.
 	States, Transitions int
-	// Depth is the length of the longest of the shortest ways.
+	// Depth is the number of steps to the state that is the farthest from the start.
 	Depth int
-	// Broken is the first promise that doesn't hold, nil if all do, and Trace a shortest
-	// way there.
+	// Broken is the first promise that is broken, nil if none is. Trace is a shortest way
+	// there.
 	Broken *Violation
 	Trace  []string
 }
 
-// yield takes a step: where it leads to, and what is broken on the way. The label has a
-// verb for the argument.
+// yield takes a step: its label, with a verb for the argument, the state that it leads to,
+// and what is broken on the way.
 type yield func(label, arg string, to State, broken *Violation)
 
-// Check walks through every state that a scenario can reach.
 func Check(scenario Scenario, mutant Mutant) Result {
 	m := &machine{Scenario: scenario, mutant: mutant}
 	start := State{now: 1, timeline: 1}
 	start.cur.row, start.durable.row = noRow(), noRow()
 
-	// reached holds the states in the order in which they were reached, and from where.
+	// reached has the states in the order in which they were reached, and from where.
 	type arrival struct {
 		state State
 		from  int
@@ -49,8 +46,8 @@ func Check(scenario Scenario, mutant Mutant) Result {
 
 	reached := []arrival{{state: start}}
 
-	// known leads from the hash of a state to the state. Two of the same hash stand one
-	// after the other.
+	// known leads from the hash of a state to its place in reached. A second state of the
+	// same hash has the next key.
 	seed := maphash.MakeSeed()
 	known := map[uint64]int{maphash.Comparable(seed, start): 0}
 	isKnown := func(s State) bool {
@@ -114,7 +111,6 @@ func Check(scenario Scenario, mutant Mutant) Result {
 	return result
 }
 
-// steps are all that can happen next.
 func (m *machine) steps(s *State, yield yield) {
 	for c := range m.Clients {
 		m.client(s, c, yield)
@@ -139,8 +135,6 @@ func (m *machine) steps(s *State, yield yield) {
 	}
 }
 
-// tick is the passing of time, at which who is not paused notices that its term is over,
-// whatever else it waits for.
 func (m *machine) tick(s *State) {
 	s.now++
 
@@ -151,7 +145,6 @@ func (m *machine) tick(s *State) {
 	}
 }
 
-// step describes the step between two states.
 func (m *machine) step(from, to *State) string {
 	text := ""
 
@@ -165,7 +158,6 @@ func (m *machine) step(from, to *State) string {
 	return text
 }
 
-// describe is a step with what is to be seen after it.
 func describe(label, arg string, s *State) string {
 	if arg != "" {
 		label = fmt.Sprintf(strings.NewReplacer("%c", "%s").Replace(label), arg)
@@ -184,12 +176,11 @@ func describe(label, arg string, s *State) string {
 
 func who(c int) string { return string(rune('A' + c)) }
 
-// what names a request.
 func what(c int, r *request) string {
 	text := fmt.Sprintf("the %s of %c", r.kind, 'A'+c)
 
 	switch r.kind {
-	case acquire, confirm, settle:
+	case acquire, settle, settleHandOver:
 		return text + fmt.Sprintf(" as %s", r.name)
 	case refresh, swap, handOver:
 		return text + fmt.Sprintf(" of %d as %s", r.gen, r.name)
@@ -198,10 +189,9 @@ func what(c int, r *request) string {
 	return text + fmt.Sprintf(" of %d", r.gen)
 }
 
-// String is the name of a grant: the client, and which of its requests.
 func (n name) String() string {
 	if n == 0 {
-		return "nobody"
+		return "no owner"
 	}
 
 	return fmt.Sprintf("%c%d", 'A'+(n-1)/maxTries, (n-1)%maxTries+1)

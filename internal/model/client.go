@@ -1,6 +1,5 @@
 package model
 
-// client is everything that client c can do next.
 func (m *machine) client(s *State, c int, yield yield) {
 	if s.clients[c].paused {
 		t := *s
@@ -41,7 +40,6 @@ func (m *machine) client(s *State, c int, yield yield) {
 	m.write(s, c, yield)
 }
 
-// begin sends a request, where none is under way.
 func (m *machine) begin(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 
@@ -56,7 +54,7 @@ func (m *machine) begin(s *State, c int, yield yield) {
 
 		if m.Refresh && cl.tries < m.Tries {
 			t := *s
-			r := m.ask(&t, c, refresh)
+			r := m.send(&t, c, refresh)
 			r.gen, r.ref = cl.token, cl.tenure
 			yield("client %c refreshes its lease", who(c), t, nil)
 		}
@@ -64,13 +62,13 @@ func (m *machine) begin(s *State, c int, yield yield) {
 		return
 	}
 
-	// Who is the first doesn't matter where all can do the same.
+	// The first client stands for the others where all can do the same.
 	if cl.tries < m.Tries && (m.Seen || c == 0 || s.clients[c-1].tries > 0 || m.HandOver && c == 2) {
-		m.sendAcquire(s, c, "client %c asks for the lock", yield)
+		m.sendAcquire(s, c, "client %c requests the lock", yield)
 	}
 
 	if m.Seen && c == m.Clients-1 {
-		// By the status of a held lock anybody could take it from its holder.
+		// With the status of a held lock a client could take it from its holder.
 		if shown := s.cur.row; shown.there && (shown.owner == 0 || shown.expires <= s.clock()) && (!cl.looked || cl.seen != shown) {
 			t := *s
 			t.clients[c].seen, t.clients[c].looked = s.cur.row, true
@@ -79,7 +77,7 @@ func (m *machine) begin(s *State, c int, yield yield) {
 
 		if cl.looked && cl.tries < m.Tries {
 			t := *s
-			r := m.ask(&t, c, swap)
+			r := m.send(&t, c, swap)
 			r.gen, r.ref = cl.seen.gen, cl.seen.owner
 
 			if cl.seen.owner == 0 {
@@ -91,26 +89,24 @@ func (m *machine) begin(s *State, c int, yield yield) {
 	}
 }
 
-// sendAcquire sends an acquire of a new name.
 func (m *machine) sendAcquire(s *State, c int, label string, yield yield) {
 	if m.mutant != TransactionsClock {
 		t := *s
-		m.ask(&t, c, acquire)
+		m.send(&t, c, acquire)
 		yield(label, who(c), t, nil)
 
 		return
 	}
 
-	// In a transaction that began some time ago.
+	// In a transaction that began earlier.
 	for begun := int(s.now); begun >= max(0, int(s.now)-2); begun-- {
 		t := *s
-		m.ask(&t, c, acquire).clock = uint8(int8(begun) + s.skew)
+		m.send(&t, c, acquire).clock = uint8(int8(begun) + s.skew)
 		yield(label, who(c), t, nil)
 	}
 }
 
-// ask sends a request under a new name.
-func (m *machine) ask(s *State, c int, k kind) *request {
+func (m *machine) send(s *State, c int, k kind) *request {
 	cl := &s.clients[c]
 	cl.waits = false
 	cl.requests[slotMain] = request{
@@ -129,9 +125,9 @@ const (
 
 func nameOf(c int, try uint8) name { return name(1 + c*maxTries + int(try)) }
 
-// end is Unlock: belief ends, and then a release or a hand-over is sent.
+// end is Unlock: the client stops to believe, and sends a release or a hand-over.
 func (m *machine) end(s *State, c int, yield yield) {
-	free := func(hold uint8, label string) {
+	unlock := func(hold uint8, label string) {
 		t := *s
 		cl := &t.clients[c]
 		cl.holds = m.mutant == BelieveUntilReleased
@@ -141,17 +137,17 @@ func (m *machine) end(s *State, c int, yield yield) {
 		yield(label, who(c), t, nil)
 	}
 
-	free(0, "client %c unlocks")
+	unlock(0, "client %c unlocks")
 
 	if m.Hold > 0 {
-		free(m.Hold, "client %c unlocks, and has the lock kept for a while")
+		unlock(m.Hold, "client %c unlocks, and has the lock kept for a while")
 	}
 
 	if other := 1 - c; m.HandOver && c < 2 && s.clients[other].waits {
 		t := *s
 		cl := &t.clients[c]
 		cl.holds = false
-		// The name is one of the client that it is meant for.
+		// The name is one of the client that is granted the lock.
 		cl.requests[slotMain] = request{
 			kind: handOver, phase: sent, gen: cl.token, ref: cl.tenure, sent: t.now,
 			name: nameOf(other, m.Tries+s.clients[c].tries),
@@ -160,7 +156,8 @@ func (m *machine) end(s *State, c int, yield yield) {
 	}
 }
 
-// write is the work of a holder, and of one that doesn't know that it is none any more.
+// write is the work of a holder, and of a client that doesn't know that it has lost the
+// lock.
 func (m *machine) write(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 
@@ -184,7 +181,7 @@ func (m *machine) write(s *State, c int, yield yield) {
 	if cl.guard == 0 {
 		shown := s.cur.row
 		if s.tx.open && m.mutant != WeakGuard || !shown.there || shown.gen != cl.token || shown.expires <= s.clock() {
-			return // it waits, or finds that the lock is lost
+			return // the guard waits, or finds that the lock is lost
 		}
 
 		t := *s

@@ -1,6 +1,5 @@
 package model
 
-// lose loses the answer to a request, or the request.
 func (m *machine) lose(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 	r := &cl.requests[slotMain]
@@ -33,7 +32,7 @@ func (m *machine) lose(s *State, c int, yield yield) {
 	yield(label, text, t, nil)
 }
 
-// doubt is what a client does about an answer that won't come.
+// doubt is what a client does about a reply that was lost.
 func (m *machine) doubt(s *State, c int, yield yield) {
 	r := s.clients[c].requests[slotMain]
 
@@ -49,14 +48,14 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 	}
 
 	if m.mutant == UnknownIsFree && r.kind == acquire {
-		t := *s
+		t, names := *s, set{}
+		names.add(uint8(r.name))
 		t.clients[c].requests[slotMain] = request{}
-		yield("client %c takes the lock for refused", who(c), t, m.refused(&t, c, namesOf(r.name)))
+		yield("client %c takes the lock for refused", who(c), t, m.refused(&t, c, names))
 
 		return
 	}
 
-	// It asks again.
 	t := *s
 	cl := &t.clients[c]
 
@@ -75,19 +74,19 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 
 	q.clock = t.clock()
 	q.answer = answer{}
-	yield("client %c asks again", who(c), t, nil)
+	yield("client %c sends its request again", who(c), t, nil)
 
-	// Or it leaves, and what it may have been granted is given back.
+	// Or it leaves, and returns what it may have been granted.
 	t = *s
 	cl = &t.clients[c]
 	cl.requests[slotMain], cl.doubt = request{}, false
 
 	switch {
 	case r.kind == handOver, r.kind == acquire:
-		cl.gives.add(uint8(r.name))
-		cl.gives.addAll(cl.lost)
+		cl.returns.add(uint8(r.name))
+		cl.returns.addAll(cl.lost)
 	case r.of == handOver, r.of == acquire:
-		cl.gives.addAll(cl.lost)
+		cl.returns.addAll(cl.lost)
 	case r.kind == release && m.mutant == BelieveUntilReleased:
 		cl.holds = false
 	}
@@ -95,7 +94,6 @@ func (m *machine) doubt(s *State, c int, yield yield) {
 	yield("client %c leaves, and says that it doesn't know", who(c), t, nil)
 }
 
-// renewal is what the renewer of client c does.
 func (m *machine) renewal(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 	r := &cl.requests[slotRenew]
@@ -140,13 +138,13 @@ func (m *machine) renewal(s *State, c int, yield yield) {
 	}
 }
 
-// background is what client c gives back. That it gives up is the same as that it never
-// comes to it.
+// background is the return of a grant by client c. It may never come to it, so giving up is
+// no step of its own.
 func (m *machine) background(s *State, c int, yield yield) {
 	cl := &s.clients[c]
 
 	owner := s.cur.row.owner
-	if owner == 0 || !cl.gives.has(uint8(owner)) || s.tx.open || s.shared() {
+	if owner == 0 || !cl.returns.has(uint8(owner)) || s.tx.open || s.shared() {
 		return
 	}
 
@@ -154,14 +152,14 @@ func (m *machine) background(s *State, c int, yield yield) {
 
 	for d := range m.Clients {
 		if s.believes(d) && s.clients[d].tenure == owner {
-			broken = violation(OnlyHolder, "client %c gives back %s, as which client %c holds the lock", 'A'+c, owner, 'A'+d)
+			broken = violation(OnlyHolder, "client %c returns %s, as which client %c holds the lock", 'A'+c, owner, 'A'+d)
 		}
 	}
 
 	t := *s
-	t.clients[c].gives.remove(uint8(owner))
+	t.clients[c].returns.remove(uint8(owner))
 
 	img := t.cur
 	img.row.gen, img.row.owner, img.row.acquired, img.row.expires = m.next(&t, img.row), 0, never, t.clock()
-	yield("client %c gives back what it was granted", who(c), t, m.commit(&t, &request{kind: release}, img, false, broken))
+	yield("client %c returns what it was granted", who(c), t, m.commit(&t, &request{kind: release}, img, false, broken))
 }

@@ -1,35 +1,34 @@
 package model
 
-// Scenario says who takes part, what they do, and how much goes wrong. The smaller it
-// is, the faster it is checked; each of [Scenarios] is about some of what the protocol
-// does.
+// Scenario says which clients there are, what they do, and how much goes wrong. Each of
+// [Scenarios] is about a part of the protocol: a small one is checked fast.
 type Scenario struct {
 	Name    string
 	Clients int
 	// TTL, Margin and Horizon are in ticks of the clock, which stops at Horizon.
 	TTL, Margin, Horizon uint8
-	// Tries is how many grants a client may ask for, and Renewals how many renewals are
-	// sent by all of them.
+	// Tries is how many grants a client may request. Renewals is how many renewals all
+	// clients send.
 	Tries, Renewals uint8
 
-	// What clients do, besides taking, renewing and releasing the lock.
+	// Clients take, renew and release the lock. What else they do:
 
-	// Guard: holders, and those who were, write in guarded transactions.
+	// Guard: holders, present and past, write in guarded transactions.
 	Guard bool
 	// Fence: they write to a resource elsewhere, which compares tokens.
 	Fence bool
 	// Seen: the last client refreshes by a status that it has read, held or free.
 	Seen bool
-	// Refresh: holders of a lease refresh it, and so get a new token.
+	// Refresh: holders of a lease refresh it, and get a new token.
 	Refresh bool
-	// Hold is a minimum hold that a release may honour, in ticks from the release.
+	// Hold is a minimum hold, in ticks from the release.
 	Hold uint8
-	// HandOver: the first two clients are in one process, and hand over to each other.
+	// HandOver: the first two clients are one process, and hand over to each other.
 	HandOver bool
-	// SlowCommit: between execution and commit there is a moment.
+	// SlowCommit: there is a moment between execution and commit.
 	SlowCommit bool
 
-	// How often it happens, at most.
+	// How often each fault happens, at most.
 
 	Losses, Pauses, Crashes, Promotions, Steps uint8
 	// Step is by how much the database's clock is stepped.
@@ -38,11 +37,11 @@ type Scenario struct {
 	// that were flushed, as a synchronous one does.
 	Behind bool
 
-	// NotPromised are those promises whose assumptions the faults above break.
+	// NotPromised are the promises whose assumptions the faults above break.
 	NotPromised []Property
 }
 
-// Scenarios are all that has to hold.
+// Scenarios are those in which the promises have to hold.
 var Scenarios = []Scenario{
 	{
 		Name:    "lost replies",
@@ -113,8 +112,8 @@ var Scenarios = []Scenario{
 	},
 }
 
-// Deeper is a scenario with more of what it has: a later horizon, and one more renewal
-// and loss. It takes minutes where the scenario takes a second.
+// Deeper is a scenario with a later horizon, and one more renewal and loss. It takes
+// minutes where the scenario takes a second.
 func (s Scenario) Deeper() Scenario {
 	s.Horizon++
 
@@ -129,7 +128,6 @@ func (s Scenario) Deeper() Scenario {
 	return s
 }
 
-// Property is a promise of docs/guarantees.md.
 type Property string
 
 const (
@@ -150,7 +148,7 @@ const (
 	// or be about to be. pglocker never takes it for granted, nor for refused."
 	UnknownIsUnknown Property = "G5, unknown is unknown"
 	// Returned is of G5, too: "What may have been granted is then given back in the background".
-	Returned Property = "G5, what nobody waits for is given back"
+	Returned Property = "G5, a grant that no client wants is returned"
 	// HolderStopsFirst is G6: the context "is cancelled ... before the database can grant
 	// the lock to another".
 	HolderStopsFirst Property = "G6, the holder stops first"
@@ -160,11 +158,9 @@ const (
 	NoStaleWrite Property = "G8, no stale write commits"
 )
 
-// Mutant is the protocol with one rule broken.
 type Mutant string
 
-// A mutant is caught if [Check] finds what it breaks. [TestMutants] names the scenario
-// that each is caught in.
+// [Check] must catch each mutant. [TestMutants] names the scenario.
 const (
 	NoMutant Mutant = ""
 
@@ -172,7 +168,7 @@ const (
 	RenewRevives         Mutant = "a renewal revives a lease"
 	ReleaseAnyGeneration Mutant = "no generation check on release"
 	TermFromReply        Mutant = "the local deadline is counted from the reply"
-	TermFromRepetition   Mutant = "the term of a confirmed grant is counted from the repetition"
+	TermFromRepetition   Mutant = "the term of a settled grant is counted from the repetition"
 	NoMargin             Mutant = "no margin"
 	BelieveUntilReleased Mutant = "belief ends when the release is answered"
 	TransactionsClock    Mutant = "now() for clock_timestamp() in a transaction that is open for longer"

@@ -2,17 +2,16 @@ package model
 
 import "fmt"
 
-// machine is one scenario under one mutant.
 type machine struct {
 	Scenario
 	mutant Mutant
 }
 
-// timelineStep is by how much a timeline's tokens lie above those of the one before.
-// Here it is as much as no scenario reaches, as 2^40 is elsewhere.
+// timelineStep is how far the tokens of a timeline lie above those of the one before. As
+// with 2^40 elsewhere, no scenario needs as many.
 const timelineStep = 16
 
-// next is the generation of whatever moves the row on.
+// next is the generation after the next change of the row.
 func (m *machine) next(s *State, r row) uint8 {
 	gen := r.gen + 1
 	if !r.there {
@@ -30,7 +29,7 @@ func (m *machine) next(s *State, r row) uint8 {
 	return max(gen, (s.timeline-1)*timelineStep+1)
 }
 
-// matches reports whether a statement changes the row, as the server's WHERE says it.
+// matches reports whether a statement changes the row: the WHERE of the server.
 func (m *machine) matches(r *request, now uint8, row row) bool {
 	same := row.there && row.gen == r.gen
 
@@ -49,14 +48,14 @@ func (m *machine) matches(r *request, now uint8, row row) bool {
 		return (same || m.mutant == RenewAnyGeneration && row.there) && (row.expires > now || m.mutant == RenewRevives)
 	case release:
 		return same || m.mutant == ReleaseAnyGeneration && row.there
-	case confirm, settle:
+	case settle, settleHandOver:
 		return row.there && row.owner != 0 && r.names.has(uint8(row.owner)) && row.expires > now
 	}
 
 	panic("no such statement")
 }
 
-// change is what it does to the row. start is when the lease of a grant begins.
+// change is what a statement does to the row. start is when the lease of a grant begins.
 func (m *machine) change(s *State, r *request, start uint8, row row) row {
 	switch r.kind {
 	case acquire, refresh, swap, handOver:
@@ -78,7 +77,7 @@ func (m *machine) change(s *State, r *request, start uint8, row row) row {
 
 func noRow() row { return row{acquired: never} }
 
-// lazy: the commit isn't flushed before it is answered.
+// lazy: the commit is answered before it is flushed.
 func (m *machine) lazy(r *request) bool {
 	switch {
 	case r.kind == release:
@@ -121,7 +120,7 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 		return
 	}
 
-	// What was computed before the wait stands, if the one waited for changed nothing.
+	// What was computed before the wait counts if the row is unchanged.
 	start := now
 	if r.phase == blocked || m.mutant == TransactionsClock && r.kind.grants() {
 		start = r.clock
@@ -141,7 +140,7 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 		broken = violation(OnlyHolder, "a %s by who saw the lock free takes it from %s", r.kind, seen.owner)
 	}
 
-	if r.kind == confirm || r.kind == settle {
+	if r.kind == settle || r.kind == settleHandOver {
 		r.name = seen.owner // the answer says which
 	}
 
@@ -162,7 +161,6 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 	yield("the server executes and commits %s", what(c, r), s, m.commit(&s, r, img, !m.lazy(r), broken))
 }
 
-// commitOpen commits what was executed.
 func (m *machine) commitOpen(s State, yield yield) {
 	c, slot := int(s.tx.client), int(s.tx.slot)
 	r := &s.clients[c].requests[slot]
@@ -171,7 +169,7 @@ func (m *machine) commitOpen(s State, yield yield) {
 	s.tx = transaction{}
 	label := what(c, r)
 
-	if r.phase == executed { // else its answer was believed before
+	if r.phase == executed { // else its answer counted before
 		r.phase = answered
 	}
 
@@ -180,14 +178,14 @@ func (m *machine) commitOpen(s State, yield yield) {
 
 func (m *machine) commit(s *State, r *request, img image, durable bool, broken *Violation) *Violation {
 	before := s.cur
-	img.written = before.written // a guarded write may have been committed beside it
+	img.written = before.written // a guarded write may have been committed meanwhile
 	s.cur = img
 
 	if durable {
 		s.durable = img
 	}
 
-	// Statements that wait for the row compute anew what they wrote.
+	// Statements that wait for the row compute anew what they write.
 	for c := range s.clients {
 		for slot := range s.clients[c].requests {
 			if q := &s.clients[c].requests[slot]; q.phase == blocked && img.row != before.row {
@@ -205,10 +203,10 @@ func (m *machine) commit(s *State, r *request, img image, durable bool, broken *
 
 	for c := range s.clients {
 		cl := &s.clients[c]
-		known := cl.requests[slotMain].name == r.name || cl.lost.has(uint8(r.name)) || cl.gives.has(uint8(r.name))
+		known := cl.requests[slotMain].name == r.name || cl.lost.has(uint8(r.name)) || cl.returns.has(uint8(r.name))
 
 		if r == &cl.requests[slotStray] && r.kind == acquire && !known {
-			return violation(Returned, "%s is granted the lock, which nobody waits for or gives back", r.name)
+			return violation(Returned, "%s is granted the lock, which no client waits for or returns", r.name)
 		}
 	}
 
@@ -226,8 +224,8 @@ func (m *machine) commit(s *State, r *request, img image, durable bool, broken *
 	return nil
 }
 
-// fail is a crash or a promotion: what was not committed is gone, and with it the
-// connections. What has not arrived yet may still, through a pooler.
+// fail is a crash or a promotion. It takes what was not committed, and the connections. A
+// request that has not arrived still may, through a pooler.
 func (m *machine) fail(s *State, left image) {
 	s.cur, s.durable, s.tx = left, left, transaction{}
 
@@ -249,7 +247,6 @@ func (m *machine) fail(s *State, left image) {
 	}
 }
 
-// faults are what happens to the server.
 func (m *machine) faults(s *State, yield yield) {
 	if s.cur != s.durable && (s.crashes < m.Crashes || s.promotions < m.Promotions) {
 		t := *s
@@ -268,7 +265,7 @@ func (m *machine) faults(s *State, yield yield) {
 
 		m.fail(&t, t.durable)
 		broken := m.kept(&t)
-		m.tick(&t) // it takes its time, and no moment comes twice
+		m.tick(&t) // a failure takes time
 		yield(label+", and starts again", "", t, broken)
 	}
 
@@ -291,7 +288,7 @@ func (m *machine) faults(s *State, yield yield) {
 		m.fail(&t, left)
 
 		var broken *Violation
-		if m.Behind { // and the promise is off
+		if m.Behind { // the promise is off
 			t.promised = promise{t.cur.row.gen, t.cur.row.expires}
 		} else {
 			broken = m.kept(&t)
@@ -314,7 +311,7 @@ func (m *machine) faults(s *State, yield yield) {
 	}
 }
 
-// kept checks what a client was told of against what a failure has left.
+// kept checks what a client was told against what a failure has left.
 func (m *machine) kept(s *State) *Violation {
 	if s.promised != (promise{}) && !s.promised.covers(s.cur.row) {
 		return violation(Durable, "generation %d until %d was acknowledged, and the row shows %s",

@@ -1,46 +1,44 @@
 package model
 
-// State is everything that decides what can happen next. It is compared by ==, and has
-// bytes alone, which makes that fast.
+// State is everything that decides what can happen next. It is compared by ==, and has only
+// bytes, which makes that fast.
 type State struct {
-	// now is the time, on a clock that all machines share the rate of. The database's
-	// differs from it by skew.
+	// now is the time. The database's clock differs by skew; all clocks go at the same
+	// rate.
 	now  uint8
 	skew int8
 
 	timeline uint8
-	// cur is what the server shows, and durable what a crash leaves.
+	// cur is what the server shows, durable what a crash leaves.
 	cur, durable image
-	// standby is what a promotion finds, once the standby has fallen behind.
+	// standby is what a promotion finds if the standby has fallen behind.
 	standby image
 	behind  bool
-	// tx is a statement that was executed and isn't committed. It has the row locked.
+	// tx is a statement that was executed and not committed. It has the row locked.
 	tx transaction
 
 	clients [maxClients]client
-	// fence is the resource elsewhere: the largest token that it has seen, and whose.
+	// fence is the resource elsewhere: the largest token that it has seen, and its grant.
 	fence write
 
 	renewals, losses, pauses, crashes, promotions, steps uint8
 
-	// What follows decides nothing. It is what the promises are checked by.
+	// The promises are checked by the rest, which decides nothing.
 
-	// acked are the tokens that a client was told of, and lastToken is the largest of
-	// them.
+	// acked are the tokens that a client was told of, lastToken is the largest.
 	acked     set
 	lastToken uint8
-	// granted are the names that were committed as grants.
+	// granted are the names of committed grants.
 	granted set
-	// grants counts the grants of this lock, those included that a promotion lost.
+	// grants counts the grants of the lock, with those that a promotion lost.
 	grants uint8
-	// promised is the last state of the row that a client was told of, and that is
-	// meant to last.
+	// promised is the last durable state of the row that a client was told of.
 	promised promise
 }
 
 const maxClients = 3
 
-// set is of numbers below 40.
+// set has numbers below 40.
 type set [5]uint8
 
 func (s *set) has(n uint8) bool { return s[n/8]&(1<<(n%8)) != 0 }
@@ -53,21 +51,21 @@ func (s *set) addAll(of set) {
 	}
 }
 
-// image is what the log of the server adds up to.
+// image is what the server's log adds up to.
 type image struct {
 	row row
-	// written is the last guarded write, in a table of the same database.
+	// written is the last guarded write, to a table of the same database.
 	written write
 }
 
 type row struct {
 	there bool
 	gen   uint8
-	// expires and acquired are by the database's clock. acquired is never where there is
-	// no owner.
+	// expires and acquired are by the database's clock. acquired is never if there is no
+	// owner.
 	expires, acquired uint8
 	owner             name
-	// grant is the ordinal number of the grant that it shows. No client sees it.
+	// grant is the ordinal number of the grant. No client sees it.
 	grant uint8
 }
 
@@ -81,7 +79,7 @@ func (p promise) covers(r row) bool {
 	return r.gen > p.gen || r.gen == p.gen && r.expires >= p.expires
 }
 
-// name is the name of a request for the lock, from 1. None is 0.
+// name is the name of a request for the lock, from 1; 0 is none.
 type name uint8
 
 type transaction struct {
@@ -93,42 +91,40 @@ type transaction struct {
 
 type client struct {
 	paused bool
-	// tries is how many requests it has sent that have a name, and again how many attempts
-	// of them, each under another name, after the first.
+	// tries counts the requests with a name that it has sent, again their attempts after
+	// the first, each under a name of its own.
 	tries, again uint8
-	// waits: somebody in this process may hand the lock over to it.
+	// waits: the other client of its process may hand the lock over to it.
 	waits bool
 
-	// holds: it believes that it holds the lock, as the grant named tenure, until the
-	// deadline. token and grant stay when the belief is over: it may go on to write.
+	// holds: it believes that it holds the lock, by the grant tenure, until the deadline.
+	// token and grant stay afterwards: it may go on to write.
 	holds        bool
 	tenure       name
 	token, grant uint8
 	deadline     uint8
 
 	// doubt: a reply to the present request was lost, which was sent at first. lost are the
-	// names of its attempts that had no answer.
+	// names of its attempts without a reply.
 	doubt bool
 	first uint8
 	lost  set
-	// gives is what it gives back in the background.
-	gives set
+	// returns are the names of the grants that it returns in the background.
+	returns set
 
-	// guard is the token of its guarded transaction, if one is open.
+	// guard is the token of its open guarded transaction, 0 if there is none.
 	guard uint8
 
-	// seen is a status that it has read.
 	seen   row
 	looked bool
 
 	requests [3]request
 }
 
-// Slots of a client's requests.
 const (
-	slotMain  = 0 // what it waits for the answer of
+	slotMain  = 0 // it waits for the answer
 	slotRenew = 1
-	slotStray = 2 // what it waits for no more, and may still be executed
+	slotStray = 2 // it doesn't, and the request may still be executed
 )
 
 type kind uint8
@@ -141,12 +137,12 @@ const (
 	renew
 	release
 	handOver
-	confirm // of an acquire or a refresh, by the names of its attempts
-	settle  // confirm, of a hand-over
+	settle         // an acquire or a refresh, by the names of its attempts
+	settleHandOver // the same of a hand-over
 )
 
 func (k kind) String() string {
-	return [...]string{"", "acquire", "refresh", "refresh by status", "renewal", "release", "hand-over", "confirmation", "confirmation of a hand-over"}[k]
+	return [...]string{"", "acquire", "refresh", "refresh by status", "renewal", "release", "hand-over", "settling", "settling of a hand-over"}[k]
 }
 
 func (k kind) grants() bool { return k == acquire || k == refresh || k == swap || k == handOver }
@@ -155,28 +151,28 @@ type phase uint8
 
 const (
 	sent     phase = iota + 1
-	blocked        // it waits for the row, and has read the clock
+	blocked        // by the row, after it has read the clock
 	executed       // not committed
-	answered       // and the answer is on its way
+	answered       // the answer is on its way
 	lost           // no answer will come, and the client knows
 )
 
 type request struct {
 	kind  kind
 	phase phase
-	// of is what a confirmation confirms.
+	// of is the kind of the request that this one settles.
 	of kind
-	// gen is the generation that it names, which the client knows as that of the grant
-	// ref, or else as free, since freeSince.
+	// gen is the generation that the request names. The client knows it as that of the
+	// grant ref, or as free since freeSince.
 	gen       uint8
 	ref       name
 	free      bool
 	freeSince uint8
-	// name is the grant that it asks for, and names are those that a confirmation asks for.
+	// name is that of the grant that it requests, names are those that it settles.
 	name  name
 	names set
 	hold  uint8
-	// sent is by the local clock; clock is the database's when the statement began.
+	// sent is by the local clock. clock is the database's when the statement began.
 	sent, clock uint8
 
 	answer
@@ -184,14 +180,14 @@ type request struct {
 
 // answer is what a statement returned.
 type answer struct {
-	// ok: it matched. busy: it would have, and the row was locked. short: it is a grant,
-	// and too little of the lease is left.
+	// ok: it matched. busy: it would have, but the row was locked. short: it is a grant
+	// with too little of the lease left.
 	ok, busy, short bool
-	// gen, expires and grant are those of the row.
+	// newGen, expires and grant are those of the row.
 	newGen, expires, grant uint8
 }
 
-// tidy makes states equal that differ only in what nothing depends on any more.
+// tidy makes states equal that differ only in what decides nothing any more.
 func (m *machine) tidy(s *State) {
 	clock := s.clock()
 
@@ -237,7 +233,7 @@ func (m *machine) tidy(s *State) {
 		}
 
 		if s.losses == m.Losses && cl.requests[slotMain].phase != lost {
-			cl.again = 0 // no attempt will be repeated
+			cl.again = 0 // no request will be sent again
 		}
 
 		if !cl.doubt {
@@ -251,7 +247,7 @@ func (m *machine) tidy(s *State) {
 		}
 
 		if cl.requests[slotStray].phase == answered {
-			cl.requests[slotStray] = request{} // nobody listens
+			cl.requests[slotStray] = request{} // no client waits for the answer
 		}
 
 		if r := &cl.requests[slotRenew]; r.phase == answered && !r.ok && (r.busy || !cl.holds || cl.tenure != r.ref) {
@@ -293,8 +289,7 @@ func (m *machine) tidyRequest(s *State, r *request) {
 	}
 }
 
-// age is when something was sent, or the last moment at which it would be too old as
-// well for a term that is counted from it.
+// age is when a request was sent, or the last moment at which it would be too old as well.
 func (m *machine) age(s *State, sent uint8) uint8 {
 	if term := m.TTL; s.now > term {
 		return max(sent, s.now-term)
@@ -303,11 +298,10 @@ func (m *machine) age(s *State, sent uint8) uint8 {
 	return sent
 }
 
-// believes: the client would say that it holds the lock. One that is paused can't see
-// its deadline pass, and nothing is promised of it then.
+// believes: the client would say that it holds the lock. Nothing is promised for one that
+// is paused.
 func (s *State) believes(c int) bool { return s.clients[c].holds && s.now < s.clients[c].deadline }
 
-// clock is the database's.
 func (s *State) clock() uint8 { return uint8(int8(s.now) + s.skew) }
 
 // shared: a guarded transaction has the row locked.

@@ -9,9 +9,9 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Advisory are PostgreSQL's session advisory locks. A lock pins the connection on
-// which it was taken until it is released, so max_connections caps how many can be
-// held, and whoever finds no free connection waits for one.
+// Advisory are PostgreSQL's session advisory locks. A lock pins its connection until it is
+// released, so max_connections caps how many can be held. Without a free connection a
+// client waits for one.
 type Advisory struct {
 	Server *server.Postgres
 }
@@ -19,16 +19,13 @@ type Advisory struct {
 // NameAdvisory is the contender that pins connections.
 const NameAdvisory = "advisory"
 
-// Name implements Contender.
 func (a *Advisory) Name() string { return NameAdvisory }
 
-// OnPostgres implements Contender.
 func (a *Advisory) OnPostgres() bool { return true }
 
-// CPU implements Contender.
 func (a *Advisory) CPU() (time.Duration, bool) { return a.Server.CPU() }
 
-// Open implements Contender. Who waits needs a connection each.
+// Open implements Contender. Each waiter needs a connection.
 func (a *Advisory) Open(ctx context.Context, o Options) (Client, error) {
 	o.Pool = max(o.Pool, o.Waiters)
 

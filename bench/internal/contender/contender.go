@@ -1,5 +1,4 @@
-// Package contender has every way of locking that is measured, behind one
-// interface, so that all run the same workloads.
+// Package contender has every way of locking that is measured, behind one interface.
 package contender
 
 import (
@@ -10,30 +9,29 @@ import (
 	"time"
 )
 
-// TTL is that of every lease in every workload.
+// TTL is the TTL of every lease in every workload.
 const TTL = 30 * time.Second
 
-// ErrHeld means that somebody else holds the lock.
+// ErrHeld: another client holds the lock.
 var ErrHeld = errors.New("bench: the lock is held")
 
-// Contender is one way of locking.
 type Contender interface {
 	Name() string
-	// OnPostgres says whether PostgreSQL's own counters tell what it costs.
+	// OnPostgres reports whether PostgreSQL's own counters tell what it costs.
 	OnPostgres() bool
-	// CPU is what its server has used so far; false where the system doesn't tell.
+	// CPU is what its server has used so far. It returns false if the system doesn't tell.
 	CPU() (time.Duration, bool)
-	// Open makes a client, which stands for one process that takes locks.
+	// Open makes a client, which stands for one process.
 	Open(ctx context.Context, o Options) (Client, error)
 }
 
-// Options of one client. No contender uses all of them.
+// Options are those of one client. No contender uses all of them.
 type Options struct {
-	// Pool is how many connections it may use.
+	// Pool is the size of its pool of connections.
 	Pool int
-	// Waiters is how many will call Acquire at once.
+	// Waiters is how many goroutines call Acquire at once.
 	Waiters int
-	// Poll is the pause between the attempts of who can't wait in another way.
+	// Poll is the pause between the attempts of a contender that polls.
 	Poll time.Duration
 	// Statements, if not nil, counts what is sent to PostgreSQL.
 	Statements *atomic.Int64
@@ -43,33 +41,30 @@ type Options struct {
 type Client interface {
 	// TryAcquire takes a free lock, or returns ErrHeld.
 	TryAcquire(ctx context.Context, id string) (Release, error)
-	// Acquire waits for the lock.
 	Acquire(ctx context.Context, id string) (Release, error)
 	Close() error
 }
 
-// Release frees a lock that was taken.
 type Release func(ctx context.Context) error
 
-// Keeper is a client whose locks can be kept for longer than their TTL.
+// Keeper is a client that can hold locks for longer than their TTL.
 type Keeper interface {
 	Client
 	Keep(ctx context.Context, id string) (Kept, error)
 }
 
-// Kept is a lock that is to be held until it is released.
+// Kept is a lock that is held until its release.
 type Kept struct {
-	// Renew is nil if the client renews it by itself. Else the benchmark sends the
-	// renewals, each after a third of the TTL, evenly spread.
+	// Renew is nil if the client renews by itself. Otherwise the benchmark renews after
+	// each third of the TTL, evenly spread.
 	Renew func(ctx context.Context) error
-	// Release is nil if Close frees it.
+	// Release is nil if Close releases the lock.
 	Release Release
 }
 
 // ID is the name of the nth lock of a table.
 func ID(n int) string { return "lock-" + strconv.Itoa(n) }
 
-// polling waits for a lock by trying again and again.
 func polling(ctx context.Context, pause time.Duration, try func() (Release, error)) (Release, error) {
 	for {
 		release, err := try()

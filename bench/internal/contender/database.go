@@ -13,8 +13,7 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// openPool opens a pool of connections that stay open, all of them at once: else
-// the first operations would be those that connect.
+// openPool opens a pool with all its connections, or the first operations would open them.
 func openPool(ctx context.Context, url string, o Options) (*sql.DB, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -65,8 +64,8 @@ func openPool(ctx context.Context, url string, o Options) (*sql.DB, error) {
 	return db, nil
 }
 
-// counter counts statements, and as one those that are sent together: pglocker sends a setting
-// before each.
+// counter counts statements. Those that are sent together count as one: pglocker sends a
+// setting before each.
 type counter struct{ n *atomic.Int64 }
 
 func (c counter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
@@ -87,18 +86,18 @@ func (c counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQu
 
 func (counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// Table is one in the schema public that MigrateDB made.
+// Table is a table in the schema public that MigrateDB made.
 type Table string
 
-// NewTable makes a table with that many locks, named by [ID], all of them free and
-// never held. Those who are written by hand and pglocker each have such a table.
+// NewTable makes a table with that many locks, named by [ID], all free and never held.
+// pglocker has one, and the contenders that are written by hand have another.
 func NewTable(ctx context.Context, url, name string, locks int) (Table, error) {
 	return newTable(ctx, url, name, locks, func(db *sql.DB) error {
 		return pglocker.MigrateDB(ctx, db, &pglocker.Config{Scheme: pglocker.PublicScheme, Table: name})
 	})
 }
 
-// NewTableByHand makes one of three columns, with the defaults for all the rest.
+// NewTableByHand makes one of three columns, with PostgreSQL's defaults.
 func NewTableByHand(ctx context.Context, url, name string, locks int) (Table, error) {
 	return newTable(ctx, url, name, locks, func(db *sql.DB) error {
 		_, err := db.ExecContext(ctx, fmt.Sprintf(`
@@ -128,13 +127,13 @@ func newTable(ctx context.Context, url, name string, locks int, create func(*sql
 		return "", err
 	}
 
-	// What autovacuum would otherwise do in the middle of a measurement.
+	// Autovacuum would otherwise do it in the middle of a measurement.
 	_, err = db.ExecContext(ctx, "VACUUM (ANALYZE, FREEZE) public."+name)
 
 	return Table(name), err
 }
 
-// Fill adds the locks from number from up to number to, without the last.
+// Fill adds the locks of the numbers from up to, but not including, to.
 func Fill(ctx context.Context, url string, table Table, from, to int) (err error) {
 	db, err := sql.Open("pgx", url)
 	if err != nil {

@@ -12,8 +12,7 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Etcd is etcd's concurrency.Mutex. A session keeps all its locks alive with one
-// lease.
+// Etcd is etcd's concurrency.Mutex. A session keeps all its locks alive by one lease.
 type Etcd struct {
 	Server *server.Program
 }
@@ -21,18 +20,14 @@ type Etcd struct {
 // NameEtcd is the contender that pglocker is compared to in W3.
 const NameEtcd = "etcd"
 
-// Name implements Contender.
 func (e *Etcd) Name() string { return NameEtcd }
 
-// OnPostgres implements Contender.
 func (e *Etcd) OnPostgres() bool { return false }
 
-// CPU implements Contender.
 func (e *Etcd) CPU() (time.Duration, bool) { return e.Server.CPU() }
 
-// Open implements Contender. Goroutines that compete for one lock need a session
-// each, since within a session it is held once for all; those with locks of their
-// own share one.
+// Open implements Contender. Goroutines that compete for one lock need a session each: a
+// session holds a lock once for all of them. Those with locks of their own share one.
 func (e *Etcd) Open(ctx context.Context, o Options) (_ Client, err error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{e.Server.Address},

@@ -10,9 +10,9 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Floor is what a careful person writes by hand: one prepared UPDATE to acquire
-// and one to release, on a table like pglocker's, with the same driver, each
-// flushed to disk. It doesn't wait but poll, and it renews by another UPDATE.
+// Floor is what a careful person writes by hand: a prepared UPDATE to acquire and one to
+// release, on a table like pglocker's, with the same driver, each flushed to disk. It
+// polls, and renews by another UPDATE.
 type Floor struct {
 	Server *server.Postgres
 	Table  Table
@@ -21,18 +21,14 @@ type Floor struct {
 // NameFloor is the contender that others are compared to.
 const NameFloor = "floor"
 
-// Name implements Contender.
 func (f *Floor) Name() string { return NameFloor }
 
-// OnPostgres implements Contender.
 func (f *Floor) OnPostgres() bool { return true }
 
-// CPU implements Contender.
 func (f *Floor) CPU() (time.Duration, bool) { return f.Server.CPU() }
 
-// Open implements Contender. The driver prepares each statement once on every
-// connection, by itself, which saves what sql.Stmt spends on finding its
-// connection.
+// Open implements Contender. The driver prepares each statement once on every connection,
+// without the cost of sql.Stmt.
 func (f *Floor) Open(ctx context.Context, o Options) (Client, error) {
 	db, err := openPool(ctx, f.Server.URL(), o)
 	if err != nil {
@@ -99,7 +95,6 @@ func (c *floorClient) Keep(ctx context.Context, id string) (Kept, error) {
 	}, nil
 }
 
-// exec updates one row, which has to be there.
 func (c *floorClient) exec(ctx context.Context, query string, args ...any) error {
 	res, err := c.db.ExecContext(ctx, query, args...)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Pgbench is the limit of the server: the program pgbench, sending two prepared
-// UPDATEs of one row for each pair, from C and without any locking.
+// Pgbench is the limit of the server: the program pgbench sends two prepared UPDATEs of one
+// row for each pair, from C and without any locking.
 type Pgbench struct {
 	Server *server.Postgres
 	Table  Table
@@ -27,7 +27,6 @@ type Pgbench struct {
 // NamePgbench is the contender without a client of its own.
 const NamePgbench = "pgbench"
 
-// PgbenchRun is what one run of the program measured.
 type PgbenchRun struct {
 	Pairs     int
 	Elapsed   time.Duration
@@ -36,8 +35,7 @@ type PgbenchRun struct {
 	ServerCPU time.Duration
 }
 
-// Run lets so many clients update a row each, for a time that is rounded up to
-// whole seconds, as the program wants it.
+// Run has clients update a row each, for length rounded up to whole seconds.
 func (p *Pgbench) Run(ctx context.Context, clients int, length time.Duration) (run PgbenchRun, err error) {
 	dir, err := os.MkdirTemp("", "pglocker-bench-")
 	if err != nil {
@@ -101,8 +99,8 @@ func (p *Pgbench) Run(ctx context.Context, clients int, length time.Duration) (r
 	return run, nil
 }
 
-// readLatencies adds those of one of pgbench's logs, whose third column they are,
-// in microseconds.
+// readLatencies adds the latencies of one of pgbench's logs: its third column, in
+// microseconds.
 func readLatencies(to []time.Duration, path string) ([]time.Duration, error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -14,18 +14,17 @@ import (
 type Pglocker struct {
 	Server *server.Postgres
 	Table  Table
-	// Watched: TryLock, Lock and Unlock, whose locks are kept alive and watched,
-	// instead of AcquireLock and ReleaseLock. Waiting is always of this kind.
+	// Watched: TryLock, Lock and Unlock, instead of AcquireLock and ReleaseLock. Waiting is
+	// always of this kind.
 	Watched bool
 }
 
-// Names of the contenders on which reaches depend.
+// The contenders that reaches depend on.
 const (
 	NamePglocker     = "pglocker"
 	NamePglockerLock = "pglocker-lock"
 )
 
-// Name implements Contender.
 func (p *Pglocker) Name() string {
 	if p.Watched {
 		return NamePglockerLock
@@ -34,13 +33,10 @@ func (p *Pglocker) Name() string {
 	return NamePglocker
 }
 
-// OnPostgres implements Contender.
 func (p *Pglocker) OnPostgres() bool { return true }
 
-// CPU implements Contender.
 func (p *Pglocker) CPU() (time.Duration, bool) { return p.Server.CPU() }
 
-// Open implements Contender.
 func (p *Pglocker) Open(ctx context.Context, o Options) (Client, error) {
 	db, err := openPool(ctx, p.Server.URL(), o)
 	if err != nil {
@@ -89,7 +85,7 @@ func (c *pglockerClient) Acquire(ctx context.Context, id string) (Release, error
 	return lock.Unlock, nil
 }
 
-// Keep returns a lock whose release fails if it was lost before.
+// Keep returns a lock whose release fails if the lock was lost before.
 func (c *pglockerClient) Keep(ctx context.Context, id string) (Kept, error) {
 	lock, err := c.locker.TryLock(ctx, id, TTL)
 	if err != nil {
@@ -99,8 +95,8 @@ func (c *pglockerClient) Keep(ctx context.Context, id string) (Kept, error) {
 	return Kept{Release: lock.Unlock}, nil
 }
 
-// Rest keeps no idle connection in the pool, so that those can be counted that the
-// Locker needs for what it holds.
+// Rest closes the idle connections of the pool. What is left are those that the Locker
+// needs for what it holds.
 func (c *pglockerClient) Rest(rest bool) {
 	idle := 0
 	if !rest {

@@ -11,8 +11,8 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Redislock is github.com/bsm/redislock on a Redis with its default configuration:
-// a grant is in memory when it is acknowledged, and on disk some time later.
+// Redislock is github.com/bsm/redislock on a Redis with its default configuration: a grant
+// is on disk some time after it is acknowledged.
 type Redislock struct {
 	Server *server.Program
 }
@@ -20,22 +20,18 @@ type Redislock struct {
 // NameRedislock is the contender that pglocker is compared to in W2.
 const NameRedislock = "redislock"
 
-// Name implements Contender.
 func (r *Redislock) Name() string { return NameRedislock }
 
-// OnPostgres implements Contender.
 func (r *Redislock) OnPostgres() bool { return false }
 
-// CPU implements Contender.
 func (r *Redislock) CPU() (time.Duration, bool) { return r.Server.CPU() }
 
-// Open implements Contender.
 func (r *Redislock) Open(_ context.Context, o Options) (Client, error) {
 	client := redis.NewClient(&redis.Options{
 		Addr:         r.Server.Address,
 		PoolSize:     o.Pool,
 		MinIdleConns: o.Pool,
-		// With thousands of goroutines, waiting for a connection is what they do.
+		// Thousands of goroutines wait for a connection for long.
 		PoolTimeout: time.Minute,
 	})
 
@@ -53,7 +49,7 @@ func (c *redisClient) TryAcquire(ctx context.Context, id string) (Release, error
 }
 
 func (c *redisClient) Acquire(ctx context.Context, id string) (Release, error) {
-	// Without a deadline, redislock gives up after the TTL, which no waiter gets near.
+	// Without a deadline redislock stops after the TTL, which no waiter reaches.
 	return c.obtain(ctx, id, &redislock.Options{RetryStrategy: redislock.LinearBackoff(c.poll)})
 }
 
@@ -77,7 +73,6 @@ func (c *redisClient) Keep(ctx context.Context, id string) (Kept, error) {
 	return Kept{Renew: renew, Release: lock.Release}, nil
 }
 
-// Connections is how many are open.
 func (c *redisClient) Connections() int { return int(c.redis.PoolStats().TotalConns) }
 
 func (c *redisClient) Close() error { return c.redis.Close() }

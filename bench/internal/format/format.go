@@ -8,7 +8,6 @@ import (
 	"time"
 )
 
-// Duration writes nanoseconds with three digits or so.
 func Duration(ns float64) string {
 	d := time.Duration(ns)
 
@@ -24,13 +23,11 @@ func Duration(ns float64) string {
 	return d.Round(10 * time.Nanosecond).String()
 }
 
-// Count writes a whole number.
 func Count(n float64) string { return Thousands(int(n + 0.5)) }
 
-// Kilobytes writes a number of bytes.
 func Kilobytes(n float64) string { return Count(n/1024) + " kB" }
 
-// Figures writes a number with three digits that count.
+// Figures writes a number with three significant digits.
 func Figures(n float64) string {
 	switch {
 	case n >= 1000:
@@ -44,7 +41,6 @@ func Figures(n float64) string {
 	return fmt.Sprintf("%.3g", n)
 }
 
-// Thousands writes a number as 10,000.
 func Thousands(n int) string {
 	digits := fmt.Sprint(n)
 

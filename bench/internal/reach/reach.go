@@ -1,5 +1,5 @@
-// Package reach compares what was measured with what the library is meant to reach,
-// in ratios within one run.
+// Package reach compares the library's measured ratios with its goals. A ratio is of two
+// numbers of one run.
 package reach
 
 import (
@@ -14,18 +14,15 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/workload"
 )
 
-// Reach is one line of the table.
 type Reach struct {
 	What string
-	// Goal and Measured are for reading.
+	// Goal and Measured are texts.
 	Goal, Measured string
 	State          State
 }
 
-// State says whether it was reached.
 type State string
 
-// The states of a reach.
 const (
 	Reached     State = "reached"
 	NotReached  State = "not reached"
@@ -37,7 +34,6 @@ type builder struct {
 	reaches []Reach
 }
 
-// Of is the table of a run.
 func Of(log *result.Log, plan workload.Plan) []Reach {
 	b := &builder{log: log}
 
@@ -120,7 +116,6 @@ func (b *builder) median(workload, params, contender, unit string) float64 {
 	return b.log.Median(result.Key{Workload: workload, Params: params, Contender: contender}, unit)
 }
 
-// rule is how a goal is met.
 type rule struct {
 	text string
 	met  func(got, goal float64) bool
@@ -155,7 +150,6 @@ func (b *builder) add(what, goal string, r rule, limit, got float64, measured st
 	b.reaches = append(b.reaches, line)
 }
 
-// Print writes the table as text.
 func Print(w io.Writer, reaches []Reach) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range reaches {

@@ -16,8 +16,7 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/workload"
 )
 
-// colours of the contenders, the same in all charts, told apart by the colour-blind
-// too.
+// colours of the contenders, the same in all charts. The colour-blind can tell them apart.
 var colours = map[string]color.Color{
 	contender.NamePglocker:     color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff},
 	contender.NamePglockerLock: color.RGBA{R: 0x56, G: 0xb4, B: 0xe9, A: 0xff},
@@ -33,7 +32,7 @@ const (
 	chartHeight = 9 * vg.Centimeter
 )
 
-// charts draws what was measured into a folder, and returns the names of the files.
+// charts draws the measurements into a folder, and returns the names of the files.
 func charts(dir string, log *result.Log, plan workload.Plan) (map[string]string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -68,8 +67,8 @@ func charts(dir string, log *result.Log, plan workload.Plan) (map[string]string,
 	return drawn, nil
 }
 
-// lines shows a metric of W2 over the concurrency, both on logarithmic scales. It is
-// nil if there is nothing to show.
+// lines draws a metric of W2 by concurrency, both logarithmic. It returns nil if there is
+// nothing to draw.
 func lines(log *result.Log, plan workload.Plan, title, label, unit string, scale float64) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = title
@@ -141,8 +140,8 @@ func ticks125(least, most float64) []plot.Tick {
 	return ticks
 }
 
-// bars shows a metric of all contenders, in groups by the parameters. It is nil if
-// there is nothing to show.
+// bars draws a metric of all contenders, in groups by the parameters. It returns nil if
+// there is nothing to draw.
 func bars(log *result.Log, name, title, label, unit string) (*plot.Plot, error) {
 	params, contenders := log.Params(name), log.Contenders(name)
 	if len(params) == 0 {

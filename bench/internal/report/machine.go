@@ -15,7 +15,6 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/workload"
 )
 
-// Machine is what the numbers were measured on.
 type Machine struct {
 	CPU    string
 	Cores  int
@@ -26,7 +25,7 @@ type Machine struct {
 
 const unknown = "unknown"
 
-// ThisMachine tells what can be found out; the rest is "unknown".
+// ThisMachine describes this machine. What it can't find out is "unknown".
 func ThisMachine() Machine {
 	m := Machine{
 		CPU:    valueIn("/proc/cpuinfo", "model name", ":"),
@@ -45,7 +44,7 @@ func ThisMachine() Machine {
 	}
 
 	if kernel, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		// The build's own name tells nobody anything.
+		// The name of the build says nothing.
 		release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
 		m.System += ", kernel " + release
 	}
@@ -72,8 +71,8 @@ func valueIn(path, name, separator string) string {
 	return unknown
 }
 
-// disk describes the device with the temporary files, where all servers write, as
-// far as df and the kernel tell.
+// disk describes the device with the temporary files, where all servers write, as far as df
+// and the kernel tell.
 func disk() string {
 	out, err := exec.Command("df", "-PT", os.TempDir()).Output()
 	if err != nil {
@@ -93,7 +92,7 @@ func disk() string {
 	device := filepath.Base(fields[0])
 	text := fields[1] + " on " + device
 
-	// A partition's queue is that of the disk above it.
+	// A partition has the queue of its disk.
 	for _, path := range []string{"/sys/class/block/" + device, "/sys/class/block/" + device + "/.."} {
 		switch rotational, _ := os.ReadFile(path + "/queue/rotational"); strings.TrimSpace(string(rotational)) {
 		case "0":
@@ -110,13 +109,12 @@ func disk() string {
 	return text
 }
 
-// pgSettings are those on which the numbers depend.
+// pgSettings are the settings that the numbers depend on.
 var pgSettings = []string{
 	"fsync", "synchronous_commit", "full_page_writes", "wal_level", "wal_sync_method", "shared_buffers",
 	"max_wal_size", "max_connections", "autovacuum", "autovacuum_naptime",
 }
 
-// Settings are those of the PostgreSQL server, in order.
 func Settings(ctx context.Context, b *workload.Bench) ([]string, error) {
 	var settings []string
 
@@ -132,7 +130,6 @@ func Settings(ctx context.Context, b *workload.Bench) ([]string, error) {
 	return settings, nil
 }
 
-// module is the version with which this program was built.
 func module(path string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// batchLimit is the most requests that pglocker sends in one statement, and
-	// renewLimit the most renewals.
+	// batchLimit is the most requests in one statement of pglocker, renewLimit the most
+	// renewals.
 	batchLimit = 512
 	renewLimit = 1000
-	// machineGoroutines is how many work on each machine of the predictions.
+	// machineGoroutines is how many goroutines each machine of the predictions has.
 	machineGoroutines = 256
 )
 
@@ -28,8 +28,8 @@ type point struct {
 	clientSeconds, serverSeconds, took float64 // CPU of a pair; took: its p50, in seconds
 }
 
-// model is a server's and a client's CPU time as a cost of each pair plus a cost of
-// each statement, fitted to W1 and W2.
+// model is the CPU time of a server and a client, as a cost of each pair and a cost of each
+// statement, fitted to W1 and W2.
 type model struct {
 	log                                            *result.Log
 	cores                                          float64
@@ -41,7 +41,7 @@ type model struct {
 	heldStatements, heldServer, heldWAL, heldLocks float64 // W4 with the most locks
 }
 
-// newModel is nil if the run had no W1 or no W2.
+// newModel returns nil if the run had no W1 or no W2.
 func newModel(log *result.Log, cores int, plan workload.Plan) *model {
 	m := &model{log: log, cores: float64(cores)}
 
@@ -117,7 +117,7 @@ func (m *model) held(locks int, unit string) float64 {
 	return m.log.Median(result.Key{Workload: "W4", Params: workload.Held(locks), Contender: contender.NamePglockerLock}, unit)
 }
 
-// server is the CPU time of a pair on the server, if it takes so many statements.
+// server is the CPU time of a pair on the server, by its number of statements.
 func (m *model) server(statements float64) float64 {
 	return m.serverPair + m.serverStatement*statements
 }
@@ -132,13 +132,13 @@ func (m *model) Formulas() string {
 		micros(m.serverPair), micros(m.serverStatement), micros(m.clientPair), micros(m.clientStatement))
 }
 
-// Flushes is the highest rate of flushes that any contender had in this run.
+// Flushes is the highest rate of flushes of all contenders in the run.
 func (m *model) Flushes() string { return format.Count(m.flushes) }
 
 // Shared is how many commits shared a flush in the floor's W2.
 func (m *model) Shared() string { return format.Figures(m.shared) }
 
-// batchRange is between which numbers of statements a pair should take.
+// batchRange is the least and the largest number of statements that a pair should take.
 func batchRange(goroutines int) (low, high float64) {
 	g := float64(goroutines)
 	of := func(requests float64) float64 { return 2 / min(max(requests, 1), batchLimit) }
@@ -174,7 +174,7 @@ func (m *model) ByConcurrency() string {
 	}, rows)
 }
 
-// Checks holds the model's other rules against W3 to W7.
+// Checks checks the other rules of the model against W3 to W7.
 func (m *model) Checks() string {
 	var rows [][]string
 

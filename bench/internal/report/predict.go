@@ -15,17 +15,16 @@ func (m *model) at(goroutines int) point {
 	return m.points[len(m.points)-1]
 }
 
-// pairs predicts how many pairs per second so many machines get from so many
-// servers, of which each pair's lock is on one. All machines are like this one, and
-// neither share a core nor, but for the servers, anything else.
+// pairs predicts the pairs per second of a number of machines and servers. Each pair's lock
+// is on one server. All machines are like this one, and share only the servers.
 func (m *model) pairs(machines, servers int) (clients, server, disk float64) {
 	p := m.at(machineGoroutines)
 
-	// A batch splits into one for each server, down to one request per statement.
+	// A batch splits into one for each server, down to one request in a statement.
 	statements := min(2, p.statements*float64(servers))
 	clients = float64(machines) * m.cores / m.client(statements)
 	server = float64(servers) * m.cores / m.server(statements)
-	// A flush for each statement that grants, which commits of other machines share.
+	// A flush for each statement that grants. Commits of other machines share it.
 	disk = float64(servers) * m.flushes * min(float64(machines), m.shared) / (statements / 2)
 
 	return clients, server, disk
@@ -66,7 +65,7 @@ func (m *model) ByMachines() string {
 	}, rows)
 }
 
-// HeldByMachines predicts for as many held locks on each as W4 had.
+// HeldByMachines predicts for as many held locks on each machine as W4 had.
 func (m *model) HeldByMachines() string {
 	if !(m.heldStatements > 0) {
 		return "W4 was not measured in this run.\n"

@@ -1,5 +1,4 @@
-// Package report writes docs/performance.md from what was measured: all of it, so
-// that no number in it can be older than another.
+// Package report writes docs/performance.md from the measurements of one run.
 package report
 
 import (
@@ -23,28 +22,26 @@ import (
 //go:embed performance.md.tmpl
 var text string
 
-// Input is all that a report is made of.
 type Input struct {
 	Plan     workload.Plan
 	Log      *result.Log
 	Machine  Machine
 	Versions Versions
-	// Settings are the PostgreSQL server's.
 	Settings []string
-	// Chosen are the options that were found to serve a contender best.
+	// Chosen are the options that served a contender best.
 	Chosen  map[string]contender.Options
 	Reaches []reach.Reach
 	Took    time.Duration
 	Day     time.Time
 }
 
-// Versions are those of the servers; empty where one isn't installed.
+// Versions are those of the servers, empty for one that isn't installed.
 type Versions struct {
 	Postgres, Redis, Etcd string
 	Pgbench               bool
 }
 
-// Write writes the report to a file, and its charts into the folder img beside it.
+// Write writes the report to a file, and its charts to the folder img beside it.
 func Write(path string, in Input) error {
 	images, err := charts(filepath.Join(filepath.Dir(path), "img"), in.Log, in.Plan)
 	if err != nil {
@@ -124,7 +121,6 @@ func tableOf(log *result.Log, name string) string {
 	panic("report: the template asks for a table " + name)
 }
 
-// chosen lists what was chosen for whom, in order of the names.
 func chosen(all map[string]contender.Options, of func(contender.Options) (string, bool)) []string {
 	var lines []string
 

@@ -12,22 +12,20 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/stats"
 )
 
-// nothing stands in a table where there is no number.
+// nothing is the cell of a missing number.
 const nothing = "-"
 
-// column is one metric of a table of series.
 type column struct {
 	head string
 	unit string
 	show func(float64) string
-	// over, if not empty, is the contender whose median everybody's is divided by.
+	// over is the contender by whose median all medians are divided, unless it is empty.
 	over string
-	// spread adds how far the rounds lie apart.
+	// spread adds the spread of the rounds.
 	spread bool
 }
 
-// table is one of all series of a workload. paramsHead is left out together with its
-// column where it is empty.
+// table has all series of a workload. Without paramsHead it has no column of parameters.
 func table(log *result.Log, workload, paramsHead string, columns []column) string {
 	heads := []string{}
 	if paramsHead != "" {

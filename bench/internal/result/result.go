@@ -1,5 +1,5 @@
-// Package result holds what the workloads measured, writes it as lines that Go's
-// benchmark tools read, and looks medians up.
+// Package result holds the measurements, writes them as lines that Go's benchmark tools
+// read, and looks medians up.
 package result
 
 import (
@@ -14,15 +14,14 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/stats"
 )
 
-// Key names a series: a workload with its parameters, and who ran it.
+// Key names a series: a workload, its parameters, and the contender.
 type Key struct {
 	Workload string
-	// Params is written as it stands in the benchmark's name: "goroutines=256".
+	// Params is part of the benchmark's name: "goroutines=256".
 	Params    string
 	Contender string
 }
 
-// String is the name of the benchmark.
 func (k Key) String() string {
 	parts := []string{"Benchmark" + k.Workload}
 	if k.Params != "" {
@@ -32,13 +31,11 @@ func (k Key) String() string {
 	return strings.Join(append(parts, "contender="+k.Contender), "/")
 }
 
-// Metric is one number of a round.
 type Metric struct {
 	Unit  string
 	Value float64
 }
 
-// Round is one measurement of a series.
 type Round struct {
 	Key
 	N       int
@@ -46,8 +43,8 @@ type Round struct {
 	Metrics []Metric
 }
 
-// NsPerOp is the unit of the metric that every round has: the elapsed time divided
-// by the operations of all goroutines together.
+// NsPerOp is the unit of the metric that every round has: the elapsed time, divided by the
+// operations of all goroutines.
 const NsPerOp = "ns/op"
 
 func (r Round) metric(unit string) (float64, bool) {
@@ -80,7 +77,7 @@ func (r Round) line() string {
 	return b.String()
 }
 
-// Log is every round of a run. It is safe for concurrent use.
+// Log has every round of a run. It is safe for concurrent use.
 type Log struct {
 	out io.Writer
 
@@ -98,7 +95,6 @@ func NewLog(out io.Writer, cpu string) *Log {
 	return l
 }
 
-// Add records a round and writes its line.
 func (l *Log) Add(r Round) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,7 +106,6 @@ func (l *Log) Add(r Round) {
 	}
 }
 
-// Err is the first error of writing.
 func (l *Log) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,7 +113,7 @@ func (l *Log) Err() error {
 	return l.err
 }
 
-// Values returns the metric of all rounds of a series that have it.
+// Values returns the values of a metric in all rounds of a series that have it.
 func (l *Log) Values(k Key, unit string) []float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,19 +133,18 @@ func (l *Log) Values(k Key, unit string) []float64 {
 	return values
 }
 
-// Median returns the median of a metric over the rounds of a series, and NaN if it
-// was not measured.
+// Median returns the median of a metric over the rounds of a series, and NaN if there is
+// none.
 func (l *Log) Median(k Key, unit string) float64 {
 	return stats.Median(l.Values(k, unit))
 }
 
-// Params lists the parameters that a workload was run with, in order of their
-// first round.
+// Params lists the parameters of a workload, in the order of their first round.
 func (l *Log) Params(workload string) []string {
 	return l.distinct(func(r Round) (string, bool) { return r.Params, r.Workload == workload })
 }
 
-// Contenders lists who ran a workload, in order of their first round.
+// Contenders lists the contenders of a workload, in the order of their first round.
 func (l *Log) Contenders(workload string) []string {
 	return l.distinct(func(r Round) (string, bool) { return r.Contender, r.Workload == workload })
 }

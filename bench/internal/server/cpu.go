@@ -9,15 +9,12 @@ import (
 	"time"
 )
 
-// tick is the unit of /proc's times: Linux shows them in hundredths of a second,
-// whatever the kernel's own tick is.
+// tick is the unit of /proc's times, hundredths of a second on every Linux.
 const tick = 10 * time.Millisecond
 
-// OwnCPU is what this process has used.
 func OwnCPU() time.Duration { return usage(syscall.RUSAGE_SELF) }
 
-// ProgramsCPU is what those programs have used that this process started and
-// waited for.
+// ProgramsCPU is what the programs have used that this process has started and waited for.
 func ProgramsCPU() time.Duration { return usage(syscall.RUSAGE_CHILDREN) }
 
 func usage(who int) time.Duration {
@@ -29,8 +26,8 @@ func usage(who int) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// processCPU is what a process and its children have used, both those that live
-// and those that have ended and were waited for. It is false without /proc.
+// processCPU is what a process has used, and its children, those that have ended and were
+// waited for included. It returns false without /proc.
 func processCPU(pid int) (used time.Duration, ok bool) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -45,9 +42,9 @@ func processCPU(pid int) (used time.Duration, ok bool) {
 			continue // it has ended
 		}
 
-		// proc(5): the name may contain anything; after it come the state (3) and the
-		// parent (4), and later utime (14), stime (15), and cutime and cstime of the
-		// children that were waited for.
+		// proc(5): the name may contain anything. After it come the state (3), the parent
+		// (4), utime (14), stime (15), and cutime and cstime of the children that were
+		// waited for.
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		if len(fields) < 15 {
 			continue

@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// StartEtcd starts a cluster of one etcd with its default configuration, which
-// flushes every write. The error matches [exec.ErrNotFound] if it isn't installed.
+// StartEtcd starts a cluster of one etcd with its default configuration, which flushes
+// every write. The error matches [exec.ErrNotFound] if etcd isn't installed.
 func StartEtcd(ctx context.Context) (*Program, error) {
 	path, err := exec.LookPath("etcd")
 	if err != nil {
@@ -59,7 +59,7 @@ func pingEtcd(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 
-	// A write: a cluster without a leader answers a status.
+	// A write: a cluster without a leader answers a request for its status.
 	_, err = client.Put(ctx, "ready", "")
 
 	return err

@@ -13,14 +13,14 @@ import (
 	"strings"
 	"time"
 
-	// The driver of every contender on PostgreSQL.
+	// All contenders on PostgreSQL use this driver.
 	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker/pgtesting"
 )
 
-// Database is the one that the contenders use. What is asked about it is asked in
-// another, so that its statistics count the contenders alone.
+// Database is the contenders' database. Questions about it go to another, so its statistics
+// count the contenders alone.
 const Database = "bench"
 
 // Postgres is a server that flushes to disk, as PostgreSQL does by default.
@@ -30,8 +30,8 @@ type Postgres struct {
 	pid    int
 }
 
-// StartPostgres starts a server whose durability is PostgreSQL's default, which
-// pgtesting's throwaway servers otherwise switch off, with the database [Database].
+// StartPostgres starts a server with the database [Database]. Its durability is
+// PostgreSQL's default, which pgtesting's servers don't have.
 func StartPostgres(ctx context.Context) (_ *Postgres, err error) {
 	s, err := pgtesting.StartServer(ctx,
 		pgtesting.WithSetting("fsync", "on"),
@@ -71,7 +71,6 @@ func StartPostgres(ctx context.Context) (_ *Postgres, err error) {
 	return p, err
 }
 
-// URL is the address of the database of the contenders.
 func (p *Postgres) URL() string {
 	u, err := url.Parse(p.server.URL())
 	if err != nil {
@@ -83,7 +82,6 @@ func (p *Postgres) URL() string {
 	return u.String()
 }
 
-// Version is the server's.
 func (p *Postgres) Version() string { return p.server.Version() }
 
 // Program finds one of the programs that come with the server.
@@ -91,11 +89,10 @@ func (p *Postgres) Program(name string) (string, error) {
 	return exec.LookPath(filepath.Join(p.server.BinDir(), name))
 }
 
-// CPU is what all the server's processes have used so far; false where the system
+// CPU is what all processes of the server have used so far. It returns false if the system
 // doesn't tell.
 func (p *Postgres) CPU() (time.Duration, bool) { return processCPU(p.pid) }
 
-// Stop ends the server and removes its files.
 func (p *Postgres) Stop() error {
 	var err error
 	if p.admin != nil {
@@ -105,7 +102,6 @@ func (p *Postgres) Stop() error {
 	return errors.Join(err, p.server.Stop())
 }
 
-// Setting is the value of a setting.
 func (p *Postgres) Setting(ctx context.Context, name string) (string, error) {
 	var value string
 	err := p.admin.QueryRowContext(ctx, "SELECT current_setting($1)", name).Scan(&value)
@@ -113,14 +109,13 @@ func (p *Postgres) Setting(ctx context.Context, name string) (string, error) {
 	return value, err
 }
 
-// Checkpoint writes out all that is dirty.
 func (p *Postgres) Checkpoint(ctx context.Context) error {
 	_, err := p.admin.ExecContext(ctx, "CHECKPOINT")
 
 	return err
 }
 
-// WAL is the position at which the next record will be written, in bytes.
+// WAL is the position of the next record, in bytes.
 func (p *Postgres) WAL(ctx context.Context) (int64, error) {
 	var position int64
 	err := p.admin.QueryRowContext(ctx, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").Scan(&position)
@@ -128,7 +123,7 @@ func (p *Postgres) WAL(ctx context.Context) (int64, error) {
 	return position, err
 }
 
-// Connections counts those to the contenders' database.
+// Connections counts the connections to [Database].
 func (p *Postgres) Connections(ctx context.Context) (int, error) {
 	var n int
 	err := p.admin.QueryRowContext(ctx,
@@ -141,12 +136,12 @@ func (p *Postgres) Connections(ctx context.Context) (int, error) {
 type Counters struct {
 	Transactions int64
 	WAL          int64 // bytes
-	// Syncs counts flushes of the WAL; it is -1 before PostgreSQL 14.
+	// Syncs counts flushes of the WAL, and is -1 before PostgreSQL 14.
 	Syncs int64
 }
 
-// Counters waits until nobody is connected to the contenders' database, since a
-// backend reports the last of its counts when it ends, and reads them.
+// Counters reads the counters when no client is connected to [Database]: a backend reports
+// the last of its counts when it ends.
 func (p *Postgres) Counters(ctx context.Context) (c Counters, err error) {
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		n, err := p.Connections(ctx)

@@ -1,6 +1,5 @@
-// Package server starts the servers that the contenders need, each on a free port
-// and in a temporary folder, with the durability that it has by default, and ends
-// them.
+// Package server starts the contenders' servers, each on a free port, in a temporary folder
+// and with its default durability, and ends them.
 package server
 
 import (
@@ -18,15 +17,14 @@ import (
 )
 
 const (
-	startPatience = 30 * time.Second
-	stopPatience  = 10 * time.Second
+	startTimeout = 30 * time.Second
+	stopTimeout  = 10 * time.Second
 )
 
-// Program is a server that is one process.
 type Program struct {
-	// Address is where its clients connect to, host:port.
+	// Address is the host:port for clients.
 	Address string
-	// Version is what it says of itself.
+	// Version is what the program prints as its version.
 	Version string
 
 	dir  string
@@ -34,8 +32,8 @@ type Program struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// start runs a program in a new folder, and returns when ready says so. args gets
-// the folder.
+// start runs a program in a new folder, which args gets. It returns when ready reports
+// true.
 func start(ctx context.Context, path, address string, args func(dir string) []string, ready func(context.Context) error) (*Program, error) {
 	dir, err := os.MkdirTemp("", "pglocker-bench-")
 	if err != nil {
@@ -53,9 +51,9 @@ func start(ctx context.Context, path, address string, args func(dir string) []st
 	p.cmd = exec.Command(path, args(dir)...)
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = logFile, logFile
-	// Variables of the user's own installation would change what is measured.
+	// Variables of an installation would change what is measured.
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
-	// Out of the terminal's reach: the interrupt is for us, who then stop it.
+	// An interrupt from the terminal is for this process, which stops the server.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 
 	if err := p.cmd.Start(); err != nil {
@@ -65,7 +63,7 @@ func start(ctx context.Context, path, address string, args func(dir string) []st
 	go func() {
 		defer close(p.done)
 
-		_ = p.cmd.Wait() // Stop is who asks it to end
+		_ = p.cmd.Wait() // Stop ends it
 	}()
 
 	if err := p.await(ctx, ready); err != nil {
@@ -79,7 +77,7 @@ func start(ctx context.Context, path, address string, args func(dir string) []st
 }
 
 func (p *Program) await(ctx context.Context, ready func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 
 	for {
@@ -98,16 +96,15 @@ func (p *Program) await(ctx context.Context, ready func(context.Context) error) 
 	}
 }
 
-// CPU is what the server has used so far; false where the system doesn't tell.
+// CPU is what the server has used so far. It returns false if the system doesn't tell.
 func (p *Program) CPU() (time.Duration, bool) { return processCPU(p.cmd.Process.Pid) }
 
-// Stop ends the server and removes its files.
 func (p *Program) Stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 
 	select {
 	case <-p.done:
-	case <-time.After(stopPatience):
+	case <-time.After(stopTimeout):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
@@ -115,7 +112,6 @@ func (p *Program) Stop() error {
 	return os.RemoveAll(p.dir)
 }
 
-// freePort returns a port of 127.0.0.1 on which nothing listens now.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -127,7 +123,6 @@ func freePort() (int, error) {
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// versionOf is the first line that a program prints about itself.
 func versionOf(ctx context.Context, path string) string {
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {

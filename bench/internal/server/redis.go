@@ -9,9 +9,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// StartRedis starts a redis-server with its default configuration: snapshots now
-// and then, no append-only file, so nothing is flushed when a lock is granted. The
-// error matches [exec.ErrNotFound] if it isn't installed.
+// StartRedis starts a redis-server with its default configuration: it takes snapshots now
+// and then, and flushes nothing when a lock is granted. The error matches
+// [exec.ErrNotFound] if Redis isn't installed.
 func StartRedis(ctx context.Context) (*Program, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 )
 
-// Exec runs a statement in the contenders' database.
 func (p *Postgres) Exec(ctx context.Context, query string) error {
 	return p.inside(func(db *sql.DB) error {
 		_, err := db.ExecContext(ctx, query)
@@ -15,7 +14,7 @@ func (p *Postgres) Exec(ctx context.Context, query string) error {
 	})
 }
 
-// TableSize is that of a table of the contenders without its index, in bytes.
+// TableSize is the size of a table without its index, in bytes.
 func (p *Postgres) TableSize(ctx context.Context, table string) (bytes int64, err error) {
 	err = p.inside(func(db *sql.DB) error {
 		return db.QueryRowContext(ctx, "SELECT pg_relation_size($1::regclass)", table).Scan(&bytes)
@@ -24,7 +23,7 @@ func (p *Postgres) TableSize(ctx context.Context, table string) (bytes int64, er
 	return bytes, err
 }
 
-// HotShare is which share of all updates of a table needed no new index entry.
+// HotShare is the share of the updates of a table that needed no new index entry.
 func (p *Postgres) HotShare(ctx context.Context, table string) (share float64, err error) {
 	err = p.inside(func(db *sql.DB) error {
 		return db.QueryRowContext(ctx, `
@@ -35,7 +34,6 @@ func (p *Postgres) HotShare(ctx context.Context, table string) (share float64, e
 	return share, err
 }
 
-// inside opens a connection to the contenders' database for as long as f runs.
 func (p *Postgres) inside(f func(*sql.DB) error) error {
 	db, err := sql.Open("pgx", p.URL())
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package stats reduces samples to the few numbers that are reported.
+// Package stats reduces samples to the few numbers of the report.
 package stats
 
 import (
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Median returns the middle of the values, or the mean of the two in the middle,
-// and NaN if there are none.
+// Median returns the middle of the values, or the mean of the two in the middle. It returns
+// NaN if there are none.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -24,9 +24,9 @@ func Median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// Spread returns half the distance between the smallest and the largest value, as
-// a share of the median: 0.1 is "plus or minus 10 %". With a handful of rounds
-// that says more than a standard deviation. It is 0 where the median is.
+// Spread returns half the distance between the smallest and the largest value, as a share
+// of the median: 0.1 is plus or minus 10 %. With a handful of rounds that says more than a
+// standard deviation. It is 0 if the median is.
 func Spread(values []float64) float64 {
 	median := Median(values)
 	if len(values) == 0 || median == 0 {
@@ -36,8 +36,8 @@ func Spread(values []float64) float64 {
 	return (slices.Max(values) - slices.Min(values)) / 2 / math.Abs(median)
 }
 
-// Percentile returns the smallest of the sorted values that at least the share p
-// of all are not above, and 0 if there are none.
+// Percentile returns the smallest of the sorted values that at least the share p of all do
+// not exceed. It returns 0 if there are none.
 func Percentile(sorted []time.Duration, p float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -48,9 +48,8 @@ func Percentile(sorted []time.Duration, p float64) time.Duration {
 	return sorted[min(max(rank, 0), len(sorted)-1)]
 }
 
-// Line fits y = intercept + slope*x by least squares of the relative error, so
-// that small values count as much as large ones. Both are at least 0: they stand
-// for costs.
+// Line fits y = intercept + slope*x by least squares of the relative error, in which small
+// values count as much as large ones. Both are costs, and so at least 0.
 func Line(x, y []float64) (intercept, slope float64) {
 	var w, wx, wy, wxx, wxy float64
 

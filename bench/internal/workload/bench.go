@@ -1,6 +1,6 @@
-// Package workload has what is measured: eight workloads, each the same code for
-// every contender. In each round all contenders run one after the other, every
-// round in another order, so that a noisy machine hurts all alike.
+// Package workload has the eight workloads, each the same code for every contender. In each
+// round all contenders run one after the other, in another order each time, so a noisy
+// machine slows all of them down alike.
 package workload
 
 import (
@@ -13,19 +13,16 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Bench runs workloads.
 type Bench struct {
 	Plan Plan
 	Log  *result.Log
-	// Say tells what is going on.
-	Say func(format string, args ...any)
+	Say  func(format string, args ...any)
 
 	Postgres *server.Postgres
 	Redis    *server.Program // nil if it isn't installed
 	Etcd     *server.Program // nil if it isn't installed
 
-	// Chosen are the options that served each contender best. Those who are not
-	// there take what they are given.
+	// Chosen are the options that served each contender best.
 	Chosen map[string]contender.Options
 
 	contenders []contender.Contender
@@ -33,7 +30,7 @@ type Bench struct {
 	own        contender.Table    // pglocker's, of SmallTable locks
 }
 
-// Workloads in the order in which they run.
+// Workloads are in the order in which they run.
 var Workloads = []struct {
 	Name  string
 	Title string
@@ -49,7 +46,6 @@ var Workloads = []struct {
 	{"W8", "a fresh table", (*Bench).FreshTable},
 }
 
-// Prepare makes the tables and the contenders.
 func (b *Bench) Prepare(ctx context.Context) error {
 	var err error
 	if b.own, err = contender.NewTable(ctx, b.Postgres.URL(), "pglocker", b.Plan.SmallTable); err != nil {
@@ -88,18 +84,16 @@ func (b *Bench) Prepare(ctx context.Context) error {
 	return nil
 }
 
-// HasPgbench says whether the program was found.
 func (b *Bench) HasPgbench() bool { return b.pgbench != nil }
 
-// entry is a contender in a round.
 type entry struct {
 	name string
 	run  func(ctx context.Context) error
-	// rounds is in how many it takes part; 0: in all.
+	// rounds is how many rounds it takes part in; 0: all.
 	rounds int
 }
 
-// interleave runs all entries in every round, each round beginning with another.
+// interleave runs all entries in every round. Each round begins with another.
 func interleave(ctx context.Context, rounds int, entries []entry) error {
 	for round := range rounds {
 		for i := range entries {
@@ -117,7 +111,6 @@ func interleave(ctx context.Context, rounds int, entries []entry) error {
 	return nil
 }
 
-// only returns the contenders of those names.
 func (b *Bench) only(names ...string) []contender.Contender {
 	var found []contender.Contender
 

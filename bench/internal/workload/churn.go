@@ -9,11 +9,10 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/result"
 )
 
-// churnLocks is how many locks the table of W6 has.
 const churnLocks = 1000
 
-// Churn is W6: a great many pairs on a thousand locks, and no vacuum but what the
-// table's settings bring about. It is about pglocker's table, and run by it alone.
+// Churn is W6: many pairs on a thousand locks, with no vacuum but that of the table's
+// settings. It is about pglocker's table, and for pglocker alone.
 func (b *Bench) Churn(ctx context.Context) error {
 	table, err := contender.NewTable(ctx, b.Postgres.URL(), "churn", churnLocks)
 	if err != nil {
@@ -71,5 +70,4 @@ func (b *Bench) Churn(ctx context.Context) error {
 	return nil
 }
 
-// Churned is the parameter of W6.
 func Churned(pairs int) string { return fmt.Sprintf("pairs=%d", pairs) }

@@ -11,12 +11,11 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/result"
 )
 
-// failedGoroutines try, each at one of as many locks.
 const failedGoroutines = 64
 
 // Failed is W7: attempts at locks that another client holds.
 func (b *Bench) Failed(ctx context.Context) error {
-	// Autovacuum would write in the middle of it what is left from other workloads.
+	// Autovacuum would clean up after other workloads.
 	if err := b.Postgres.Exec(ctx, "VACUUM (ANALYZE)"); err != nil {
 		return err
 	}
@@ -58,7 +57,7 @@ func (b *Bench) failed(ctx context.Context, c contender.Contender) (err error) {
 
 	defer func() { err = errors.Join(err, client.Close()) }()
 
-	// Whoever reads a page may tidy it up, which is written to the WAL once.
+	// The first read of a page may tidy it up, which is written to the WAL.
 	if _, _, err := attempts(ctx, client, b.Plan.PairWarmUp); err != nil {
 		return err
 	}
@@ -111,7 +110,6 @@ func (b *Bench) failed(ctx context.Context, c contender.Contender) (err error) {
 	return nil
 }
 
-// walDuring is how many bytes of WAL are written while f runs.
 func (b *Bench) walDuring(ctx context.Context, f func() error) (int64, error) {
 	before, err := b.Postgres.WAL(ctx)
 	if err != nil {

@@ -10,15 +10,15 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/result"
 )
 
-// The tables of W8: one that MigrateDB made, and one of three columns made by hand.
+// The tables of W8: one that MigrateDB made, and one of three columns.
 var (
 	FreshTables = []string{freshMigrated, "three-columns"}
 
 	freshMigrated = "migrated"
 )
 
-// Fresh are the parameters of W8. analyzed is "empty" or "full": how many locks the table had
-// when it was last analyzed.
+// Fresh are the parameters of W8. analyzed is "empty" or "full": what the table was when it
+// was last analyzed.
 func Fresh(table, analyzed string, goroutines int) string {
 	return fmt.Sprintf("table=%s/analyzed=%s/goroutines=%d", table, analyzed, goroutines)
 }
@@ -29,10 +29,10 @@ const (
 	AnalyzedFull  = "full"
 )
 
-// FreshTable is W8: a program starts with a table that was just made and analyzed with two
-// locks in it, and uses it. So its connections have every statement prepared when thousands
-// of locks come. Beside it: the same, but the table was full and analyzed before the
-// program started. Each pair is of another lock, so that they are spread over the table.
+// FreshTable is W8: a program uses a table that was just created, and analyzed with two
+// locks in it. Every statement is prepared on every connection when thousands of locks
+// come. The other table was full when it was analyzed, before the program started. Each
+// pair is of another lock, which spreads them over the table.
 func (b *Bench) FreshTable(ctx context.Context) error {
 	for _, table := range FreshTables {
 		for _, goroutines := range b.Plan.FreshGoroutines {
@@ -115,7 +115,7 @@ func (b *Bench) fresh(ctx context.Context, key result.Key, migrated, empty bool,
 }
 
 const (
-	// freshLocks are in the table when it is analyzed for the first time.
+	// freshLocks are in the table when it is first analyzed.
 	freshLocks = 2
 
 	// A statement's plan is kept from its sixth execution on a connection.
@@ -123,8 +123,8 @@ const (
 	freshUses  = 20
 )
 
-// use has many goroutines take and release the first locks, so that every connection knows
-// all statements.
+// use has goroutines take and release the first locks, so every connection prepares all
+// statements.
 func use(ctx context.Context, client contender.Client) error {
 	var (
 		group sync.WaitGroup

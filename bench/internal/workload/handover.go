@@ -15,16 +15,14 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/stats"
 )
 
-// clients are the processes, each with connections of its own, over which the
-// waiters of W3 are spread.
+// clients are the processes of W3's waiters, each with connections of its own.
 const clients = 4
 
-// Waiters is the parameter of W3.
 func Waiters(n int) string { return fmt.Sprintf("waiters=%d", n) }
 
-// HandOver is W3: goroutines in four clients wait for one lock, and whoever gets it
-// releases it at once. Only a grant to another waiter is a hand-over: who polls seldom
-// takes the lock many times in a row while the others sleep.
+// HandOver is W3: goroutines in four clients wait for one lock, and a holder releases it at
+// once. Only a grant to another waiter is a hand-over: a waiter that polls seldom is
+// granted the lock many times in a row while the others sleep.
 func (b *Bench) HandOver(ctx context.Context) error {
 	contenders := b.only(contender.NamePglockerLock, contender.NameFloor, contender.NameAdvisory, contender.NameRedislock, contender.NameEtcd)
 
@@ -52,11 +50,11 @@ func (b *Bench) HandOver(ctx context.Context) error {
 	return nil
 }
 
-// polls are the pauses between attempts that are tried for those who have no other
-// way to wait: long ones cost hand-overs, short ones all of the machine.
+// polls are the pauses that are tried for contenders that poll. Long ones cost hand-overs,
+// short ones all of the machine.
 var polls = []time.Duration{250 * time.Microsecond, time.Millisecond, 4 * time.Millisecond}
 
-// PollKey is where Chosen has the pause between attempts.
+// PollKey is the key in Chosen of the pause between polls.
 func PollKey(name string, waiters int) string {
 	return fmt.Sprintf("%s with %d waiters", name, waiters)
 }
@@ -90,11 +88,10 @@ func (b *Bench) tunePoll(ctx context.Context, c contender.Contender, waiters int
 	return poll, nil
 }
 
-// turns is what happened in one round of W3.
 type turns struct {
 	n       int // hand-overs
 	elapsed time.Duration
-	// gaps are from the call of a release to the return of the next grant, sorted.
+	// gaps are sorted, and last from the call of a release to the return of the next grant.
 	gaps     []time.Duration
 	fairness float64 // turns of the unluckiest waiter over those of the luckiest
 	all      int64   // hand-overs, those before and after the measured time too
@@ -146,14 +143,14 @@ func (b *Bench) handOvers(ctx context.Context, c contender.Contender, waiters in
 	var (
 		group sync.WaitGroup
 		stop  atomic.Bool
-		// released is when the lock was last given up, in nanoseconds since origin.
+		// released is when the lock was last released, in nanoseconds since origin.
 		released atomic.Int64
 		origin   = time.Now()
 		counts   = make([]int, waiters)
-		// Guarded by locked, as t is: a bug might let two hold the lock at once.
+		// locked guards the rest and t: a bug might let two hold the lock at once.
 		locked sync.Mutex
 		began  time.Time
-		last   = -1 // the waiter who had it last
+		last   = -1 // the waiter that had it last
 	)
 
 	work, cancel := context.WithCancelCause(ctx)
@@ -182,7 +179,7 @@ func (b *Bench) handOvers(ctx context.Context, c contender.Contender, waiters in
 		group.Go(func() {
 			client := opened[w%clients]
 
-			// Who is still in line at the end gets a turn that doesn't count.
+			// A waiter that is still in line at the end has a turn that doesn't count.
 			for !stop.Load() {
 				release, err := client.Acquire(work, contender.ID(0))
 				if err != nil {

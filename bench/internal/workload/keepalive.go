@@ -13,11 +13,10 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/server"
 )
 
-// Held is the parameter of W4.
 func Held(n int) string { return fmt.Sprintf("held=%d", n) }
 
-// KeepAlive is W4: locks are held and kept alive, and nothing else happens.
-// Advisory locks are left out: each would need a connection.
+// KeepAlive is W4: locks are held and kept alive. Advisory locks are left out: each would
+// need a connection.
 func (b *Bench) KeepAlive(ctx context.Context) error {
 	for i, n := range b.Plan.Held {
 		names := []string{contender.NamePglockerLock}
@@ -38,13 +37,13 @@ func (b *Bench) KeepAlive(ctx context.Context) error {
 
 const (
 	keepers = 64
-	// settle lies between the last grant and the measurement, which then has all
-	// renewals of one third of the TTL in it, not cut by either end.
+	// settle is the time from the last grant to the measurement, which then has all
+	// renewals of one third of the TTL.
 	settle = 2 * time.Second
 )
 
 func (b *Bench) keepAlive(ctx context.Context, key result.Key, c contender.Contender, locks int) (err error) {
-	// With no backend left over from before, connections are those of this client.
+	// All connections are those of this client when no backend of another is left.
 	if c.OnPostgres() {
 		if _, err := b.Postgres.Counters(ctx); err != nil {
 			return err
@@ -66,7 +65,7 @@ func (b *Bench) keepAlive(ctx context.Context, key result.Key, c contender.Conte
 	}
 
 	kept, err := takeAll(ctx, keeper, locks)
-	// Whoever lost one of them fails here.
+	// The release fails if one of them was lost.
 	defer func() { err = errors.Join(err, releaseAll(context.WithoutCancel(ctx), kept)) }()
 
 	if err != nil {
@@ -125,7 +124,7 @@ func (b *Bench) keepAlive(ctx context.Context, key result.Key, c contender.Conte
 	serverAfter, _ := c.CPU()
 	clientUsed := server.OwnCPU() - own
 
-	// What the client sends by itself doesn't show where the server isn't PostgreSQL.
+	// The statements that a client sends by itself are counted on PostgreSQL alone.
 	sent := float64(renewals.Load() - renewedBefore)
 
 	metrics := []result.Metric{{Unit: "connections", Value: float64(connections)}}
@@ -181,8 +180,6 @@ func releaseAll(ctx context.Context, kept []contender.Kept) error {
 	})
 }
 
-// together calls f for 0 to n-1, several at once. Each of the callers stops at its
-// first error.
 func together(n int, f func(i int) error) error {
 	var (
 		group sync.WaitGroup
@@ -202,8 +199,8 @@ func together(n int, f func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// renewEvenly renews each lock once in a third of the TTL, evenly spread over it,
-// until ctx ends. It does nothing for those who renew by themselves.
+// renewEvenly renews each lock once in a third of the TTL, evenly spread, until ctx ends.
+// It does nothing for clients that renew by themselves.
 func renewEvenly(ctx context.Context, kept []contender.Kept, done *atomic.Int64) error {
 	if kept[0].Renew == nil {
 		return nil
@@ -220,7 +217,7 @@ func renewEvenly(ctx context.Context, kept []contender.Kept, done *atomic.Int64)
 	for s := range senders {
 		group.Go(func() {
 			for renew := range due {
-				// Not cancelled half-way: the last ones count as well.
+				// The last ones count, so they aren't cancelled.
 				if err := renew(context.WithoutCancel(ctx)); err != nil {
 					errs[s] = err
 				}
@@ -265,7 +262,6 @@ func (b *Bench) connections(ctx context.Context, c contender.Contender, client c
 	return 0, nil
 }
 
-// sleep is for the length of a measurement, not to wait for something.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

@@ -21,11 +21,10 @@ type load struct {
 	warmUp, slice time.Duration
 	// lock is which lock a goroutine takes for the nth time.
 	lock func(goroutine, n int) int
-	// enough ends it before the slice does; 0: never.
+	// enough pairs end the load before its slice is over; 0: none do.
 	enough int64
 }
 
-// sample is what they did.
 type sample struct {
 	pairs     int
 	elapsed   time.Duration
@@ -33,17 +32,15 @@ type sample struct {
 	client    time.Duration   // CPU
 	server    time.Duration   // CPU
 	hasCPU    bool
-	// all counts the pairs before and after the measured time too, for what the
-	// server only tells of the whole.
+	// all counts the pairs outside of the slice too, for counters of the server that can't
+	// be cut.
 	all int64
 }
 
-// drainPatience bounds how long pairs that are under way at the end are waited for.
-const drainPatience = 10 * time.Second
+const drainTimeout = 10 * time.Second
 
-// pairs runs a load. Only what ended within the slice counts as done. The latencies
-// are those of all pairs that ended after its beginning, or the slowest would be
-// missing.
+// pairs runs a load. Only pairs that ended within the slice count as done. The latencies
+// are those of all pairs that ended after its beginning, or the slowest would be missing.
 func pairs(ctx context.Context, c contender.Contender, client contender.Client, l load) (sample, error) {
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -110,7 +107,7 @@ func pairs(ctx context.Context, c contender.Contender, client contender.Client, 
 
 	stop.Store(true)
 
-	drained := time.AfterFunc(drainPatience, func() { cancel(errDrained) })
+	drained := time.AfterFunc(drainTimeout, func() { cancel(errDrained) })
 
 	group.Wait()
 	drained.Stop()
@@ -142,7 +139,6 @@ func pairs(ctx context.Context, c contender.Contender, client contender.Client, 
 
 var errDrained = errors.New("bench: pairs under way at the end took too long")
 
-// measure runs a load with a client of its own, and records the round.
 func (b *Bench) measure(ctx context.Context, key result.Key, c contender.Contender, o contender.Options, l load) error {
 	s, metrics, err := b.once(ctx, c, o, l)
 	if err != nil {
@@ -179,7 +175,6 @@ func (b *Bench) once(ctx context.Context, c contender.Contender, o contender.Opt
 	return s, costs(before, after, s.all, "pair"), err
 }
 
-// costs are the differences of the server's counters, per operation.
 func costs(before, after server.Counters, n int64, operation string) []result.Metric {
 	per := func(a, b int64) float64 { return float64(b-a) / float64(max(n, 1)) }
 	metrics := []result.Metric{
@@ -213,9 +208,8 @@ func (b *Bench) record(key result.Key, s sample, more []result.Metric) {
 		time.Duration(metrics[1].Value).Round(time.Microsecond), time.Duration(metrics[2].Value).Round(time.Microsecond))
 }
 
-// ownLock gives each goroutine one lock for itself, the first of the table: the same
-// locks, lying next to each other in the same way, however large the table is.
+// ownLock gives each goroutine one lock, the first of the table: the same locks, side by
+// side in the same way, however large the table is.
 func ownLock(goroutine, _ int) int { return goroutine }
 
-// Goroutines is the parameter of W2 and W5.
 func Goroutines(n int) string { return fmt.Sprintf("goroutines=%d", n) }

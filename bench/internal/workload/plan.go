@@ -2,13 +2,13 @@ package workload
 
 import "time"
 
-// Plan says how much is measured. Every slice is the measured time of one
-// contender in one round; it warms up before.
+// Plan says how much is measured. A slice is the measured time of one contender in one
+// round, after a warm-up.
 type Plan struct {
 	Name   string
 	Rounds int
-	// OtherRounds is in how many rounds of W1 and W2 those take part on whom no reach
-	// depends; 0: in all.
+	// OtherRounds is how many rounds of W1 and W2 have the contenders that no reach depends
+	// on; 0: all.
 	OtherRounds int
 
 	PairSlice  time.Duration // W1, W2 and W5
@@ -22,7 +22,7 @@ type Plan struct {
 
 	Held     []int         // W4
 	HeldFor  time.Duration // a whole third of the TTL, after which renewals repeat
-	HeldAlso []string      // who else keeps the largest number of locks alive
+	HeldAlso []string      // the others that keep the largest number of locks alive
 
 	SmallTable, LargeTable int // W5
 	TableGoroutines        []int
@@ -71,8 +71,8 @@ var Full = Plan{
 	FreshRounds:     5,
 }
 
-// Quick takes less than a minute. Its numbers are those of a few moments: they show
-// whether something is badly off.
+// Quick takes less than a minute. It is too short for numbers, and shows whether something
+// is badly off.
 var Quick = Plan{
 	Name:        "quick",
 	Rounds:      2,

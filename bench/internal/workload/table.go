@@ -23,12 +23,10 @@ func UniformLocks(locks int) string {
 
 const uniformGoroutines = 256
 
-// LargeTable is W5: W1 and W2 again on a small table and on a large one, by
-// pglocker alone, whose table it is about. There each goroutine keeps to its lock.
-// In the second part each picks another one every time, of the whole table, so that
-// most pages are touched for the first time since the last checkpoint, and are
-// written to the WAL as a whole: what a table costs that is large and all of it in
-// use, with the floor to compare.
+// LargeTable is W5: W1 and W2 on a small and on a large table, by pglocker alone. Each
+// goroutine keeps to its lock. In the second part it picks another one of the whole table
+// every time. Most pages are then touched for the first time since the last checkpoint, and
+// written to the WAL as a whole. The floor does the same, to compare.
 func (b *Bench) LargeTable(ctx context.Context) (err error) {
 	type sized struct {
 		locks int
@@ -37,8 +35,7 @@ func (b *Bench) LargeTable(ctx context.Context) (err error) {
 
 	var tables []sized
 
-	// Both are new: in one that other workloads have used, the rows are no longer packed
-	// as they were written.
+	// Both are new: other workloads spread the rows of a table.
 	for _, locks := range []int{b.Plan.SmallTable, b.Plan.LargeTable} {
 		began := time.Now()
 
@@ -100,8 +97,7 @@ func (b *Bench) LargeTable(ctx context.Context) (err error) {
 	return interleave(ctx, b.Plan.TableRounds, entries)
 }
 
-// anyLock gives each goroutine a random lock of the table every time, which no
-// other goroutine uses.
+// anyLock gives a goroutine another random lock every time, which no other goroutine uses.
 func anyLock(goroutines, locks int) func(goroutine, n int) int {
 	return func(goroutine, _ int) int { return rand.IntN(locks/goroutines)*goroutines + goroutine }
 }

@@ -13,7 +13,7 @@ func (b *Bench) Alone(ctx context.Context) error {
 	return b.distinct(ctx, "W1", "", 1)
 }
 
-// Together is W2: many do, each a lock of its own.
+// Together is W2: many goroutines do, each with a lock of its own.
 func (b *Bench) Together(ctx context.Context) error {
 	if err := b.tune(ctx); err != nil {
 		return err
@@ -28,7 +28,7 @@ func (b *Bench) Together(ctx context.Context) error {
 	return nil
 }
 
-// compared are those in W1 and W2 on whom a reach depends.
+// compared are the contenders in W1 and W2 that a reach depends on.
 var compared = []string{contender.NamePglocker, contender.NameFloor, contender.NameRedislock}
 
 func (b *Bench) distinct(ctx context.Context, workload, params string, goroutines int) error {
@@ -56,8 +56,8 @@ func (b *Bench) distinct(ctx context.Context, workload, params string, goroutine
 	return interleave(ctx, b.Plan.Rounds, entries)
 }
 
-// crowd is from how many goroutines on measurements take longer, since a pair does:
-// about a second, with the slowest.
+// crowd is the number of goroutines from which a pair of the slowest contender takes about
+// a second, and so a measurement takes longer.
 const crowd = 4000
 
 func (b *Bench) load(goroutines int) load {
@@ -74,8 +74,8 @@ func (b *Bench) load(goroutines int) load {
 	}
 }
 
-// PgbenchClients is the most clients that pgbench gets: each is a connection, and
-// more of them than this do not make two cores faster.
+// PgbenchClients is the most clients of pgbench. Each is a connection, and more don't make
+// two cores faster.
 const PgbenchClients = 64
 
 func (b *Bench) runPgbench(ctx context.Context, key result.Key, clients int) error {
@@ -107,8 +107,8 @@ func (b *Bench) runPgbench(ctx context.Context, key result.Key, clients int) err
 	return nil
 }
 
-// poolSizes are tried for each contender before W2. pglocker needs few connections,
-// since it sends what comes together in one statement.
+// poolSizes are tried for each contender before W2. pglocker needs few connections, since
+// one statement takes many requests.
 var poolSizes = map[string][]int{
 	contender.NamePglocker:  {4, 8, 16},
 	contender.NameFloor:     {8, 16, 32, 64},
@@ -116,11 +116,9 @@ var poolSizes = map[string][]int{
 	contender.NameRedislock: {8, 32, 128},
 }
 
-// tuneGoroutines is the concurrency at which the size of a pool is chosen.
 const tuneGoroutines = 256
 
-// tune chooses the size of each contender's pool: the one with which it makes the
-// most pairs per second.
+// tune chooses for each contender the size of the pool with the most pairs per second.
 func (b *Bench) tune(ctx context.Context) error {
 	for _, c := range b.contenders {
 		best := 0.0
@@ -151,15 +149,15 @@ func (b *Bench) tune(ctx context.Context) error {
 	return nil
 }
 
-// options are those of a client on which so many goroutines work.
+// options are those of a client with that many goroutines.
 func (b *Bench) options(c contender.Contender, goroutines int) contender.Options {
 	o, ok := b.Chosen[c.Name()]
 	if !ok {
 		o.Pool = 16
 	}
 
-	// pglocker has one statement of each kind under way, and acquires while it
-	// releases; the others can't use more connections than goroutines.
+	// pglocker has one statement of each kind under way, and acquires while it releases.
+	// The others use as many connections as goroutines.
 	o.Pool = min(o.Pool, goroutines)
 
 	return o

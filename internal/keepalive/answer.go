@@ -1,0 +1,139 @@
+package keepalive
+
+import (
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+type answer struct {
+	results []store.RenewResult
+	sent    time.Time
+	err     error
+	ended   bool // the Renewer has ended the context, which may be the only cause of err
+	unsent  bool // the terms were over before, and the session is as good as new
+}
+
+// finish takes the answer of an attempt, doubled or not.
+func (r *Renewer) finish(a *attempt, got answer) {
+	r.mu.Lock()
+	defer r.unlock()
+
+	_, wanted := r.attempts[a]
+	delete(r.attempts, a)
+
+	if r.current == a {
+		r.current = nil
+	}
+
+	divides := got.err != nil && !got.ended && store.Divides(got.err)
+	a.gaveUp = got.err != nil && got.ended
+	a.opens = a.opens || got.unsent // opening it has taken all the time
+
+	var (
+		refused []*Lease
+		now     = time.Now()
+	)
+
+	for i, l := range a.leases {
+		if !l.held {
+			continue
+		}
+
+		current := l.attempt == a
+		if current {
+			l.attempt = nil
+		}
+
+		// The silence goes on until an attempt brings an answer.
+		if !a.gaveUp && l.asked != nil && (l.asked == a || l.asked.gaveUp) {
+			l.asked = nil
+		}
+
+		switch {
+		case got.err != nil:
+			r.failed(l, a, got.err, now)
+
+			switch {
+			case current && divides:
+				refused = append(refused, l)
+			case current:
+				r.wait(l, now.Add(l.retryDelay()))
+			}
+		case got.results[i].State == store.Renewed:
+			r.renewed(l, got.results[i], got.sent, now)
+		case got.results[i].State == store.RenewBusy:
+			r.busy(l, current, now)
+		default:
+			r.lose(l, true, now)
+		}
+	}
+
+	r.divide(refused, now)
+	r.report(now)
+	r.poke()
+
+	if a.link == nil {
+		return
+	}
+
+	a.link.proven = a.link.proven || got.err == nil
+
+	if r.idle == nil && wanted && (got.err == nil || got.unsent || divides && a.link.proven) {
+		r.idle = a.link
+	} else {
+		r.calls = append(r.calls, a.link.Close)
+	}
+}
+
+// failed notes an attempt without an answer, or with an error for one.
+func (r *Renewer) failed(l *Lease, a *attempt, err error, now time.Time) {
+	if l.term.Sent.After(a.began) {
+		return // an attempt beside this one has renewed it since
+	}
+
+	l.failures++
+
+	if !a.gaveUp {
+		l.lastErr, l.locked = err, false
+	}
+
+	r.trouble(l, now)
+}
+
+// renewed begins a new term. Of attempts that ran side by side the one that was sent last counts.
+func (r *Renewer) renewed(l *Lease, result store.RenewResult, sent, now time.Time) {
+	if sent.After(l.term.Sent) {
+		l.term = Term{Sent: sent, TTL: l.term.TTL, Margin: l.term.Margin}.Shown(result.Lease)
+		r.ends.put(l, r.end(l, now))
+
+		l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
+		r.calm(l)
+		r.calls = append(r.calls, func() { l.OnRenewed(result.ExpiresAt) })
+	}
+
+	if l.attempt == nil {
+		r.wait(l, l.term.Sent.Add(l.interval()))
+	}
+}
+
+// busy notes that another transaction has the row locked. A guarded transaction does that now
+// and then: it is no trouble while half of the term is left.
+func (r *Renewer) busy(l *Lease, current bool, now time.Time) {
+	if current {
+		l.failures++
+		l.locked, l.lastErr = true, nil
+
+		r.wait(l, now.Add(l.retryDelay()))
+	}
+
+	if !l.locked || l.term.Left(now) >= l.term.usable()/2 {
+		return
+	}
+
+	r.trouble(l, now)
+
+	if l.OnLocked != nil {
+		r.calls = append(r.calls, l.OnLocked)
+	}
+}
