@@ -19,9 +19,9 @@ func TestRivalsAreBounded(t *testing.T) {
 		rival := fmt.Sprint(i)
 		q.Lost("a", rival)
 
-		if line := q.lines["a"]; len(line.rivals) > rivalCounts {
-			t.Fatalf("%d rivals are remembered after %d won", len(line.rivals), i+1)
-		} else if _, ok := line.rivals[rival]; !ok {
+		if line := q.lines["a"]; len(line.turns.rivals) > rivalCounts {
+			t.Fatalf("%d rivals are remembered after %d won", len(line.turns.rivals), i+1)
+		} else if _, ok := line.turns.rivals[rival]; !ok {
 			t.Fatalf("the rival that has just won is forgotten, number %d", i)
 		}
 	}

@@ -1,0 +1,100 @@
+package waitqueue
+
+import "time"
+
+// turns are those of the processes that want one lock, as this process sees them.
+type turns struct {
+	// run counts the grants that were handed over in this process in a row, since the database last
+	// decided between processes; runBegan is when the first of them was.
+	run      int
+	runBegan time.Time
+	// round counts the releases that all processes were told of, and won is the round that this process
+	// won last. rivals are the other processes that were seen to win, each with the round of its last
+	// time: rivalCounts at most, the latest.
+	round, won int
+	rivals     map[string]int
+}
+
+// rivalCounts is for how many rounds a process that won once counts as a rival. It may have gone since.
+// There is one winner in a round, so this is also how many rivals there are at most.
+const rivalCounts = 32
+
+// Run is how a lock was handed over in this process lately.
+type Run struct {
+	// Length counts the hand-overs in a row, and Began is when the first was.
+	Length int
+	Began  time.Time
+	// Others: another process is known to wait.
+	Others bool
+}
+
+func (t *turns) handedOver() {
+	if t.run == 0 {
+		t.runBegan = time.Now()
+	}
+
+	t.run++
+}
+
+// EndRun is called when the database has decided between processes.
+func (q *Queue) EndRun(id string) {
+	q.with(id, func(l *line) { l.turns.run = 0 })
+}
+
+// Released is called when all processes were told that the lock is free. The head asks at once if it is this
+// process's turn, and otherwise gives the others a start. Processes that have waited for longer go first,
+// and mostly only one process asks.
+func (q *Queue) Released(id string) {
+	q.with(id, func(l *line) {
+		l.turns.round++
+
+		if l.turns.isOurs() {
+			signal(l.head().wake)
+		} else {
+			signal(l.head().hint)
+		}
+	})
+}
+
+// isOurs reports whether more rounds have passed since this process won than there are rivals.
+func (t *turns) isOurs() bool {
+	for rival, round := range t.rivals {
+		if t.round-round > rivalCounts {
+			delete(t.rivals, rival)
+		}
+	}
+
+	return t.round-t.won > len(t.rivals)
+}
+
+// Won notes that this process got the lock when all were told of it.
+func (q *Queue) Won(id string) {
+	q.with(id, func(l *line) { l.turns.won = l.turns.round })
+}
+
+// Lost notes that another process got it.
+func (q *Queue) Lost(id, rival string) {
+	q.with(id, func(l *line) { l.turns.lost(rival) })
+}
+
+func (t *turns) lost(rival string) {
+	if t.rivals == nil {
+		t.rivals = make(map[string]int)
+	}
+
+	t.rivals[rival] = t.round
+
+	// A process that polls is told of no release, and its rounds stand still: forget the rival that won
+	// longest ago.
+	if len(t.rivals) > rivalCounts {
+		oldest := ""
+
+		for other, round := range t.rivals {
+			if other != rival && (oldest == "" || round < t.rivals[oldest]) {
+				oldest = other
+			}
+		}
+
+		delete(t.rivals, oldest)
+	}
+}
