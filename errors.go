@@ -3,6 +3,7 @@ package pglocker
 import (
 	"errors"
 
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -14,10 +15,10 @@ var (
 
 	// ErrWrongGeneration: the lock was granted, refreshed or released since the
 	// [LockStatus] was read. Whoever held it by that status holds it no more.
-	ErrWrongGeneration = errors.New("pglocker: wrong generation")
+	ErrWrongGeneration = handover.ErrWrongGeneration
 
 	// ErrLockNotFound: there is no lock of that id.
-	ErrLockNotFound = errors.New("pglocker: lock not found")
+	ErrLockNotFound = handover.ErrLockNotFound
 
 	// ErrLockLost: a lock that was held can't be trusted any more. Either the
 	// database said so, or no renewal was acknowledged in time, in which case

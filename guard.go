@@ -68,19 +68,3 @@ func Guard(ctx context.Context, tx *sql.Tx) error {
 func (lk *Lock) GuardSQL() (query string, args []any) {
 	return lk.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
 }
-
-// over is why the lock is no longer held as far as this process knows, nil if it
-// is.
-func (lk *Lock) over() error {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
-
-	switch {
-	case lk.lost != nil:
-		return lk.lost
-	case lk.unlocked:
-		return fmt.Errorf("%w: %q was unlocked", ErrLockLost, lk.lease.LockID)
-	}
-
-	return nil
-}

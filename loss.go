@@ -73,31 +73,37 @@ func (e notOurs) Is(target error) bool {
 
 func (e notOurs) As(target any) bool { return errors.As(e.err, target) }
 
-// lostFor tells the logger and the observer of a loss.
-func (lk *Lock) lostFor(loss keepalive.Loss, err error) {
+// tellLoss tells the logger and the observer of a loss.
+func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 	l := lk.locker
 	heldFor := time.Since(lk.granted)
 
 	l.watch.lost(lk, loss, err)
-	l.aside(func() {
+	l.desk.Aside(func() {
 		l.log.Error("pglocker: a lock was lost", "lock", lk.lease.LockID, "token", lk.lease.Generation,
 			"error", err, "ttl", lk.ttl, "held_for", heldFor, "last_renewed_ago", loss.Since)
 	})
 }
 
 // rowLocked is called while another transaction has the row locked and the lease has not
-// much left. That transaction is looked up now, since a loss can't wait for it.
+// much left. It looks that transaction up now, since a loss can't wait for it.
 func (lk *Lock) rowLocked() {
 	lk.mu.Lock()
 	known := lk.rowHolders != "" || lk.lost != nil || lk.unlocked
 	lk.mu.Unlock()
 
-	if known || lk.locker.ctx.Err() != nil {
+	l := lk.locker
+	if known || l.desk.Context().Err() != nil {
 		return
 	}
 
-	lk.locker.aside(func() {
-		holders := lk.locker.tryRowHolders(lk.lease.LockID)
+	l.desk.Aside(func() {
+		if !l.report.looking.TryLock() {
+			return // a transaction that has many rows locked is found by one of them
+		}
+		defer l.report.looking.Unlock()
+
+		holders := l.report.rowHolders(lk.lease.LockID)
 
 		lk.mu.Lock()
 		defer lk.mu.Unlock()

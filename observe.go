@@ -4,7 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/store"
 )
 
 // Operation is what an [Observer] is told about.
@@ -71,34 +73,60 @@ type LockLost struct {
 // watch calls the observer, if there is one.
 type watch struct{ observer Observer }
 
-// span is one operation under observation.
-type span struct {
-	observer Observer
-	ctx      context.Context
-	start    OperationStart
-	began    time.Time
-}
-
-func (w watch) start(ctx context.Context, op Operation, lockID string, locks int) span {
-	s := span{observer: w.observer, ctx: ctx}
-
-	if w.observer != nil {
-		s.start = OperationStart{Operation: op, LockID: lockID, Locks: locks}
-		s.began = time.Now()
-		s.ctx = w.observer.OperationStart(ctx, s.start)
+// start is called before an operation, and end after it, with the error that the caller
+// gets.
+func (w watch) start(ctx context.Context, op Operation, lockID string, locks int) (watched context.Context, end func(error)) {
+	if w.observer == nil {
+		return ctx, func(error) {}
 	}
 
-	return s
+	start := OperationStart{Operation: op, LockID: lockID, Locks: locks}
+	began := time.Now()
+	watched = w.observer.OperationStart(ctx, start)
+
+	return watched, func(err error) {
+		w.observer.OperationEnd(watched, OperationEnd{OperationStart: start, Duration: time.Since(began), Err: tidy(err)})
+	}
 }
 
-func (s span) end(err error) {
-	if s.observer != nil {
-		s.observer.OperationEnd(s.ctx, OperationEnd{OperationStart: s.start, Duration: time.Since(s.began), Err: tidy(err)})
+// request is start for one request for a lock, or the time in line for it.
+func (w watch) request(ctx context.Context, waits bool, lockID string) (watched context.Context, end func(error)) {
+	if waits {
+		return w.start(ctx, OperationWait, lockID, 1)
 	}
+
+	return w.start(ctx, OperationAcquire, lockID, 1)
 }
 
 func (w watch) lost(lk *Lock, loss keepalive.Loss, err error) {
 	if w.observer != nil {
 		w.observer.LockLost(LockLost{LockID: lk.lease.LockID, Token: lk.lease.Generation, Gone: loss.Gone, Err: err})
 	}
+}
+
+// renewals is a session for renewals, under observation.
+type renewals struct {
+	*beside.Session
+	watch watch
+}
+
+// Connect opens the session's connection. A session that shares the pool has none.
+func (r renewals) Connect(ctx context.Context) error {
+	if r.Shared() {
+		return nil
+	}
+
+	ctx, end := r.watch.start(ctx, OperationRenew, "", 0)
+	err := r.Session.Connect(ctx)
+	end(err)
+
+	return err
+}
+
+func (r renewals) Renew(ctx context.Context, due []store.Renewal) (results []store.RenewResult, sent time.Time, err error) {
+	ctx, end := r.watch.start(ctx, OperationRenew, "", len(due))
+	results, sent, err = r.Store.Renew(ctx, due)
+	end(err)
+
+	return results, sent, err
 }

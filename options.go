@@ -13,8 +13,11 @@ type LockOption func(*lockOptions)
 // lockOptions are what the options of one call add up to.
 type lockOptions struct {
 	relockInterval time.Duration
-	wait           time.Duration
-	minHold        time.Duration
+	// waits: the call waits for a lock that another holds, for wait at most, or until its
+	// context ends if that is zero.
+	waits   bool
+	wait    time.Duration
+	minHold time.Duration
 }
 
 // WithRelockInterval sets the time between renewals, which must be above zero and
@@ -80,6 +83,11 @@ func newLockOptions(ttl, relockInterval time.Duration, opts []LockOption) (lockO
 		return o, fmt.Errorf("%w: %s is negative", ErrInvalidWait, o.wait)
 	case o.minHold < 0 || o.minHold > MaxTTL:
 		return o, fmt.Errorf("%w: %s is not within 0 and %s", ErrInvalidMinHold, o.minHold, MaxTTL)
+	}
+
+	o.waits = o.wait > 0
+	if o.wait == Forever {
+		o.wait = 0
 	}
 
 	return o, nil

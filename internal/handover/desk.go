@@ -1,0 +1,155 @@
+// Package handover decides what becomes of a tenure that has ended, and of a grant that nobody wants.
+//
+//	tenure ended ----> a waiter here, and its turn? --yes--> hand over: one statement ----> delivered
+//	                      |            ^                                     |
+//	                      no           +------- the waiter has left <--------+
+//	                      v
+//	                   release: free for all processes; wake the head here, or leave others a start
+//
+//	grant that came late, or whose waiter has left:  Return, the same way, as a tenure that has ended
+//	reply lost:                                      Settle, looks for the grant and returns it
+//
+// A Desk also keeps count of what goes on in the background, for Close to wait for.
+package handover
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
+)
+
+// Config says what a Desk works with.
+type Config struct {
+	Queue  *waitqueue.Queue
+	Store  *store.Store
+	Beside *beside.Pool
+	Names  *Names
+	// Margin is the safety margin for a lease of the given TTL.
+	Margin func(ttl time.Duration) time.Duration
+	// Heard reports whether this process hears of releases. Without it, it polls.
+	Heard func() bool
+	// OnTrouble is told of failed releases.
+	OnTrouble func(Trouble)
+	Log       *slog.Logger
+}
+
+// Trouble is told when a release fails and is to be repeated.
+type Trouble struct {
+	// Locks is how many releases have failed and are repeated: zero when the last of them has ended.
+	Locks  int
+	LockID string
+	Token  int64
+	Err    error
+}
+
+// Desk serves one Locker.
+type Desk struct {
+	Config
+
+	// LocalRun is [MaxLocalRun], but for benchmarks of what goes between processes.
+	LocalRun int
+
+	strays  strays
+	failing atomic.Int64
+
+	// ctx ends when Close is called.
+	ctx   context.Context
+	close context.CancelCauseFunc
+
+	// closing is held for reading while a job begins, and for writing by Close: no job begins once Wait
+	// may have been called.
+	closing sync.RWMutex
+	jobs    sync.WaitGroup
+	// jobDone is jobs.Done, made once.
+	jobDone func()
+}
+
+// New returns a Desk that owns nothing yet.
+func New(cfg Config) *Desk {
+	d := &Desk{Config: cfg, LocalRun: MaxLocalRun}
+	d.jobDone = d.jobs.Done
+	d.ctx, d.close = context.WithCancelCause(context.Background())
+
+	return d
+}
+
+// Context ends when Close is called, with its cause.
+func (d *Desk) Context() context.Context { return d.ctx }
+
+// Close keeps jobs from beginning. Those under way end soon.
+func (d *Desk) Close(cause error) {
+	d.closing.Lock()
+	defer d.closing.Unlock()
+
+	d.close(cause)
+}
+
+// Wait returns when all jobs have ended. It is called after Close.
+func (d *Desk) Wait() { d.jobs.Wait() }
+
+// Begin begins a job, which Wait waits for; the caller calls end. Once the Desk is closed, it returns the
+// cause.
+func (d *Desk) Begin() (end func(), err error) {
+	d.closing.RLock()
+	defer d.closing.RUnlock()
+
+	if d.ctx.Err() != nil {
+		return nil, context.Cause(d.ctx)
+	}
+
+	d.jobs.Add(1)
+
+	return d.jobDone, nil
+}
+
+// Aside runs a function that may take long as a job, on a goroutine of its own. Once the Desk is closed, the
+// caller waits for it instead.
+func (d *Desk) Aside(run func()) {
+	end, err := d.Begin()
+	if err != nil {
+		run()
+
+		return
+	}
+
+	go func() {
+		defer end()
+		run()
+	}()
+}
+
+// Term is for how long a grant can be believed in.
+func (d *Desk) Term(res store.Result, ttl time.Duration) keepalive.Term {
+	return keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: d.Margin(ttl)}.Shown(res.Lease())
+}
+
+// Names names the requests of one Locker. No other request has the same name, in this or any other Locker:
+// a grant can be told from all others, even if its reply was lost.
+type Names struct {
+	// Locker is what the names have in common.
+	Locker string
+
+	requests atomic.Uint64
+}
+
+// Next is the name of the next request.
+func (n *Names) Next() string {
+	name := make([]byte, 0, len(n.Locker)+14)
+	name = append(append(name, n.Locker...), '.')
+
+	return string(strconv.AppendUint(name, n.requests.Add(1), 36))
+}
+
+// LockerOf is the name of the Locker that made a request of this name.
+func LockerOf(request string) string {
+	return request[:max(strings.LastIndexByte(request, '.'), 0)]
+}

@@ -1,0 +1,258 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/outlive"
+	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
+)
+
+const (
+	// MaxLocalRun bounds how often in a row a lock is handed over inside a process while another process is
+	// known to wait, or might. After that many the lock is released for all.
+	MaxLocalRun = 16
+
+	// PollMax is how long a waiter that polls sleeps at most.
+	PollMax = 400 * time.Millisecond
+
+	// PollLate is how long after the known end of a lease the lock is asked for: that end was computed from
+	// an answer that was under way for a while.
+	PollLate = 2 * time.Millisecond
+)
+
+// Jitter is between half of d and all of it: those who poll don't ask in step.
+func Jitter(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
+
+var (
+	// ErrWrongGeneration: the tenure is not the lock's present one.
+	ErrWrongGeneration = errors.New("pglocker: wrong generation")
+	// ErrLockNotFound: there is no such lock.
+	ErrLockNotFound = errors.New("pglocker: lock not found")
+)
+
+// VerdictError is the answer to a request that names a generation.
+func VerdictError(v store.Verdict) error {
+	switch v {
+	case store.WrongGeneration:
+		return ErrWrongGeneration
+	case store.NotFound:
+		return ErrLockNotFound
+	}
+
+	return nil
+}
+
+// Tenure is what is released: the lock, as long as its state is this one.
+type Tenure struct {
+	LockID string
+	State  store.State
+	// HeldUntil is the end of a minimum hold; zero: there is none.
+	HeldUntil time.Time
+	// Awaited: Wait is not called before Release has returned.
+	Awaited bool
+
+	// handedOver: the lock was handed over, and the tenure is now that of a grant whose waiter has left.
+	handedOver bool
+}
+
+// Release releases the lock, or hands it over. It asks again where there was no answer, until the lease is
+// over as far as is known. If ctx ends before that, Release returns, and goes on in the background.
+func (d *Desk) Release(ctx context.Context, t Tenure, until time.Time) error {
+	err := d.release(ctx, &t, until)
+	if err == nil || ctx.Err() == nil || !mayAskAgain(err) {
+		return err
+	}
+
+	end, beginErr := d.Begin()
+	if beginErr != nil && t.Awaited {
+		d.jobs.Add(1)
+
+		end, beginErr = d.jobDone, nil
+	}
+
+	if beginErr == nil {
+		go func() {
+			defer end()
+
+			_ = d.release(context.WithoutCancel(ctx), &t, until) // the caller was told that it isn't known
+		}()
+	}
+
+	return err
+}
+
+func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
+	var (
+		left    = time.Until(until)
+		caller  = d.Beside.Caller()
+		doubt   bool
+		failing bool
+	)
+
+	defer caller.Done()
+	defer func() {
+		if failing && d.failing.Add(-1) == 0 {
+			d.OnTrouble(Trouble{})
+		}
+	}()
+
+	for time.Until(until) > 0 {
+		err := caller.Ask(ctx, until, left/4, func(ctx context.Context, st *store.Store) error {
+			return d.releaseOver(ctx, st, t)
+		})
+
+		// The waiters here have not asked the database, since the lock was held here. They are woken when
+		// there is something to be had.
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
+			d.Queue.Wake(t.LockID)
+
+			// Only a grant that was handed over is gone, because its lease was over, say. Or a request
+			// whose reply was lost has moved the generation: the lock was this tenure's at that time.
+			if t.handedOver || doubt && errors.Is(err, ErrWrongGeneration) {
+				return nil
+			}
+
+			return err
+		case !mayAskAgain(err):
+			d.WakeAt(t.LockID, until)
+
+			return err
+		case errors.Is(err, store.ErrUnknownOutcome):
+			doubt = true
+		}
+
+		if !failing {
+			failing = true
+
+			d.failing.Add(1)
+		}
+
+		d.OnTrouble(Trouble{Locks: int(d.failing.Load()), LockID: t.LockID, Token: t.State.Generation, Err: err})
+
+		if !store.Pause(ctx, min(left/20, time.Second, time.Until(until))) || time.Until(until) <= 0 {
+			d.WakeAt(t.LockID, until)
+
+			return err
+		}
+	}
+
+	d.WakeAt(t.LockID, until)
+
+	return beside.ErrOver
+}
+
+// mayAskAgain reports whether an error leaves the request unanswered, for reasons that may pass.
+func mayAskAgain(err error) bool {
+	return !errors.Is(err, ErrWrongGeneration) && !errors.Is(err, ErrLockNotFound) && store.Transient(err)
+}
+
+// WakeAt makes the head of the waiters here ask when a lease is over.
+func (d *Desk) WakeAt(lockID string, leaseEnd time.Time) {
+	d.Queue.WakeAfter(lockID, time.Until(leaseEnd)+PollLate)
+}
+
+// ReleaseOnce is one attempt to release the lock, or to hand it over.
+func (d *Desk) ReleaseOnce(ctx context.Context, t Tenure) error {
+	return d.releaseOver(ctx, d.Store, &t)
+}
+
+// releaseOver hands a tenure over to the head of the waiters here, or releases it for all. If the waiter
+// leaves while its grant is on the way, that grant becomes the tenure.
+func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) error {
+	hold := time.Until(t.HeldUntil)
+
+	// A closed Locker's waiters are leaving, and what may have been free isn't handed over.
+	for hold <= 0 && d.ctx.Err() == nil && !d.Store.Dated(t.State) {
+		head, run := d.Queue.Head(t.LockID)
+		if head == nil || d.isOver(run) {
+			break
+		}
+
+		res, err := st.HandOver(ctx, t.LockID, t.State.Generation, d.Names.Next(), head.TTL, d.Margin(head.TTL))
+		if err != nil {
+			d.Settle(t.LockID, res.Stray, head.TTL)
+
+			return err
+		}
+
+		if err := VerdictError(res.Verdict); err != nil {
+			return err
+		}
+
+		t.State, t.handedOver = store.State{Generation: res.Row.Generation}, true
+		d.Queue.FoundMark(t.LockID, res.Row.ContendedUntil, res.Row.Now)
+
+		if d.Term(res, head.TTL).Left(time.Now()) > 0 && d.Queue.Deliver(head, res) {
+			// The next holder's work comes before what is left of this one's.
+			runtime.Gosched()
+
+			return nil
+		}
+	}
+
+	_, run := d.Queue.Head(t.LockID)
+	over := d.isOver(run)
+
+	d.Queue.EndRun(t.LockID)
+
+	res, err := st.Release(ctx, t.LockID, t.State, max(hold, 0))
+
+	switch heard := d.Heard(); {
+	case !over || heard && !res.Notified:
+		d.Queue.Wake(t.LockID)
+	case heard:
+		// The waiters here hear of it as all others do, and have no head start.
+	default:
+		// Others poll, and each must have asked before the waiters here do.
+		d.Queue.WakeAfter(t.LockID, PollMax+Jitter(PollMax))
+	}
+
+	if err != nil {
+		return err
+	}
+
+	return VerdictError(res.Verdict)
+}
+
+// isOver reports whether a lock has been handed over inside this process for long enough, given that others
+// may wait. Processes that listen are served after each few hand-overs. Processes that poll ask only now and
+// then, and the lock must lie free for a while for that, so they are given longer turns.
+func (d *Desk) isOver(run waitqueue.Run) bool {
+	othersMayWait := run.Others || !d.Store.Full() // without the column nobody can say so
+	if !othersMayWait || run.Length < d.LocalRun {
+		return false
+	}
+
+	return d.Heard() || time.Since(run.Began) >= PollMax
+}
+
+// Return returns a grant that nobody wants. It tries for as long as the lease may run, or for
+// [outlive.Grace] once the Desk is closed.
+func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(d.ctx))
+	defer cancel()
+
+	stop := context.AfterFunc(d.ctx, func() { outlive.EndSoon(ctx, cancel) })
+	defer stop()
+
+	until := res.Sent.Add(ttl)
+	if time.Until(until) <= 0 {
+		d.Queue.Wake(lockID)
+
+		return
+	}
+
+	t := Tenure{LockID: lockID, State: store.State{Generation: res.Row.Generation}}
+	if err := d.release(ctx, &t, until); err != nil {
+		d.Log.Warn("pglocker: a late grant was not returned", "lock", lockID, "token", t.State.Generation, "error", err)
+	}
+}

@@ -1,0 +1,202 @@
+// Package line takes locks: at once, or as one of the waiters of a Locker. Waiters for one lock stand in a
+// line, see package waitqueue, and only its head asks the database.
+//
+//	Acquire --> first request ----------------------------------------------> granted, refused
+//	                |  held, unanswered, or others wait here already
+//	                v
+//	             asleep <--- held, unanswered, late ---+
+//	                |                                  |
+//	                +--- woken, and head ---------> asking -----------------> granted, refused
+//	                |                                  |
+//	                +--- delivered <-------------------+--------------------> granted
+//	                |                                  |
+//	                +--- ctx or the Locker ends -------+--------------------> left
+//
+// A request is the Locker's, not the waiter's: a waiter that has left, or was delivered the lock, leaves its
+// request behind for a second. What that still brings is returned, see package outlive.
+//
+// What wakes a waiter that is asleep:
+//
+//   - It becomes the head, since the head before it left (waitqueue, Leave). The head before it may have taken
+//     a wake-up with it. A head that was delivered the lock wakes nobody: the lock is held here.
+//   - A holder in this process releases the lock, or loses it (handover, release and WakeAt).
+//   - A notification says that the lock is free (waitqueue, Released). If it is another process's turn, the
+//     waiter asks a millisecond later.
+//   - The listener begins or ceases to hear (listen, WakeAll).
+//   - Its timer: the end of the lease that it knows, its next mark, or its next poll.
+//
+// A waiter that isn't the head is woken by none of these but the first, and by a delivery.
+package line
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/handover"
+	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/listen"
+	"github.com/ismurov/pglocker/internal/outlive"
+	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
+)
+
+// Config says what a Line works with.
+type Config struct {
+	Desk     *handover.Desk
+	Queue    *waitqueue.Queue
+	Listener *listen.Listener
+	Store    *store.Store
+	Names    *handover.Names
+	// Observe is called before a request that doesn't wait, or before the time in line. The returned function
+	// is called after it, with the error.
+	Observe func(ctx context.Context, waits bool, lockID string) (context.Context, func(error))
+	// Held is the error of a lock that another holds: the database showed row some time ago.
+	Held func(lockID string, row store.Row, ago time.Duration) error
+	Log  *slog.Logger
+}
+
+// Line serves all waiters of one Locker.
+type Line struct {
+	Config
+
+	notices notices
+}
+
+// New returns a Line that owns nothing yet.
+func New(cfg Config) *Line { return &Line{Config: cfg} }
+
+// Request is what is asked for.
+type Request struct {
+	LockID string
+	TTL    time.Duration
+	// Wait: wait for the lock if another holds it. Limit is for how long; zero: until ctx ends.
+	Wait  bool
+	Limit time.Duration
+}
+
+// Grant is a lock that was granted, and for how long that can be believed in.
+type Grant struct {
+	Row  store.Row
+	Term keepalive.Term
+}
+
+// ErrLate is why a grant is none to work under: it took as long as its lease. It was returned.
+var ErrLate = errors.New("the grant took as long as its lease")
+
+// Acquire takes the lock, and waits for it as the request says.
+func (l *Line) Acquire(ctx context.Context, r Request) (Grant, error) {
+	var (
+		res store.Result
+		err error
+	)
+
+	if r.Wait {
+		res, err = l.wait(ctx, r)
+	} else {
+		res, err = l.first(ctx, r)
+	}
+
+	if err != nil {
+		return Grant{}, err
+	}
+
+	term := l.Desk.Term(res, r.TTL)
+	if term.Left(time.Now()) <= 0 {
+		l.Desk.Return(r.LockID, res, r.TTL)
+
+		return Grant{}, ErrLate
+	}
+
+	return Grant{res.Row, term}, nil
+}
+
+// Ask asks for the lock once. The grant, if its reply is lost, is returned in the background.
+func (l *Line) Ask(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
+	ctx, end := l.Observe(ctx, false, lockID)
+
+	res, err := l.Store.Acquire(ctx, lockID, l.Names.Next(), ttl, l.Desk.Margin(ttl))
+	l.Desk.Settle(lockID, res.Stray, ttl)
+
+	if err == nil && res.Verdict == store.Busy {
+		err = l.Held(lockID, res.Row, 0)
+	}
+
+	end(err)
+
+	return res, err
+}
+
+// answer is what a request brought.
+type answer struct {
+	res store.Result
+	err error
+}
+
+// granted reports whether the lock was granted.
+func (a answer) granted() bool { return a.err == nil && a.res.Verdict == store.Granted }
+
+// first is Ask for a caller that keeps the lock or goes on to wait. On a table without owners a stray grant can't
+// be found, so there the request outlives a caller that leaves.
+func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
+	if l.Store.Full() || ctx.Err() != nil {
+		return l.Ask(ctx, r.LockID, r.TTL)
+	}
+
+	end, err := l.Desk.Begin()
+	if err != nil {
+		return store.Result{}, err
+	}
+
+	request := outlive.Send(ctx, 0, end, func(ctx context.Context) (a answer) {
+		a.res, a.err = l.Ask(ctx, r.LockID, r.TTL)
+
+		return a
+	}, func(a answer) {
+		if a.granted() {
+			l.Desk.Return(r.LockID, a.res, r.TTL)
+		}
+	})
+
+	select {
+	case a := <-request.Answer():
+		return a.res, a.err
+	case <-ctx.Done():
+	}
+
+	// A request that waits for a connection ends with ctx as well, and its error says what it waited for.
+	if request.Sent() {
+		request.Leave()
+	} else if a, ok := request.Within(answerWithin); ok {
+		return a.res, a.err
+	}
+
+	return store.Result{}, errUnknown(ctx)
+}
+
+// firstWithin is first for a caller that can wait. It is answered within [beside.AttemptMax] or not: the
+// connection may be dead without anybody knowing, and a waiter asks again over another.
+func (l *Line) firstWithin(ctx context.Context, r Request) (a answer, answered bool) {
+	attempt, cancel := context.WithTimeout(ctx, beside.AttemptMax)
+	defer cancel()
+
+	// Close waits for no longer than for a waiter.
+	closed := l.Desk.Context()
+	stop := context.AfterFunc(closed, func() { outlive.EndSoon(attempt, cancel) })
+	defer stop()
+
+	a.res, a.err = l.first(attempt, r)
+
+	switch {
+	case a.err == nil || a.res.Verdict == store.Busy || attempt.Err() == nil || ctx.Err() != nil:
+		return a, true
+	case closed.Err() != nil:
+		a.err = errClosed(closed, a.err)
+
+		return a, true
+	}
+
+	return a, false
+}

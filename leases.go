@@ -1,0 +1,174 @@
+package pglocker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/handover"
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// CreateLock makes a free lock of generation 1, or returns the lock as it is if
+// it is there. Other methods don't need it: the first grant creates a lock.
+//
+// Errors: [ErrInvalidLockID], [ErrClosed], those of the database's state, and
+// what the driver reports. If ctx ends, the lock may have been created or not.
+func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, error) {
+	end, err := l.begin(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	row, err := l.store.Create(ctx, lockID)
+	if err != nil {
+		return nil, failed("create", lockID, err)
+	}
+
+	return newStatus(lockID, row), nil
+}
+
+// GetLockStatus reads a lock. What it shows may have changed by the time that it
+// returns, and a release that it shows may be undone by a crash of the server: decide
+// nothing by it that needs the lock. [Locker.RefreshLock] by that status does decide,
+// and then fails.
+//
+// Errors: [ErrLockNotFound], [ErrInvalidLockID], [ErrClosed], those of the
+// database's state, and what the driver reports.
+func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus, error) {
+	end, err := l.begin(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	res, err := l.store.Get(ctx, lockID)
+	if err == nil && res.Verdict == store.NotFound {
+		err = ErrLockNotFound
+	}
+
+	if err != nil {
+		return nil, failed("get", lockID, err)
+	}
+
+	return newStatus(lockID, res.Row), nil
+}
+
+// AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't
+// wait. The caller renews the lease by [Locker.RefreshLock] or
+// [Locker.StartRelocker], and must stop believing in it before it ends: count
+// from before the call, by the local clock. If a trigger on the table shortens leases, the
+// status shows a lease shorter than ttl.
+//
+// Errors: [ErrAlreadyLocked] if another holds the lock, as a [*HeldError];
+// [ErrUnknownOutcome] if the reply was lost or ctx ended while it was under way,
+// in which case the Locker gives back what it may have been granted, or lets it
+// expire where the table has no column for the owner; [ErrInvalidLockID];
+// [ErrInvalidTTL]; [ErrClosed]; those of the database's state; and what the
+// driver reports. After any other error than ErrUnknownOutcome the lock was not
+// granted.
+func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Duration) (*LockStatus, error) {
+	end, err := l.begin(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	if err := l.validateTTL(ttl); err != nil {
+		return nil, err
+	}
+
+	res, err := l.line.Ask(ctx, lockID, ttl)
+	if err != nil {
+		return nil, failed("acquire", lockID, err)
+	}
+
+	return newStatus(lockID, res.Row), nil
+}
+
+// RefreshLock takes the lock of the given status for another ttl, if nobody took,
+// refreshed or released it since: a compare-and-swap by generation. It works on
+// a lock whose lease has ended and on one that was only created. The status that
+// it returns replaces the old one, whose generation is no longer valid.
+//
+// Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
+// reply was lost or ctx ended while it was under way: the lease of the old status
+// then runs to its end at least, and may have been extended, in which case the
+// old status neither refreshes nor releases it any more; [ErrStatusIsNil];
+// [ErrInvalidLockID]; [ErrInvalidTTL]; [ErrClosed]; those of the database's
+// state; and what the driver reports.
+func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.Duration) (*LockStatus, error) {
+	end, err := l.beginFor(status)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	if err := l.validateTTL(ttl); err != nil {
+		return nil, err
+	}
+
+	// Unlike a first grant, one whose outcome is unknown is not returned: the caller may
+	// still be working under the lease that it extends.
+	watched, ended := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
+
+	res, err := l.store.Refresh(watched, status.LockID, status.state(), l.names.Next(), ttl, l.cfg.margin(ttl))
+	if err == nil {
+		err = handover.VerdictError(res.Verdict)
+	}
+
+	ended(err)
+
+	if err != nil {
+		return nil, failed("refresh", status.LockID, err)
+	}
+
+	return newStatus(status.LockID, res.Row), nil
+}
+
+// ReleaseLock frees the lock of the given status, also if its lease has ended and
+// nobody took it since. If somebody in this Locker waits for the lock, it is handed over
+// to the first of them as by [Lock.Unlock], unless the status shows the lock free.
+//
+// Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
+// reply was lost or ctx ended while it was under way; [ErrStatusIsNil];
+// [ErrInvalidLockID]; [ErrClosed]; those of the database's state; and what the
+// driver reports. A lock that was not released frees itself when its lease ends.
+func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
+	end, err := l.beginFor(status)
+	if err != nil {
+		return err
+	}
+	defer end()
+
+	watched, ended := l.watch.start(ctx, OperationRelease, status.LockID, 1)
+	err = l.desk.ReleaseOnce(watched, handover.Tenure{LockID: status.LockID, State: status.state()})
+	ended(err)
+
+	if err != nil {
+		return failed("release", status.LockID, err)
+	}
+
+	return nil
+}
+
+// beginFor is begin for the lock of a status.
+func (l *Locker) beginFor(status *LockStatus) (end func(), err error) {
+	if status == nil {
+		return nil, ErrStatusIsNil
+	}
+
+	return l.begin(status.LockID)
+}
+
+// failed adds to an error what was asked of which lock.
+func failed(verb, lockID string, err error) error {
+	var held *HeldError
+	if errors.As(err, &held) {
+		return tidy(err) // it says so itself
+	}
+
+	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))
+}
