@@ -85,8 +85,8 @@ func (c *Config) SetDefault() {
 	}
 }
 
-// complete returns a checked copy with the defaults filled in.
-func (c *Config) complete() (Config, error) {
+// complete returns a checked copy with the defaults filled in, for use with db.
+func (c *Config) complete(db *sql.DB) (Config, error) {
 	if c == nil {
 		return Config{}, ErrConfigIsNil
 	}
@@ -112,6 +112,10 @@ func (c *Config) complete() (Config, error) {
 
 	if completed.SafetyMargin < 0 {
 		return Config{}, fmt.Errorf("%w: %s is negative", ErrInvalidSafetyMargin, completed.SafetyMargin)
+	}
+
+	if db == nil {
+		return Config{}, ErrDBIsNil
 	}
 
 	return completed, nil

@@ -2,6 +2,8 @@ package pglocker
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/store"
@@ -128,3 +130,37 @@ var (
 	// database's encoding lacks a character.
 	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding
 )
+
+// failed adds to an error what was asked of which lock.
+func failed(verb, lockID string, err error) error {
+	var held *HeldError
+	if errors.As(err, &held) {
+		return tidy(err) // it says so itself
+	}
+
+	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))
+}
+
+const errorPrefix = "pglocker: "
+
+// tidy has the text of an error begin with "pglocker: ", and say so once: an error of
+// this package often wraps another. What the error matches stays.
+func tidy(err error) error {
+	if err == nil {
+		return nil
+	}
+
+	if text := err.Error(); strings.HasPrefix(text, errorPrefix) && strings.Count(text, errorPrefix) == 1 {
+		return err
+	}
+
+	return tidied{err}
+}
+
+type tidied struct{ err error }
+
+func (t tidied) Error() string {
+	return errorPrefix + strings.ReplaceAll(t.err.Error(), errorPrefix, "")
+}
+
+func (t tidied) Unwrap() error { return t.err }

@@ -51,14 +51,6 @@ func (lk *Lock) Status() LockStatus {
 	return lk.status
 }
 
-// loss is why the lock was lost, nil if it wasn't.
-func (lk *Lock) loss() error {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
-
-	return lk.lost
-}
-
 // over is why the lock is no longer held as far as this process knows, nil if it is.
 func (lk *Lock) over() error {
 	lk.mu.Lock()

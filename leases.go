@@ -2,8 +2,6 @@ package pglocker
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/handover"
@@ -161,14 +159,4 @@ func (l *Locker) beginFor(status *LockStatus) (end func(), err error) {
 	}
 
 	return l.begin(status.LockID)
-}
-
-// failed adds to an error what was asked of which lock.
-func failed(verb, lockID string, err error) error {
-	var held *HeldError
-	if errors.As(err, &held) {
-		return tidy(err) // it says so itself
-	}
-
-	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))
 }

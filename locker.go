@@ -60,7 +60,7 @@ type Locker struct {
 // Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier], [ErrInvalidOwner],
 // [ErrInvalidSafetyMargin].
 func New(db *sql.DB, cfg *Config) (*Locker, error) {
-	completed, err := complete(db, cfg)
+	completed, err := cfg.complete(db)
 	if err != nil {
 		return nil, err
 	}
@@ -127,17 +127,6 @@ func NewWithMigrateDB(ctx context.Context, db *sql.DB, cfg *Config) (*Locker, er
 	}
 
 	return New(db, cfg)
-}
-
-// complete checks what every constructor is given, and returns the configuration with
-// its defaults.
-func complete(db *sql.DB, cfg *Config) (Config, error) {
-	completed, err := cfg.complete()
-	if err == nil && db == nil {
-		err = ErrDBIsNil
-	}
-
-	return completed, err
 }
 
 // begin checks what every method on one lock checks. Close waits until the caller calls

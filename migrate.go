@@ -25,7 +25,7 @@ import (
 // no table or can't hold locks, and what the driver reports. If ctx ends, either all
 // of it was done or nothing.
 func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
-	completed, err := complete(db, cfg)
+	completed, err := cfg.complete(db)
 	if err != nil {
 		return err
 	}

@@ -52,20 +52,18 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 
 	select {
 	case <-ctx.Done():
-	case <-lock.ctx.Done():
+	case <-lock.ctx.Done(): // lost: nobody else unlocks it
 		// The caller believes until this returns. What is left of the lease is released after
 		// that.
-		if err := lock.loss(); err != nil {
-			if end, beginErr := l.desk.Begin(); beginErr == nil {
-				go func() {
-					defer end()
+		if end, err := l.desk.Begin(); err == nil {
+			go func() {
+				defer end()
 
-					_ = lock.Unlock(detached) // for the waiters' sake
-				}()
-			}
-
-			return failed("relock", status.LockID, err)
+				_ = lock.Unlock(detached) // for the waiters' sake
+			}()
 		}
+
+		return failed("relock", status.LockID, context.Cause(lock.ctx))
 	case <-l.desk.Context().Done():
 		closed = ErrClosed
 	}

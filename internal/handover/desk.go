@@ -23,6 +23,7 @@ import (
 
 	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/outlive"
 	"github.com/ismurov/pglocker/internal/store"
 	"github.com/ismurov/pglocker/internal/waitqueue"
 )
@@ -125,6 +126,17 @@ func (d *Desk) Aside(run func()) {
 		defer end()
 		run()
 	}()
+}
+
+// untilClosed returns a context that ends [outlive.Grace] after the Desk is closed.
+func (d *Desk) untilClosed() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(d.ctx))
+	stop := context.AfterFunc(d.ctx, func() { outlive.EndSoon(ctx, cancel) })
+
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 // Term is for how long a grant can be believed in.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
-	"github.com/ismurov/pglocker/internal/outlive"
 	"github.com/ismurov/pglocker/internal/store"
 	"github.com/ismurov/pglocker/internal/waitqueue"
 )
@@ -238,11 +237,8 @@ func (d *Desk) isOver(run waitqueue.Run) bool {
 // Return returns a grant that nobody wants. It tries for as long as the lease may run, or for
 // [outlive.Grace] once the Desk is closed.
 func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(d.ctx))
+	ctx, cancel := d.untilClosed()
 	defer cancel()
-
-	stop := context.AfterFunc(d.ctx, func() { outlive.EndSoon(ctx, cancel) })
-	defer stop()
 
 	until := res.Sent.Add(ttl)
 	if time.Until(until) <= 0 {

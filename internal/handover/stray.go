@@ -6,20 +6,20 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
-	"github.com/ismurov/pglocker/internal/outlive"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
+// A stray grant is one whose reply was lost.
 const (
-	// A stray grant, one whose reply was lost, shows on the row at once, or when a statement that still waits
-	// for the row gets through. The row is looked at firstLooks times, within two seconds.
+	// It shows on the row at once, or when a statement that still waits for the row gets through. The row is looked
+	// at firstLooks times, within two seconds.
 	firstLooks = 6
 	delayMin   = 50 * time.Millisecond
 	delayMax   = time.Second
 
-	// Or its request reaches the server later, which is rare. After the first looks the row is looked at
-	// every slowDelay, until strayFor after the request was given up: PgBouncer keeps a request that waits for
-	// a connection for two minutes, and sends it even if its client has left.
+	// Or its request reaches the server later, which is rare. The row is then looked at every slowDelay, until
+	// strayFor has passed. PgBouncer keeps a request that waits for a connection for two minutes, and sends it even
+	// if its client has left.
 	slowDelay = 4 * time.Second
 	strayFor  = 2 * time.Minute
 
@@ -27,43 +27,37 @@ const (
 	maxStrays = 512
 )
 
-// Settle returns, in the background, the grants that requests without an answer may have brought, so that
-// others needn't wait for the end of such a lease. A request may be granted the lock even after a later one was
-// granted it and has released it. Settle stops when no grant can come any more, as far as is known. On a table
-// without owners a stray grant can't be found, and expires.
+// Settle returns, in the background, the grants that requests without an answer may have brought. A request may be
+// granted the lock even after a later one was granted it and has released it. Settle stops when no grant can come any
+// more, as far as is known. On a table without owners a stray grant can't be found, and expires.
 func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
 	if len(grants) == 0 || !d.Store.Full() {
 		return
 	}
 
-	end, err := d.Begin()
-	added, first := d.strays.add(lockID, grants, time.Now(), ttl)
-
-	switch {
-	case err != nil && first:
-		d.settleAtLast(lockID) // Close waits for the caller
-	case err == nil && first:
-		go func() {
-			defer end()
-
-			d.settle(lockID, added)
-		}()
-	case err == nil:
-		end()
+	if added, first := d.strays.add(lockID, grants, time.Now(), ttl); first {
+		d.Aside(func() { d.settle(lockID, added) })
 	}
 }
 
-// settle looks for the strays of a lock until none is left.
+// settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for a grant that a request
+// may have just brought, for [outlive.Grace] at most. A grant that comes later expires, and so does one that the first
+// looks have not found.
 func (d *Desk) settle(lockID string, added <-chan struct{}) {
-	timer := time.NewTimer(0)
+	ctx, cancel := d.untilClosed()
+	defer cancel()
+
+	timer := time.NewTimer(delayMin)
 	defer timer.Stop()
 
-	for {
+	for closed := d.ctx.Done(); ; {
 		select {
 		case <-added:
 		case <-timer.C:
-		case <-d.ctx.Done():
-			d.settleAtLast(lockID)
+		case <-closed:
+			closed = nil
+		case <-ctx.Done():
+			d.strays.drop(lockID)
 
 			return
 		}
@@ -73,7 +67,13 @@ func (d *Desk) settle(lockID string, added <-chan struct{}) {
 			return
 		}
 
-		attempt, cancel := context.WithTimeout(d.ctx, beside.Attempt(time.Until(l.until)))
+		if l.slow && closed == nil {
+			d.strays.drop(lockID)
+
+			return
+		}
+
+		attempt, cancel := context.WithTimeout(ctx, beside.Attempt(time.Until(l.until)))
 		freed, err := d.Store.GiveBack(attempt, lockID, l.grants, l.last)
 
 		cancel()
@@ -84,8 +84,7 @@ func (d *Desk) settle(lockID string, added <-chan struct{}) {
 
 		switch {
 		case err != nil && !store.Transient(err):
-			// The handle was closed, or the table is gone.
-			d.strays.drop(lockID)
+			d.strays.drop(lockID) // the handle was closed, or the table is gone
 
 			return
 		case err == nil && d.strays.looked(lockID, l, freed):
@@ -96,35 +95,8 @@ func (d *Desk) settle(lockID string, added <-chan struct{}) {
 	}
 }
 
-// settleAtLast looks for a grant that a request may have just brought, for [outlive.Grace] at most. A grant
-// that comes later expires, and so does one that the first looks have not found.
-func (d *Desk) settleAtLast(lockID string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), outlive.Grace)
-	defer cancel()
-
-	for {
-		l, more := d.strays.next(lockID)
-		if !more {
-			return
-		}
-
-		if !l.slow {
-			freed, err := d.Store.GiveBack(ctx, lockID, l.grants, l.last)
-			if err == nil && d.strays.looked(lockID, l, freed) {
-				return
-			}
-		}
-
-		if l.slow || !store.Pause(ctx, l.delay) {
-			d.strays.drop(lockID)
-
-			return
-		}
-	}
-}
-
-// strays are the stray grants, by lock. While a row is locked for long, each request that waits for it may add
-// one. They must not wait for it each on a connection of its own: one statement looks for all of a lock.
+// strays are the stray grants, by lock. One statement looks for all of a lock: while a row is locked for long, each
+// request that waits for it may add one, and they must not wait for it each on a connection of its own.
 type strays struct {
 	// mu guards what follows. Each lock that is in the map has a goroutine.
 	mu    sync.Mutex
@@ -132,7 +104,8 @@ type strays struct {
 }
 
 type straysOfLock struct {
-	grants map[string]expectation
+	// grants says until when each is looked for, by the local clock.
+	grants map[string]time.Time
 	// looks counts those since the last grant was added. slow: the first looks are over.
 	looks int
 	slow  bool
@@ -141,24 +114,7 @@ type straysOfLock struct {
 	added chan struct{}
 }
 
-// expectation is until when a grant is looked for, by the local clock.
-type expectation struct {
-	// waiting is when the lease would be over if the request waits for the row. onItsWay is from when on the
-	// request is taken never to reach the server; zero for a lease of slowDelay or less, which isn't worth the
-	// looks.
-	waiting, onItsWay time.Time
-}
-
-func (e expectation) end() time.Time {
-	if e.onItsWay.After(e.waiting) {
-		return e.onItsWay
-	}
-
-	return e.waiting
-}
-
-// add is true if nobody looks for grants of that lock yet. The one that does is told of later ones by the
-// channel.
+// add is true if nobody looks for grants of that lock yet. The one that does is told of later ones by the channel.
 func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Duration) (added <-chan struct{}, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,13 +125,12 @@ func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Dur
 
 	all := s.locks[lockID]
 	if first = all == nil; first {
-		all = &straysOfLock{grants: make(map[string]expectation), added: make(chan struct{}, 1)}
+		all = &straysOfLock{grants: make(map[string]time.Time), added: make(chan struct{}, 1)}
 		s.locks[lockID] = all
 	}
 
-	expect := expectation{waiting: now.Add(ttl)}
-	if ttl > slowDelay {
-		expect.onItsWay = now.Add(strayFor)
+	if ttl > slowDelay { // a shorter lease isn't worth the slow looks
+		ttl = max(ttl, strayFor)
 	}
 
 	for _, grant := range grants {
@@ -183,16 +138,14 @@ func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Dur
 			all.forgetOldest()
 		}
 
-		all.grants[grant] = expect
+		all.grants[grant] = now.Add(ttl)
 	}
 
 	all.looks, all.slow, all.delay = 0, false, delayMin
 
-	if !first {
-		select {
-		case all.added <- struct{}{}:
-		default:
-		}
+	select {
+	case all.added <- struct{}{}:
+	default:
 	}
 
 	return all.added, first
@@ -201,8 +154,8 @@ func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Dur
 func (all *straysOfLock) forgetOldest() {
 	var oldest string
 
-	for grant, e := range all.grants {
-		if oldest == "" || e.end().Before(all.grants[oldest].end()) {
+	for grant, until := range all.grants {
+		if oldest == "" || until.Before(all.grants[oldest]) {
 			oldest = grant
 		}
 	}
@@ -223,8 +176,8 @@ type look struct {
 	delay time.Duration
 }
 
-// next is what is to be looked for now. There is no more when all are given up. A caller that adds a grant then
-// is the first again.
+// next is what is to be looked for now. There is no more when all are given up. A caller that adds a grant then is the
+// first again.
 func (s *strays) next(lockID string) (l look, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,9 +185,8 @@ func (s *strays) next(lockID string) (l look, more bool) {
 	all := s.locks[lockID]
 	now := time.Now()
 
-	for grant, e := range all.grants {
-		end := e.end()
-		if !now.Before(end) {
+	for grant, until := range all.grants {
+		if !now.Before(until) {
 			delete(all.grants, grant)
 
 			continue
@@ -242,8 +194,8 @@ func (s *strays) next(lockID string) (l look, more bool) {
 
 		l.grants = append(l.grants, grant)
 
-		if end.After(l.until) {
-			l.until = end
+		if until.After(l.until) {
+			l.until = until
 		}
 	}
 
@@ -266,23 +218,22 @@ func (s *strays) next(lockID string) (l look, more bool) {
 	return l, true
 }
 
-// looked notes an answer. A grant is settled when it was released; the answer doesn't say which of several was.
-// A grant that isn't on the row, and whose statement doesn't wait for the row, can only be on its way to the
-// server. looked returns true when all are settled. A caller that adds a grant then is the first again.
+// looked notes an answer. A grant is settled when it was released; the answer doesn't say which of several was. After
+// the last of the first looks, a request can only be on its way to the server. looked returns true when all are settled.
+// A caller that adds a grant then is the first again.
 func (s *strays) looked(lockID string, l look, freed bool) (settled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
 	all := s.locks[lockID]
 
-	switch {
+	switch now := time.Now(); {
 	case l.last:
-		// If it is free now, it may have been before.
 		for _, grant := range l.grants {
-			if e, ok := all.grants[grant]; ok && !e.onItsWay.IsZero() {
-				all.grants[grant] = expectation{onItsWay: e.onItsWay}
-			} else {
+			if until := all.grants[grant]; until.Before(now.Add(slowDelay)) {
 				delete(all.grants, grant)
+			} else if until.After(now.Add(strayFor)) {
+				all.grants[grant] = now.Add(strayFor)
 			}
 		}
 

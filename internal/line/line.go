@@ -145,20 +145,14 @@ func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
 		return l.Ask(ctx, r.LockID, r.TTL)
 	}
 
-	end, err := l.Desk.Begin()
-	if err != nil {
-		return store.Result{}, err
-	}
-
-	request := outlive.Send(ctx, 0, end, func(ctx context.Context) (a answer) {
+	request, err := l.send(ctx, r, 0, func(ctx context.Context) (a answer) {
 		a.res, a.err = l.Ask(ctx, r.LockID, r.TTL)
 
 		return a
-	}, func(a answer) {
-		if a.granted() {
-			l.Desk.Return(r.LockID, a.res, r.TTL)
-		}
 	})
+	if err != nil {
+		return store.Result{}, err
+	}
 
 	select {
 	case a := <-request.Answer():
@@ -174,6 +168,20 @@ func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
 	}
 
 	return store.Result{}, errUnknown(ctx)
+}
+
+// send makes a request that outlives its caller. A grant that comes when the caller has left is returned.
+func (l *Line) send(ctx context.Context, r Request, limit time.Duration, ask func(context.Context) answer) (*outlive.Request[answer], error) {
+	end, err := l.Desk.Begin()
+	if err != nil {
+		return nil, err
+	}
+
+	return outlive.Send(ctx, limit, end, ask, func(a answer) {
+		if a.granted() {
+			l.Desk.Return(r.LockID, a.res, r.TTL)
+		}
+	}), nil
 }
 
 // firstWithin is first for a caller that can wait. It is answered within [beside.AttemptMax] or not: the

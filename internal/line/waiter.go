@@ -163,21 +163,15 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 		}
 	}
 
-	end, err := w.Desk.Begin()
-	if err != nil {
-		return answer{}, false
-	}
-
 	sent := time.Now()
 
 	// Not even Close cancels it at once: what it brings would be lost.
-	request := outlive.Send(ctx, beside.Attempt(w.TTL), end, func(ctx context.Context) answer {
+	request, err := w.send(ctx, w.Request, beside.Attempt(w.TTL), func(ctx context.Context) answer {
 		return w.claim(ctx, mark)
-	}, func(a answer) {
-		if a.granted() {
-			w.Desk.Return(w.LockID, a.res, w.TTL)
-		}
 	})
+	if err != nil {
+		return answer{}, false
+	}
 
 	select {
 	case a := <-request.Answer():

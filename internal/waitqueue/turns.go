@@ -1,6 +1,9 @@
 package waitqueue
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // turns are those of the processes that want one lock, as this process sees them.
 type turns struct {
@@ -9,10 +12,16 @@ type turns struct {
 	run      int
 	runBegan time.Time
 	// round counts the releases that all processes were told of, and won is the round that this process
-	// won last. rivals are the other processes that were seen to win, each with the round of its last
-	// time: rivalCounts at most, the latest.
+	// won last.
 	round, won int
-	rivals     map[string]int
+	// rivals are the other processes that were seen to win, the latest last, each once: rivalCounts at most.
+	rivals []rival
+}
+
+// rival is another process, and the round that it won last.
+type rival struct {
+	name string
+	won  int
 }
 
 // rivalCounts is for how many rounds a process that won once counts as a rival. It may have gone since.
@@ -58,11 +67,7 @@ func (q *Queue) Released(id string) {
 
 // isOurs reports whether more rounds have passed since this process won than there are rivals.
 func (t *turns) isOurs() bool {
-	for rival, round := range t.rivals {
-		if t.round-round > rivalCounts {
-			delete(t.rivals, rival)
-		}
-	}
+	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
 
 	return t.round-t.won > len(t.rivals)
 }
@@ -73,28 +78,16 @@ func (q *Queue) Won(id string) {
 }
 
 // Lost notes that another process got it.
-func (q *Queue) Lost(id, rival string) {
-	q.with(id, func(l *line) { l.turns.lost(rival) })
-}
+func (q *Queue) Lost(id, winner string) {
+	q.with(id, func(l *line) {
+		t := &l.turns
+		t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return r.name == winner })
 
-func (t *turns) lost(rival string) {
-	if t.rivals == nil {
-		t.rivals = make(map[string]int)
-	}
-
-	t.rivals[rival] = t.round
-
-	// A process that polls is told of no release, and its rounds stand still: forget the rival that won
-	// longest ago.
-	if len(t.rivals) > rivalCounts {
-		oldest := ""
-
-		for other, round := range t.rivals {
-			if other != rival && (oldest == "" || round < t.rivals[oldest]) {
-				oldest = other
-			}
+		// A process that polls is told of no release, and its rounds stand still.
+		if len(t.rivals) == rivalCounts {
+			t.rivals = slices.Delete(t.rivals, 0, 1)
 		}
 
-		delete(t.rivals, oldest)
-	}
+		t.rivals = append(t.rivals, rival{winner, t.round})
+	})
 }
