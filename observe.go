@@ -19,19 +19,17 @@ const (
 	OperationWait Operation = "wait"
 	// OperationRenew is one statement that renews the leases that are due.
 	OperationRenew Operation = "renew"
-	// OperationRelease is a release, by whatever method, retries included, or the
-	// hand-over to the next in this Locker.
+	// OperationRelease is a release by any method, retries included.
 	OperationRelease Operation = "release"
 )
 
-// Observer is told when operations start and end, and when a lock is lost. It is
-// meant for metrics and traces. Its methods are called from many goroutines at
-// once, inside the operations: they must return at once and must not call the
-// Locker.
+// Observer is told when operations start and end, and when a lock is lost. It is meant for metrics
+// and traces. Many goroutines call its methods at once, inside the operations. The methods must
+// return at once, and must not call the Locker.
 type Observer interface {
-	// OperationStart is called before an operation. The context that it returns,
-	// made from ctx, is given to OperationEnd and to the database's driver; of operations
-	// that go together in one statement, the driver is given that of one.
+	// OperationStart is called before an operation. The context that it returns, made from ctx, is
+	// given to OperationEnd and to the database's driver. Where operations go together in one
+	// statement, the driver is given the context of one.
 	OperationStart(ctx context.Context, start OperationStart) context.Context
 	// OperationEnd is called after it.
 	OperationEnd(ctx context.Context, end OperationEnd)
@@ -53,8 +51,8 @@ type OperationEnd struct {
 	OperationStart
 	// Duration is from start to end.
 	Duration time.Duration
-	// Err is the error that the caller gets ([ErrAlreadyLocked], for example), nil if
-	// there is none, without the text that names the operation and the lock.
+	// Err is the error that the caller gets, without the text that names the operation and the lock;
+	// nil if there is none.
 	Err error
 }
 
@@ -63,8 +61,8 @@ type LockLost struct {
 	LockID string
 	// Token is the one under which it was held.
 	Token int64
-	// Gone: the database answered that the lease is over. Otherwise no renewal was
-	// acknowledged in time.
+	// Gone: the database answered that the lease is over. Otherwise no renewal was acknowledged in
+	// time.
 	Gone bool
 	// Err is the cause of the lock's cancelled context.
 	Err error
