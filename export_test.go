@@ -29,7 +29,7 @@ func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
 }
 
 // Waiting reports whether somebody waits for a lock in this Locker.
-func (l *Locker) Waiting(lockID string) bool { return l.line.Queue.Waiting(lockID) }
+func (l *Locker) Waiting(lockID string) bool { return l.desk.Queue.Waiting(lockID) }
 
 // ForbidOwn has the Locker find no connector, as behind drivers that can't be asked.
 func (l *Locker) ForbidOwn() {

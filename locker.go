@@ -104,13 +104,9 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	})
 	l.line = line.New(line.Config{
 		Desk:     l.desk,
-		Queue:    queue,
 		Listener: l.listener,
-		Store:    l.store,
-		Names:    l.names,
 		Observe:  l.watch.request,
 		Held:     l.heldError,
-		Log:      l.log,
 	})
 	l.report.desk, l.report.log, l.report.beside = l.desk, l.log, l.beside
 	l.renewer = keepalive.New(func() keepalive.Session {

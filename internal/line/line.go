@@ -31,7 +31,6 @@ package line
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
@@ -40,22 +39,17 @@ import (
 	"github.com/ismurov/pglocker/internal/listen"
 	"github.com/ismurov/pglocker/internal/outlive"
 	"github.com/ismurov/pglocker/internal/store"
-	"github.com/ismurov/pglocker/internal/waitqueue"
 )
 
 // Config says what a Line works with.
 type Config struct {
 	Desk     *handover.Desk
-	Queue    *waitqueue.Queue
 	Listener *listen.Listener
-	Store    *store.Store
-	Names    *handover.Names
 	// Observe is called before a request that doesn't wait, or before the time in line. The returned function
 	// is called after it, with the error.
 	Observe func(ctx context.Context, waits bool, lockID string) (context.Context, func(error))
 	// Held is the error of a lock that another holds: the database showed row some time ago.
 	Held func(lockID string, row store.Row, ago time.Duration) error
-	Log  *slog.Logger
 }
 
 // Line serves all waiters of one Locker.
@@ -117,7 +111,7 @@ func (l *Line) Acquire(ctx context.Context, r Request) (Grant, error) {
 func (l *Line) Ask(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
 	ctx, end := l.Observe(ctx, false, lockID)
 
-	res, err := l.Store.Acquire(ctx, lockID, l.Names.Next(), ttl, l.Desk.Margin(ttl))
+	res, err := l.Desk.Store.Acquire(ctx, lockID, l.Desk.Names.Next(), ttl, l.Desk.Margin(ttl))
 	l.Desk.Settle(lockID, res.Stray, ttl)
 
 	if err == nil && res.Verdict == store.Busy {
@@ -141,7 +135,7 @@ func (a answer) granted() bool { return a.err == nil && a.res.Verdict == store.G
 // first is Ask for a caller that keeps the lock or goes on to wait. On a table without owners a stray grant can't
 // be found, so there the request outlives a caller that leaves.
 func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
-	if l.Store.Full() || ctx.Err() != nil {
+	if l.Desk.Store.Full() || ctx.Err() != nil {
 		return l.Ask(ctx, r.LockID, r.TTL)
 	}
 

@@ -22,7 +22,7 @@ const (
 func (l *Line) noticeTimer(ctx context.Context) *time.Timer {
 	timer := time.NewTimer(noticeAfter)
 
-	if !l.Log.Enabled(ctx, slog.LevelInfo) {
+	if !l.Desk.Log.Enabled(ctx, slog.LevelInfo) {
 		timer.Stop()
 	}
 
@@ -90,7 +90,7 @@ func (l *Line) tellWaiting(ctx context.Context, lockID string, joined time.Time)
 
 		attrs := []slog.Attr{slog.String("lock", lockID), slog.Duration("waited", time.Since(joined))}
 
-		found, err := l.Store.Get(attempt, lockID)
+		found, err := l.Desk.Store.Get(attempt, lockID)
 		if closed.Err() != nil {
 			return
 		}
@@ -109,6 +109,6 @@ func (l *Line) tellWaiting(ctx context.Context, lockID string, joined time.Time)
 			}
 		}
 
-		l.Log.LogAttrs(ctx, slog.LevelInfo, "pglocker: waiting for a lock", attrs...)
+		l.Desk.Log.LogAttrs(ctx, slog.LevelInfo, "pglocker: waiting for a lock", attrs...)
 	}()
 }

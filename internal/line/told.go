@@ -69,7 +69,7 @@ func (w *waiter) limited(ctx, waiting context.Context, err error) error {
 		ctx, cancel := context.WithTimeout(ctx, outlive.Grace)
 		defer cancel()
 
-		found, getErr := w.Store.Get(ctx, w.LockID)
+		found, getErr := w.Desk.Store.Get(ctx, w.LockID)
 		if inLine := w.place != nil && w.told.unanswered == nil; getErr != nil || !inLine && !found.Row.Held() {
 			return err
 		}

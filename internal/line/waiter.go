@@ -24,9 +24,6 @@ const (
 	// pollMin is how long a head that polls sleeps at first. It then sleeps longer, up to [handover.PollMax].
 	pollMin = 5 * time.Millisecond
 
-	// politeness is how long a process leaves a free lock to another whose turn it is. That one asks at once.
-	politeness = time.Millisecond
-
 	// idle is how long a waiter that isn't the head sleeps.
 	idle = time.Minute
 
@@ -59,7 +56,7 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 
 	w := waiter{Line: l, Request: r}
 
-	if !l.Queue.Waiting(r.LockID) {
+	if !l.Desk.Queue.Waiting(r.LockID) {
 		a, answered := l.firstWithin(waiting, r)
 
 		switch {
@@ -87,13 +84,22 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 
 // inLine returns with a grant, delivered by the holder before or won by asking, or with an error.
 func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
-	w.place = w.Queue.Join(w.LockID, w.TTL)
+	w.place = w.Desk.Queue.Join(w.LockID, w.TTL)
 
 	w.Listener.Use()
 	defer w.Listener.Done()
 
-	look := time.NewTimer(handover.Jitter(idle))
+	var (
+		look = time.NewTimer(0)
+		next time.Time // when look fires
+	)
 	defer look.Stop()
+
+	sleep := func(d time.Duration) {
+		next = time.Now().Add(d)
+		look.Reset(d)
+	}
+	sleep(handover.Jitter(idle))
 
 	tell := w.noticeTimer(ctx)
 	defer tell.Stop()
@@ -109,7 +115,9 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 			return store.Result{}, w.leave(context.Cause(w.Desk.Context()))
 		case <-w.place.Woken():
 		case <-w.place.Hinted():
-			look.Reset(politeness)
+			if at := w.place.AskAt(); at.Before(next) {
+				sleep(time.Until(at))
+			}
 
 			continue
 		case <-tell.C:
@@ -119,7 +127,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 			continue
 		case <-look.C:
 			if !w.place.IsHead() {
-				look.Reset(handover.Jitter(idle))
+				sleep(handover.Jitter(idle))
 
 				continue
 			}
@@ -146,9 +154,9 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		}
 
 		// Where this request should have left a mark and may have left none, no release will be heard of.
-		heard = heard && !w.Queue.MarkDue(w.LockID, stale, heard)
+		heard = heard && !w.Desk.Queue.MarkDue(w.LockID, stale, heard)
 
-		look.Reset(w.next(a, heard))
+		sleep(w.next(a, heard))
 	}
 }
 
@@ -156,8 +164,8 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 // not answered if ctx or the Locker ends first.
 func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer, answered bool) {
 	var mark store.Mark
-	if w.Queue.MarkDue(w.LockID, stale, heard) {
-		mark = store.Mark{For: markPolling, Signature: w.Queue.Sign(w.LockID)}
+	if w.Desk.Queue.MarkDue(w.LockID, stale, heard) {
+		mark = store.Mark{For: markPolling, Signature: w.Desk.Queue.Sign(w.LockID)}
 		if heard {
 			mark.For = markFor
 		}
@@ -180,7 +188,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 		}
 
 		if a.granted() {
-			w.Queue.EndRun(w.LockID)
+			w.Desk.Queue.EndRun(w.LockID)
 
 			// A grant that was delivered meanwhile is mostly older, and over.
 			if delivered, ok := w.place.Leave(); ok && delivered.Row.Generation > a.res.Row.Generation {
@@ -213,7 +221,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 // claim sends one claim. A grant that is late is returned, and the waiter goes on as after a claim without an
 // answer.
 func (w *waiter) claim(ctx context.Context, mark store.Mark) (a answer) {
-	a.res, a.err = w.Store.Claim(ctx, w.LockID, w.Names.Next(), w.TTL, w.Desk.Margin(w.TTL), mark)
+	a.res, a.err = w.Desk.Store.Claim(ctx, w.LockID, w.Desk.Names.Next(), w.TTL, w.Desk.Margin(w.TTL), mark)
 	w.Desk.Settle(w.LockID, a.res.Stray, w.TTL)
 
 	if late := a.res; a.granted() && w.Desk.Term(late, w.TTL).Left(time.Now()) <= 0 {
@@ -227,20 +235,20 @@ func (w *waiter) claim(ctx context.Context, mark store.Mark) (a answer) {
 
 // note keeps what an answer tells about the lock and about those who wait for it.
 func (w *waiter) note(res store.Result, heard bool) {
-	w.Queue.FoundMark(w.LockID, res.Mark, res.Row.Now)
+	w.Desk.Queue.FoundMark(w.LockID, res.Mark, res.Row.Now)
 
 	if res.Verdict == store.Granted {
-		w.Queue.Won(w.LockID)
+		w.Desk.Queue.Won(w.LockID)
 
 		return
 	}
 
-	if rival := handover.LockerOf(res.Row.Owner); rival != "" && rival != w.Names.Locker && res.Row.Held() {
-		w.Queue.Lost(w.LockID, rival)
+	if rival := handover.LockerOf(res.Row.Owner); rival != "" && rival != w.Desk.Names.Locker && res.Row.Held() {
+		w.Desk.Queue.Lost(w.LockID, rival)
 	}
 
 	if res.Marked {
-		w.Queue.Marked(w.LockID, heard)
+		w.Desk.Queue.Marked(w.LockID, heard)
 	}
 
 	w.told.saw(res.Row)

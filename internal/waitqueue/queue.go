@@ -29,9 +29,6 @@ type line struct {
 	waiters list.List // of *Waiter, the head in front
 	turns   turns
 	marks   marks
-	// alarm wakes the head at alarmAt, nil if none is set. It ends with the line.
-	alarm   *time.Timer
-	alarmAt time.Time
 }
 
 // Waiter is one place in a line. It belongs to the goroutine that joined.
@@ -46,6 +43,8 @@ type Waiter struct {
 	wake  chan struct{}
 	hint  chan struct{}
 	grant chan store.Result
+	// askAt is when this waiter, as the head, should ask at the latest; zero if no hint is there.
+	askAt time.Time
 }
 
 // New returns an empty Queue.
@@ -123,32 +122,17 @@ func (q *Queue) WakeAll() {
 	}
 }
 
-// WakeAfter makes the head of a line ask again when d has passed. It does nothing for a waiter that joins
-// later and is alone, which asks at once. Of several calls only the one that ends first counts: a head that
-// has asked knows when to ask again.
+// WakeAfter makes the head of a line ask again when d has passed. Of several calls the one that ends first
+// counts: a head that has asked knows when to ask again.
 func (q *Queue) WakeAfter(id string, d time.Duration) {
-	q.with(id, func(l *line) {
-		at := time.Now().Add(d)
-
-		switch {
-		case l.alarm == nil:
-			l.alarmAt = at
-			l.alarm = time.AfterFunc(d, func() { q.ring(id, l) })
-		case at.Before(l.alarmAt):
-			l.alarmAt = at
-			l.alarm.Reset(d)
-		}
-	})
+	q.with(id, func(l *line) { l.head().wakeAfter(d) })
 }
 
-// ring wakes the head of a line, unless another line has taken its place.
-func (q *Queue) ring(id string, of *line) {
-	q.with(id, func(l *line) {
-		if l == of {
-			l.alarm = nil
-			signal(l.head().wake)
-		}
-	})
+func (w *Waiter) wakeAfter(d time.Duration) {
+	if at := time.Now().Add(d); w.askAt.IsZero() || at.Before(w.askAt) {
+		w.askAt = at
+		signal(w.hint)
+	}
 }
 
 // Deliver gives the waiter a grant, and takes it out of the line. It is false if the waiter has left. The
@@ -171,9 +155,18 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 // Woken yields when this waiter, as the head, should ask the database.
 func (w *Waiter) Woken() <-chan struct{} { return w.wake }
 
-// Hinted yields when this waiter, as the head, should ask a little later: the lock is free, but it is the
-// turn of another process.
+// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt] at the latest.
 func (w *Waiter) Hinted() <-chan struct{} { return w.hint }
+
+// AskAt takes the time of the last hint.
+func (w *Waiter) AskAt() (at time.Time) {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+
+	at, w.askAt = w.askAt, time.Time{}
+
+	return at
+}
 
 // Granted yields the grant that was delivered, if one is.
 func (w *Waiter) Granted() <-chan store.Result { return w.grant }
@@ -217,10 +210,6 @@ func (w *Waiter) leave(wake bool) *line {
 
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
-
-		if l.alarm != nil {
-			l.alarm.Stop()
-		}
 	} else if wasHead && wake {
 		signal(l.head().wake)
 	}

@@ -385,6 +385,8 @@ func TestTurns(t *testing.T) {
 		case <-w.Woken():
 			return true
 		case <-w.Hinted():
+			w.AskAt()
+
 			return false
 		default:
 			t.Fatal("neither woken nor told that it may look")

@@ -28,6 +28,9 @@ type rival struct {
 // There is one winner in a round, so this is also how many rivals there are at most.
 const rivalCounts = 32
 
+// politeness is how long a process leaves a free lock to another whose turn it is. That one asks at once.
+const politeness = time.Millisecond
+
 // Run is how a lock was handed over in this process lately.
 type Run struct {
 	// Length counts the hand-overs in a row, and Began is when the first was.
@@ -60,7 +63,7 @@ func (q *Queue) Released(id string) {
 		if l.turns.isOurs() {
 			signal(l.head().wake)
 		} else {
-			signal(l.head().hint)
+			l.head().wakeAfter(politeness)
 		}
 	})
 }
