@@ -14,26 +14,25 @@ var (
 	// ErrAlreadyLocked: another holds the lock. The error is also a [*HeldError].
 	ErrAlreadyLocked = errors.New("pglocker: already locked")
 
-	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was
-	// read. That status holds it no more.
+	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was read.
+	// That status holds it no more.
 	ErrWrongGeneration = handover.ErrWrongGeneration
 
 	// ErrLockNotFound: there is no lock of that id.
 	ErrLockNotFound = handover.ErrLockNotFound
 
-	// ErrLockLost: a lock that was held can't be trusted any more. Either the database said so, or
-	// no renewal was acknowledged in time; another may then be granted the lock once its TTL is
-	// over. It is the cause of the lock's cancelled context ([context.Cause]). The error says what
-	// kept renewals from succeeding, and wraps the last error of the server or the network. It
-	// doesn't match [context.Canceled] or [context.DeadlineExceeded].
+	// ErrLockLost: a lock that was held can't be trusted any more. Either the database said so, or no
+	// renewal was acknowledged in time. It is the cause of the lock's cancelled context
+	// ([context.Cause]). The error says what kept renewals from succeeding, and wraps the last error of
+	// the server or the network. It doesn't match [context.Canceled] or [context.DeadlineExceeded].
 	ErrLockLost = errors.New("pglocker: lock lost")
 
 	// ErrAlreadyUnlocked: [Lock.Unlock], [Locker.Do] or [Locker.Close] has unlocked the lock before.
 	ErrAlreadyUnlocked = errors.New("pglocker: lock already unlocked")
 
 	// ErrUnknownOutcome: a statement was sent, and its reply was lost or the caller's context ended
-	// before it came. The lock may have been granted, refreshed or released, or may be later. Take
-	// it neither as held nor as free. The error of the connection or of the context is wrapped too.
+	// before it came. The lock may have been granted, refreshed or released, or may be later: take it
+	// neither as held nor as free. The error of the connection or of the context is wrapped too.
 	ErrUnknownOutcome = store.ErrUnknownOutcome
 
 	// ErrNotReleased: [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] held the lock to the end,
@@ -87,32 +86,30 @@ var (
 	ErrClosed = errors.New("pglocker: locker is closed")
 )
 
-// States of the database in which locks don't work. Nothing was changed. The Locker works again
-// once the state is corrected.
+// States of the database in which locks don't work. The Locker works again once they are corrected.
 var (
-	// ErrTableNotFound: the table isn't there. [MigrateDB] makes it, and so does the SQL in the
-	// folder migrations.
+	// ErrTableNotFound: the table isn't there. [MigrateDB] makes it, and so does the SQL in the folder
+	// migrations.
 	ErrTableNotFound = store.ErrTableNotFound
 
-	// ErrInvalidTable: the table can't hold locks. It lacks a column, or has one of a wrong type; or
-	// it is of a wrong kind; or a trigger of it shortens leases to no more than the safety margin.
-	// The error says what is needed.
+	// ErrInvalidTable: the table can't hold locks. It lacks a column, or has one of a wrong type; it is
+	// of a wrong kind; or its trigger shortens leases to no more than the safety margin. The error says
+	// which.
 	ErrInvalidTable = store.ErrInvalidTable
 
-	// ErrPermissionDenied: the role lacks a privilege, or row-level security keeps rows from it. The
-	// error names what is missing. Locks need USAGE on the schema and SELECT, INSERT, UPDATE on the
-	// table; only making the table needs more.
+	// ErrPermissionDenied: the role lacks a privilege, which the error names, or row-level security
+	// keeps rows from it. Locks need USAGE on the schema and SELECT, INSERT, UPDATE on the table.
 	ErrPermissionDenied = store.ErrPermissionDenied
 
-	// ErrReadOnly: the server is a standby, or transactions are read-only by default, also over
-	// other connections of the pool. Waiting, renewing and releasing go on in spite of it.
+	// ErrReadOnly: the server is a standby, or transactions are read-only by default, also over other
+	// connections of the pool. Waiting, renewing and releasing go on in spite of it.
 	ErrReadOnly = store.ErrReadOnly
 
 	// ErrUnsupportedDriver: pglocker can't read the SQLSTATE of the server's errors from this driver.
 	ErrUnsupportedDriver = store.ErrUnsupportedDriver
 
-	// ErrUnsupportedEncoding: a lock id or a name that isn't ASCII can't be sent to the database
-	// unchanged. Either the connection's client_encoding isn't UTF8 (pgx takes that of the database
+	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either it
+	// isn't ASCII and the connection's client_encoding isn't UTF8 (pgx takes that of the database
 	// unless client_encoding=UTF8 is set), or the database's encoding lacks a character.
 	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding
 )
@@ -129,8 +126,7 @@ func failed(verb, lockID string, err error) error {
 
 const errorPrefix = "pglocker: "
 
-// tidy has the text of an error begin with "pglocker: ", and say so once. What the error matches
-// stays.
+// tidy has the text of an error begin with "pglocker: ", and say so once. What the error matches stays.
 func tidy(err error) error {
 	if err == nil {
 		return nil

@@ -35,39 +35,34 @@ type Lock struct {
 	status LockStatus
 	// statusAt is when status was acknowledged, by the local clock.
 	statusAt time.Time
-	// lost is why the lock was lost, nil as long as it wasn't. Once it is unlocked it can't
-	// be lost any more.
+	// lost is why the lock was lost, nil if it wasn't. An unlocked lock can't be lost.
 	lost error
 	// gone: it was lost because the database said so.
 	gone     bool
 	unlocked bool
-	// rowHolders names the transactions that had the row locked since the last renewal, as
-	// far as they are known.
+	// rowHolders names the transactions that are known to have locked the row since the last renewal.
 	rowHolders string
 }
 
-// TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or
-// [Locker.Close]. The lease runs for ttl, and is renewed as [Locker.Do] describes, by
-// default after a third of ttl. Once the lock is held, the end of ctx doesn't release it.
-// The lock's context has ctx's values.
+// TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or [Locker.Close]. The
+// lease runs for ttl, and is renewed as [Locker.Do] describes. Cancelling ctx doesn't release the lock.
+// The lock's context inherits ctx's values only.
 //
-// TryLock doesn't wait for a holder. It does wait for a transaction that has the row of a
-// free lock locked, such as a guarded one that outlived its lease: give ctx a deadline.
+// TryLock doesn't wait for a holder. It may wait for a transaction that has the row of a free lock
+// locked, such as a guarded one that outlived its lease: give ctx a deadline.
 //
 // Errors:
 //
-//   - [ErrAlreadyLocked], as a [*HeldError], if another holds the lock. With [WithWait], if
-//     another held it when the database last answered.
+//   - [ErrAlreadyLocked], as a [*HeldError], if another holds the lock.
 //   - [ErrLockLost], if the grant took as long as its lease. It was released.
 //   - The other errors of [Locker.AcquireLock], and those of the options.
 func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, false, opts)
 }
 
-// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. The
-// waiters of one Locker are served in the order in which they came. Called with a context
-// under which the same lock is held, such as [Locker.Do]'s, Lock would wait for itself. It
-// then returns a [*HeldError] at once.
+// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. The waiters of one
+// Locker are served in the order in which they came. Called with a context under which the same lock is
+// held, such as [Locker.Do]'s, Lock returns a [*HeldError] at once: it would wait for itself.
 //
 // If ctx ends first, the error matches ctx's. It also matches
 //
@@ -77,30 +72,20 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 //
 // A grant that arrives after ctx has ended is released. The caller needn't do anything.
 //
-// Lock keeps trying while the database doesn't answer, answers when the lease is over, or
-// refuses for a reason that may pass: a timeout that the role has set (lock_timeout,
-// statement_timeout), no room (SQLSTATE class 53), a server that is starting, a connection
-// to a standby. If the first request meets another error, or can't reach the server, Lock
-// returns that error.
+// Lock keeps trying while the database doesn't answer in time, or refuses for a reason that may pass: a
+// timeout that the role has set (lock_timeout, statement_timeout), no room (SQLSTATE class 53), a
+// server that is starting, a connection to a standby. If the first request meets another error, or
+// can't reach the server, Lock returns that error.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, true, opts)
 }
 
 func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wait bool, opts []LockOption) (*Lock, error) {
-	end, err := l.begin(lockID)
+	options, end, err := l.beginLock(lockID, ttl, max(ttl/3, 1), opts)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-
-	if err := l.validateTTL(ttl); err != nil {
-		return nil, err
-	}
-
-	options, err := newLockOptions(ttl, max(ttl/3, 1), opts)
-	if err != nil {
-		return nil, err
-	}
 
 	options.waits = options.waits || wait
 
@@ -118,8 +103,20 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 	return lock, nil
 }
 
-// take takes the lock within ctx, and starts to keep it alive. The lock's context is made
-// from parent.
+// beginLock checks what a call that takes and keeps a lock is given. The caller calls end.
+func (l *Locker) beginLock(lockID string, ttl, relockInterval time.Duration, opts []LockOption) (o lockOptions, end func(), err error) {
+	if err = l.validateTTL(ttl); err != nil {
+		return o, nil, err
+	}
+
+	if o, err = newLockOptions(ttl, relockInterval, opts); err == nil {
+		end, err = l.begin(lockID)
+	}
+
+	return o, end, err
+}
+
+// take takes the lock within ctx, and starts to keep it alive. Its context is made from parent.
 func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Duration, o lockOptions) (*Lock, error) {
 	if o.waits {
 		if err := heldUnder(ctx, l, lockID); err != nil {
@@ -169,6 +166,25 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 	return lk
 }
 
+// Context returns the lock's context. It is cancelled when the lock is unlocked; with cause [ErrClosed]
+// when the Locker is closed; and with a cause that matches [ErrLockLost] the moment the lock can't be
+// trusted any more. Inside [Locker.Do] it also ends with the context given to Do. The lock is held even
+// then, until Do's function returns.
+func (lk *Lock) Context() context.Context { return lk.ctx }
+
+// Token returns the fencing token. It is larger than those of all earlier holders of this lock, and the
+// same as long as this lock is held. A resource that remembers the largest token it has seen can refuse
+// a holder that has lost the lock.
+func (lk *Lock) Token() int64 { return lk.lease.Generation }
+
+// Status returns the lock as the last acknowledged grant or renewal left it.
+func (lk *Lock) Status() LockStatus {
+	lk.mu.Lock()
+	defer lk.mu.Unlock()
+
+	return lk.status
+}
+
 func (lk *Lock) renewed(expiresAt time.Time) {
 	lk.mu.Lock()
 	defer lk.mu.Unlock()
@@ -198,19 +214,18 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 	lk.tellLoss(loss, err)
 }
 
-// Unlock cancels the lock's context, and then releases the lock. If another call in this
-// Locker waits for the lock, the same statement grants it the lock.
+// Unlock cancels the lock's context, and then releases the lock. If another call in this Locker waits
+// for the lock, the same statement grants it the lock.
 //
-// Unlock returns nil if the lock was held until this call. Errors:
+// It returns nil if the lock was held until this call. Errors:
 //
 //   - [ErrLockLost]: the lock was lost before. The error says why.
-//   - [ErrAlreadyUnlocked]: Unlock was called before, or Do or Close did it. That call's
-//     error says whether the lock was released.
-//   - [ErrNotReleased], and the cause: the lock was held until this call, but ctx or the
-//     lease ended before the database had answered. If ctx ended, the Locker goes on trying
-//     in the background. The lock is free when its lease ends at the latest.
+//   - [ErrAlreadyUnlocked]: Unlock was called before, or Do or Close did it. That call's error says
+//     whether the lock was released.
+//   - [ErrNotReleased]: the lock was held until this call, but ctx or the lease ended before the
+//     database had answered. If ctx ended, the Locker goes on trying in the background.
 //
-// Unlock returns when ctx ends, or half a second after the lease does at the latest.
+// It returns when ctx ends, or half a second after the lease does at the latest.
 func (lk *Lock) Unlock(ctx context.Context) error {
 	l := lk.locker
 	term := l.renewer.Remove(lk.lease)
@@ -245,8 +260,8 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 		defer end()
 	}
 
-	// Close waits for this Unlock, or for the function that holds the lock. It doesn't for
-	// a lock that is lost.
+	// Close waits for this Unlock, or for the function that holds the lock. It doesn't for a lock that
+	// is lost.
 	tenure := lk.tenure
 	tenure.Awaited = lost == nil
 

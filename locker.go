@@ -26,14 +26,13 @@ const (
 	// MinTTL is the shortest TTL of a lease.
 	MinTTL = time.Millisecond
 
-	// MaxTTL is the longest TTL of a lease. It keeps the ends of leases within the range
-	// of a timestamp in nanoseconds.
+	// MaxTTL is the longest TTL of a lease.
 	MaxTTL = 100 * 365 * 24 * time.Hour
 )
 
-// Locker takes, keeps and releases the locks of one table. It is safe for concurrent
-// use. While it holds nothing and nothing is under way, it owns no goroutine and no
-// connection, so it need not be closed.
+// Locker takes, keeps and releases the locks of one table. It is safe for concurrent use. While it
+// holds nothing and nothing is under way, it owns no goroutine and no connection, so it need not be
+// closed.
 type Locker struct {
 	cfg   Config
 	db    *sql.DB
@@ -52,10 +51,9 @@ type Locker struct {
 	held   heldLocks
 }
 
-// New returns a Locker for a table that exists. [MigrateDB] makes one. A table of the
-// user's own needs at least the columns lock_id, generation and expires_at. New sends
-// nothing: the first use finds out whether the table is there. The caller keeps db, and
-// closes it. New doesn't change cfg, and doesn't use it afterwards.
+// New returns a Locker for a table that exists, such as one of [MigrateDB]. A table of the user's own
+// needs at least the columns lock_id, generation and expires_at. New sends nothing: a missing table is
+// found by the first use. The caller closes db. cfg is not changed, and not used afterwards.
 //
 // Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier], [ErrInvalidOwner],
 // [ErrInvalidSafetyMargin].
@@ -76,7 +74,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	}
 
 	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {
-		l.desk.Aside(func() { l.desk.Return(lockID, granted, ttl) })
+		l.desk.ReturnAside(lockID, granted, ttl)
 	})
 	l.store.Log(l.log)
 
@@ -125,8 +123,7 @@ func NewWithMigrateDB(ctx context.Context, db *sql.DB, cfg *Config) (*Locker, er
 	return New(db, cfg)
 }
 
-// begin checks what every method on one lock checks. Close waits until the caller calls
-// end.
+// begin checks what every method on one lock checks. Close waits until the caller calls end.
 func (l *Locker) begin(lockID string) (end func(), err error) {
 	if err := validateLockID(lockID); err != nil {
 		return nil, err

@@ -9,8 +9,8 @@ import (
 	"github.com/ismurov/pglocker/internal/keepalive"
 )
 
-// lossError is the error of a lock that is lost. holders names the transactions that have its
-// row locked, as far as they are known.
+// lossError is the error of a lock that is lost. holders names the transactions that have its row
+// locked.
 func lossError(lockID string, token int64, loss keepalive.Loss, holders string) error {
 	if loss.Gone {
 		return fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
@@ -21,8 +21,7 @@ func lossError(lockID string, token int64, loss keepalive.Loss, holders string) 
 		ErrLockLost, lockID, rounded(loss.Since), causeOf(loss.Cause, holders))
 }
 
-// causeOf says what keeps renewals from being acknowledged. The error doesn't match those of
-// contexts: no context of the caller's has ended.
+// causeOf says what keeps renewals from being acknowledged.
 func causeOf(c keepalive.Cause, holders string) error {
 	var text string
 
@@ -60,9 +59,9 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
-// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver may
-// return one of these for a limit of its own. A reader would take it for the error of a context
-// that was given to pglocker.
+// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver may return
+// one of these for a limit of its own, which a reader would take for the end of a context of the
+// caller's.
 type notOurs struct{ err error }
 
 func (e notOurs) Error() string { return e.err.Error() }
@@ -85,8 +84,8 @@ func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 	})
 }
 
-// rowLocked is called while another transaction has the row locked and the lease has not
-// much left. It looks that transaction up now, since a loss can't wait for it.
+// rowLocked is called while another transaction has the row locked and the lease has not much left. It
+// looks that transaction up now, since a loss can't wait for it.
 func (lk *Lock) rowLocked() {
 	lk.mu.Lock()
 	known := lk.rowHolders != "" || lk.lost != nil || lk.unlocked

@@ -23,13 +23,13 @@ const (
 	OperationRelease Operation = "release"
 )
 
-// Observer is told when operations start and end, and when a lock is lost. It is meant for metrics
-// and traces. Many goroutines call its methods at once, inside the operations. The methods must
-// return at once, and must not call the Locker.
+// Observer is told when operations start and end, and when a lock is lost. It is meant for metrics and
+// traces. Its methods are called by many goroutines at once. They must return at once, and must not
+// call the Locker.
 type Observer interface {
 	// OperationStart is called before an operation. The context that it returns, made from ctx, is
-	// given to OperationEnd and to the database's driver. Where operations go together in one
-	// statement, the driver is given the context of one.
+	// given to OperationEnd and to the database's driver. Of operations in one statement the driver
+	// gets one's.
 	OperationStart(ctx context.Context, start OperationStart) context.Context
 	// OperationEnd is called after it.
 	OperationEnd(ctx context.Context, end OperationEnd)
@@ -51,8 +51,7 @@ type OperationEnd struct {
 	OperationStart
 	// Duration is from start to end.
 	Duration time.Duration
-	// Err is the error that the caller gets, without the text that names the operation and the lock;
-	// nil if there is none.
+	// Err is the error that the caller gets, without the text that names the operation and the lock.
 	Err error
 }
 
@@ -61,8 +60,7 @@ type LockLost struct {
 	LockID string
 	// Token is the one under which it was held.
 	Token int64
-	// Gone: the database answered that the lease is over. Otherwise no renewal was acknowledged in
-	// time.
+	// Gone: the database said that the lease is over. Otherwise no renewal was acknowledged in time.
 	Gone bool
 	// Err is the cause of the lock's cancelled context.
 	Err error
@@ -71,8 +69,6 @@ type LockLost struct {
 // watch calls the observer, if there is one.
 type watch struct{ observer Observer }
 
-// start is called before an operation, and end after it, with the error that the caller
-// gets.
 func (w watch) start(ctx context.Context, op Operation, lockID string, locks int) (watched context.Context, end func(error)) {
 	if w.observer == nil {
 		return ctx, func(error) {}

@@ -17,9 +17,8 @@ import (
 // tellEvery is how often a trouble is logged at most.
 const tellEvery = time.Minute
 
-// trouble is something that fails again and again. It is to be logged when it begins, once
-// a minute while it lasts, and when it is over. If it begins anew within a minute of the last
-// line, nothing is logged before that minute is over.
+// trouble is something that fails again and again. It is logged when it begins, once a minute while it
+// lasts, and when it is over. One that begins anew within a minute of the last line waits for its end.
 type trouble struct {
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -125,8 +124,8 @@ func (r *report) release(t handover.Trouble) {
 // holdersWithin bounds the look for the transactions that have a row locked.
 const holdersWithin = time.Second
 
-// rowHolders names the transactions that have the lock's row locked, "" if that can't be
-// found out in time. The caller holds looking.
+// rowHolders names the transactions that have the lock's row locked, "" if that can't be found out in
+// time. The caller holds looking.
 func (r *report) rowHolders(lockID string) string {
 	ctx, cancel := context.WithTimeout(r.desk.Context(), holdersWithin)
 	defer cancel()

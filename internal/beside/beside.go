@@ -1,5 +1,5 @@
-// Package beside has connections beside the application's pool, for what must get through while the
-// application has its whole pool in use: renewals, and releases that the pool gives no connection.
+// Package beside has connections beside the application's pool, for renewals, and for releases that the
+// pool gives no connection.
 package beside
 
 import (
@@ -15,14 +15,13 @@ import (
 )
 
 const (
-	// maxRenewing and maxReleasing bound the connections of a Locker's own, with the dead ones that the
-	// driver doesn't let go of. Four renewals may be under way at once. With the listener's connection
-	// there are eight.
+	// maxRenewing and maxReleasing count the dead connections that the driver doesn't let go of. Four
+	// renewals may be under way at once.
 	maxRenewing  = 5
 	maxReleasing = 2
 
-	// connectWithin is how long a release waits for a connection of the pool before it goes over the spare
-	// one: not every driver can be asked whether a connection is free.
+	// connectWithin is how long a release waits for a connection of the pool. Not every driver can be
+	// asked whether one is free.
 	connectWithin = 200 * time.Millisecond
 )
 
@@ -83,12 +82,12 @@ func (p *Pool) GiveUpOpening() {
 	}
 }
 
-// Session has one connection: of Config.RenewDB, or one that is made as the pool's are. Where the driver
-// can't be asked for one, it takes connections from the pool.
+// Session has one connection: of Config.RenewDB, or made as the pool's are. Where the driver can't be asked
+// for one, it takes connections from the pool.
 type Session struct {
 	Store *store.Store
-	// places bounds the sessions that have a connection, nil where they share the pool. placing is held by
-	// the user that takes this session's place, and placed says that it has it.
+	// places bounds the sessions with a connection, nil where they share the pool. placing is held while a
+	// user takes this session's place, and placed says that it has one.
 	places, placing chan struct{}
 	placed          bool
 	// owned: the handle is this session's, which closes it.
@@ -121,7 +120,7 @@ func (p *Pool) session(given *store.Store, name string, places chan struct{}) *S
 // Shared reports whether the session shares the pool.
 func (s *Session) Shared() bool { return s.places == nil }
 
-// Connect opens the connection unless it is open. It does nothing where the session shares the pool.
+// Connect opens the connection, unless it is open or the session shares the pool.
 func (s *Session) Connect(ctx context.Context) error {
 	if s.Shared() {
 		return nil
@@ -134,7 +133,6 @@ func (s *Session) Connect(ctx context.Context) error {
 	return s.Store.Connect(ctx)
 }
 
-// place waits for the session's place among those with a connection.
 func (s *Session) place(ctx context.Context) error {
 	select {
 	case s.placing <- struct{}{}:
@@ -158,7 +156,7 @@ func (s *Session) place(ctx context.Context) error {
 	}
 }
 
-// Close closes the connection. The place is free when the driver has let go of it.
+// Close closes the connection. Its place is free when the driver has let go of it.
 func (s *Session) Close() {
 	leave := func() {}
 	if s.placed {
@@ -172,8 +170,8 @@ func (s *Session) Close() {
 	}
 }
 
-// Caller asks over the pool first, and from the second attempt on over the spare session. All callers share
-// that. The user calls Done.
+// Caller asks over the pool first, and from the second attempt on over the spare session, which all callers
+// share. The user calls Done.
 type Caller struct {
 	pool  *Pool
 	asked bool
@@ -186,10 +184,9 @@ func (p *Pool) Caller() *Caller { return &Caller{pool: p} }
 // ErrOver is why nothing is asked any more.
 var ErrOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 
-// Ask makes one attempt, for most as [Attempt] bounds it. It goes over the spare session at once if the whole
-// pool is in use, or if the pool gives no connection in time. The session has as much time to connect as one
-// attempt of a lease that ends at until: shorter attempts would never reach a server that is slow to accept a
-// connection.
+// Ask makes one attempt, for most as [Attempt] bounds it. It goes over the spare session at once if the pool
+// is in use, or gives no connection in time. Connecting is bounded by the end of the lease, not by most:
+// a server may be slow to accept a connection.
 func (c *Caller) Ask(ctx context.Context, until time.Time, most time.Duration, ask func(context.Context, *store.Store) error) error {
 	if !c.asked && !c.pool.store.Exhausted() {
 		c.asked = true
@@ -259,13 +256,10 @@ func (p *Pool) use() *Session {
 }
 
 const (
-	// AttemptMax bounds one attempt to release or to claim a lock, since a connection may be dead without
-	// anybody knowing. The next attempt is made over another.
+	// AttemptMax bounds one attempt: its connection may be dead without anybody knowing.
 	AttemptMax = 5 * time.Second
-	// attemptMin is for how long an attempt is not given up, however short the lease. The driver closes the
-	// connection of a request that is given up. A pooler that has no connection free serves the request all
-	// the same, closes a connection after it, and opens the next when it gets to it. While a pooler is slow,
-	// giving up sooner than it answers keeps it slow for good.
+	// attemptMin is for how long an attempt is not given up, however short the lease. A request that is given
+	// up costs a pooler a connection, and keeps a slow one slow for good (docs/adr/0006).
 	attemptMin = 500 * time.Millisecond
 )
 

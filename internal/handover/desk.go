@@ -1,15 +1,14 @@
 // Package handover decides what becomes of a tenure that has ended, and of a grant that nobody wants.
 //
-//	tenure ended ----> a waiter here, and its turn? --yes--> hand over: one statement ----> delivered
-//	                      |            ^                                     |
-//	                      no           +------- the waiter has left <--------+
-//	                      v
-//	                   release: free for all processes; wake the head here, or leave others a start
+//	a tenure ends --> a waiter here, whose turn it is? --yes--> hand over, one statement --> delivered
+//	                     |no           ^                            |the waiter has left
+//	                     v             +----------------------------+
+//	                  release for all; wake the head here, or give other processes a start
 //
-//	grant that came late, or whose waiter has left:  Return, the same way, as a tenure that has ended
-//	reply lost:                                      Settle, looks for the grant and returns it
+//	a grant came late, or its waiter has left: Return, as a tenure that has ended
+//	a reply was lost:                          Settle, which looks for the grant and returns it
 //
-// A Desk also keeps count of what goes on in the background, for Close to wait for.
+// A Desk also counts what goes on in the background, for Close to wait for.
 package handover
 
 import (
@@ -43,9 +42,9 @@ type Config struct {
 	Log       *slog.Logger
 }
 
-// Trouble is told when a release fails and is to be repeated.
+// Trouble is a release that failed and is to be repeated.
 type Trouble struct {
-	// Locks is how many releases have failed and are repeated: zero when the last of them has ended.
+	// Locks is how many releases are repeated: zero when the last of them has ended.
 	Locks  int
 	LockID string
 	Token  int64
@@ -66,8 +65,7 @@ type Desk struct {
 	ctx   context.Context
 	close context.CancelCauseFunc
 
-	// closing is held for reading while a job begins, and for writing by Close: no job begins once Wait
-	// may have been called.
+	// closing is held for reading while a job begins, and for writing by Close.
 	closing sync.RWMutex
 	jobs    sync.WaitGroup
 	// jobDone is jobs.Done, made once.
@@ -97,8 +95,7 @@ func (d *Desk) Close(cause error) {
 // Wait returns when all jobs have ended. It is called after Close.
 func (d *Desk) Wait() { d.jobs.Wait() }
 
-// Begin begins a job, which Wait waits for; the caller calls end. Once the Desk is closed, it returns the
-// cause.
+// Begin begins a job, and the caller ends it. Once the Desk is closed, the error is the cause.
 func (d *Desk) Begin() (end func(), err error) {
 	d.closing.RLock()
 	defer d.closing.RUnlock()
@@ -112,8 +109,7 @@ func (d *Desk) Begin() (end func(), err error) {
 	return d.jobDone, nil
 }
 
-// Aside runs a function that may take long as a job, on a goroutine of its own. Once the Desk is closed, the
-// caller waits for it instead.
+// Aside runs a job on a goroutine of its own. Once the Desk is closed, the caller runs it.
 func (d *Desk) Aside(run func()) {
 	end, err := d.Begin()
 	if err != nil {
@@ -144,8 +140,8 @@ func (d *Desk) Term(res store.Result, ttl time.Duration) keepalive.Term {
 	return keepalive.Term{Sent: res.Sent, TTL: ttl, Margin: d.Margin(ttl)}.Shown(res.Lease())
 }
 
-// Names names the requests of one Locker. No other request has the same name, in this or any other Locker:
-// a grant can be told from all others, even if its reply was lost.
+// Names names the requests of one Locker. Each has a name of its own, by which a grant is found whose reply
+// was lost.
 type Names struct {
 	// Locker is what the names have in common.
 	Locker string

@@ -13,19 +13,17 @@ import (
 )
 
 const (
-	// MaxLocalRun bounds how often in a row a lock is handed over inside a process while another process is
-	// known to wait, or might. After that many the lock is released for all.
+	// MaxLocalRun bounds the hand-overs in a row while another process waits, or might.
 	MaxLocalRun = 16
 
 	// PollMax is how long a waiter that polls sleeps at most.
 	PollMax = 400 * time.Millisecond
 
-	// PollLate is how long after the known end of a lease the lock is asked for: that end was computed from
-	// an answer that was under way for a while.
+	// PollLate is how long after the known end of a lease a waiter asks: the answer was under way for a while.
 	PollLate = 2 * time.Millisecond
 )
 
-// Jitter is between half of d and all of it: those who poll don't ask in step.
+// Jitter is between half of d and all of it.
 func Jitter(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
 
 var (
@@ -56,12 +54,12 @@ type Tenure struct {
 	// Awaited: Wait is not called before Release has returned.
 	Awaited bool
 
-	// handedOver: the lock was handed over, and the tenure is now that of a grant whose waiter has left.
+	// handedOver: this is the tenure of a grant whose waiter has left.
 	handedOver bool
 }
 
 // Release releases the lock, or hands it over. It asks again where there was no answer, until the lease is
-// over as far as is known. If ctx ends before that, Release returns, and goes on in the background.
+// over. If ctx ends before that, Release returns, and goes on in the background.
 func (d *Desk) Release(ctx context.Context, t Tenure, until time.Time) error {
 	err := d.release(ctx, &t, until)
 	if err == nil || ctx.Err() == nil || !mayAskAgain(err) {
@@ -106,16 +104,14 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 			return d.releaseOver(ctx, st, t)
 		})
 
-		// The waiters here have not asked the database, since the lock was held here. They are woken when
-		// there is something to be had.
+		// The waiters here have not asked the database, since the lock was held here.
 		switch {
 		case err == nil:
 			return nil
 		case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
 			d.Queue.Wake(t.LockID)
 
-			// Only a grant that was handed over is gone, because its lease was over, say. Or a request
-			// whose reply was lost has moved the generation: the lock was this tenure's at that time.
+			// Only a grant that nobody took is gone, or a request whose reply was lost was carried out.
 			if t.handedOver || doubt && errors.Is(err, ErrWrongGeneration) {
 				return nil
 			}
@@ -159,20 +155,24 @@ func (d *Desk) WakeAt(lockID string, leaseEnd time.Time) {
 	d.Queue.WakeAfter(lockID, time.Until(leaseEnd)+PollLate)
 }
 
-// ReleaseOnce is one attempt to release the lock, or to hand it over.
+// ReleaseOnce is one attempt of Release, over the pool.
 func (d *Desk) ReleaseOnce(ctx context.Context, t Tenure) error {
 	return d.releaseOver(ctx, d.Store, &t)
 }
 
-// releaseOver hands a tenure over to the head of the waiters here, or releases it for all. If the waiter
-// leaves while its grant is on the way, that grant becomes the tenure.
+// releaseOver hands a tenure over to the head here, or releases it for all. If the waiter leaves while its
+// grant is on the way, that grant becomes the tenure.
 func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) error {
-	hold := time.Until(t.HeldUntil)
+	var (
+		hold = time.Until(t.HeldUntil)
+		head *waitqueue.Waiter
+		run  waitqueue.Run
+	)
 
-	// A closed Locker's waiters are leaving, and what may have been free isn't handed over.
-	for hold <= 0 && d.ctx.Err() == nil && !d.Store.Dated(t.State) {
-		head, run := d.Queue.Head(t.LockID)
-		if head == nil || d.isOver(run) {
+	for {
+		// A closed Locker's waiters are leaving. A lock that may have been free isn't handed over.
+		head, run = d.Queue.Head(t.LockID)
+		if head == nil || d.isOver(run) || hold > 0 || d.ctx.Err() != nil || d.Store.Dated(t.State) {
 			break
 		}
 
@@ -191,14 +191,13 @@ func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) erro
 		d.Queue.FoundMark(t.LockID, res.Row.ContendedUntil, res.Row.Now)
 
 		if d.Term(res, head.TTL).Left(time.Now()) > 0 && d.Queue.Deliver(head, res) {
-			// The next holder's work comes before what is left of this one's.
+			// The next holder's work comes first.
 			runtime.Gosched()
 
 			return nil
 		}
 	}
 
-	_, run := d.Queue.Head(t.LockID)
 	over := d.isOver(run)
 
 	d.Queue.EndRun(t.LockID)
@@ -209,9 +208,9 @@ func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) erro
 	case !over || heard && !res.Notified:
 		d.Queue.Wake(t.LockID)
 	case heard:
-		// The waiters here hear of it as all others do, and have no head start.
+		// The waiters here hear of it as all others do.
 	default:
-		// Others poll, and each must have asked before the waiters here do.
+		// Others poll, and ask first.
 		d.Queue.WakeAfter(t.LockID, PollMax+Jitter(PollMax))
 	}
 
@@ -222,9 +221,8 @@ func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) erro
 	return VerdictError(res.Verdict)
 }
 
-// isOver reports whether a lock has been handed over inside this process for long enough, given that others
-// may wait. Processes that listen are served after each few hand-overs. Processes that poll ask only now and
-// then, and the lock must lie free for a while for that, so they are given longer turns.
+// isOver reports whether a lock has been handed over here for long enough, given that others may wait. To
+// processes that poll, the lock must lie free for a while, so turns are longer among them.
 func (d *Desk) isOver(run waitqueue.Run) bool {
 	othersMayWait := run.Others || !d.Store.Full() // without the column nobody can say so
 	if !othersMayWait || run.Length < d.LocalRun {
@@ -234,8 +232,13 @@ func (d *Desk) isOver(run waitqueue.Run) bool {
 	return d.Heard() || time.Since(run.Began) >= PollMax
 }
 
-// Return returns a grant that nobody wants. It tries for as long as the lease may run, or for
-// [outlive.Grace] once the Desk is closed.
+// ReturnAside is Return in the background.
+func (d *Desk) ReturnAside(lockID string, res store.Result, ttl time.Duration) {
+	d.Aside(func() { d.Return(lockID, res, ttl) })
+}
+
+// Return returns a grant that nobody wants. It tries until the lease is over, or for [outlive.Grace] once the
+// Desk is closed.
 func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
 	ctx, cancel := d.untilClosed()
 	defer cancel()

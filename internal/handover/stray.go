@@ -11,15 +11,14 @@ import (
 
 // A stray grant is one whose reply was lost.
 const (
-	// It shows on the row at once, or when a statement that still waits for the row gets through. The row is looked
-	// at firstLooks times, within two seconds.
+	// It shows on the row at once, or when a statement that waits for the row gets through. The row is looked at
+	// firstLooks times within two seconds.
 	firstLooks = 6
 	delayMin   = 50 * time.Millisecond
 	delayMax   = time.Second
 
-	// Or its request reaches the server later, which is rare. The row is then looked at every slowDelay, until
-	// strayFor has passed. PgBouncer keeps a request that waits for a connection for two minutes, and sends it even
-	// if its client has left.
+	// Rarely, its request reaches the server later: PgBouncer keeps a request for two minutes, and sends it even if
+	// its client has left. For strayFor the row is looked at every slowDelay.
 	slowDelay = 4 * time.Second
 	strayFor  = 2 * time.Minute
 
@@ -27,9 +26,8 @@ const (
 	maxStrays = 512
 )
 
-// Settle returns, in the background, the grants that requests without an answer may have brought. A request may be
-// granted the lock even after a later one was granted it and has released it. Settle stops when no grant can come any
-// more, as far as is known. On a table without owners a stray grant can't be found, and expires.
+// Settle looks in the background for the grants that requests without an answer may have brought, and returns them. It
+// stops when none can come any more, as far as is known. On a table without owners they can't be found, and expire.
 func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
 	if len(grants) == 0 || !d.Store.Full() {
 		return
@@ -40,9 +38,8 @@ func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
 	}
 }
 
-// settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for a grant that a request
-// may have just brought, for [outlive.Grace] at most. A grant that comes later expires, and so does one that the first
-// looks have not found.
+// settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for what a request may have
+// just brought, for [outlive.Grace] at most.
 func (d *Desk) settle(lockID string, added <-chan struct{}) {
 	ctx, cancel := d.untilClosed()
 	defer cancel()
@@ -95,8 +92,8 @@ func (d *Desk) settle(lockID string, added <-chan struct{}) {
 	}
 }
 
-// strays are the stray grants, by lock. One statement looks for all of a lock: while a row is locked for long, each
-// request that waits for it may add one, and they must not wait for it each on a connection of its own.
+// strays are the stray grants, by lock. While a row is locked, each request that waits for it may add one. One
+// statement looks for all of a lock.
 type strays struct {
 	// mu guards what follows. Each lock that is in the map has a goroutine.
 	mu    sync.Mutex
@@ -106,9 +103,8 @@ type strays struct {
 type straysOfLock struct {
 	// grants says until when each is looked for, by the local clock.
 	grants map[string]time.Time
-	// looks counts those since the last grant was added. slow: the first looks are over.
+	// looks counts those that were answered since the last grant was added.
 	looks int
-	slow  bool
 	delay time.Duration
 	// added has a token when a grant was, so that it is looked for at once.
 	added chan struct{}
@@ -141,7 +137,7 @@ func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Dur
 		all.grants[grant] = now.Add(ttl)
 	}
 
-	all.looks, all.slow, all.delay = 0, false, delayMin
+	all.looks, all.delay = 0, delayMin
 
 	select {
 	case all.added <- struct{}{}:
@@ -168,7 +164,7 @@ type look struct {
 	grants []string
 	// until is when the last of them is given up.
 	until time.Time
-	// last: the look stands in line behind requests that may still wait for the row themselves.
+	// last: the look stands in line behind requests that still wait for the row.
 	last bool
 	// slow: the first looks have found nothing.
 	slow bool
@@ -176,8 +172,7 @@ type look struct {
 	delay time.Duration
 }
 
-// next is what is to be looked for now. There is no more when all are given up. A caller that adds a grant then is the
-// first again.
+// next is what is to be looked for now, unless all are given up. A caller that adds a grant then is the first again.
 func (s *strays) next(lockID string) (l look, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,11 +200,10 @@ func (s *strays) next(lockID string) (l look, more bool) {
 		return l, false
 	}
 
-	l.slow, l.delay = all.slow, all.delay
-	l.last = !all.slow && all.looks >= firstLooks-1
+	l.last, l.slow, l.delay = all.looks == firstLooks-1, all.looks >= firstLooks, all.delay
 
 	longest := delayMax
-	if all.slow {
+	if l.slow {
 		longest = slowDelay
 	}
 
@@ -218,9 +212,8 @@ func (s *strays) next(lockID string) (l look, more bool) {
 	return l, true
 }
 
-// looked notes an answer. A grant is settled when it was released; the answer doesn't say which of several was. After
-// the last of the first looks, a request can only be on its way to the server. looked returns true when all are settled.
-// A caller that adds a grant then is the first again.
+// looked notes an answer, and returns true when all are settled. The answer doesn't say which of several was released.
+// After the last of the first looks, a request can only be on its way to the server.
 func (s *strays) looked(lockID string, l look, freed bool) (settled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,8 +229,6 @@ func (s *strays) looked(lockID string, l look, freed bool) (settled bool) {
 				all.grants[grant] = now.Add(strayFor)
 			}
 		}
-
-		all.slow = all.looks >= firstLooks-1 // none was added meanwhile
 	case freed && len(l.grants) == 1:
 		delete(all.grants, l.grants[0])
 	}

@@ -1,36 +1,35 @@
-// Package line takes locks: at once, or as one of the waiters of a Locker. Waiters for one lock stand in a
-// line, see package waitqueue, and only its head asks the database.
+// Package line takes locks: at once, or as a waiter. The waiters for one lock stand in a line (waitqueue), and
+// only its head asks the database.
 //
-//	Acquire --> first request ----------------------------------------------> granted, refused
-//	                |  held, unanswered, or others wait here already
+//	Acquire --> first request ------------------------------------> granted, refused
+//	                |  held, unanswered, or others wait here
 //	                v
-//	             asleep <--- held, unanswered, late ---+
-//	                |                                  |
-//	                +--- woken, and head ---------> asking -----------------> granted, refused
-//	                |                                  |
-//	                +--- delivered <-------------------+--------------------> granted
-//	                |                                  |
-//	                +--- ctx or the Locker ends -------+--------------------> left
+//	             asleep <--- held, unanswered, late --+
+//	                |                                 |
+//	                +--- woken, as the head -----> asking ---------> granted, refused
+//	                |                                 |
+//	                +--- handed over -----------------+------------> granted
+//	                +--- ctx or the Locker ends ------+------------> left
 //
-// A request is the Locker's, not the waiter's: a waiter that has left, or was delivered the lock, leaves its
-// request behind for a second. What that still brings is returned, see package outlive.
+// A waiter that leaves, or is handed the lock, leaves its request behind for a second. What that still brings
+// is returned (outlive).
 //
-// What wakes a waiter that is asleep:
+// The head is woken
 //
-//   - It becomes the head, since the head before it left (waitqueue, Leave). The head before it may have taken
-//     a wake-up with it. A head that was delivered the lock wakes nobody: the lock is held here.
-//   - A holder in this process releases the lock, or loses it (handover, release and WakeAt).
-//   - A notification says that the lock is free (waitqueue, Released). If it is another process's turn, the
-//     waiter asks a millisecond later.
-//   - The listener begins or ceases to hear (listen, WakeAll).
-//   - Its timer: the end of the lease that it knows, its next mark, or its next poll.
+//   - when it becomes the head because the one before has left (waitqueue.Leave);
+//   - when a holder in this process releases or loses the lock (handover);
+//   - by a notification (waitqueue.Released), a millisecond later if it is another process's turn;
+//   - when the listener begins or ceases to hear (waitqueue.WakeAll);
+//   - by its timer: the end of the lease, its next mark, or its next poll (waiter.next).
 //
-// A waiter that isn't the head is woken by none of these but the first, and by a delivery.
+// Other waiters are only handed the lock, or leave. So is a head that became it by a hand-over, until it is
+// woken: the lock is held here.
 package line
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
@@ -45,8 +44,7 @@ import (
 type Config struct {
 	Desk     *handover.Desk
 	Listener *listen.Listener
-	// Observe is called before a request that doesn't wait, or before the time in line. The returned function
-	// is called after it, with the error.
+	// Observe is called before a request that doesn't wait, or the time in line, and what it returns after it.
 	Observe func(ctx context.Context, waits bool, lockID string) (context.Context, func(error))
 	// Held is the error of a lock that another holds: the database showed row some time ago.
 	Held func(lockID string, row store.Row, ago time.Duration) error
@@ -107,7 +105,7 @@ func (l *Line) Acquire(ctx context.Context, r Request) (Grant, error) {
 	return Grant{res.Row, term}, nil
 }
 
-// Ask asks for the lock once. The grant, if its reply is lost, is returned in the background.
+// Ask asks for the lock once. A grant whose reply is lost is returned in the background.
 func (l *Line) Ask(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
 	ctx, end := l.Observe(ctx, false, lockID)
 
@@ -132,8 +130,8 @@ type answer struct {
 // granted reports whether the lock was granted.
 func (a answer) granted() bool { return a.err == nil && a.res.Verdict == store.Granted }
 
-// first is Ask for a caller that keeps the lock or goes on to wait. On a table without owners a stray grant can't
-// be found, so there the request outlives a caller that leaves.
+// first is Ask for a caller that keeps the lock or goes on to wait. On a table without owners its request
+// outlives a caller that leaves, since a stray grant can't be found.
 func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
 	if l.Desk.Store.Full() || ctx.Err() != nil {
 		return l.Ask(ctx, r.LockID, r.TTL)
@@ -161,7 +159,7 @@ func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
 		return a.res, a.err
 	}
 
-	return store.Result{}, errUnknown(ctx)
+	return store.Result{}, fmt.Errorf("%w: %w", store.ErrUnknownOutcome, outlive.Err(ctx))
 }
 
 // send makes a request that outlives its caller. A grant that comes when the caller has left is returned.
@@ -178,8 +176,8 @@ func (l *Line) send(ctx context.Context, r Request, limit time.Duration, ask fun
 	}), nil
 }
 
-// firstWithin is first for a caller that can wait. It is answered within [beside.AttemptMax] or not: the
-// connection may be dead without anybody knowing, and a waiter asks again over another.
+// firstWithin is first for a caller that can wait. If it takes longer than [beside.AttemptMax], it is not
+// answered: the connection may be dead, and a waiter asks again over another.
 func (l *Line) firstWithin(ctx context.Context, r Request) (a answer, answered bool) {
 	attempt, cancel := context.WithTimeout(ctx, beside.AttemptMax)
 	defer cancel()
@@ -195,7 +193,7 @@ func (l *Line) firstWithin(ctx context.Context, r Request) (a answer, answered b
 	case a.err == nil || a.res.Verdict == store.Busy || attempt.Err() == nil || ctx.Err() != nil:
 		return a, true
 	case closed.Err() != nil:
-		a.err = errClosed(closed, a.err)
+		a.err = fmt.Errorf("%w: %w", context.Cause(closed), a.err)
 
 		return a, true
 	}

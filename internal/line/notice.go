@@ -11,30 +11,17 @@ import (
 )
 
 const (
-	// A waiter is logged when it has waited for noticeAfter, and then every noticeEvery. However many waiters
-	// a lock has in a Locker, there is one line in that time.
+	// A waiter is logged after noticeAfter, and then every noticeEvery. All waiters of a lock in a Locker share
+	// one line.
 	noticeAfter = 5 * time.Second
 	noticeEvery = time.Minute
 )
-
-// noticeTimer fires when a waiter is to be logged for the first time, and never if the logger doesn't take such
-// lines.
-func (l *Line) noticeTimer(ctx context.Context) *time.Timer {
-	timer := time.NewTimer(noticeAfter)
-
-	if !l.Desk.Log.Enabled(ctx, slog.LevelInfo) {
-		timer.Stop()
-	}
-
-	return timer
-}
 
 // notices are the locks that were logged in the last minute, and older ones.
 type notices struct {
 	// mu guards what follows.
 	mu sync.Mutex
-	// last is when each was logged. When there are limit of them, those of more than noticeEvery ago are
-	// dropped.
+	// last is when each was logged. When there are limit of them, old ones are dropped.
 	last  map[string]time.Time
 	limit int
 }
@@ -67,9 +54,9 @@ func (n *notices) due(lockID string, now time.Time) bool {
 	return true
 }
 
-// tellWaiting logs that a waiter has been in line for a lock since joined, and who holds the lock now.
+// tellWaiting logs that a waiter has been in line since joined, and who holds the lock now.
 func (l *Line) tellWaiting(ctx context.Context, lockID string, joined time.Time) {
-	if !l.notices.due(lockID, time.Now()) {
+	if !l.Desk.Log.Enabled(ctx, slog.LevelInfo) || !l.notices.due(lockID, time.Now()) {
 		return
 	}
 

@@ -13,7 +13,7 @@ import (
 // slow is from when on the error of a waiter says that the database has not answered.
 const slow = time.Second
 
-// told is what a waiter was told, for the error of a wait that ends without the lock.
+// told is what a waiter was told, for the error of a wait without success.
 type told struct {
 	// row is the last answer of the database, at the time at, nil if there was none.
 	row *store.Row
@@ -27,8 +27,8 @@ type told struct {
 // saw notes an answer.
 func (t *told) saw(row store.Row) { t.row, t.at, t.inTheWay = &row, time.Now(), nil }
 
-// obstacle notes what kept the waiter from an answer. A grant that may still come is returned, and the contexts of
-// requests aren't the caller's: such errors are told and not matched.
+// obstacle notes what kept the waiter from an answer. Errors of contexts aren't the caller's, and a grant that
+// may still come is returned: these are told and not matched.
 func (t *told) obstacle(err error) {
 	if errors.Is(err, store.ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		err = errors.New(err.Error())
@@ -37,7 +37,7 @@ func (t *told) obstacle(err error) {
 	t.inTheWay = err
 }
 
-// lastHeld says who held the lock when the database last answered, and what has been in the way since. It is nil if
+// lastHeld says who held the lock when the database last answered, and what has been in the way since; nil if
 // that isn't known.
 func (w *waiter) lastHeld() error {
 	if w.told.row == nil {
@@ -52,8 +52,8 @@ func (w *waiter) lastHeld() error {
 	return held
 }
 
-// limited is the error of a waiter that fails with err. If its limit is over, and not the caller's ctx, it says who
-// holds the lock. A waiter that was never the head hasn't asked for that, and does it now.
+// limited is the error of a waiter that fails with err. If its limit is over, rather than the caller's ctx, it
+// says who holds the lock. A waiter that never was the head asks for that now.
 func (w *waiter) limited(ctx, waiting context.Context, err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || waiting.Err() == nil || ctx.Err() != nil {
 		return err
@@ -83,14 +83,4 @@ func (w *waiter) limited(ctx, waiting context.Context, err error) error {
 	}
 
 	return held
-}
-
-// errUnknown is the error of a request that ctx has ended.
-func errUnknown(ctx context.Context) error {
-	return fmt.Errorf("%w: %w", store.ErrUnknownOutcome, outlive.Err(ctx))
-}
-
-// errClosed is the error of a request that the end of the Locker has ended.
-func errClosed(closed context.Context, err error) error {
-	return fmt.Errorf("%w: %w", context.Cause(closed), err)
 }

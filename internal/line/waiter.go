@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	// markFor is how long the mark of a waiting process stands on the row, and markEvery how often it is
-	// renewed. A process that polls marks no time in which a release would notify, only that it is there: the
-	// others must know that they are not alone.
+	// markFor is how long the mark of a process stands on the row, and markEvery how often it is renewed. A
+	// process that polls wants no notification. It only marks that it is there.
 	markFor     = store.LongestMark
 	markPolling = time.Microsecond
 	markEvery   = 4 * time.Second
@@ -43,7 +42,7 @@ type waiter struct {
 	failures int
 }
 
-// wait is Acquire for a caller that waits. It asks first, unless others wait here: then its place is behind them.
+// wait is Acquire for a caller that waits. It asks first, unless others wait here.
 func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 	waiting := ctx
 
@@ -65,8 +64,8 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 			w.told.obstacle(a.err)
 		case a.err != nil && a.res.Verdict == store.Busy:
 			w.told.saw(a.res.Row)
-		case a.err == nil && l.Desk.Term(a.res, r.TTL).Left(time.Now()) <= 0:
-			l.Desk.Aside(func() { l.Desk.Return(r.LockID, a.res, r.TTL) })
+		case a.err == nil && w.isLate(a.res):
+			l.Desk.ReturnAside(r.LockID, a.res, r.TTL)
 		default:
 			return a.res, w.limited(ctx, waiting, a.err)
 		}
@@ -82,7 +81,7 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 	return res, err
 }
 
-// inLine returns with a grant, delivered by the holder before or won by asking, or with an error.
+// inLine is the time in line. It returns a grant, or why there is none.
 func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 	w.place = w.Desk.Queue.Join(w.LockID, w.TTL)
 
@@ -101,7 +100,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 	}
 	sleep(handover.Jitter(idle))
 
-	tell := w.noticeTimer(ctx)
+	tell := time.NewTimer(noticeAfter)
 	defer tell.Stop()
 
 	for joined := time.Now(); ; {
@@ -133,8 +132,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 			}
 		}
 
-		// Asking. Whether a release will be heard is found out before: what is released after the request is
-		// then heard.
+		// Asking. If releases are heard by now, a release after this request will be.
 		heard := w.Listener.Proven()
 		stale := time.Now().Add(-markEvery)
 
@@ -153,15 +151,15 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 			w.told.obstacle(a.err)
 		}
 
-		// Where this request should have left a mark and may have left none, no release will be heard of.
+		// It may have left no mark: then no release will be heard.
 		heard = heard && !w.Desk.Queue.MarkDue(w.LockID, stale, heard)
 
 		sleep(w.next(a, heard))
 	}
 }
 
-// ask makes one claim, for the head of the line. It leaves a mark if this process left none since stale. It is
-// not answered if ctx or the Locker ends first.
+// ask makes one claim, and leaves a mark if this process left none since stale. It is not answered if ctx or
+// the Locker ends first.
 func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer, answered bool) {
 	var mark store.Mark
 	if w.Desk.Queue.MarkDue(w.LockID, stale, heard) {
@@ -188,8 +186,6 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 		}
 
 		if a.granted() {
-			w.Desk.Queue.EndRun(w.LockID)
-
 			// A grant that was delivered meanwhile is mostly older, and over.
 			if delivered, ok := w.place.Leave(); ok && delivered.Row.Generation > a.res.Row.Generation {
 				a.res = delivered
@@ -198,8 +194,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 
 		return a, true
 	case delivered := <-w.place.Granted():
-		// Mostly the answer is on its way, and nothing is left of the request then. If it hangs, what it still
-		// brings comes after this tenure, and is returned.
+		// Mostly the answer is on its way. If it hangs, what it brings comes after this tenure.
 		a, ok := request.Within(answerWithin)
 		if ok && a.granted() && a.res.Row.Generation > delivered.Row.Generation {
 			return a, true
@@ -218,14 +213,13 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 	return answer{}, false
 }
 
-// claim sends one claim. A grant that is late is returned, and the waiter goes on as after a claim without an
-// answer.
+// claim sends one claim. A late grant is returned, and the waiter goes on.
 func (w *waiter) claim(ctx context.Context, mark store.Mark) (a answer) {
 	a.res, a.err = w.Desk.Store.Claim(ctx, w.LockID, w.Desk.Names.Next(), w.TTL, w.Desk.Margin(w.TTL), mark)
 	w.Desk.Settle(w.LockID, a.res.Stray, w.TTL)
 
-	if late := a.res; a.granted() && w.Desk.Term(late, w.TTL).Left(time.Now()) <= 0 {
-		w.Desk.Aside(func() { w.Desk.Return(w.LockID, late, w.TTL) })
+	if a.granted() && w.isLate(a.res) {
+		w.Desk.ReturnAside(w.LockID, a.res, w.TTL)
 
 		return answer{err: ErrLate}
 	}
@@ -233,7 +227,9 @@ func (w *waiter) claim(ctx context.Context, mark store.Mark) (a answer) {
 	return a
 }
 
-// note keeps what an answer tells about the lock and about those who wait for it.
+func (w *waiter) isLate(res store.Result) bool { return w.Desk.Term(res, w.TTL).Left(time.Now()) <= 0 }
+
+// note keeps what an answer tells about the lock and about other processes.
 func (w *waiter) note(res store.Result, heard bool) {
 	w.Desk.Queue.FoundMark(w.LockID, res.Mark, res.Row.Now)
 
@@ -254,8 +250,8 @@ func (w *waiter) note(res store.Result, heard bool) {
 	w.told.saw(res.Row)
 }
 
-// next is how long the head of the line sleeps unless it is woken. One that hears of releases asks at the end of
-// the lease that it knows, and when its mark is to be renewed. Any other polls, at first soon and then less often.
+// next is how long the head sleeps. If it hears releases, it asks when the lease ends and when its mark is to be
+// renewed. Otherwise it polls, at first soon and then less often.
 func (w *waiter) next(a answer, heard bool) time.Duration {
 	w.failures++
 
@@ -279,10 +275,10 @@ func (w *waiter) next(a answer, heard bool) time.Duration {
 	return poll
 }
 
-// leave leaves the line, and returns a grant that was delivered too late. It adds to err what the waiter knows.
+// leave leaves the line, returns a grant that came too late, and adds to err what the waiter knows.
 func (w *waiter) leave(err error) error {
 	if res, ok := w.place.Leave(); ok {
-		w.Desk.Aside(func() { w.Desk.Return(w.LockID, res, w.TTL) })
+		w.Desk.ReturnAside(w.LockID, res, w.TTL)
 	}
 
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {

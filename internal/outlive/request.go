@@ -1,5 +1,4 @@
-// Package outlive sends requests that outlive their callers. A grant that arrives when its caller has left
-// must still be seen, so that it can be returned.
+// Package outlive sends requests that outlive their callers: a grant that arrives late must be returned.
 package outlive
 
 import (
@@ -23,9 +22,9 @@ type Request[T any] struct {
 	cancel  context.CancelFunc
 }
 
-// Send makes a request on a goroutine of its own, with ctx's values, for limit at most, or without a limit if
-// that is 0. What still waits for a connection when ctx ends is not sent. ended is called at the end of the goroutine. late is called with
-// the answer if the caller has left.
+// Send makes a request on a goroutine of its own, with ctx's values, for limit at most, if that isn't 0. What
+// still waits for a connection when ctx ends is not sent. ended is called at the end of the goroutine. late
+// is called with the answer if the caller has left.
 func Send[T any](ctx context.Context, limit time.Duration, ended func(), ask func(context.Context) T, late func(T)) *Request[T] {
 	r := &Request[T]{answers: make(chan T), left: make(chan struct{})}
 	r.ctx, r.sent = store.Watch(store.Outlive(ctx))

@@ -8,12 +8,10 @@ import (
 )
 
 const (
-	// signatureTime is how long a signature is used. Two processes that happen to have the same don't see
-	// each other for so long.
+	// signatureTime is how long a signature is used, and two processes with the same don't see each other.
 	signatureTime = time.Minute
 
-	// markCounts is for how long after it has passed a mark tells that its writer waits. A waiting process
-	// renews its mark more often.
+	// markCounts is for how long after it has passed a mark counts. Its writer renews it more often.
 	markCounts = 10 * time.Second
 )
 
@@ -27,8 +25,8 @@ type marks struct {
 	notifies bool
 }
 
-// MarkDue reports whether this process should mark the lock. It should if its last mark is from before the
-// given moment, or asks for no notification although notify is set.
+// MarkDue reports whether this process should mark the lock: its last mark is from before the given moment, or
+// asks for no notification although notify is set.
 func (q *Queue) MarkDue(id string, before time.Time, notify bool) (due bool) {
 	q.with(id, func(l *line) { due = l.marks.left.Before(before) || notify && !l.marks.notifies })
 
@@ -61,9 +59,8 @@ func (q *Queue) isOwn(id string, mark time.Time) bool {
 	return signature == q.signature(id, number) || signature == q.signature(id, number-1)
 }
 
-// FoundMark notes a mark that was found on the row when the database's clock was now. A process that listens
-// marks the time until which it wants to be notified. A process that polls marks the present, so a mark
-// counts for a while after it has passed.
+// FoundMark notes a mark that was found on the row when the database's clock was now. A process that polls marks
+// the present.
 func (q *Queue) FoundMark(id string, mark, now time.Time) {
 	left := mark.Add(markCounts).Sub(now)
 	if mark.IsZero() || left <= 0 || q.isOwn(id, mark) {

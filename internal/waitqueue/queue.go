@@ -1,9 +1,8 @@
-// Package waitqueue keeps, for each lock, the line of the waiters of this process, in the order in which
-// they came. Only the head of a line asks the database.
+// Package waitqueue keeps, for each lock, the line of the waiters of this process, in the order in which they
+// came. Only the head of a line asks the database.
 //
-// A head that leaves makes the next waiter head, which asks at once: the leaver may have swallowed a
-// wake-up. A grant can be delivered to a waiter. If the waiter has left before, the delivery fails, and the
-// grant stays the deliverer's.
+// When a head leaves, the next asks at once: the leaver may have swallowed a wake-up. A grant can be delivered
+// to a waiter. If the waiter has left before, the grant stays the deliverer's.
 package waitqueue
 
 import (
@@ -123,7 +122,7 @@ func (q *Queue) WakeAll() {
 }
 
 // WakeAfter makes the head of a line ask again when d has passed. Of several calls the one that ends first
-// counts: a head that has asked knows when to ask again.
+// counts.
 func (q *Queue) WakeAfter(id string, d time.Duration) {
 	q.with(id, func(l *line) { l.head().wakeAfter(d) })
 }
@@ -135,8 +134,8 @@ func (w *Waiter) wakeAfter(d time.Duration) {
 	}
 }
 
-// Deliver gives the waiter a grant, and takes it out of the line. It is false if the waiter has left. The
-// new head isn't woken: the lock is held in this process.
+// Deliver gives the waiter a grant, and takes it out of the line. It is false if the waiter has left. The new
+// head isn't woken.
 func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -179,8 +178,7 @@ func (w *Waiter) IsHead() bool {
 	return w.place != nil && w.queue.lines[w.id].head() == w
 }
 
-// Leave gives up the place; the next in line becomes head. If a grant was delivered before, it is returned,
-// and the caller's to use or to return.
+// Leave leaves the line. The caller uses or returns a grant that was delivered before.
 func (w *Waiter) Leave() (grant store.Result, ok bool) {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
@@ -195,8 +193,8 @@ func (w *Waiter) Leave() (grant store.Result, ok bool) {
 	}
 }
 
-// leave takes the waiter out of its line, and returns that, or nil if the waiter was out. With wake the new
-// head is woken, if this waiter was the head. The queue's mutex is held.
+// leave takes the waiter out of its line, and returns that, or nil if it was out. With wake, a new head is
+// woken. The queue's mutex is held.
 func (w *Waiter) leave(wake bool) *line {
 	if w.place == nil {
 		return nil

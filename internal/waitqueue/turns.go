@@ -24,11 +24,10 @@ type rival struct {
 	won  int
 }
 
-// rivalCounts is for how many rounds a process that won once counts as a rival. It may have gone since.
-// There is one winner in a round, so this is also how many rivals there are at most.
+// rivalCounts is for how many rounds a process that won counts as a rival, and so how many there are.
 const rivalCounts = 32
 
-// politeness is how long a process leaves a free lock to another whose turn it is. That one asks at once.
+// politeness is the start that a process gives to another whose turn it is.
 const politeness = time.Millisecond
 
 // Run is how a lock was handed over in this process lately.
@@ -48,14 +47,13 @@ func (t *turns) handedOver() {
 	t.run++
 }
 
-// EndRun is called when the database has decided between processes.
+// EndRun is called when the lock is released for all processes.
 func (q *Queue) EndRun(id string) {
 	q.with(id, func(l *line) { l.turns.run = 0 })
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
-// process's turn, and otherwise gives the others a start. Processes that have waited for longer go first,
-// and mostly only one process asks.
+// process's turn, and otherwise gives the others a start. So mostly only one process asks.
 func (q *Queue) Released(id string) {
 	q.with(id, func(l *line) {
 		l.turns.round++
@@ -75,9 +73,9 @@ func (t *turns) isOurs() bool {
 	return t.round-t.won > len(t.rivals)
 }
 
-// Won notes that this process got the lock when all were told of it.
+// Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
-	q.with(id, func(l *line) { l.turns.won = l.turns.round })
+	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, 0 })
 }
 
 // Lost notes that another process got it.
