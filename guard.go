@@ -45,8 +45,8 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx. It returns [ErrNoLock] if there is
-// none.
+// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx, with its errors. It returns
+// [ErrNoLock] if there is none.
 func Guard(ctx context.Context, tx *sql.Tx) error {
 	lock, ok := FromContext(ctx)
 	if !ok {
@@ -57,8 +57,8 @@ func Guard(ctx context.Context, tx *sql.Tx) error {
 }
 
 // GuardSQL is [Lock.Guard] for drivers other than database/sql: a query, with PostgreSQL's numbered
-// parameters, and its arguments. Run it in a transaction, as described there. It returns one row if the
-// lock is held. If it returns none, the lock is lost: roll back.
+// parameters, and its arguments. Run it in a transaction; what Guard says of isolation levels holds. It
+// returns one row if the lock is held. If it returns none, the lock is lost: roll back.
 func (lk *Lock) GuardSQL() (query string, args []any) {
 	return lk.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
 }
