@@ -188,14 +188,18 @@ var ErrOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 // is in use, or gives no connection in time. Connecting is bounded by the end of the lease, not by most:
 // a server may be slow to accept a connection.
 func (c *Caller) Ask(ctx context.Context, until time.Time, most time.Duration, ask func(context.Context, *store.Store) error) error {
+	attempt := func(ctx context.Context, st *store.Store) error {
+		ctx, cancel := context.WithTimeout(ctx, Attempt(min(most, time.Until(until))))
+		defer cancel()
+
+		return ask(ctx, st)
+	}
+
 	if !c.asked && !c.pool.store.Exhausted() {
 		c.asked = true
 
-		attempt, cancel := context.WithTimeout(ctx, Attempt(min(most, time.Until(until))))
-		defer cancel()
-
-		attempt, done := store.ConnectWithin(attempt, connectWithin)
-		err := ask(attempt, c.pool.store)
+		within, done := store.ConnectWithin(ctx, connectWithin)
+		err := attempt(within, c.pool.store)
 
 		done()
 
@@ -219,10 +223,7 @@ func (c *Caller) Ask(ctx context.Context, until time.Time, most time.Duration, a
 		return ErrOver
 	}
 
-	attempt, cancel := context.WithTimeout(ctx, Attempt(min(most, time.Until(until))))
-	defer cancel()
-
-	return ask(attempt, c.spare.Store)
+	return attempt(ctx, c.spare.Store)
 }
 
 // Done lets go of the spare session, which its last user closes.
