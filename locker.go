@@ -79,7 +79,8 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	l.store.Log(l.log)
 
 	l.beside = beside.New(db, completed.RenewDB, l.store, func() {
-		l.log.Warn("pglocker: renewals share the pool", "cause", "the driver can't be asked for a connection beside it")
+		l.log.Warn("pglocker: renewals share the pool", "cause", "the driver can't be asked for a connection beside it",
+			"remedy", "set Config.RenewDB")
 	})
 	l.listener = listen.New(listen.Config{
 		Open:    l.beside.Listening().OpenListening,
