@@ -10,13 +10,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ismurov/pglocker/internal/outlive"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
 const (
-	// maxRenewing and maxReleasing count the dead connections that the driver doesn't let go of. Four
-	// renewals may be under way at once.
+	// maxRenewing and maxReleasing bound the connections, with dead ones that the driver doesn't let go of.
+	// Four renewals may be under way at once.
 	maxRenewing  = 5
 	maxReleasing = 2
 
@@ -138,7 +137,7 @@ func (s *Session) place(ctx context.Context) error {
 	case s.placing <- struct{}{}:
 		defer func() { <-s.placing }()
 	case <-ctx.Done():
-		return outlive.Err(ctx)
+		return Err(ctx)
 	}
 
 	if s.placed {
@@ -152,7 +151,7 @@ func (s *Session) place(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("pglocker: nothing was sent, the driver has not returned from %d earlier connections: %w",
-			cap(s.places), outlive.Err(ctx))
+			cap(s.places), Err(ctx))
 	}
 }
 
@@ -266,3 +265,13 @@ const (
 
 // Attempt is for how long one attempt goes on that should take d at most.
 func Attempt(d time.Duration) time.Duration { return min(max(d, attemptMin), AttemptMax) }
+
+// Err is the error of a context that has ended, with the cause that its owner gave.
+func Err(ctx context.Context) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); !errors.Is(cause, err) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+
+	return err
+}

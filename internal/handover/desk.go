@@ -22,7 +22,6 @@ import (
 
 	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/keepalive"
-	"github.com/ismurov/pglocker/internal/outlive"
 	"github.com/ismurov/pglocker/internal/store"
 	"github.com/ismurov/pglocker/internal/waitqueue"
 )
@@ -124,15 +123,24 @@ func (d *Desk) Aside(run func()) {
 	}()
 }
 
-// untilClosed returns a context that ends [outlive.Grace] after the Desk is closed.
+// untilClosed returns a context that ends [Grace] after the Desk is closed.
 func (d *Desk) untilClosed() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(d.ctx))
-	stop := context.AfterFunc(d.ctx, func() { outlive.EndSoon(ctx, cancel) })
+	stop := context.AfterFunc(d.ctx, func() { EndSoon(ctx, cancel) })
 
 	return ctx, func() {
 		stop()
 		cancel()
 	}
+}
+
+// Grace is how long a request goes on whose caller has left, or whose Locker is closed.
+const Grace = time.Second
+
+// EndSoon cancels ctx after [Grace]. Its timer ends with ctx, if that ends before.
+func EndSoon(ctx context.Context, cancel context.CancelFunc) {
+	timer := time.AfterFunc(Grace, cancel)
+	context.AfterFunc(ctx, func() { timer.Stop() })
 }
 
 // Term is for how long a grant can be believed in.

@@ -3,11 +3,11 @@ package handover
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"runtime"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/pause"
 	"github.com/ismurov/pglocker/internal/store"
 	"github.com/ismurov/pglocker/internal/waitqueue"
 )
@@ -22,9 +22,6 @@ const (
 	// PollLate is how long after the known end of a lease a waiter asks: the answer was under way for a while.
 	PollLate = 2 * time.Millisecond
 )
-
-// Jitter is between half of d and all of it.
-func Jitter(d time.Duration) time.Duration { return d/2 + rand.N(max(d/2, 1)) }
 
 var (
 	// ErrWrongGeneration: the tenure is not the lock's present one.
@@ -211,7 +208,7 @@ func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) erro
 		// The waiters here hear of it as all others do.
 	default:
 		// Others poll, and ask first.
-		d.Queue.WakeAfter(t.LockID, PollMax+Jitter(PollMax))
+		d.Queue.WakeAfter(t.LockID, PollMax+pause.Jitter(PollMax, 2))
 	}
 
 	if err != nil {
@@ -237,7 +234,7 @@ func (d *Desk) ReturnAside(lockID string, res store.Result, ttl time.Duration) {
 	d.Aside(func() { d.Return(lockID, res, ttl) })
 }
 
-// Return returns a grant that nobody wants. It tries until the lease is over, or for [outlive.Grace] once the
+// Return returns a grant that nobody wants. It tries until the lease is over, or for [Grace] once the
 // Desk is closed.
 func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
 	ctx, cancel := d.untilClosed()

@@ -39,7 +39,7 @@ func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
 }
 
 // settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for what a request may have
-// just brought, for [outlive.Grace] at most.
+// just brought, for [Grace] at most.
 func (d *Desk) settle(lockID string, added <-chan struct{}) {
 	ctx, cancel := d.untilClosed()
 	defer cancel()

@@ -36,7 +36,6 @@ import (
 	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/listen"
-	"github.com/ismurov/pglocker/internal/outlive"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -121,15 +120,6 @@ func (l *Line) Ask(ctx context.Context, lockID string, ttl time.Duration) (store
 	return res, err
 }
 
-// answer is what a request brought.
-type answer struct {
-	res store.Result
-	err error
-}
-
-// granted reports whether the lock was granted.
-func (a answer) granted() bool { return a.err == nil && a.res.Verdict == store.Granted }
-
 // first is Ask for a caller that keeps the lock or goes on to wait. On a table without owners its request
 // outlives a caller that leaves, since a stray grant can't be found.
 func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
@@ -137,7 +127,7 @@ func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
 		return l.Ask(ctx, r.LockID, r.TTL)
 	}
 
-	request, err := l.send(ctx, r, 0, func(ctx context.Context) (a answer) {
+	request, err := l.send(ctx, r, func(ctx context.Context) (a answer) {
 		a.res, a.err = l.Ask(ctx, r.LockID, r.TTL)
 
 		return a
@@ -147,33 +137,19 @@ func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
 	}
 
 	select {
-	case a := <-request.Answer():
+	case a := <-request.Result():
 		return a.res, a.err
 	case <-ctx.Done():
 	}
 
 	// A request that waits for a connection ends with ctx as well, and its error says what it waited for.
-	if request.Sent() {
-		request.Leave()
-	} else if a, ok := request.Within(answerWithin); ok {
+	if request.sent() {
+		request.leave()
+	} else if a, ok := request.within(answerWithin); ok {
 		return a.res, a.err
 	}
 
-	return store.Result{}, fmt.Errorf("%w: %w", store.ErrUnknownOutcome, outlive.Err(ctx))
-}
-
-// send makes a request that outlives its caller. A grant that comes when the caller has left is returned.
-func (l *Line) send(ctx context.Context, r Request, limit time.Duration, ask func(context.Context) answer) (*outlive.Request[answer], error) {
-	end, err := l.Desk.Begin()
-	if err != nil {
-		return nil, err
-	}
-
-	return outlive.Send(ctx, limit, end, ask, func(a answer) {
-		if a.granted() {
-			l.Desk.Return(r.LockID, a.res, r.TTL)
-		}
-	}), nil
+	return store.Result{}, fmt.Errorf("%w: %w", store.ErrUnknownOutcome, beside.Err(ctx))
 }
 
 // firstWithin is first for a caller that can wait. If it takes longer than [beside.AttemptMax], it is not
@@ -184,7 +160,7 @@ func (l *Line) firstWithin(ctx context.Context, r Request) (a answer, answered b
 
 	// Close waits for no longer than for a waiter.
 	closed := l.Desk.Context()
-	stop := context.AfterFunc(closed, func() { outlive.EndSoon(attempt, cancel) })
+	stop := context.AfterFunc(closed, func() { handover.EndSoon(attempt, cancel) })
 	defer stop()
 
 	a.res, a.err = l.first(attempt, r)

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ismurov/pglocker/internal/outlive"
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -66,7 +66,7 @@ func (w *waiter) limited(ctx, waiting context.Context, err error) error {
 			err = w.told.unanswered
 		}
 
-		ctx, cancel := context.WithTimeout(ctx, outlive.Grace)
+		ctx, cancel := context.WithTimeout(ctx, handover.Grace)
 		defer cancel()
 
 		found, getErr := w.Desk.Store.Get(ctx, w.LockID)

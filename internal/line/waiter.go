@@ -8,7 +8,7 @@ import (
 
 	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/handover"
-	"github.com/ismurov/pglocker/internal/outlive"
+	"github.com/ismurov/pglocker/internal/pause"
 	"github.com/ismurov/pglocker/internal/store"
 	"github.com/ismurov/pglocker/internal/waitqueue"
 )
@@ -98,7 +98,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		next = time.Now().Add(d)
 		look.Reset(d)
 	}
-	sleep(handover.Jitter(idle))
+	sleep(pause.Jitter(idle, 2))
 
 	tell := time.NewTimer(noticeAfter)
 	defer tell.Stop()
@@ -109,7 +109,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		case res := <-w.place.Granted():
 			return res, nil
 		case <-ctx.Done():
-			return store.Result{}, w.leave(outlive.Err(ctx))
+			return store.Result{}, w.leave(beside.Err(ctx))
 		case <-w.Desk.Context().Done():
 			return store.Result{}, w.leave(context.Cause(w.Desk.Context()))
 		case <-w.place.Woken():
@@ -126,7 +126,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 			continue
 		case <-look.C:
 			if !w.place.IsHead() {
-				sleep(handover.Jitter(idle))
+				sleep(pause.Jitter(idle, 2))
 
 				continue
 			}
@@ -172,15 +172,13 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 	sent := time.Now()
 
 	// Not even Close cancels it at once: what it brings would be lost.
-	request, err := w.send(ctx, w.Request, beside.Attempt(w.TTL), func(ctx context.Context) answer {
-		return w.claim(ctx, mark)
-	})
+	request, err := w.send(ctx, w.Request, func(ctx context.Context) answer { return w.claim(ctx, mark) })
 	if err != nil {
 		return answer{}, false
 	}
 
 	select {
-	case a := <-request.Answer():
+	case a := <-request.Result():
 		if a.err == nil {
 			w.note(a.res, heard)
 		}
@@ -195,7 +193,7 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 		return a, true
 	case delivered := <-w.place.Granted():
 		// Mostly the answer is on its way. If it hangs, what it brings comes after this tenure.
-		a, ok := request.Within(answerWithin)
+		a, ok := request.within(answerWithin)
 		if ok && a.granted() && a.res.Row.Generation > delivered.Row.Generation {
 			return a, true
 		}
@@ -208,13 +206,16 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 	case <-w.Desk.Context().Done():
 	}
 
-	request.Leave()
+	request.leave()
 
 	return answer{}, false
 }
 
 // claim sends one claim. A late grant is returned, and the waiter goes on.
 func (w *waiter) claim(ctx context.Context, mark store.Mark) (a answer) {
+	ctx, cancel := context.WithTimeout(ctx, beside.Attempt(w.TTL))
+	defer cancel()
+
 	a.res, a.err = w.Desk.Store.Claim(ctx, w.LockID, w.Desk.Names.Next(), w.TTL, w.Desk.Margin(w.TTL), mark)
 	w.Desk.Settle(w.LockID, a.res.Stray, w.TTL)
 
@@ -266,7 +267,7 @@ func (w *waiter) next(a answer, heard bool) time.Duration {
 		poll = min(poll, handover.PollMax) // lost to another, whose lease isn't known yet
 	}
 
-	poll = handover.Jitter(poll)
+	poll = pause.Jitter(poll, 2)
 
 	if held {
 		poll = min(poll, a.res.Row.Remaining()+handover.PollLate)
