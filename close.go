@@ -12,19 +12,19 @@ import (
 //   - It unlocks the locks that [Locker.Lock] and [Locker.TryLock] have taken.
 //   - Waiters, and all later calls, get ErrClosed.
 //   - It waits until the functions of [Locker.Do] have returned, their locks are released, and every
-//     goroutine of the Locker has ended. If a driver doesn't return from a statement, Close leaves it
-//     behind after five seconds, and tells [Config.Logger].
+//     goroutine of the Locker has ended. If a driver doesn't return from a statement, Close leaves it behind
+//     after five seconds, and tells [Config.Logger].
 //
 // It leaves locks taken by [Locker.AcquireLock] as they are.
 //
-// If ctx ends first, Close returns its error, and the rest goes on by itself. Closing again waits
-// again. A function that Do runs must not call Close.
+// If ctx ends first, Close returns its error, and the rest goes on by itself. Closing again waits again. A
+// function that Do runs must not call Close.
 func (l *Locker) Close(ctx context.Context) error {
 	l.desk.Close(ErrClosed)
 
 	done := make(chan struct{})
 
-	// Owned by nobody if ctx ends first: it ends with the last of what it waits for.
+	// If ctx ends first, it ends with the last of what it waits for.
 	go func() {
 		defer close(done)
 
@@ -55,7 +55,6 @@ type heldLocks struct {
 	closed bool
 }
 
-// add is false once the Locker is closed.
 func (h *heldLocks) add(lk *Lock) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,11 +79,11 @@ func (h *heldLocks) remove(lk *Lock) {
 	delete(h.locks, lk)
 }
 
-// unlockersAtClose bounds how many locks are unlocked at once: as many as go in one statement.
+// unlockersAtClose is as many as go in one statement.
 const unlockersAtClose = 512
 
-// close cancels the contexts of all locks and unlocks them. It returns when all are unlocked, also
-// those that their holders unlock at the same time.
+// close cancels the contexts of all locks and unlocks them. It returns when all are unlocked, also those that
+// their holders unlock at the same time.
 func (h *heldLocks) close(ctx context.Context) {
 	h.mu.Lock()
 	h.closed = true

@@ -15,10 +15,8 @@ import (
 const (
 	// PublicScheme is the schema that every PostgreSQL database has.
 	PublicScheme = "public"
-
 	// DefaultScheme is the schema that is used where [Config] names none.
 	DefaultScheme = "pglocker"
-
 	// DefaultTable is the table that is used where [Config] names none.
 	DefaultTable = "lock_statuses"
 )
@@ -27,42 +25,41 @@ const maxOwnerBytes = 255
 
 // Config says where the locks are. The zero value means the defaults.
 type Config struct {
-	// Scheme is the database schema of the table: 1 to 63 bytes. It is quoted. Default:
-	// [DefaultScheme].
+	// Scheme is the database schema of the table: 1 to 63 bytes. It is quoted. Default: [DefaultScheme].
 	Scheme string
 
 	// Table is the table that holds the locks, as Scheme. Default: [DefaultTable].
 	Table string
 
-	// Owner is how others see who holds a lock ([HeldError], [LockStatus]). The Locker adds a random id
-	// of its own, and a number for each grant. Default: host name and process id.
+	// Owner is how others see who holds a lock ([HeldError], [LockStatus]). The Locker adds a random id of
+	// its own, and a number for each grant. Default: host name and process id.
 	Owner string
 
-	// SafetyMargin is how long before the end of its lease a holder stops trusting it. It must exceed
-	// steps of the database's clock, and the drift of its rate against the holder's within one TTL.
-	// Default: a tenth of the TTL, at most a second.
+	// SafetyMargin is how long before the end of its lease a holder stops trusting it. It must exceed steps
+	// of the database's clock, and the drift of its rate against the holder's within one TTL. Default: a
+	// tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
 
 	// RenewDB is a handle for what must get through while the application has its whole pool in use:
-	// renewals, releases that get no connection from the pool, and, with pgx, listening for released
-	// locks. It must lead to the same database, with the same rights. The caller closes it after the
-	// Locker, and uses it for nothing else.
+	// renewals, releases that get no connection from the pool, and, with pgx, listening for released locks.
+	// It must lead to the same database, with the same rights. The caller closes it after the Locker, and
+	// uses it for nothing else.
 	//
 	// A Locker uses at most eight of its connections, mostly one while it holds locks and one while it
 	// listens. Two are enough (SetMaxOpenConns). With one the Locker doesn't listen.
 	//
-	// Default: connections of the Locker's own, made by the connector of the handle that [New] is
-	// given, which is read by reflection. Where it can't be found, as behind some wrappers, renewals
-	// share the pool, and Logger is told so: if the application uses up its pool for longer than a
-	// lease, the lock is lost. To share the pool without the warning, set RenewDB to that handle.
+	// Default: connections of the Locker's own, made by the connector of the handle that [New] is given,
+	// which is read by reflection. Where it can't be found, as behind some wrappers, renewals share the pool,
+	// and Logger is told so: if the application uses up its pool for longer than a lease, the lock is lost.
+	// To share the pool without the warning, set RenewDB to that handle.
 	RenewDB *sql.DB
 
 	// Observer is told of operations and of losses. Default: none.
 	Observer Observer
 
-	// Logger is told of lost locks, renewals and releases that failed and are repeated, what
-	// [MigrateDB] waits for, and trouble with notifications. After five seconds of waiting for a lock,
-	// and then once a minute, it is told who holds the lock. Default: silence.
+	// Logger is told of lost locks, renewals and releases that failed and are repeated, what [MigrateDB]
+	// waits for, and trouble with notifications. After five seconds of waiting for a lock, and then once a
+	// minute, it is told who holds the lock. Default: silence.
 	Logger *slog.Logger
 }
 

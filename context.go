@@ -8,8 +8,8 @@ import (
 
 type lockKey struct{}
 
-// FromContext returns the lock of a context: that of a function that [Locker.Do] runs, a
-// [Lock.Context], or one made from these. It is false if there is none.
+// FromContext returns the lock of a context: that of a function that [Locker.Do] runs, a [Lock.Context], or
+// one made from these. It is false if there is none.
 func FromContext(ctx context.Context) (*Lock, bool) {
 	lock, ok := ctx.Value(lockKey{}).(*Lock)
 
@@ -26,8 +26,8 @@ func Token(ctx context.Context) (token int64, ok bool) {
 	return lock.Token(), true
 }
 
-// heldUnder is the error of a call that would wait for a lock of l that is held under its own context;
-// nil if there is no such lock.
+// heldUnder is the error of a call that would wait for a lock of l that is held under its own context; nil if
+// there is no such lock.
 func heldUnder(ctx context.Context, l *Locker, lockID string) error {
 	for lk, _ := FromContext(ctx); lk != nil; lk = lk.outer {
 		// Another Locker's locks are the same if its handle and its table are.

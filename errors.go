@@ -14,29 +14,29 @@ var (
 	// ErrAlreadyLocked: another holds the lock. The error is also a [*HeldError].
 	ErrAlreadyLocked = errors.New("pglocker: already locked")
 
-	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was read.
-	// That status holds it no more.
+	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was read. That
+	// status holds it no more.
 	ErrWrongGeneration = handover.ErrWrongGeneration
 
 	// ErrLockNotFound: there is no lock of that id.
 	ErrLockNotFound = handover.ErrLockNotFound
 
-	// ErrLockLost: a lock that was held can't be trusted any more. Either the database said so, or no
-	// renewal was acknowledged in time. It is the cause of the lock's cancelled context
-	// ([context.Cause]). The error says what kept renewals from succeeding, and wraps the last error of
-	// the server or the network. It doesn't match [context.Canceled] or [context.DeadlineExceeded].
+	// ErrLockLost: a lock that was held can't be trusted any more. Either the database said so, or no renewal
+	// was acknowledged in time. It is the cause of the lock's cancelled context ([context.Cause]). The error
+	// says what kept renewals from succeeding, and wraps the last error of the server or the network. It
+	// doesn't match [context.Canceled] or [context.DeadlineExceeded].
 	ErrLockLost = errors.New("pglocker: lock lost")
 
 	// ErrAlreadyUnlocked: [Lock.Unlock], [Locker.Do] or [Locker.Close] has unlocked the lock before.
 	ErrAlreadyUnlocked = errors.New("pglocker: lock already unlocked")
 
-	// ErrUnknownOutcome: a statement was sent, and its reply was lost or the caller's context ended
-	// before it came. The lock may have been granted, refreshed or released, or may be later: take it
-	// neither as held nor as free. The error of the connection or of the context is wrapped too.
+	// ErrUnknownOutcome: a statement was sent, and its reply was lost or the caller's context ended before it
+	// came. The lock may have been granted, refreshed or released, or may be later: take it neither as held
+	// nor as free. The error of the connection or of the context is wrapped too.
 	ErrUnknownOutcome = store.ErrUnknownOutcome
 
-	// ErrNotReleased: [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] held the lock to the end,
-	// and don't know that it was released. It is free when its lease ends at the latest.
+	// ErrNotReleased: [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] held the lock to the end, and
+	// don't know that it was released. It is free when its lease ends at the latest.
 	ErrNotReleased = errors.New("pglocker: lock not released")
 )
 
@@ -44,44 +44,31 @@ var (
 var (
 	// ErrConfigIsNil: a function that needs a [Config] got none.
 	ErrConfigIsNil = errors.New("pglocker: config is nil")
-
 	// ErrDBIsNil: a function that needs a database handle got none.
 	ErrDBIsNil = errors.New("pglocker: db is nil")
-
 	// ErrStatusIsNil: a method that needs a [LockStatus] got none.
 	ErrStatusIsNil = errors.New("pglocker: lock status is nil")
-
 	// ErrNoLock: the context given to [Guard] isn't that of a lock.
 	ErrNoLock = errors.New("pglocker: no lock in the context")
-
 	// ErrFuncIsNil: [Locker.Do] got no function to run.
 	ErrFuncIsNil = errors.New("pglocker: func is nil")
-
 	// ErrInvalidLockID: a lock id is 1 to [MaxLockIDBytes] bytes of valid UTF-8 without NUL.
 	ErrInvalidLockID = errors.New("pglocker: invalid lock id")
-
 	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than twice
 	// [Config.SafetyMargin] where that is set.
 	ErrInvalidTTL = store.ErrInvalidTTL
-
 	// ErrInvalidRelockInterval: an interval between renewals is above zero and below the TTL.
 	ErrInvalidRelockInterval = errors.New("pglocker: invalid relock interval")
-
 	// ErrInvalidWait: the time of [WithWait] is negative.
 	ErrInvalidWait = errors.New("pglocker: invalid wait")
-
 	// ErrInvalidMinHold: the time of [WithMinHold] is negative or above [MaxTTL].
 	ErrInvalidMinHold = errors.New("pglocker: invalid minimum hold")
-
 	// ErrInvalidIdentifier: a schema or table name is 1 to 63 bytes of valid UTF-8 without NUL.
 	ErrInvalidIdentifier = store.ErrInvalidIdentifier
-
 	// ErrInvalidOwner: [Config.Owner] is at most 255 bytes of valid UTF-8 without NUL.
 	ErrInvalidOwner = errors.New("pglocker: invalid owner")
-
 	// ErrInvalidSafetyMargin: [Config.SafetyMargin] is negative.
 	ErrInvalidSafetyMargin = errors.New("pglocker: invalid safety margin")
-
 	// ErrClosed: the Locker was closed.
 	ErrClosed = errors.New("pglocker: locker is closed")
 )
@@ -92,13 +79,12 @@ var (
 	// migrations.
 	ErrTableNotFound = store.ErrTableNotFound
 
-	// ErrInvalidTable: the table can't hold locks. It lacks a column, or has one of a wrong type; it is
-	// of a wrong kind; or its trigger shortens leases to no more than the safety margin. The error says
-	// which.
+	// ErrInvalidTable: the table can't hold locks. It lacks a column, or has one of a wrong type; it is of a
+	// wrong kind; or its trigger shortens leases to no more than the safety margin. The error says which.
 	ErrInvalidTable = store.ErrInvalidTable
 
-	// ErrPermissionDenied: the role lacks a privilege, which the error names, or row-level security
-	// keeps rows from it. Locks need USAGE on the schema and SELECT, INSERT, UPDATE on the table.
+	// ErrPermissionDenied: the role lacks a privilege, which the error names, or row-level security keeps
+	// rows from it. Locks need USAGE on the schema and SELECT, INSERT, UPDATE on the table.
 	ErrPermissionDenied = store.ErrPermissionDenied
 
 	// ErrReadOnly: the server is a standby, or transactions are read-only by default, also over other
@@ -108,9 +94,9 @@ var (
 	// ErrUnsupportedDriver: pglocker can't read the SQLSTATE of the server's errors from this driver.
 	ErrUnsupportedDriver = store.ErrUnsupportedDriver
 
-	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either it
-	// isn't ASCII and the connection's client_encoding isn't UTF8 (pgx takes that of the database
-	// unless client_encoding=UTF8 is set), or the database's encoding lacks a character.
+	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either it isn't
+	// ASCII and the connection's client_encoding isn't UTF8 (pgx takes that of the database unless
+	// client_encoding=UTF8 is set), or the database's encoding lacks a character.
 	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding
 )
 

@@ -7,22 +7,21 @@ import (
 	"fmt"
 )
 
-// Guard proves, inside the caller's transaction, that this lock is still held under this token, and
-// keeps it so until the transaction ends: nobody can be granted the lock before. If the transaction
-// commits, its writes were made under the lock, whatever pauses, crashes or clock jumps there were. The
-// lock's table must be in the database of the transaction.
+// Guard proves, inside the caller's transaction, that this lock is still held under this token, and keeps it
+// so until the transaction ends: nobody can be granted the lock before. If the transaction commits, its
+// writes were made under the lock, whatever pauses, crashes or clock jumps there were. The lock's table must
+// be in the database of the transaction.
 //
-// A guarded transaction should end well within the TTL. As long as it lasts, the lock can't be renewed
-// or released either.
+// A guarded transaction should end well within the TTL. As long as it lasts, the lock can't be renewed or
+// released either.
 //
-// In READ COMMITTED the guard can stand anywhere in the transaction. In REPEATABLE READ and
-// SERIALIZABLE it goes first: after the transaction's first statement, any renewal and any new waiter
-// makes it fail with SQLSTATE 40001. Retry the transaction then. Guard again after a rollback to a
-// savepoint.
+// In READ COMMITTED the guard can stand anywhere in the transaction. In REPEATABLE READ and SERIALIZABLE it
+// goes first: after the transaction's first statement, any renewal and any new waiter makes it fail with
+// SQLSTATE 40001. Retry the transaction then. Guard again after a rollback to a savepoint.
 //
-// Errors: [ErrLockLost] if the token is no longer the current one, or its lease has ended, or the lock
-// was unlocked: roll back. Other errors are the driver's, and prove nothing; the transaction can't
-// commit after them. If ctx ends, database/sql rolls the transaction back.
+// Errors: [ErrLockLost] if the token is no longer the current one, or its lease has ended, or the lock was
+// unlocked: roll back. Other errors are the driver's, and prove nothing; the transaction can't commit after
+// them. If ctx ends, database/sql rolls the transaction back.
 func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	if err := lk.over(); err != nil {
 		return err
@@ -45,8 +44,8 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx, with its errors. It returns
-// [ErrNoLock] if there is none.
+// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx, with its errors. It returns [ErrNoLock]
+// if there is none.
 func Guard(ctx context.Context, tx *sql.Tx) error {
 	lock, ok := FromContext(ctx)
 	if !ok {

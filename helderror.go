@@ -7,21 +7,20 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// HeldError is the error of an attempt to take a lock that another holds. It matches
-// [ErrAlreadyLocked].
+// HeldError is the error of an attempt to take a lock that another holds. It matches [ErrAlreadyLocked].
 type HeldError struct {
 	LockID string
-	// Owner is who holds the lock, in the form of [LockStatus.Owner]. It is "" where that isn't known,
-	// and while only a minimum hold ([WithMinHold]) keeps the lock from being granted.
+	// Owner is who holds the lock, in the form of [LockStatus.Owner]. It is "" where that isn't known, and
+	// while only a minimum hold ([WithMinHold]) keeps the lock from being granted.
 	Owner string
 	// Generation is the holder's, or that of the release that left the minimum hold.
 	Generation int64
 	// Remaining is how long the lease still runs, counted from the return of the error: Age is already
-	// subtracted. The holder may have renewed or released the lock since the database was asked. Zero:
-	// the lock had just changed hands, or the lease is over.
+	// subtracted. The holder may have renewed or released the lock since the database was asked. Zero: the
+	// lock had just changed hands, or the lease is over.
 	Remaining time.Duration
-	// Age is how old the database's answer was when the error was returned. It is zero for a caller
-	// that hasn't waited, and grows while the database can't be asked.
+	// Age is how old the database's answer was when the error was returned. It is zero for a caller that
+	// hasn't waited, and grows while the database can't be asked.
 	Age time.Duration
 
 	// resting: nobody has the lock, a minimum hold keeps it.

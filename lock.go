@@ -17,10 +17,9 @@ type Lock struct {
 	locker *Locker
 	lease  *keepalive.Lease
 	ttl    time.Duration
-	// granted is when the grant was acknowledged, by the local clock.
+	// granted is when the grant was acknowledged.
 	granted time.Time
-	// tenure is what a release goes by.
-	tenure handover.Tenure
+	tenure  handover.Tenure
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -33,7 +32,7 @@ type Lock struct {
 	// mu guards what follows. It is not held while the database is asked.
 	mu     sync.Mutex
 	status LockStatus
-	// statusAt is when status was acknowledged, by the local clock.
+	// statusAt is when status was acknowledged.
 	statusAt time.Time
 	// lost is why the lock was lost, nil if it wasn't. An unlocked lock can't be lost.
 	lost error
@@ -44,25 +43,22 @@ type Lock struct {
 	rowHolders string
 }
 
-// TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or [Locker.Close]. The
-// lease runs for ttl, and is renewed as [Locker.Do] describes. Cancelling ctx doesn't release the lock.
-// The lock's context inherits ctx's values only.
+// TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or [Locker.Close]. The lease
+// runs for ttl, and is renewed as [Locker.Do] describes. Cancelling ctx doesn't release the lock. The lock's
+// context inherits ctx's values only.
 //
-// TryLock doesn't wait for a holder. It may wait for a transaction that has the row of a free lock
-// locked, such as a guarded one that outlived its lease: give ctx a deadline.
+// TryLock doesn't wait for a holder. It may wait for a transaction that has the row of a free lock locked,
+// such as a guarded one that outlived its lease: give ctx a deadline.
 //
-// Errors:
-//
-//   - [ErrAlreadyLocked], as a [*HeldError], if another holds the lock.
-//   - [ErrLockLost], if the grant took as long as its lease. It was released.
-//   - The other errors of [Locker.AcquireLock], and those of the options.
+// Errors: [ErrAlreadyLocked], as a [*HeldError], if another holds the lock; [ErrLockLost], if the grant took
+// as long as its lease and was released; the others of [Locker.AcquireLock]; those of the options.
 func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, false, opts)
 }
 
-// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. The waiters of one
-// Locker are served in the order in which they came. Called with a context under which the same lock is
-// held, such as [Locker.Do]'s, Lock returns a [*HeldError] at once: it would wait for itself.
+// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. The waiters of one Locker are
+// served in the order in which they came. Called with a context under which the same lock is held, such as
+// [Locker.Do]'s, Lock returns a [*HeldError] at once: it would wait for itself.
 //
 // If ctx ends first, the error matches ctx's. It also matches
 //
@@ -72,10 +68,9 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 //
 // A grant that arrives after ctx has ended is released. The caller needn't do anything.
 //
-// Lock keeps trying while the database doesn't answer in time, or refuses for a reason that may pass: a
-// timeout that the role has set (lock_timeout, statement_timeout), no room (SQLSTATE class 53), a
-// server that is starting, a connection to a standby. If the first request meets another error, or
-// can't reach the server, Lock returns that error.
+// Lock keeps trying while the database doesn't answer in time, or refuses for a reason that may pass: a timeout
+// that the role has set, no room (SQLSTATE class 53), a server that is starting, a connection to a standby. If
+// the first request meets another error, or can't reach the server, Lock returns that error.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.lock(ctx, lockID, ttl, true, opts)
 }
@@ -166,15 +161,15 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 	return lk
 }
 
-// Context returns the lock's context. It is cancelled when the lock is unlocked; with cause [ErrClosed]
-// when the Locker is closed; and with a cause that matches [ErrLockLost] the moment the lock can't be
-// trusted any more. Inside [Locker.Do] it also ends with the context given to Do. The lock is held even
-// then, until Do's function returns.
+// Context returns the lock's context. It is cancelled when the lock is unlocked; with cause [ErrClosed] when
+// the Locker is closed; and with a cause that matches [ErrLockLost] the moment the lock can't be trusted any
+// more. Inside [Locker.Do] it also ends with the context given to Do. The lock is held even then, until Do's
+// function returns.
 func (lk *Lock) Context() context.Context { return lk.ctx }
 
-// Token returns the fencing token. It is larger than those of all earlier holders of this lock, and the
-// same as long as this lock is held. A resource that remembers the largest token it has seen can refuse
-// a holder that has lost the lock.
+// Token returns the fencing token. It is larger than those of all earlier holders of this lock, and the same
+// as long as this lock is held. A resource that remembers the largest token it has seen can refuse a holder
+// that has lost the lock.
 func (lk *Lock) Token() int64 { return lk.lease.Generation }
 
 // Status returns the lock as the last acknowledged grant or renewal left it.
@@ -214,16 +209,16 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 	lk.tellLoss(loss, err)
 }
 
-// Unlock cancels the lock's context, and then releases the lock. If another call in this Locker waits
-// for the lock, the same statement grants it the lock.
+// Unlock cancels the lock's context, and then releases the lock. If another call in this Locker waits for the
+// lock, the same statement grants it the lock.
 //
 // It returns nil if the lock was held until this call. Errors:
 //
 //   - [ErrLockLost]: the lock was lost before. The error says why.
-//   - [ErrAlreadyUnlocked]: Unlock was called before, or Do or Close did it. That call's error says
-//     whether the lock was released.
-//   - [ErrNotReleased]: the lock was held until this call, but ctx or the lease ended before the
-//     database had answered. If ctx ended, the Locker goes on trying in the background.
+//   - [ErrAlreadyUnlocked]: Unlock was called before, or Do or Close did it. That call's error says whether
+//     the lock was released.
+//   - [ErrNotReleased]: the lock was held until this call, but ctx or the lease ended before the database had
+//     answered. If ctx ended, the Locker goes on trying in the background.
 //
 // It returns when ctx ends, or half a second after the lease does at the latest.
 func (lk *Lock) Unlock(ctx context.Context) error {
@@ -260,8 +255,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 		defer end()
 	}
 
-	// Close waits for this Unlock, or for the function that holds the lock. It doesn't for a lock that
-	// is lost.
+	// Close waits for this Unlock, or for Do, unless the lock is lost.
 	tenure := lk.tenure
 	tenure.Awaited = lost == nil
 

@@ -9,8 +9,7 @@ import (
 	"github.com/ismurov/pglocker/internal/keepalive"
 )
 
-// lossError is the error of a lock that is lost. holders names the transactions that have its row
-// locked.
+// lossError is the error of a lost lock. holders names the transactions that have its row locked.
 func lossError(lockID string, token int64, loss keepalive.Loss, holders string) error {
 	if loss.Gone {
 		return fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
@@ -50,7 +49,6 @@ func causeOf(c keepalive.Cause, holders string) error {
 	return fmt.Errorf("%s: %w", text, notOurs{c.Err})
 }
 
-// rounded is a duration for people.
 func rounded(d time.Duration) time.Duration {
 	if d >= 10*time.Second {
 		return d.Round(time.Second)
@@ -59,9 +57,8 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
-// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver may return
-// one of these for a limit of its own, which a reader would take for the end of a context of the
-// caller's.
+// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver's own limit would
+// look like the end of a context of the caller's.
 type notOurs struct{ err error }
 
 func (e notOurs) Error() string { return e.err.Error() }
@@ -72,7 +69,6 @@ func (e notOurs) Is(target error) bool {
 
 func (e notOurs) As(target any) bool { return errors.As(e.err, target) }
 
-// tellLoss tells the logger and the observer of a loss.
 func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 	l := lk.locker
 	heldFor := time.Since(lk.granted)
@@ -84,8 +80,8 @@ func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 	})
 }
 
-// rowLocked is called while another transaction has the row locked and the lease has not much left. It
-// looks that transaction up now, since a loss can't wait for it.
+// rowLocked is called while another transaction has the row locked and the lease has not much left. A loss can't
+// wait for the look for that transaction.
 func (lk *Lock) rowLocked() {
 	lk.mu.Lock()
 	known := lk.rowHolders != "" || lk.lost != nil || lk.unlocked

@@ -24,12 +24,11 @@ const (
 )
 
 // Observer is told when operations start and end, and when a lock is lost. It is meant for metrics and
-// traces. Its methods are called by many goroutines at once. They must return at once, and must not
-// call the Locker.
+// traces. Its methods are called by many goroutines at once. They must return at once, and must not call the
+// Locker.
 type Observer interface {
-	// OperationStart is called before an operation. The context that it returns, made from ctx, is
-	// given to OperationEnd and to the database's driver. Of operations in one statement the driver
-	// gets one's.
+	// OperationStart is called before an operation. The context that it returns, made from ctx, is given to
+	// OperationEnd and to the database's driver. Of operations in one statement the driver gets one's.
 	OperationStart(ctx context.Context, start OperationStart) context.Context
 	// OperationEnd is called after it.
 	OperationEnd(ctx context.Context, end OperationEnd)
@@ -66,7 +65,6 @@ type LockLost struct {
 	Err error
 }
 
-// watch calls the observer, if there is one.
 type watch struct{ observer Observer }
 
 func (w watch) start(ctx context.Context, op Operation, lockID string, locks int) (watched context.Context, end func(error)) {
@@ -83,7 +81,6 @@ func (w watch) start(ctx context.Context, op Operation, lockID string, locks int
 	}
 }
 
-// request is start for one request for a lock, or the time in line for it.
 func (w watch) request(ctx context.Context, waits bool, lockID string) (watched context.Context, end func(error)) {
 	if waits {
 		return w.start(ctx, OperationWait, lockID, 1)
@@ -104,7 +101,6 @@ type renewals struct {
 	watch watch
 }
 
-// Connect opens the session's connection. A session that shares the pool has none.
 func (r renewals) Connect(ctx context.Context) error {
 	if r.Shared() {
 		return nil

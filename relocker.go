@@ -11,14 +11,14 @@ import (
 )
 
 // StartRelocker keeps the lock of the given status alive until ctx ends. It then releases the lock, and
-// returns. It renews the lease at once to run for ttl, and then every relockInterval as [Locker.Do]
-// does. Renewals don't change the generation: the status stays valid. A lease that has ended is not
-// revived: call [Locker.RefreshLock] first.
+// returns. It renews the lease at once to run for ttl, and then every relockInterval as [Locker.Do] does.
+// Renewals don't change the generation: the status stays valid. A lease that has ended is not revived: call
+// [Locker.RefreshLock] first.
 //
 // It returns nil after the release. Errors:
 //
-//   - One that matches [ErrLockLost], as soon as the lock can't be trusted any more. That is at the
-//     latest ttl after the last acknowledged renewal, or after the call if there was none.
+//   - One that matches [ErrLockLost], as soon as the lock can't be trusted any more. That is at the latest
+//     ttl after the last acknowledged renewal, or after the call if there was none.
 //   - [ErrNotReleased], as Do does.
 //   - [ErrClosed], after the release, if the Locker is closed.
 //   - [ErrStatusIsNil], [ErrInvalidLockID], [ErrInvalidTTL], [ErrInvalidRelockInterval].
@@ -68,8 +68,8 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 	return nil
 }
 
-// undone reports whether a crash has undone the state of a status, and another has its generation now.
-// If the database doesn't say so within the term, the release goes by the status again.
+// undone reports whether a crash has undone the state of a status, and another has its generation now. If the
+// database doesn't say so within the term, the release goes by the status again.
 func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.Term) (undone bool) {
 	state := status.state()
 	if state.Until.IsZero() {

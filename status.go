@@ -6,20 +6,19 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// LockStatus is a lock as the database showed it at one moment. Two statuses of an unchanged lock are
-// equal by ==.
+// LockStatus is a lock as the database showed it at one moment. Two statuses of an unchanged lock are equal
+// by ==.
 type LockStatus struct {
 	LockID string
 	// Generation is the fencing token. Every grant, refresh and release increases it.
 	Generation int64
-	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. For 'infinity', set
-	// by hand, it is the last day of the year 9999, and for '-infinity' the zero time.
+	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. For 'infinity', set by
+	// hand, it is the last day of the year 9999, and for '-infinity' the zero time.
 	ExpiresAt time.Time
-	// Owner is who holds the lock, or held it if the lease has ended: [Config.Owner], "#", and what
-	// tells this grant from all others. "" after a release, and on a table without that column.
+	// Owner is who holds the lock, or held it if the lease has ended: [Config.Owner], "#", and what tells
+	// this grant from all others. "" after a release, and on a table without that column.
 	Owner string
-	// AcquiredAt is when that grant or refresh was, by the database's clock, in UTC. Zero where Owner
-	// is "".
+	// AcquiredAt is when that grant or refresh was, by the database's clock, in UTC. Zero where Owner is "".
 	AcquiredAt time.Time
 }
 
@@ -33,8 +32,8 @@ func newStatus(lockID string, row store.Row) *LockStatus {
 	}
 }
 
-// state is what a request goes by that names this status. Grants are durable, so the generation of one
-// tells all. A crash may have undone what was seen of a free lock.
+// state is what a request goes by that names this status. Grants are durable, so the generation of one tells
+// all. A crash may have undone what was seen of a free lock.
 func (s *LockStatus) state() store.State {
 	state := store.State{Generation: s.Generation}
 	if s.Owner == "" {

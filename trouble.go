@@ -17,8 +17,8 @@ import (
 // tellEvery is how often a trouble is logged at most.
 const tellEvery = time.Minute
 
-// trouble is something that fails again and again. It is logged when it begins, once a minute while it
-// lasts, and when it is over. One that begins anew within a minute of the last line waits for its end.
+// trouble is something that fails again and again. Its beginning is logged, unless there was a line within the
+// last minute; then it, once a minute; and its end, if its beginning was.
 type trouble struct {
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -64,7 +64,7 @@ func (t *trouble) over(now time.Time) (lasted time.Duration, failed int, tell bo
 	return lasted, failed, tell
 }
 
-// report logs the troubles of one Locker.
+// report logs the troubles of one Locker, which its renewer and its desk tell it.
 type report struct {
 	desk   *handover.Desk
 	log    *slog.Logger
@@ -82,7 +82,6 @@ func (r *report) over(t *trouble, message string) {
 	}
 }
 
-// renewal is told by the renewer of what goes wrong.
 func (r *report) renewal(t keepalive.Trouble) {
 	if t.Locks == 0 {
 		r.desk.Aside(func() { r.over(&r.renewals, "pglocker: renewals are no longer in trouble") })
@@ -112,7 +111,6 @@ func (r *report) renewal(t keepalive.Trouble) {
 	})
 }
 
-// release is told of releases that have failed and are repeated.
 func (r *report) release(t handover.Trouble) {
 	if t.Locks == 0 {
 		r.over(&r.releases, "pglocker: releases are no longer in trouble")
@@ -121,11 +119,10 @@ func (r *report) release(t handover.Trouble) {
 	}
 }
 
-// holdersWithin bounds the look for the transactions that have a row locked.
 const holdersWithin = time.Second
 
-// rowHolders names the transactions that have the lock's row locked, "" if that can't be found out in
-// time. The caller holds looking.
+// rowHolders names the transactions that have the lock's row locked, "" if that isn't found out within
+// holdersWithin. The caller holds looking.
 func (r *report) rowHolders(lockID string) string {
 	ctx, cancel := context.WithTimeout(r.desk.Context(), holdersWithin)
 	defer cancel()

@@ -1,5 +1,5 @@
-// Package beside has connections beside the application's pool, for renewals, and for releases that the
-// pool gives no connection.
+// Package beside has connections beside the application's pool, for renewals, and for releases that the pool
+// gives no connection.
 package beside
 
 import (
@@ -18,9 +18,8 @@ const (
 	// Four renewals may be under way at once.
 	maxRenewing  = 5
 	maxReleasing = 2
-
-	// connectWithin is how long a release waits for a connection of the pool. Not every driver can be
-	// asked whether one is free.
+	// connectWithin is how long a release waits for a connection of the pool. Not every driver can be asked
+	// whether one is free.
 	connectWithin = 200 * time.Millisecond
 )
 
@@ -184,8 +183,8 @@ func (p *Pool) Caller() *Caller { return &Caller{pool: p} }
 var ErrOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 
 // Ask makes one attempt, for most as [Attempt] bounds it. It goes over the spare session at once if the pool
-// is in use, or gives no connection in time. Connecting is bounded by the end of the lease, not by most:
-// a server may be slow to accept a connection.
+// is in use, or gives no connection in time. Connecting is bounded by the end of the lease, not by most: a
+// server may be slow to accept a connection.
 func (c *Caller) Ask(ctx context.Context, until time.Time, most time.Duration, ask func(context.Context, *store.Store) error) error {
 	attempt := func(ctx context.Context, st *store.Store) error {
 		ctx, cancel := context.WithTimeout(ctx, Attempt(min(most, time.Until(until))))

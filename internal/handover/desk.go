@@ -67,8 +67,7 @@ type Desk struct {
 	// closing is held for reading while a job begins, and for writing by Close.
 	closing sync.RWMutex
 	jobs    sync.WaitGroup
-	// jobDone is jobs.Done, made once.
-	jobDone func()
+	jobDone func() // jobs.Done, made once
 }
 
 // New returns a Desk that owns nothing yet.
@@ -91,7 +90,7 @@ func (d *Desk) Close(cause error) {
 	d.close(cause)
 }
 
-// Wait returns when all jobs have ended. It is called after Close.
+// Wait returns when all jobs have ended, after Close.
 func (d *Desk) Wait() { d.jobs.Wait() }
 
 // Begin begins a job, and the caller ends it. Once the Desk is closed, the error is the cause.

@@ -15,22 +15,20 @@ import (
 const (
 	// MaxLocalRun bounds the hand-overs in a row while another process waits, or might.
 	MaxLocalRun = 16
-
 	// PollMax is how long a waiter that polls sleeps at most.
 	PollMax = 400 * time.Millisecond
-
-	// PollLate is how long after the known end of a lease a waiter asks: the answer was under way for a while.
+	// PollLate is how long after the known end of a lease a waiter asks: the answer was under way for a
+	// while.
 	PollLate = 2 * time.Millisecond
 )
 
+// Answers to a request that names a generation.
 var (
-	// ErrWrongGeneration: the tenure is not the lock's present one.
 	ErrWrongGeneration = errors.New("pglocker: wrong generation")
-	// ErrLockNotFound: there is no such lock.
-	ErrLockNotFound = errors.New("pglocker: lock not found")
+	ErrLockNotFound    = errors.New("pglocker: lock not found")
 )
 
-// VerdictError is the answer to a request that names a generation.
+// VerdictError is the error of a verdict.
 func VerdictError(v store.Verdict) error {
 	switch v {
 	case store.WrongGeneration:
@@ -44,22 +42,22 @@ func VerdictError(v store.Verdict) error {
 
 // Tenure is what is released: the lock, as long as its state is this one.
 type Tenure struct {
-	LockID string
-	State  store.State
-	// HeldUntil is the end of a minimum hold; zero: there is none.
-	HeldUntil time.Time
+	LockID    string
+	State     store.State
+	HeldUntil time.Time // the end of a minimum hold, if there is one
 	// Awaited: Wait is not called before Release has returned.
 	Awaited bool
 
-	// handedOver: this is the tenure of a grant whose waiter has left.
-	handedOver bool
+	handedOver bool // to a waiter that has left
 }
 
 // Release releases the lock, or hands it over. It asks again where there was no answer, until the lease is
 // over. If ctx ends before that, Release returns, and goes on in the background.
 func (d *Desk) Release(ctx context.Context, t Tenure, until time.Time) error {
 	err := d.release(ctx, &t, until)
-	if err == nil || ctx.Err() == nil || !mayAskAgain(err) {
+	gone := errors.Is(err, ErrWrongGeneration) || errors.Is(err, ErrLockNotFound)
+
+	if err == nil || ctx.Err() == nil || gone || !store.Transient(err) {
 		return err
 	}
 
@@ -96,16 +94,18 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 		}
 	}()
 
+	err := beside.ErrOver
+
 	for time.Until(until) > 0 {
-		err := caller.Ask(ctx, until, left/4, func(ctx context.Context, st *store.Store) error {
+		err = caller.Ask(ctx, until, left/4, func(ctx context.Context, st *store.Store) error {
 			return d.releaseOver(ctx, st, t)
 		})
+		if err == nil {
+			return nil
+		}
 
 		// The waiters here have not asked the database, since the lock was held here.
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
+		if errors.Is(err, ErrWrongGeneration) || errors.Is(err, ErrLockNotFound) {
 			d.Queue.Wake(t.LockID)
 
 			// Only a grant that nobody took is gone, or a request whose reply was lost was carried out.
@@ -114,13 +114,13 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 			}
 
 			return err
-		case !mayAskAgain(err):
-			d.WakeAt(t.LockID, until)
-
-			return err
-		case errors.Is(err, store.ErrUnknownOutcome):
-			doubt = true
 		}
+
+		if !store.Transient(err) {
+			break
+		}
+
+		doubt = doubt || errors.Is(err, store.ErrUnknownOutcome)
 
 		if !failing {
 			failing = true
@@ -130,21 +130,14 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 
 		d.OnTrouble(Trouble{Locks: int(d.failing.Load()), LockID: t.LockID, Token: t.State.Generation, Err: err})
 
-		if !store.Pause(ctx, min(left/20, time.Second, time.Until(until))) || time.Until(until) <= 0 {
-			d.WakeAt(t.LockID, until)
-
-			return err
+		if !store.Pause(ctx, min(left/20, time.Second, time.Until(until))) {
+			break
 		}
 	}
 
 	d.WakeAt(t.LockID, until)
 
-	return beside.ErrOver
-}
-
-// mayAskAgain reports whether an error leaves the request unanswered, for reasons that may pass.
-func mayAskAgain(err error) bool {
-	return !errors.Is(err, ErrWrongGeneration) && !errors.Is(err, ErrLockNotFound) && store.Transient(err)
+	return err
 }
 
 // WakeAt makes the head of the waiters here ask when a lease is over.
@@ -234,8 +227,8 @@ func (d *Desk) ReturnAside(lockID string, res store.Result, ttl time.Duration) {
 	d.Aside(func() { d.Return(lockID, res, ttl) })
 }
 
-// Return returns a grant that nobody wants. It tries until the lease is over, or for [Grace] once the
-// Desk is closed.
+// Return returns a grant that nobody wants. It tries until the lease is over, or for [Grace] once the Desk is
+// closed.
 func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
 	ctx, cancel := d.untilClosed()
 	defer cancel()

@@ -11,14 +11,14 @@ import (
 
 // A stray grant is one whose reply was lost.
 const (
-	// It shows on the row at once, or when a statement that waits for the row gets through. The row is looked at
-	// firstLooks times within two seconds.
+	// It shows on the row at once, or when a statement that waits for the row gets through. The row is looked
+	// at firstLooks times within two seconds.
 	firstLooks = 6
 	delayMin   = 50 * time.Millisecond
 	delayMax   = time.Second
 
-	// Rarely, its request reaches the server later: PgBouncer keeps a request for two minutes, and sends it even if
-	// its client has left. For strayFor the row is looked at every slowDelay.
+	// Rarely, its request reaches the server later: PgBouncer keeps a request for two minutes, and sends it
+	// even if its client has left. For strayFor the row is looked at every slowDelay.
 	slowDelay = 4 * time.Second
 	strayFor  = 2 * time.Minute
 
@@ -26,8 +26,9 @@ const (
 	maxStrays = 512
 )
 
-// Settle looks in the background for the grants that requests without an answer may have brought, and returns them. It
-// stops when none can come any more, as far as is known. On a table without owners they can't be found, and expire.
+// Settle looks in the background for the grants that requests without an answer may have brought, and returns
+// them. It stops when none can come any more, as far as is known. On a table without owners they can't be
+// found, and expire.
 func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
 	if len(grants) == 0 || !d.Store.Full() {
 		return
@@ -38,8 +39,8 @@ func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
 	}
 }
 
-// settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for what a request may have
-// just brought, for [Grace] at most.
+// settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for what a
+// request may have just brought, for [Grace] at most.
 func (d *Desk) settle(lockID string, added <-chan struct{}) {
 	ctx, cancel := d.untilClosed()
 	defer cancel()
@@ -92,8 +93,8 @@ func (d *Desk) settle(lockID string, added <-chan struct{}) {
 	}
 }
 
-// strays are the stray grants, by lock. While a row is locked, each request that waits for it may add one. One
-// statement looks for all of a lock.
+// strays are the stray grants, by lock. While a row is locked, each request that waits for it may add one.
+// One statement looks for all of a lock.
 type strays struct {
 	// mu guards what follows. Each lock that is in the map has a goroutine.
 	mu    sync.Mutex
@@ -110,7 +111,8 @@ type straysOfLock struct {
 	added chan struct{}
 }
 
-// add is true if nobody looks for grants of that lock yet. The one that does is told of later ones by the channel.
+// add is true if nobody looks for grants of that lock yet. The one that does is told of later ones by the
+// channel.
 func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Duration) (added <-chan struct{}, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,20 +161,16 @@ func (all *straysOfLock) forgetOldest() {
 	delete(all.grants, oldest)
 }
 
-// look is what is looked for at one time.
 type look struct {
 	grants []string
-	// until is when the last of them is given up.
-	until time.Time
-	// last: the look stands in line behind requests that still wait for the row.
-	last bool
-	// slow: the first looks have found nothing.
-	slow bool
-	// delay is the pause before the next look.
-	delay time.Duration
+	until  time.Time // the last of them is given up
+	// last: the look stands in line behind requests that still wait for the row. slow: it comes after that.
+	last, slow bool
+	delay      time.Duration // before the next look
 }
 
-// next is what is to be looked for now, unless all are given up. A caller that adds a grant then is the first again.
+// next is what is to be looked for now, unless all are given up. A caller that adds a grant then is the first
+// again.
 func (s *strays) next(lockID string) (l look, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -212,8 +210,8 @@ func (s *strays) next(lockID string) (l look, more bool) {
 	return l, true
 }
 
-// looked notes an answer, and returns true when all are settled. The answer doesn't say which of several was released.
-// After the last of the first looks, a request can only be on its way to the server.
+// looked notes an answer, and returns true when all are settled. The answer doesn't say which of several was
+// released. After the last of the first looks, a request can only be on its way to the server.
 func (s *strays) looked(lockID string, l look, freed bool) (settled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

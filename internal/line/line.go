@@ -1,5 +1,5 @@
-// Package line takes locks: at once, or as a waiter. The waiters for one lock stand in a line (waitqueue), and
-// only its head asks the database.
+// Package line takes locks: at once, or as a waiter. The waiters for one lock stand in a line (waitqueue),
+// and only its head asks the database.
 //
 //	Acquire --> first request ------------------------------------> granted, refused
 //	                |  held, unanswered, or others wait here
@@ -43,7 +43,8 @@ import (
 type Config struct {
 	Desk     *handover.Desk
 	Listener *listen.Listener
-	// Observe is called before a request that doesn't wait, or the time in line, and what it returns after it.
+	// Observe is called before a request that doesn't wait, or the time in line, and what it returns after
+	// it.
 	Observe func(ctx context.Context, waits bool, lockID string) (context.Context, func(error))
 	// Held is the error of a lock that another holds: the database showed row some time ago.
 	Held func(lockID string, row store.Row, ago time.Duration) error

@@ -11,17 +11,16 @@ import (
 )
 
 const (
-	// A waiter is logged after noticeAfter, and then every noticeEvery. All waiters of a lock in a Locker share
-	// one line.
+	// A waiter is logged after noticeAfter, and then every noticeEvery. All waiters of a lock in a Locker
+	// share one line.
 	noticeAfter = 5 * time.Second
 	noticeEvery = time.Minute
 )
 
 // notices are the locks that were logged in the last minute, and older ones.
 type notices struct {
-	// mu guards what follows.
 	mu sync.Mutex
-	// last is when each was logged. When there are limit of them, old ones are dropped.
+	// last is when each was logged. When there are limit of them, old ones are dropped. mu guards both.
 	last  map[string]time.Time
 	limit int
 }

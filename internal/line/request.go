@@ -27,8 +27,8 @@ type request struct {
 	sent func() bool
 }
 
-// send makes a request, with ctx's values. What still waits for a connection when ctx ends is not sent. A grant
-// that comes when the caller has left is returned.
+// send makes a request, with ctx's values. What still waits for a connection when ctx ends is not sent. A
+// grant that comes when the caller has left is returned.
 func (l *Line) send(ctx context.Context, r Request, ask func(context.Context) answer) (*request, error) {
 	end, err := l.Desk.Begin()
 	if err != nil {

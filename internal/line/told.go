@@ -27,8 +27,8 @@ type told struct {
 // saw notes an answer.
 func (t *told) saw(row store.Row) { t.row, t.at, t.inTheWay = &row, time.Now(), nil }
 
-// obstacle notes what kept the waiter from an answer. Errors of contexts aren't the caller's, and a grant that
-// may still come is returned: these are told and not matched.
+// obstacle notes what kept the waiter from an answer. Errors of contexts aren't the caller's, and a grant
+// that may still come is returned: these are told and not matched.
 func (t *told) obstacle(err error) {
 	if errors.Is(err, store.ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		err = errors.New(err.Error())
@@ -52,8 +52,8 @@ func (w *waiter) lastHeld() error {
 	return held
 }
 
-// limited is the error of a waiter that fails with err. If its limit is over, rather than the caller's ctx, it
-// says who holds the lock. A waiter that never was the head asks for that now.
+// limited is the error of a waiter that fails with err. If its limit is over, rather than the caller's ctx,
+// it says who holds the lock. A waiter that never was the head asks for that now.
 func (w *waiter) limited(ctx, waiting context.Context, err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || waiting.Err() == nil || ctx.Err() != nil {
 		return err

@@ -23,7 +23,7 @@ const (
 	// pollMin is how long a head that polls sleeps at first. It then sleeps longer, up to [handover.PollMax].
 	pollMin = 5 * time.Millisecond
 
-	// idle is how long a waiter that isn't the head sleeps.
+	// idle is how long a waiter sleeps that was not woken as the head.
 	idle = time.Minute
 
 	// answerWithin is how long a caller that has left waits for an answer that should come at once.
@@ -36,8 +36,7 @@ type waiter struct {
 	Request
 
 	place *waitqueue.Waiter
-	// told is what the waiter knows for its error.
-	told told
+	told  told
 	// failures counts attempts without a listener, or without an answer, in a row.
 	failures int
 }
@@ -251,8 +250,8 @@ func (w *waiter) note(res store.Result, heard bool) {
 	w.told.saw(res.Row)
 }
 
-// next is how long the head sleeps. If it hears releases, it asks when the lease ends and when its mark is to be
-// renewed. Otherwise it polls, at first soon and then less often.
+// next is how long the head sleeps. If it hears releases, it asks when the lease ends and when its mark is to
+// be renewed. Otherwise it polls, at first soon and then less often.
 func (w *waiter) next(a answer, heard bool) time.Duration {
 	w.failures++
 

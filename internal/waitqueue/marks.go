@@ -25,8 +25,8 @@ type marks struct {
 	notifies bool
 }
 
-// MarkDue reports whether this process should mark the lock: its last mark is from before the given moment, or
-// asks for no notification although notify is set.
+// MarkDue reports whether this process should mark the lock: its last mark is from before the given moment,
+// or asks for no notification although notify is set.
 func (q *Queue) MarkDue(id string, before time.Time, notify bool) (due bool) {
 	q.with(id, func(l *line) { due = l.marks.left.Before(before) || notify && !l.marks.notifies })
 
@@ -59,8 +59,8 @@ func (q *Queue) isOwn(id string, mark time.Time) bool {
 	return signature == q.signature(id, number) || signature == q.signature(id, number-1)
 }
 
-// FoundMark notes a mark that was found on the row when the database's clock was now. A process that polls marks
-// the present.
+// FoundMark notes a mark that was found on the row when the database's clock was now. A process that polls
+// marks the present.
 func (q *Queue) FoundMark(id string, mark, now time.Time) {
 	left := mark.Add(markCounts).Sub(now)
 	if mark.IsZero() || left <= 0 || q.isOwn(id, mark) {

@@ -1,8 +1,8 @@
 // Package waitqueue keeps, for each lock, the line of the waiters of this process, in the order in which they
 // came. Only the head of a line asks the database.
 //
-// When a head leaves, the next asks at once: the leaver may have swallowed a wake-up. A grant can be delivered
-// to a waiter. If the waiter has left before, the grant stays the deliverer's.
+// When a head leaves, the next asks at once: the leaver may have swallowed a wake-up. A grant can be
+// delivered to a waiter. If the waiter has left before, the grant stays the deliverer's.
 package waitqueue
 
 import (
@@ -51,7 +51,7 @@ func New() *Queue {
 	return &Queue{lines: make(map[string]*line), seed: maphash.MakeSeed()}
 }
 
-// with calls do with the line of a lock, if there is one.
+// with calls do with the line of a lock, if it has one.
 func (q *Queue) with(id string, do func(*line)) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -7,12 +7,12 @@ import (
 
 // turns are those of the processes that want one lock, as this process sees them.
 type turns struct {
-	// run counts the grants that were handed over in this process in a row, since the database last
-	// decided between processes; runBegan is when the first of them was.
+	// run counts the grants that were handed over in this process in a row, since the database last decided
+	// between processes; runBegan is when the first of them was.
 	run      int
 	runBegan time.Time
-	// round counts the releases that all processes were told of, and won is the round that this process
-	// won last.
+	// round counts the releases that all processes were told of, and won is the round that this process won
+	// last.
 	round, won int
 	// rivals are the other processes that were seen to win, the latest last, each once: rivalCounts at most.
 	rivals []rival
