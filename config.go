@@ -15,10 +15,8 @@ import (
 const (
 	// PublicScheme is the schema that every PostgreSQL database has.
 	PublicScheme = "public"
-
 	// DefaultScheme is the schema that is used where [Config] names none.
 	DefaultScheme = "pglocker"
-
 	// DefaultTable is the table that is used where [Config] names none.
 	DefaultTable = "lock_statuses"
 )
@@ -27,54 +25,45 @@ const maxOwnerBytes = 255
 
 // Config says where the locks are. The zero value means the defaults.
 type Config struct {
-	// Scheme is the database schema of the table. Default: [DefaultScheme].
-	// Any name of 1 to 63 bytes will do; it is quoted.
+	// Scheme is the database schema of the table: 1 to 63 bytes. It is quoted. Default: [DefaultScheme].
 	Scheme string
 
-	// Table is the table that holds the locks. Default: [DefaultTable].
+	// Table is the table that holds the locks, as Scheme. Default: [DefaultTable].
 	Table string
 
-	// Owner is how others see who holds a lock ([HeldError], [LockStatus]). To it
-	// the Locker adds a random id of its own and a number for each grant.
-	// Default: host name and process id.
+	// Owner is how others see who holds a lock ([HeldError], [LockStatus]). The Locker adds a random id of
+	// its own, and a number for each grant. Default: host name and process id.
 	Owner string
 
-	// SafetyMargin is how long before the end of its lease a holder stops
-	// trusting it. Steps of the database's clock, and the drift of its rate against
-	// the holder's within one TTL, must stay below it for a lock to be exclusive.
-	// Default: a tenth of the TTL, at most a second.
+	// SafetyMargin is how long before the end of its lease a holder stops trusting it. It must exceed steps
+	// of the database's clock, and the drift of its rate against the holder's within one TTL. Default: a
+	// tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
 
-	// RenewDB is a handle for what must get through while the application has its
-	// whole pool in use: renewals, releases that get no connection from the pool, and,
-	// with pgx, listening for released locks. It must lead to the same database, with
-	// the same rights. It stays the caller's: the Locker doesn't close it. It must
-	// outlive the Locker, and nothing else should use its connections.
+	// RenewDB is a handle for what must get through while the application has its whole pool in use:
+	// renewals, releases that get no connection from the pool, and, with pgx, listening for released locks.
+	// It must lead to the same database, with the same rights. The caller closes it after the Locker, and
+	// uses it for nothing else.
 	//
-	// A Locker uses at most eight of its connections: one while it holds locks, one
-	// while it listens, the others while the server doesn't answer. Two are enough
-	// (SetMaxOpenConns); with one the Locker doesn't listen.
+	// A Locker uses at most eight of its connections, mostly one while it holds locks and one while it
+	// listens. Two are enough (SetMaxOpenConns). With one the Locker doesn't listen.
 	//
-	// Default: connections of the Locker's own, made by the connector of the handle
-	// that [New] is given. Go has no accessor for the connector, so it is read by
-	// reflection. Where it can't be found, as behind some wrappers, renewals share the
-	// pool, and Logger is told so once. To share the pool without reflection and without
-	// a warning, set the handle that New is given here too.
+	// Default: connections of the Locker's own, made by the connector of the handle that [New] is given,
+	// which is read by reflection. Where it can't be found, as behind some wrappers, renewals share the pool,
+	// and Logger is told so: if the application uses up its pool for longer than a lease, the lock is lost.
+	// To share the pool without the warning, set RenewDB to that handle.
 	RenewDB *sql.DB
 
-	// Observer is told of operations and of losses. Default: nobody is.
+	// Observer is told of operations and of losses. Default: none.
 	Observer Observer
 
-	// Logger is told of each lock that is lost, and of what nobody else reports: renewals
-	// and releases that failed and are repeated, what becomes of the connection that
-	// listens for released locks, releases that can't notify, and what [MigrateDB] waits
-	// for. After five seconds of waiting for a lock, and then once a minute, it is told
-	// which lock that is and who holds it. Default: silence.
+	// Logger is told of lost locks, renewals and releases that failed and are repeated, what [MigrateDB]
+	// waits for, and trouble with notifications. After five seconds of waiting for a lock, and then once a
+	// minute, it is told who holds the lock. Default: silence.
 	Logger *slog.Logger
 }
 
-// SetDefault fills Scheme and Table where they are empty. [New] fills in the other defaults,
-// such as that of Owner.
+// SetDefault fills Scheme and Table where they are empty. [New] fills in the other defaults.
 func (c *Config) SetDefault() {
 	if c.Scheme == "" {
 		c.Scheme = DefaultScheme
@@ -85,8 +74,8 @@ func (c *Config) SetDefault() {
 	}
 }
 
-// complete returns a checked copy with the defaults filled in.
-func (c *Config) complete() (Config, error) {
+// complete returns a checked copy with the defaults filled in, for use with db.
+func (c *Config) complete(db *sql.DB) (Config, error) {
 	if c == nil {
 		return Config{}, ErrConfigIsNil
 	}
@@ -112,6 +101,10 @@ func (c *Config) complete() (Config, error) {
 
 	if completed.SafetyMargin < 0 {
 		return Config{}, fmt.Errorf("%w: %s is negative", ErrInvalidSafetyMargin, completed.SafetyMargin)
+	}
+
+	if db == nil {
+		return Config{}, ErrDBIsNil
 	}
 
 	return completed, nil

@@ -2,45 +2,41 @@ package pglocker
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
 // Answers of the database about a lock. Match them with [errors.Is].
 var (
-	// ErrAlreadyLocked: the lock is held by another. The error is also a
-	// [*HeldError].
+	// ErrAlreadyLocked: another holds the lock. The error is also a [*HeldError].
 	ErrAlreadyLocked = errors.New("pglocker: already locked")
 
-	// ErrWrongGeneration: the lock was granted, refreshed or released since the
-	// [LockStatus] was read. Whoever held it by that status holds it no more.
-	ErrWrongGeneration = errors.New("pglocker: wrong generation")
+	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was read. That
+	// status holds it no more.
+	ErrWrongGeneration = handover.ErrWrongGeneration
 
 	// ErrLockNotFound: there is no lock of that id.
-	ErrLockNotFound = errors.New("pglocker: lock not found")
+	ErrLockNotFound = handover.ErrLockNotFound
 
-	// ErrLockLost: a lock that was held can't be trusted any more. Either the
-	// database said so, or no renewal was acknowledged in time, in which case
-	// another may be granted the lock once its TTL is over. It is the cause of
-	// the cancelled context of a lock ([context.Cause]), and says what was in the way of
-	// renewals. It wraps the last error of the server or the network, if there was one, and
+	// ErrLockLost: a lock that was held can't be trusted any more. Either the database said so, or no renewal
+	// was acknowledged in time. It is the cause of the lock's cancelled context ([context.Cause]). The error
+	// says what kept renewals from succeeding, and wraps the last error of the server or the network. It
 	// doesn't match [context.Canceled] or [context.DeadlineExceeded].
 	ErrLockLost = errors.New("pglocker: lock lost")
 
-	// ErrAlreadyUnlocked: the lock was unlocked before, by [Lock.Unlock],
-	// [Locker.Do] or [Locker.Close].
+	// ErrAlreadyUnlocked: [Lock.Unlock], [Locker.Do] or [Locker.Close] has unlocked the lock before.
 	ErrAlreadyUnlocked = errors.New("pglocker: lock already unlocked")
 
-	// ErrUnknownOutcome: a statement was sent and its reply was lost, or the
-	// caller's context ended before it came. The lock may have been granted,
-	// refreshed or released, or this may still happen: it is to be taken neither
-	// as held nor as free. The error of the connection or of the context is
-	// wrapped too.
+	// ErrUnknownOutcome: a statement was sent, and its reply was lost or the caller's context ended before it
+	// came. The lock may have been granted, refreshed or released, or may be later: take it neither as held
+	// nor as free. The error of the connection or of the context is wrapped too.
 	ErrUnknownOutcome = store.ErrUnknownOutcome
 
-	// ErrNotReleased: [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] could not
-	// release the lock, which was held to the end. It frees itself when its lease
-	// ends, if it isn't free already.
+	// ErrNotReleased: [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] held the lock to the end, and
+	// don't know that it was released. It is free when its lease ends at the latest.
 	ErrNotReleased = errors.New("pglocker: lock not released")
 )
 
@@ -48,82 +44,91 @@ var (
 var (
 	// ErrConfigIsNil: a function that needs a [Config] got none.
 	ErrConfigIsNil = errors.New("pglocker: config is nil")
-
 	// ErrDBIsNil: a function that needs a database handle got none.
 	ErrDBIsNil = errors.New("pglocker: db is nil")
-
 	// ErrStatusIsNil: a method that needs a [LockStatus] got none.
 	ErrStatusIsNil = errors.New("pglocker: lock status is nil")
-
-	// ErrNoLock: [Guard] was called with a context that isn't that of a lock.
+	// ErrNoLock: the context given to [Guard] isn't that of a lock.
 	ErrNoLock = errors.New("pglocker: no lock in the context")
-
 	// ErrFuncIsNil: [Locker.Do] got no function to run.
 	ErrFuncIsNil = errors.New("pglocker: func is nil")
-
-	// ErrInvalidLockID: a lock id is 1 to [MaxLockIDBytes] bytes of valid UTF-8
-	// without NUL.
+	// ErrInvalidLockID: a lock id is 1 to [MaxLockIDBytes] bytes of valid UTF-8 without NUL.
 	ErrInvalidLockID = errors.New("pglocker: invalid lock id")
-
-	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than
-	// twice [Config.SafetyMargin] where that is set.
+	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than twice
+	// [Config.SafetyMargin] where that is set.
 	ErrInvalidTTL = store.ErrInvalidTTL
-
-	// ErrInvalidRelockInterval: an interval between renewals is above zero and
-	// below the TTL.
+	// ErrInvalidRelockInterval: an interval between renewals is above zero and below the TTL.
 	ErrInvalidRelockInterval = errors.New("pglocker: invalid relock interval")
-
 	// ErrInvalidWait: the time of [WithWait] is negative.
 	ErrInvalidWait = errors.New("pglocker: invalid wait")
-
 	// ErrInvalidMinHold: the time of [WithMinHold] is negative or above [MaxTTL].
 	ErrInvalidMinHold = errors.New("pglocker: invalid minimum hold")
-
-	// ErrInvalidIdentifier: a schema or table name is 1 to 63 bytes of valid UTF-8
-	// without NUL. Everything else is quoted.
+	// ErrInvalidIdentifier: a schema or table name is 1 to 63 bytes of valid UTF-8 without NUL.
 	ErrInvalidIdentifier = store.ErrInvalidIdentifier
-
-	// ErrInvalidOwner: [Config.Owner] is at most 255 bytes of valid UTF-8 without
-	// NUL.
+	// ErrInvalidOwner: [Config.Owner] is at most 255 bytes of valid UTF-8 without NUL.
 	ErrInvalidOwner = errors.New("pglocker: invalid owner")
-
 	// ErrInvalidSafetyMargin: [Config.SafetyMargin] is negative.
 	ErrInvalidSafetyMargin = errors.New("pglocker: invalid safety margin")
-
 	// ErrClosed: the Locker was closed.
 	ErrClosed = errors.New("pglocker: locker is closed")
 )
 
-// States of the database in which locks don't work. Nothing was changed, and the
-// Locker works again once the state is corrected.
+// States of the database in which locks don't work. The Locker works again once they are corrected.
 var (
-	// ErrTableNotFound: the table isn't there. [MigrateDB] makes it, and so does
-	// the SQL in the folder migrations.
+	// ErrTableNotFound: the table isn't there. [MigrateDB] makes it, and so does the SQL in the folder
+	// migrations.
 	ErrTableNotFound = store.ErrTableNotFound
 
-	// ErrInvalidTable: the table lacks a column that every lock table needs, or has one
-	// of a type that can't serve, or is of a kind that can't hold locks. The error names
-	// it, and what is needed. Or a trigger of the table shortens leases so much that
-	// nothing is left of them but the safety margin.
+	// ErrInvalidTable: the table can't hold locks. It lacks a column, or has one of a wrong type; it is of a
+	// wrong kind; or its trigger shortens leases to no more than the safety margin. The error says which.
 	ErrInvalidTable = store.ErrInvalidTable
 
-	// ErrPermissionDenied: the role lacks a privilege, or row-level security keeps rows
-	// from it. The error names what is missing. Locks need USAGE on the schema and SELECT,
-	// INSERT, UPDATE on the table; only making the table needs more.
+	// ErrPermissionDenied: the role lacks a privilege, which the error names, or row-level security keeps
+	// rows from it. Locks need USAGE on the schema and SELECT, INSERT, UPDATE on the table.
 	ErrPermissionDenied = store.ErrPermissionDenied
 
-	// ErrReadOnly: the server is a standby, or transactions are read-only by
-	// default. Other connections of the pool were tried. Waiting, renewing and
-	// releasing go on in spite of it.
+	// ErrReadOnly: the server is a standby, or transactions are read-only by default, also over other
+	// connections of the pool. Waiting, renewing and releasing go on in spite of it.
 	ErrReadOnly = store.ErrReadOnly
 
-	// ErrUnsupportedDriver: the driver doesn't report the SQLSTATE of the server's
-	// errors in a way that pglocker knows.
+	// ErrUnsupportedDriver: pglocker can't read the SQLSTATE of the server's errors from this driver.
 	ErrUnsupportedDriver = store.ErrUnsupportedDriver
 
-	// ErrUnsupportedEncoding: a lock id or a name that isn't ASCII can't be sent to the
-	// database unchanged. Either the connection's client_encoding isn't UTF8 (pgx
-	// takes that of the database unless client_encoding=UTF8 is set), or the
-	// database's encoding lacks a character.
+	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either it isn't
+	// ASCII and the connection's client_encoding isn't UTF8 (pgx takes that of the database unless
+	// client_encoding=UTF8 is set), or the database's encoding lacks a character.
 	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding
 )
+
+// failed adds to an error what was asked of which lock.
+func failed(verb, lockID string, err error) error {
+	var held *HeldError
+	if errors.As(err, &held) {
+		return tidy(err) // it says so itself
+	}
+
+	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))
+}
+
+const errorPrefix = "pglocker: "
+
+// tidy has the text of an error begin with "pglocker: ", and say so once. What the error matches stays.
+func tidy(err error) error {
+	if err == nil {
+		return nil
+	}
+
+	if text := err.Error(); strings.HasPrefix(text, errorPrefix) && strings.Count(text, errorPrefix) == 1 {
+		return err
+	}
+
+	return tidied{err}
+}
+
+type tidied struct{ err error }
+
+func (t tidied) Error() string {
+	return errorPrefix + strings.ReplaceAll(t.err.Error(), errorPrefix, "")
+}
+
+func (t tidied) Unwrap() error { return t.err }

@@ -3,33 +3,35 @@ package pglocker
 import (
 	"database/sql"
 	"time"
+
+	"github.com/ismurov/pglocker/internal/handover"
 )
 
 // SetLocalRun sets how often in a row a lock is handed over inside the process
 // where others wait, before first use. Zero switches it off.
-func (l *Locker) SetLocalRun(n int) { l.localRun = n }
+func (l *Locker) SetLocalRun(n int) { l.desk.LocalRun = n }
 
 // What requests are called, and who a name leads back to.
 var (
-	NameOf         = nameOf
+	NameOf         = handover.LockerOf
 	ValidateLockID = validateLockID
 )
 
 // GrantName is the name of a request.
-func (l *Locker) GrantName() string { return l.grantName() }
+func (l *Locker) GrantName() string { return l.names.Next() }
 
 // Name is what the names of all requests of a Locker have in common.
-func (l *Locker) Name() string { return l.name }
+func (l *Locker) Name() string { return l.names.Locker }
 
 // GiveBack frees what a request of that name was granted.
 func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
-	l.giveBack(lockID, []string{grant}, ttl)
+	l.desk.Settle(lockID, []string{grant}, ttl)
 }
 
 // Waiting reports whether somebody waits for a lock in this Locker.
-func (l *Locker) Waiting(lockID string) bool { return l.queue.Waiting(lockID) }
+func (l *Locker) Waiting(lockID string) bool { return l.desk.Queue.Waiting(lockID) }
 
 // ForbidOwn has the Locker find no connector, as behind drivers that can't be asked.
 func (l *Locker) ForbidOwn() {
-	l.openOwn = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
+	l.beside.Open = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
 }

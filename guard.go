@@ -7,26 +7,21 @@ import (
 	"fmt"
 )
 
-// Guard proves, inside the caller's transaction, that this lock is still held
-// under this token, and keeps it so until the transaction ends: nobody can be
-// granted the lock before. If the transaction commits, its writes were made under
-// the lock, whatever pauses, crashes or clock jumps there were. The lock's table
-// must be in the database of the transaction.
+// Guard proves, inside the caller's transaction, that this lock is still held under this token, and keeps it
+// so until the transaction ends: nobody can be granted the lock before. If the transaction commits, its
+// writes were made under the lock, whatever pauses, crashes or clock jumps there were. The lock's table must
+// be in the database of the transaction.
 //
-// A guarded transaction should end well within the TTL: as long as it lasts, the
-// lock can't be renewed or released either.
+// A guarded transaction should end well within the TTL. As long as it lasts, the lock can't be renewed or
+// released either.
 //
-// In READ COMMITTED the guard can stand anywhere in the transaction. In
-// REPEATABLE READ and SERIALIZABLE it goes first: after the transaction's first
-// statement, any renewal, and the mark of anybody who waits, makes it fail with a
-// serialization failure (SQLSTATE 40001), on which the transaction is retried as usual.
-// A guard inside a savepoint ends when the transaction is rolled back to that savepoint,
-// as every lock on a row does: then guard again.
+// In READ COMMITTED the guard can stand anywhere in the transaction. In REPEATABLE READ and SERIALIZABLE it
+// goes first: after the transaction's first statement, any renewal and any new waiter makes it fail with
+// SQLSTATE 40001. Retry the transaction then. Guard again after a rollback to a savepoint.
 //
-// Errors: [ErrLockLost] if the token is no longer the current one, or its lease
-// has ended, or the lock was unlocked: roll back. Other errors are the driver's,
-// and prove nothing; the transaction can't commit after them. If ctx ends,
-// database/sql rolls the transaction back.
+// Errors: [ErrLockLost] if the token is no longer the current one, or its lease has ended, or the lock was
+// unlocked: roll back. Other errors are the driver's, and prove nothing; the transaction can't commit after
+// them. If ctx ends, database/sql rolls the transaction back.
 func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	if err := lk.over(); err != nil {
 		return err
@@ -49,9 +44,8 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx, such as that of the
-// function that [Locker.Do] runs. It returns the same errors, or [ErrNoLock] if there is no lock
-// in ctx.
+// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx, with its errors. It returns [ErrNoLock]
+// if there is none.
 func Guard(ctx context.Context, tx *sql.Tx) error {
 	lock, ok := FromContext(ctx)
 	if !ok {
@@ -61,16 +55,14 @@ func Guard(ctx context.Context, tx *sql.Tx) error {
 	return lock.Guard(ctx, tx)
 }
 
-// GuardSQL is [Lock.Guard] for those who don't use database/sql: a query, with
-// PostgreSQL's numbered parameters, and its arguments. Run in a transaction it
-// returns one row if the lock is held, and none if it is lost, after which the
-// transaction must be rolled back. What Guard says of isolation levels holds.
+// GuardSQL is [Lock.Guard] for drivers other than database/sql: a query, with PostgreSQL's numbered
+// parameters, and its arguments. Run it in a transaction; what Guard says of isolation levels holds. It
+// returns one row if the lock is held. If it returns none, the lock is lost: roll back.
 func (lk *Lock) GuardSQL() (query string, args []any) {
 	return lk.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
 }
 
-// over is why the lock is no longer held as far as this process knows, nil if it
-// is.
+// over is why the lock is no longer held as far as this process knows, nil if it is.
 func (lk *Lock) over() error {
 	lk.mu.Lock()
 	defer lk.mu.Unlock()

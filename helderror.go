@@ -7,25 +7,22 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// HeldError is the error of an attempt to take a lock that another holds. It
-// matches [ErrAlreadyLocked].
+// HeldError is the error of an attempt to take a lock that another holds. It matches [ErrAlreadyLocked].
 type HeldError struct {
 	LockID string
-	// Owner is who holds it, in the form of [LockStatus.Owner]; "" where that isn't
-	// known, and while only a minimum hold ([WithMinHold]) keeps it from being granted.
+	// Owner is who holds the lock, in the form of [LockStatus.Owner]. It is "" where that isn't known, and
+	// while only a minimum hold ([WithMinHold]) keeps the lock from being granted.
 	Owner string
 	// Generation is the holder's, or that of the release that left the minimum hold.
 	Generation int64
-	// Remaining is how long the lease still runs when the error is returned, unless it was
-	// renewed or released since the database was asked. Zero: it had just changed hands, or
-	// is over.
+	// Remaining is how long the lease still runs, counted from the return of the error: Age is already
+	// subtracted. The holder may have renewed or released the lock since the database was asked. Zero: the
+	// lock had just changed hands, or the lease is over.
 	Remaining time.Duration
-	// Age is the time from that answer of the database to the return of the error: zero for
-	// a caller that hasn't waited, and long if the database couldn't be asked any more.
+	// Age is how old the database's answer was when the error was returned. It is zero for a caller that
+	// hasn't waited, and grows while the database can't be asked.
 	Age time.Duration
 
-	// seen is when the answer came, by the local clock.
-	seen time.Time
 	// resting: nobody has the lock, a minimum hold keeps it.
 	resting bool
 }
@@ -60,23 +57,14 @@ func (e *HeldError) Error() string {
 // Is reports whether target is [ErrAlreadyLocked].
 func (e *HeldError) Is(target error) bool { return target == ErrAlreadyLocked }
 
-// heldError says what stands in the way of a request that has just been answered.
-func (l *Locker) heldError(lockID string, row store.Row) *HeldError {
+// heldError is the error of a lock that another holds, by what the database showed some time ago.
+func (l *Locker) heldError(lockID string, row store.Row, ago time.Duration) error {
 	return &HeldError{
 		LockID:     lockID,
 		Owner:      row.Owner,
 		Generation: row.Generation,
-		Remaining:  max(row.Remaining(), 0),
-		seen:       time.Now(),
+		Remaining:  max(row.Remaining()-ago, 0),
+		Age:        ago,
 		resting:    row.Owner == "" && row.Held() && l.store.Full(),
 	}
-}
-
-// aged is the same some time later, when it is returned.
-func (e *HeldError) aged(now time.Time) *HeldError {
-	later := *e
-	later.Age = now.Sub(e.seen)
-	later.Remaining = max(e.Remaining-later.Age, 0)
-
-	return &later
 }

@@ -2,23 +2,24 @@ package pglocker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/keepalive"
-	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/line"
 )
 
 // Lock is a lock that is held and kept alive. It is safe for concurrent use.
 type Lock struct {
-	locker  *Locker
-	lease   *keepalive.Lease
-	ttl     time.Duration
-	minHold time.Duration
-	// state is what a release goes by.
-	state store.State
-	// granted is when the grant was acknowledged, by the local clock.
+	locker *Locker
+	lease  *keepalive.Lease
+	ttl    time.Duration
+	// granted is when the grant was acknowledged.
 	granted time.Time
+	tenure  handover.Tenure
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -31,104 +32,59 @@ type Lock struct {
 	// mu guards what follows. It is not held while the database is asked.
 	mu     sync.Mutex
 	status LockStatus
-	// statusAt is when status was acknowledged, by the local clock.
+	// statusAt is when status was acknowledged.
 	statusAt time.Time
-	// lost is why the lock was lost, nil as long as it wasn't. Once it is unlocked
-	// it can't be lost any more.
+	// lost is why the lock was lost, nil if it wasn't. An unlocked lock can't be lost.
 	lost error
 	// gone: it was lost because the database said so.
 	gone     bool
 	unlocked bool
-	// rowHolders names the transactions that had the row locked since the last renewal, as
-	// far as they are known.
+	// rowHolders names the transactions that are known to have locked the row since the last renewal.
 	rowHolders string
 }
 
-type lockKey struct{}
-
-// FromContext returns the lock under which the function runs that [Locker.Do]
-// called with ctx, or with a context that ctx was made from. It also finds the
-// lock of a [Lock.Context].
-func FromContext(ctx context.Context) (*Lock, bool) {
-	lock, ok := ctx.Value(lockKey{}).(*Lock)
-
-	return lock, ok
-}
-
-// Token returns the fencing token ([Lock.Token]) of the lock that [FromContext] finds. It is
-// false if there is none.
-func Token(ctx context.Context) (token int64, ok bool) {
-	lock, ok := FromContext(ctx)
-	if !ok {
-		return 0, false
-	}
-
-	return lock.Token(), true
-}
-
-// TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or
-// [Locker.Close]. The lease runs for ttl, and is renewed as [Locker.Do] describes,
-// by default after a third of it. The lock does not end with ctx, whose values
-// its context has.
+// TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or [Locker.Close]. The lease
+// runs for ttl, and is renewed as [Locker.Do] describes. Cancelling ctx doesn't release the lock. The lock's
+// context inherits ctx's values only.
 //
-// It doesn't wait for a holder, but it waits for a transaction that has the row
-// locked while the lock itself is free, such as a guarded one that outlived its
-// lease: give ctx a deadline.
+// TryLock doesn't wait for a holder. It may wait for a transaction that has the row of a free lock locked,
+// such as a guarded one that outlived its lease: give ctx a deadline.
 //
-// Errors: [ErrAlreadyLocked], as a [*HeldError], if another holds the lock, or did when
-// it was last asked for before the time of [WithWait] was over; [ErrLockLost] if the
-// grant took as long as its lease, so that it was given back; the other errors of
-// [Locker.AcquireLock]; those of the options.
+// Errors: [ErrAlreadyLocked], as a [*HeldError], if another holds the lock; [ErrLockLost], if the grant took
+// as long as its lease and was released; the others of [Locker.AcquireLock]; those of the options.
 func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.lock(ctx, lockID, ttl, tryLock, opts)
+	return l.lock(ctx, lockID, ttl, false, opts)
 }
 
-// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. Those who
-// wait in one Locker are served in the order in which they came. Called with a context under
-// which the same lock is held, such as [Locker.Do]'s, Lock would wait for itself. It then
-// returns a [*HeldError] at once.
+// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. The waiters of one Locker are
+// served in the order in which they came. Called with a context under which the same lock is held, such as
+// [Locker.Do]'s, Lock returns a [*HeldError] at once: it would wait for itself.
 //
 // If ctx ends first, the error matches ctx's. It also matches
 //
-//   - [*HeldError], if another held the lock when the database last answered, and says how
-//     long ago that was;
+//   - [*HeldError], if another held the lock when the database last answered;
 //   - what has kept the database from answering since then, such as a refused connection;
 //   - [ErrUnknownOutcome], if ctx ended while the first request was under way.
 //
 // A grant that arrives after ctx has ended is released. The caller needn't do anything.
 //
-// Lock keeps trying while the database doesn't answer, or answers when the lease is over, or
-// refuses a request for a reason that may pass: a timeout that the role has set (lock_timeout,
-// statement_timeout), no room (SQLSTATE class 53), a server that is starting, or a connection
-// to a standby. If the first request meets with another error, or can't reach the server, Lock
-// returns that error.
+// Lock keeps trying while the database doesn't answer in time, or refuses for a reason that may pass: a timeout
+// that the role has set, no room (SQLSTATE class 53), a server that is starting, a connection to a standby. If
+// the first request meets another error, or can't reach the server, Lock returns that error.
 func (l *Locker) Lock(ctx context.Context, lockID string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.lock(ctx, lockID, ttl, waitForLock, opts)
+	return l.lock(ctx, lockID, ttl, true, opts)
 }
 
-// Whether a call waits where no option says how long.
-const (
-	tryLock     = false
-	waitForLock = true
-)
-
 func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wait bool, opts []LockOption) (*Lock, error) {
-	end, err := l.beginVerb(lockID)
+	options, end, err := l.beginLock(lockID, ttl, max(ttl/3, 1), opts)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
 
-	if err := l.validateTTL(ttl); err != nil {
-		return nil, err
-	}
+	options.waits = options.waits || wait
 
-	options, err := newLockOptions(ttl, max(ttl/3, 1), opts)
-	if err != nil {
-		return nil, err
-	}
-
-	lock, err := l.take(ctx, context.WithoutCancel(ctx), lockID, ttl, wait, options)
+	lock, err := l.take(ctx, context.WithoutCancel(ctx), lockID, ttl, options)
 	if err != nil {
 		return nil, failed("lock", lockID, err)
 	}
@@ -142,36 +98,55 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 	return lock, nil
 }
 
-// take takes the lock within ctx, and starts to keep it alive. The lock's context
-// is made from parent.
-func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Duration, wait bool, o lockOptions) (*Lock, error) {
-	res, err := l.acquireWaiting(ctx, lockID, ttl, wait, o.wait)
+// beginLock checks what a call that takes and keeps a lock is given. The caller calls end.
+func (l *Locker) beginLock(lockID string, ttl, relockInterval time.Duration, opts []LockOption) (o lockOptions, end func(), err error) {
+	if err = l.validateTTL(ttl); err != nil {
+		return o, nil, err
+	}
+
+	if o, err = newLockOptions(ttl, relockInterval, opts); err == nil {
+		end, err = l.begin(lockID)
+	}
+
+	return o, end, err
+}
+
+// take takes the lock within ctx, and starts to keep it alive. Its context is made from parent.
+func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Duration, o lockOptions) (*Lock, error) {
+	if o.waits {
+		if err := heldUnder(ctx, l, lockID); err != nil {
+			return nil, err
+		}
+	}
+
+	grant, err := l.line.Acquire(ctx, line.Request{LockID: lockID, TTL: ttl, Wait: o.waits, Limit: o.wait})
+	if errors.Is(err, line.ErrLate) {
+		err = fmt.Errorf("%w: %w", ErrLockLost, err)
+	}
+
 	if err != nil {
 		return nil, err
 	}
 
-	term := l.termOf(res, ttl)
-	if term.Left(time.Now()) <= 0 {
-		l.passOn(lockID, res, ttl)
-
-		return nil, errLateGrant
-	}
-
-	return l.hold(parent, newStatus(lockID, res.Row), term, o, false), nil
+	return l.hold(parent, newStatus(lockID, grant.Row), grant.Term, o, false), nil
 }
 
 // hold starts to keep alive a lease whose present term is known.
 func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive.Term, o lockOptions, renewNow bool) *Lock {
+	now := time.Now()
 	lk := &Lock{
-		locker: l, status: *status, state: status.state(), ttl: term.TTL, minHold: o.minHold, granted: time.Now(),
-		freed: make(chan struct{}),
+		locker: l, ttl: term.TTL, granted: now, status: *status, statusAt: now,
+		tenure: handover.Tenure{LockID: status.LockID, State: status.state()},
+		freed:  make(chan struct{}),
 	}
-	lk.statusAt = lk.granted
-	lk.outer, _ = FromContext(parent)
 
+	if o.minHold > 0 {
+		lk.tenure.HeldUntil = now.Add(o.minHold)
+	}
+
+	lk.outer, _ = FromContext(parent)
 	ctx, cancel := context.WithCancelCause(parent)
-	lk.cancel = cancel
-	lk.ctx = context.WithValue(ctx, lockKey{}, lk)
+	lk.ctx, lk.cancel = context.WithValue(ctx, lockKey{}, lk), cancel
 	lk.lease = &keepalive.Lease{
 		LockID:     status.LockID,
 		Generation: status.Generation,
@@ -186,46 +161,23 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 	return lk
 }
 
-// Context is cancelled with a cause that matches [ErrLockLost] the moment the
-// lock can't be trusted any more. It is also cancelled when the lock is unlocked,
-// and with cause [ErrClosed] when the Locker is closed. Inside [Locker.Do] it
-// ends with the context given to Do as well; the lock is held even then, until
-// Do's function returns.
+// Context returns the lock's context. It is cancelled when the lock is unlocked; with cause [ErrClosed] when
+// the Locker is closed; and with a cause that matches [ErrLockLost] the moment the lock can't be trusted any
+// more. Inside [Locker.Do] it also ends with the context given to Do. The lock is held even then, until Do's
+// function returns.
 func (lk *Lock) Context() context.Context { return lk.ctx }
 
-// Token is the fencing token: larger than those of all earlier holders of this
-// lock, and the same for as long as this lock is held. A resource that remembers
-// the largest token it has seen can refuse a holder that doesn't know yet that
-// it lost its lock.
+// Token returns the fencing token. It is larger than those of all earlier holders of this lock, and the same
+// as long as this lock is held. A resource that remembers the largest token it has seen can refuse a holder
+// that has lost the lock.
 func (lk *Lock) Token() int64 { return lk.lease.Generation }
 
-// Status is the lock as the last acknowledged grant or renewal left it.
+// Status returns the lock as the last acknowledged grant or renewal left it.
 func (lk *Lock) Status() LockStatus {
 	lk.mu.Lock()
 	defer lk.mu.Unlock()
 
 	return lk.status
-}
-
-// heldError says that this lock is held, by what was last acknowledged.
-func (lk *Lock) heldError() *HeldError {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
-
-	return &HeldError{
-		LockID:     lk.status.LockID,
-		Owner:      lk.status.Owner,
-		Generation: lk.status.Generation,
-		Remaining:  max(lk.ttl-time.Since(lk.statusAt), 0),
-	}
-}
-
-// loss is why the lock was lost, nil if it wasn't.
-func (lk *Lock) loss() error {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
-
-	return lk.lost
 }
 
 func (lk *Lock) renewed(expiresAt time.Time) {
@@ -246,16 +198,83 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 		return
 	}
 
-	lk.lost = tidy(lossError(lk.status.LockID, lk.lease.Generation, loss, lk.rowHolders))
-
-	err := lk.lost
-	lk.gone = loss.Gone
+	err := tidy(lossError(lk.lease.LockID, lk.lease.Generation, loss, lk.rowHolders))
+	lk.lost, lk.gone = err, loss.Gone
 	lk.cancel(err)
 	lk.mu.Unlock()
 
-	// Who waits here for the lock that was held here has not asked the database.
-	lk.locker.queue.WakeAfter(lk.lease.LockID, lk.locker.cfg.margin(lk.ttl)+pollLate)
+	l := lk.locker
+	l.desk.WakeAt(lk.lease.LockID, time.Now().Add(l.cfg.margin(lk.ttl)))
+	l.held.remove(lk)
+	lk.tellLoss(loss, err)
+}
 
-	lk.locker.held.remove(lk)
-	lk.lostFor(loss, err)
+// Unlock cancels the lock's context, and then releases the lock. If another call in this Locker waits for the
+// lock, the same statement grants it the lock.
+//
+// It returns nil if the lock was held until this call. Errors:
+//
+//   - [ErrLockLost]: the lock was lost before. The error says why.
+//   - [ErrAlreadyUnlocked]: Unlock was called before, or Do or Close did it. That call's error says whether
+//     the lock was released.
+//   - [ErrNotReleased]: the lock was held until this call, but ctx or the lease ended before the database had
+//     answered. If ctx ended, the Locker goes on trying in the background.
+//
+// It returns when ctx ends, or half a second after the lease does at the latest.
+func (lk *Lock) Unlock(ctx context.Context) error {
+	l := lk.locker
+	term := l.renewer.Remove(lk.lease)
+	now := time.Now()
+	loss := keepalive.Loss{Cause: keepalive.Cause{Since: now.Sub(term.Sent)}}
+
+	if term.Left(now) <= 0 {
+		lk.lose(loss) // the renewer would have found it at its next look
+	}
+
+	lk.mu.Lock()
+	again, lost, gone := lk.unlocked, lk.lost, lk.gone
+	lk.unlocked = true
+	lk.mu.Unlock()
+
+	if again {
+		return fmt.Errorf("%w: %q", ErrAlreadyUnlocked, lk.lease.LockID)
+	}
+
+	// The holder must have stopped believing before the next begins to.
+	lk.cancel(context.Canceled)
+
+	// Close waits for this, whoever is first to unlock.
+	defer l.held.remove(lk)
+	defer close(lk.freed)
+
+	if gone {
+		return lost // there is nothing to release
+	}
+
+	if end, err := l.desk.Begin(); err == nil {
+		defer end()
+	}
+
+	// Close waits for this Unlock, or for Do, unless the lock is lost.
+	tenure := lk.tenure
+	tenure.Awaited = lost == nil
+
+	ctx, end := l.watch.start(ctx, OperationRelease, lk.lease.LockID, 1)
+	err := l.desk.Release(ctx, tenure, now.Add(term.LeaseLeft(now)))
+	end(err)
+
+	switch {
+	case lost != nil:
+		return lost // its release was for the waiters' sake
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
+		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))
+		loss.Gone = true
+		lk.tellLoss(loss, err)
+
+		return err
+	default:
+		return tidy(fmt.Errorf("%w: %w", ErrNotReleased, err))
+	}
 }

@@ -6,14 +6,14 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/line"
 	"github.com/ismurov/pglocker/internal/listen"
 	"github.com/ismurov/pglocker/internal/store"
 	"github.com/ismurov/pglocker/internal/waitqueue"
@@ -22,123 +22,92 @@ import (
 const (
 	// MaxLockIDBytes is the longest a lock id may be.
 	MaxLockIDBytes = 1024
-
 	// MinTTL is the shortest TTL of a lease.
 	MinTTL = time.Millisecond
-
-	// MaxTTL is the longest TTL of a lease. It keeps the ends of leases within the range
-	// of a timestamp in nanoseconds.
+	// MaxTTL is the longest TTL of a lease.
 	MaxTTL = 100 * 365 * 24 * time.Hour
 )
 
-// Locker takes, keeps and releases the locks of one table. It is safe for
-// concurrent use. While nothing is held and nothing under way it owns no
-// goroutine and no connection, so it need not be closed.
+// Locker takes, keeps and releases the locks of one table. It is safe for concurrent use. While it holds
+// nothing and nothing is under way, it owns no goroutine and no connection, so it need not be closed.
 type Locker struct {
-	cfg     Config
-	db      *sql.DB
-	store   *store.Store
-	renewer *keepalive.Renewer
-
-	// renewStore and releaseStore are over Config.RenewDB, nil where that isn't set.
-	renewStore, releaseStore *store.Store
-	// renewing and releasing have a token for each session with a connection beside the
-	// pool.
-	renewing, releasing chan struct{}
-	// openOwn is store.OpenOwn, but for tests of drivers that can't be asked.
-	openOwn    func(db *sql.DB, name string) (*sql.DB, bool)
-	sharedOnce sync.Once
-
-	queue    *waitqueue.Queue
-	listener *listen.Listener
-	held     heldLocks
-	spare    spare
-
-	givenBack givenBack
-	notices   notices
-	// localRun is maxLocalRun, but for benchmarks of what goes between processes.
-	localRun int
-
-	watch watch
+	cfg   Config
+	db    *sql.DB
 	log   *slog.Logger
+	names *handover.Names
 
-	// renewals and releases are the troubles that are logged; failing counts the releases
-	// that have failed and are repeated.
-	renewals, releases trouble
-	failing            atomic.Int64
-	// looking is held while a goroutine looks up which transactions have a row locked.
-	looking sync.Mutex
+	store    *store.Store
+	beside   *beside.Pool
+	renewer  *keepalive.Renewer
+	listener *listen.Listener
+	line     *line.Line
+	desk     *handover.Desk
 
-	// name is Config.Owner and the Locker's random id; grants counts the names
-	// made from it.
-	name   string
-	grants atomic.Uint64
-
-	// ctx ends when Close is called; every held lock and every clean-up hangs
-	// on it.
-	ctx   context.Context
-	close context.CancelCauseFunc
-
-	// closing is held for reading while a job begins, and for writing by Close,
-	// so that no job begins after Close has started to wait for jobs.
-	closing sync.RWMutex
-	jobs    sync.WaitGroup
-	// jobDone is jobs.Done, made once.
-	jobDone func()
+	watch  watch
+	report report
+	held   heldLocks
 }
 
-// New returns a Locker for a table that exists, made by [MigrateDB] or by
-// migrations of the user's own; at least the columns lock_id, generation and
-// expires_at must be there. It sends nothing: a missing table is found by the
-// first use. db stays the caller's; cfg is not changed, and not used afterwards.
+// New returns a Locker for a table that exists, such as one of [MigrateDB]. A table of the user's own needs
+// at least the columns lock_id, generation and expires_at. New sends nothing: a missing table is found by the
+// first use. The caller closes db. cfg is not changed, and not used afterwards.
 //
-// Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier],
-// [ErrInvalidOwner], [ErrInvalidSafetyMargin].
+// Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier], [ErrInvalidOwner],
+// [ErrInvalidSafetyMargin].
 func New(db *sql.DB, cfg *Config) (*Locker, error) {
-	completed, err := complete(db, cfg)
+	completed, err := cfg.complete(db)
 	if err != nil {
 		return nil, err
 	}
 
 	random := strings.ToLower(rand.Text()[:8])
-
+	queue := waitqueue.New()
 	l := &Locker{
 		cfg:   completed,
 		db:    db,
-		queue: waitqueue.New(),
-
-		localRun: maxLocalRun,
-
-		renewing:  make(chan struct{}, maxRenewing),
-		releasing: make(chan struct{}, maxReleasing),
-		openOwn:   store.OpenOwn,
-
-		watch: watch{completed.Observer},
 		log:   completed.Logger,
-		name:  completed.Owner + "#" + random,
+		names: &handover.Names{Locker: completed.Owner + "#" + random},
+		watch: watch{completed.Observer},
 	}
-	l.jobDone = l.jobs.Done
-	l.store = store.New(db, completed.table(), l.late)
+
+	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {
+		l.desk.ReturnAside(lockID, granted, ttl)
+	})
 	l.store.Log(l.log)
 
-	listening := l.store
-
-	if beside := completed.RenewDB; beside != nil {
-		l.renewStore, l.releaseStore = l.store.Beside(beside, 0), l.store.Beside(beside, 1)
-		listening = l.renewStore
-	}
-
-	l.ctx, l.close = context.WithCancelCause(context.Background())
-	l.renewer = keepalive.New(func() keepalive.Session { return l.newSession() }, l.renewalTrouble)
+	l.beside = beside.New(db, completed.RenewDB, l.store, func() {
+		l.log.Warn("pglocker: renewals share the pool", "cause", "the driver can't be asked for a connection beside it",
+			"remedy", "set Config.RenewDB")
+	})
 	l.listener = listen.New(listen.Config{
-		Open:    listening.OpenListening,
-		Notify:  listening.Notify,
+		Open:    l.beside.Listening().OpenListening,
+		Notify:  l.beside.Listening().Notify,
 		Channel: completed.table().Channel(),
 		Probe:   "pglocker_probe_" + random,
-		Wake:    l.queue.Released,
-		WakeAll: l.queue.WakeAll,
+		Wake:    queue.Released,
+		WakeAll: queue.WakeAll,
 		Logger:  l.log,
 	})
+	l.desk = handover.New(handover.Config{
+		Queue:     queue,
+		Store:     l.store,
+		Beside:    l.beside,
+		Names:     l.names,
+		Margin:    l.cfg.margin,
+		Heard:     l.listener.Proven,
+		OnTrouble: l.report.release,
+		Log:       l.log,
+	})
+	l.line = line.New(line.Config{
+		Desk:     l.desk,
+		Listener: l.listener,
+		Observe:  l.watch.request,
+		Held:     l.heldError,
+	})
+	l.report.desk, l.report.log, l.report.beside = l.desk, l.log, l.beside
+	l.renewer = keepalive.New(func() keepalive.Session {
+		return renewals{l.beside.ForRenewals(), l.watch}
+	}, l.report.renewal)
 
 	return l, nil
 }
@@ -152,93 +121,13 @@ func NewWithMigrateDB(ctx context.Context, db *sql.DB, cfg *Config) (*Locker, er
 	return New(db, cfg)
 }
 
-// complete checks what every constructor is given, and returns the configuration
-// with its defaults.
-func complete(db *sql.DB, cfg *Config) (Config, error) {
-	completed, err := cfg.complete()
-	if err == nil && db == nil {
-		err = ErrDBIsNil
+// begin checks what every method on one lock checks. Close waits until the caller calls end.
+func (l *Locker) begin(lockID string) (end func(), err error) {
+	if err := validateLockID(lockID); err != nil {
+		return nil, err
 	}
 
-	return completed, err
-}
-
-// Close ends the Locker. Contexts of functions that [Locker.Do] runs are
-// cancelled with cause [ErrClosed]; so are those of locks taken by [Locker.Lock]
-// and [Locker.TryLock], which are then unlocked, whatever their holders do; waiters get
-// ErrClosed. Close waits until Do's functions have returned, their locks are released,
-// and every goroutine of the Locker has ended. If a driver doesn't return from a
-// statement, since the server doesn't answer, Close leaves it behind five seconds after
-// that, and tells [Config.Logger]. From its start on, every other method returns
-// ErrClosed. Locks taken by [Locker.AcquireLock] are their callers'; they are left as
-// they are.
-//
-// If ctx ends first, Close returns its error, and the rest goes on by itself.
-// Closing again waits again. Do's function must not call it.
-func (l *Locker) Close(ctx context.Context) error {
-	l.closing.Lock()
-	l.close(ErrClosed)
-	l.closing.Unlock()
-
-	done := make(chan struct{})
-
-	// Owned by this call as long as it waits, and by nobody if ctx ends first: it
-	// ends with the last of what it waits for.
-	go func() {
-		defer close(done)
-
-		l.held.close(context.WithoutCancel(ctx))
-		l.jobs.Wait()
-		l.listener.Wait()
-		l.renewer.Wait()
-
-		for _, beside := range []*store.Store{l.renewStore, l.releaseStore} {
-			if beside != nil {
-				beside.GiveUpOpening()
-			}
-		}
-
-		if left := l.store.Wait(); left > 0 {
-			l.log.Warn("pglocker: closed, but the driver has not returned from what it was asked", "statements", left)
-		}
-	}()
-
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("pglocker: closing: %w", ctx.Err())
-	}
-}
-
-// begin registers work that Close waits for; end is called when it is done. It
-// fails once the Locker is closed.
-func (l *Locker) begin() (end func(), err error) {
-	l.closing.RLock()
-	defer l.closing.RUnlock()
-
-	if l.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
-
-	l.jobs.Add(1)
-
-	return l.jobDone, nil
-}
-
-// grantName is the owner of one request for a lock. No other request has the
-// same, in this or any other Locker, so that a grant can be told from all others
-// even where its reply was lost.
-func (l *Locker) grantName() string {
-	name := make([]byte, 0, len(l.name)+14)
-	name = append(append(name, l.name...), '.')
-
-	return string(strconv.AppendUint(name, l.grants.Add(1), 36))
-}
-
-// nameOf is the name of the Locker that made a request of this name.
-func nameOf(grant string) string {
-	return grant[:max(strings.LastIndexByte(grant, '.'), 0)]
+	return l.desk.Begin()
 }
 
 func validateLockID(id string) error {

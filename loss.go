@@ -9,8 +9,7 @@ import (
 	"github.com/ismurov/pglocker/internal/keepalive"
 )
 
-// lossError is the error of a lock that is lost. holders names the transactions that have its
-// row locked, as far as they are known.
+// lossError is the error of a lost lock. holders names the transactions that have its row locked.
 func lossError(lockID string, token int64, loss keepalive.Loss, holders string) error {
 	if loss.Gone {
 		return fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
@@ -21,8 +20,7 @@ func lossError(lockID string, token int64, loss keepalive.Loss, holders string) 
 		ErrLockLost, lockID, rounded(loss.Since), causeOf(loss.Cause, holders))
 }
 
-// causeOf says what keeps renewals from being acknowledged. The error doesn't match those of
-// contexts: no context of the caller's has ended.
+// causeOf says what keeps renewals from being acknowledged.
 func causeOf(c keepalive.Cause, holders string) error {
 	var text string
 
@@ -51,7 +49,6 @@ func causeOf(c keepalive.Cause, holders string) error {
 	return fmt.Errorf("%s: %w", text, notOurs{c.Err})
 }
 
-// rounded is a duration for people.
 func rounded(d time.Duration) time.Duration {
 	if d >= 10*time.Second {
 		return d.Round(time.Second)
@@ -60,9 +57,8 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
-// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver may
-// return one of these for a limit of its own. A reader would take it for the error of a context
-// that was given to pglocker.
+// notOurs is an error that matches what it wraps, but for the errors of contexts. A driver's own limit would
+// look like the end of a context of the caller's.
 type notOurs struct{ err error }
 
 func (e notOurs) Error() string { return e.err.Error() }
@@ -73,31 +69,36 @@ func (e notOurs) Is(target error) bool {
 
 func (e notOurs) As(target any) bool { return errors.As(e.err, target) }
 
-// lostFor tells the logger and the observer of a loss.
-func (lk *Lock) lostFor(loss keepalive.Loss, err error) {
+func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 	l := lk.locker
 	heldFor := time.Since(lk.granted)
 
 	l.watch.lost(lk, loss, err)
-	l.aside(func() {
+	l.desk.Aside(func() {
 		l.log.Error("pglocker: a lock was lost", "lock", lk.lease.LockID, "token", lk.lease.Generation,
 			"error", err, "ttl", lk.ttl, "held_for", heldFor, "last_renewed_ago", loss.Since)
 	})
 }
 
-// rowLocked is called while another transaction has the row locked and the lease has not
-// much left. That transaction is looked up now, since a loss can't wait for it.
+// rowLocked is called while another transaction has the row locked and the lease has not much left. A loss can't
+// wait for the look for that transaction.
 func (lk *Lock) rowLocked() {
 	lk.mu.Lock()
 	known := lk.rowHolders != "" || lk.lost != nil || lk.unlocked
 	lk.mu.Unlock()
 
-	if known || lk.locker.ctx.Err() != nil {
+	l := lk.locker
+	if known || l.desk.Context().Err() != nil {
 		return
 	}
 
-	lk.locker.aside(func() {
-		holders := lk.locker.tryRowHolders(lk.lease.LockID)
+	l.desk.Aside(func() {
+		if !l.report.looking.TryLock() {
+			return // a transaction that has many rows locked is found by one of them
+		}
+		defer l.report.looking.Unlock()
+
+		holders := l.report.rowHolders(lk.lease.LockID)
 
 		lk.mu.Lock()
 		defer lk.mu.Unlock()

@@ -7,25 +7,20 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// MigrateDB makes the schema and the table that cfg names, or adds to an older
-// table what it lacks: the columns owner, acquired_at and contended_until, and
-// those storage parameters that nobody has set. Rows stay as they are.
+// MigrateDB makes the schema and the table that cfg names. To an older table it adds the columns owner,
+// acquired_at and contended_until, and those storage parameters that nobody has set. Rows stay as they are.
+// Where everything is in place it only reads the catalogs, which needs no right to create anything. Any
+// number of processes may call it at once.
 //
-// Where everything is in place it reads the catalogs and does nothing else, so
-// that every process may call it at its start, with a role that has no right to
-// create anything. Any number of processes may call it at once.
+// While another transaction keeps the table locked, a dump for example, MigrateDB tries again until ctx ends.
+// It tells [Config.Logger] which transaction that is, after half a second and then every minute. Its error
+// says it too.
 //
-// To alter a table that is in use, MigrateDB needs it for a moment without other users.
-// While another transaction keeps it locked, a dump for example, MigrateDB tries again
-// until ctx ends. It tells [Config.Logger] which transaction that is: at first after half
-// a second, then every minute. Its error says it too.
-//
-// Errors: [ErrDBIsNil], [ErrConfigIsNil], [ErrInvalidIdentifier],
-// [ErrPermissionDenied], [ErrReadOnly], [ErrInvalidTable] where something of that name is
-// no table or can't hold locks, and what the driver reports. If ctx ends, either all
-// of it was done or nothing.
+// Errors: [ErrDBIsNil]; [ErrConfigIsNil]; [ErrInvalidIdentifier]; [ErrPermissionDenied]; [ErrReadOnly];
+// [ErrInvalidTable] if something of that name is no table or can't hold locks; and what the driver reports.
+// If ctx ends, either all of it was done or nothing.
 func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
-	completed, err := complete(db, cfg)
+	completed, err := cfg.complete(db)
 	if err != nil {
 		return err
 	}

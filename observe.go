@@ -4,7 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/store"
 )
 
 // Operation is what an [Observer] is told about.
@@ -17,19 +19,16 @@ const (
 	OperationWait Operation = "wait"
 	// OperationRenew is one statement that renews the leases that are due.
 	OperationRenew Operation = "renew"
-	// OperationRelease is a release, by whatever method, retries included, or the
-	// hand-over to the next in this Locker.
+	// OperationRelease is a release by any method, retries included.
 	OperationRelease Operation = "release"
 )
 
-// Observer is told when operations start and end, and when a lock is lost. It is
-// meant for metrics and traces. Its methods are called from many goroutines at
-// once, inside the operations: they must return at once and must not call the
+// Observer is told when operations start and end, and when a lock is lost. It is meant for metrics and
+// traces. Its methods are called by many goroutines at once. They must return at once, and must not call the
 // Locker.
 type Observer interface {
-	// OperationStart is called before an operation. The context that it returns,
-	// made from ctx, is given to OperationEnd and to the database's driver; of operations
-	// that go together in one statement, the driver is given that of one.
+	// OperationStart is called before an operation. The context that it returns, made from ctx, is given to
+	// OperationEnd and to the database's driver. Of operations in one statement the driver gets one's.
 	OperationStart(ctx context.Context, start OperationStart) context.Context
 	// OperationEnd is called after it.
 	OperationEnd(ctx context.Context, end OperationEnd)
@@ -51,8 +50,7 @@ type OperationEnd struct {
 	OperationStart
 	// Duration is from start to end.
 	Duration time.Duration
-	// Err is the error that the caller gets ([ErrAlreadyLocked], for example), nil if
-	// there is none, without the text that names the operation and the lock.
+	// Err is the error that the caller gets, without the text that names the operation and the lock.
 	Err error
 }
 
@@ -61,44 +59,64 @@ type LockLost struct {
 	LockID string
 	// Token is the one under which it was held.
 	Token int64
-	// Gone: the database answered that the lease is over. Otherwise no renewal was
-	// acknowledged in time.
+	// Gone: the database said that the lease is over. Otherwise no renewal was acknowledged in time.
 	Gone bool
 	// Err is the cause of the lock's cancelled context.
 	Err error
 }
 
-// watch calls the observer, if there is one.
 type watch struct{ observer Observer }
 
-// span is one operation under observation.
-type span struct {
-	observer Observer
-	ctx      context.Context
-	start    OperationStart
-	began    time.Time
-}
-
-func (w watch) start(ctx context.Context, op Operation, lockID string, locks int) span {
-	s := span{observer: w.observer, ctx: ctx}
-
-	if w.observer != nil {
-		s.start = OperationStart{Operation: op, LockID: lockID, Locks: locks}
-		s.began = time.Now()
-		s.ctx = w.observer.OperationStart(ctx, s.start)
+func (w watch) start(ctx context.Context, op Operation, lockID string, locks int) (watched context.Context, end func(error)) {
+	if w.observer == nil {
+		return ctx, func(error) {}
 	}
 
-	return s
+	start := OperationStart{Operation: op, LockID: lockID, Locks: locks}
+	began := time.Now()
+	watched = w.observer.OperationStart(ctx, start)
+
+	return watched, func(err error) {
+		w.observer.OperationEnd(watched, OperationEnd{OperationStart: start, Duration: time.Since(began), Err: tidy(err)})
+	}
 }
 
-func (s span) end(err error) {
-	if s.observer != nil {
-		s.observer.OperationEnd(s.ctx, OperationEnd{OperationStart: s.start, Duration: time.Since(s.began), Err: tidy(err)})
+func (w watch) request(ctx context.Context, waits bool, lockID string) (watched context.Context, end func(error)) {
+	if waits {
+		return w.start(ctx, OperationWait, lockID, 1)
 	}
+
+	return w.start(ctx, OperationAcquire, lockID, 1)
 }
 
 func (w watch) lost(lk *Lock, loss keepalive.Loss, err error) {
 	if w.observer != nil {
 		w.observer.LockLost(LockLost{LockID: lk.lease.LockID, Token: lk.lease.Generation, Gone: loss.Gone, Err: err})
 	}
+}
+
+// renewals is a session for renewals, under observation.
+type renewals struct {
+	*beside.Session
+	watch watch
+}
+
+func (r renewals) Connect(ctx context.Context) error {
+	if r.Shared() {
+		return nil
+	}
+
+	ctx, end := r.watch.start(ctx, OperationRenew, "", 0)
+	err := r.Session.Connect(ctx)
+	end(err)
+
+	return err
+}
+
+func (r renewals) Renew(ctx context.Context, due []store.Renewal) (results []store.RenewResult, sent time.Time, err error) {
+	ctx, end := r.watch.start(ctx, OperationRenew, "", len(due))
+	results, sent, err = r.Store.Renew(ctx, due)
+	end(err)
+
+	return results, sent, err
 }

@@ -6,21 +6,20 @@ import (
 	"time"
 )
 
-// LockOption changes how [Locker.Do], [Locker.Lock] and [Locker.TryLock] take and
-// hold a lock.
+// LockOption changes how [Locker.Do], [Locker.Lock] and [Locker.TryLock] take and hold a lock.
 type LockOption func(*lockOptions)
 
 // lockOptions are what the options of one call add up to.
 type lockOptions struct {
 	relockInterval time.Duration
-	wait           time.Duration
-	minHold        time.Duration
+	// waits: for wait at most, or until the context ends if that is zero.
+	waits   bool
+	wait    time.Duration
+	minHold time.Duration
 }
 
-// WithRelockInterval sets the time between renewals, which must be above zero and
-// below the TTL ([ErrInvalidRelockInterval]). Without it, [Locker.Lock] and
-// [Locker.TryLock] renew after a third of the TTL, and [Locker.Do] as its
-// argument says.
+// WithRelockInterval sets the time between renewals. It must be above zero and below the TTL
+// ([ErrInvalidRelockInterval]). Default: a third of the TTL; with [Locker.Do], its argument.
 func WithRelockInterval(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.relockInterval = d }
 }
@@ -28,36 +27,30 @@ func WithRelockInterval(d time.Duration) LockOption {
 // Forever is for [WithWait]: wait until the context ends.
 const Forever time.Duration = math.MaxInt64
 
-// WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another holds, for d at
-// most, instead of failing at once. With [Forever] they wait as [Locker.Lock] does, until their
-// context ends. [Locker.Lock] waits until then anyway; the earlier of d and ctx's deadline
-// applies. When d has passed, they fail with
+// WithWait makes [Locker.Do] and [Locker.TryLock] wait for a lock that another holds, for d at most, or with
+// [Forever] until their context ends. With [Locker.Lock], the earlier of d and ctx's deadline applies. Zero
+// is as if the option were not given. d must not be negative ([ErrInvalidWait]).
 //
-//   - [ErrAlreadyLocked], if another held the lock when the database last answered; the
-//     error also matches what has kept the database from answering since then;
-//   - [ErrUnknownOutcome], if their requests were not answered by then;
-//   - an error that matches [context.DeadlineExceeded], if none could be sent.
+// When d has passed, they fail with
 //
-// A caller that never got to the front of the line then asks who holds the lock, which may
-// take a second more. Called with a context under which the same lock is held, they fail at
-// once, as [Locker.Lock] does. Zero is as if the option were not given; d must not be negative
-// ([ErrInvalidWait]).
+//   - [ErrAlreadyLocked], if another held the lock when the database last answered. The error also matches
+//     what has kept the database from answering since then.
+//   - [ErrUnknownOutcome], if their requests were not answered by then.
+//   - An error that matches [context.DeadlineExceeded], if none could be sent.
+//
+// Asking who holds the lock may take a second more. Called with a context under which the same lock is held,
+// they fail at once, as [Locker.Lock] does.
 func WithWait(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.wait = d }
 }
 
-// WithMinHold keeps the lock held until d has passed since it was granted, even if it is
-// unlocked before; the caller doesn't wait for that. It is for jobs that must run once per
-// time slot on machines whose clocks differ: a machine that is late finds the lock still
-// held, and the [HeldError] then names no owner.
+// WithMinHold keeps the lock held until d has passed since it was granted, even if it is unlocked before. The
+// caller doesn't wait for that. It is for jobs that must run once per time slot on machines whose clocks
+// differ: a machine that is late finds the lock still held, and the [HeldError] names no owner.
 //
-// The hold is kept after a failure as well: [Locker.Do] doesn't ask what its function
-// returned. A job that is to be tried again at once can do so within the function, or record
-// in the database that it was done, and leave the minimum hold out.
-//
-// The hold is written when the lock is unlocked, so if the holder crashes, the hold ends
-// with its lease. d must be within 0 and [MaxTTL] ([ErrInvalidMinHold]); it may be longer than
-// the TTL.
+// The hold is kept even if the function of [Locker.Do] fails. It is written when the lock is unlocked: if the
+// holder crashes, it ends with the lease. d must be within 0 and [MaxTTL] ([ErrInvalidMinHold]). It may be
+// longer than the TTL.
 func WithMinHold(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.minHold = d }
 }
@@ -80,6 +73,11 @@ func newLockOptions(ttl, relockInterval time.Duration, opts []LockOption) (lockO
 		return o, fmt.Errorf("%w: %s is negative", ErrInvalidWait, o.wait)
 	case o.minHold < 0 || o.minHold > MaxTTL:
 		return o, fmt.Errorf("%w: %s is not within 0 and %s", ErrInvalidMinHold, o.minHold, MaxTTL)
+	}
+
+	o.waits = o.wait > 0
+	if o.wait == Forever {
+		o.wait = 0
 	}
 
 	return o, nil

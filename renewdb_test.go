@@ -213,7 +213,7 @@ func TestSharedPoolIsSaid(t *testing.T) {
 	must(t, conn.Close())
 	k.finish(t)
 
-	if n := strings.Count(told.String(), "loses its locks"); n != 1 {
+	if n := strings.Count(told.String(), "renewals share the pool"); n != 1 {
 		t.Errorf("it was said %d times: %s", n, told.String())
 	}
 }

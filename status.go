@@ -1,32 +1,24 @@
 package pglocker
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// LockStatus is a lock as the database showed it at one moment. Two statuses of
-// an unchanged lock are equal by ==.
+// LockStatus is a lock as the database showed it at one moment. Two statuses of an unchanged lock are equal
+// by ==.
 type LockStatus struct {
 	LockID string
-	// Generation is the fencing token. Every grant, refresh and release increases
-	// it.
+	// Generation is the fencing token. Every grant, refresh and release increases it.
 	Generation int64
-	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. It is what
-	// the row shows: earlier than was asked for, if a trigger on the table makes it so. A row
-	// that was set by hand to 'infinity' is held until the last day of the year 9999 here; to
-	// '-infinity' it is free, and this is the zero time.
+	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. For 'infinity', set by
+	// hand, it is the last day of the year 9999, and for '-infinity' the zero time.
 	ExpiresAt time.Time
-	// Owner is who holds the lock, or held it if the lease has ended:
-	// [Config.Owner], "#", and what tells this grant from all others. "" after a
-	// release, and on a table without that column.
+	// Owner is who holds the lock, or held it if the lease has ended: [Config.Owner], "#", and what tells
+	// this grant from all others. "" after a release, and on a table without that column.
 	Owner string
-	// AcquiredAt is when that grant was, by the database's clock, in UTC; a refresh is a
-	// grant, a renewal isn't. Zero where Owner is "".
+	// AcquiredAt is when that grant or refresh was, by the database's clock, in UTC. Zero where Owner is "".
 	AcquiredAt time.Time
 }
 
@@ -40,8 +32,8 @@ func newStatus(lockID string, row store.Row) *LockStatus {
 	}
 }
 
-// state is what a request goes by that names this status. Grants are durable, so that
-// the generation of one tells all; what was seen of a free lock may have been undone.
+// state is what a request goes by that names this status. Grants are durable, so the generation of one tells
+// all. A crash may have undone what was seen of a free lock.
 func (s *LockStatus) state() store.State {
 	state := store.State{Generation: s.Generation}
 	if s.Owner == "" {
@@ -49,205 +41,4 @@ func (s *LockStatus) state() store.State {
 	}
 
 	return state
-}
-
-// CreateLock makes a free lock of generation 1, or returns the lock as it is if
-// it is there. Other methods don't need it: the first grant creates a lock.
-//
-// Errors: [ErrInvalidLockID], [ErrClosed], those of the database's state, and
-// what the driver reports. If ctx ends, the lock may have been created or not.
-func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, error) {
-	end, err := l.beginVerb(lockID)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-
-	row, err := l.store.Create(ctx, lockID)
-	if err != nil {
-		return nil, failed("create", lockID, err)
-	}
-
-	return newStatus(lockID, row), nil
-}
-
-// GetLockStatus reads a lock. What it shows may have changed by the time that it
-// returns, and a release that it shows may be undone by a crash of the server: decide
-// nothing by it that needs the lock. [Locker.RefreshLock] by that status does decide,
-// and then fails.
-//
-// Errors: [ErrLockNotFound], [ErrInvalidLockID], [ErrClosed], those of the
-// database's state, and what the driver reports.
-func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus, error) {
-	end, err := l.beginVerb(lockID)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-
-	res, err := l.store.Get(ctx, lockID)
-	if err == nil && res.Verdict == store.NotFound {
-		err = ErrLockNotFound
-	}
-
-	if err != nil {
-		return nil, failed("get", lockID, err)
-	}
-
-	return newStatus(lockID, res.Row), nil
-}
-
-// AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't
-// wait. The caller renews the lease by [Locker.RefreshLock] or
-// [Locker.StartRelocker], and must stop believing in it before it ends: count
-// from before the call, by the local clock. If a trigger on the table shortens leases, the
-// status shows a lease shorter than ttl.
-//
-// Errors: [ErrAlreadyLocked] if another holds the lock, as a [*HeldError];
-// [ErrUnknownOutcome] if the reply was lost or ctx ended while it was under way,
-// in which case the Locker gives back what it may have been granted, or lets it
-// expire where the table has no column for the owner; [ErrInvalidLockID];
-// [ErrInvalidTTL]; [ErrClosed]; those of the database's state; and what the
-// driver reports. After any other error than ErrUnknownOutcome the lock was not
-// granted.
-func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Duration) (*LockStatus, error) {
-	end, err := l.beginVerb(lockID)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-
-	if err := l.validateTTL(ttl); err != nil {
-		return nil, err
-	}
-
-	res, err := l.acquire(ctx, lockID, ttl)
-	if err != nil {
-		return nil, failed("acquire", lockID, err)
-	}
-
-	return newStatus(lockID, res.Row), nil
-}
-
-// RefreshLock takes the lock of the given status for another ttl, if nobody took,
-// refreshed or released it since: a compare-and-swap by generation. It works on
-// a lock whose lease has ended and on one that was only created. The status that
-// it returns replaces the old one, whose generation is no longer valid.
-//
-// Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
-// reply was lost or ctx ended while it was under way: the lease of the old status
-// then runs to its end at least, and may have been extended, in which case the
-// old status neither refreshes nor releases it any more; [ErrStatusIsNil];
-// [ErrInvalidLockID]; [ErrInvalidTTL]; [ErrClosed]; those of the database's
-// state; and what the driver reports.
-func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.Duration) (*LockStatus, error) {
-	end, err := l.beginStatusVerb(status)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-
-	if err := l.validateTTL(ttl); err != nil {
-		return nil, err
-	}
-
-	// Unlike a first grant, one whose outcome is unknown is not given back: the
-	// caller may still be working under the lease that it extends.
-	span := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
-
-	res, err := l.store.Refresh(span.ctx, status.LockID, status.state(), l.grantName(), ttl, l.cfg.margin(ttl))
-	if err == nil {
-		err = verdictError(res.Verdict)
-	}
-
-	span.end(err)
-
-	if err != nil {
-		return nil, failed("refresh", status.LockID, err)
-	}
-
-	return newStatus(status.LockID, res.Row), nil
-}
-
-// ReleaseLock frees the lock of the given status, also if its lease has ended and
-// nobody took it since. If somebody in this Locker waits for the lock, it is handed over
-// to the first of them as by [Lock.Unlock], unless the status shows the lock free.
-//
-// Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome] if the
-// reply was lost or ctx ended while it was under way; [ErrStatusIsNil];
-// [ErrInvalidLockID]; [ErrClosed]; those of the database's state; and what the
-// driver reports. A lock that was not released frees itself when its lease ends.
-func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
-	end, err := l.beginStatusVerb(status)
-	if err != nil {
-		return err
-	}
-	defer end()
-
-	span := l.watch.start(ctx, OperationRelease, status.LockID, 1)
-	err = l.pass(span.ctx, l.store, &tenure{lockID: status.LockID, state: status.state()})
-	span.end(err)
-
-	if err != nil {
-		return failed("release", status.LockID, err)
-	}
-
-	return nil
-}
-
-// acquire asks for the lock. An attempt whose reply was lost may have been granted it, or may
-// still be. That grant is returned in the background, even if a later attempt was granted the
-// lock.
-func (l *Locker) acquire(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
-	span := l.watch.start(ctx, OperationAcquire, lockID, 1)
-
-	res, err := l.store.Acquire(span.ctx, lockID, l.grantName(), ttl, l.cfg.margin(ttl))
-	l.giveBack(lockID, res.Stray, ttl)
-
-	if err == nil && res.Verdict == store.Busy {
-		err = l.heldError(lockID, res.Row)
-	}
-
-	span.end(err)
-
-	return res, err
-}
-
-// verdictError is the answer to a request that names a generation.
-func verdictError(v store.Verdict) error {
-	switch v {
-	case store.WrongGeneration:
-		return ErrWrongGeneration
-	case store.NotFound:
-		return ErrLockNotFound
-	}
-
-	return nil
-}
-
-// beginVerb checks what every method on one lock checks. The caller calls end.
-func (l *Locker) beginVerb(lockID string) (end func(), err error) {
-	if err := validateLockID(lockID); err != nil {
-		return nil, err
-	}
-
-	return l.begin()
-}
-
-func (l *Locker) beginStatusVerb(status *LockStatus) (end func(), err error) {
-	if status == nil {
-		return nil, ErrStatusIsNil
-	}
-
-	return l.beginVerb(status.LockID)
-}
-
-// failed adds to an error what was asked of which lock.
-func failed(verb, lockID string, err error) error {
-	var held *HeldError
-	if errors.As(err, &held) {
-		return tidy(err) // it says so itself
-	}
-
-	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/store"
 )
@@ -15,9 +17,8 @@ import (
 // tellEvery is how often a trouble is logged at most.
 const tellEvery = time.Minute
 
-// trouble is something that fails again and again. It is to be logged when it begins, once
-// a minute while it lasts, and when it is over. If it begins anew within a minute of the last
-// line, nothing is logged before that minute is over.
+// trouble is something that fails again and again. Its beginning is logged, unless there was a line within the
+// last minute; then it, once a minute; and its end, if its beginning was.
 type trouble struct {
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -63,124 +64,83 @@ func (t *trouble) over(now time.Time) (lasted time.Duration, failed int, tell bo
 	return lasted, failed, tell
 }
 
-// logOver logs the end of a trouble, if its beginning was logged.
-func (l *Locker) logOver(t *trouble, message string) {
+// report logs the troubles of one Locker, which its renewer and its desk tell it.
+type report struct {
+	desk   *handover.Desk
+	log    *slog.Logger
+	beside *beside.Pool
+
+	renewals, releases trouble
+	// looking is held while a goroutine looks up which transactions have a row locked.
+	looking sync.Mutex
+}
+
+// over logs the end of a trouble, if its beginning was logged.
+func (r *report) over(t *trouble, message string) {
 	if lasted, failed, tell := t.over(time.Now()); tell {
-		l.log.Info(message, "lasted", lasted, "failed_attempts", failed)
+		r.log.Info(message, "lasted", lasted, "failed_attempts", failed)
 	}
 }
 
-// aside runs a function that may take long on a goroutine of its own. Close waits for it. Once
-// the Locker is closed, the caller waits instead.
-func (l *Locker) aside(run func()) {
-	end, err := l.begin()
-	if err != nil {
-		run()
-
-		return
-	}
-
-	go func() {
-		defer end()
-		run()
-	}()
-}
-
-// renewalTrouble is told by the renewer of what goes wrong.
-func (l *Locker) renewalTrouble(t keepalive.Trouble) {
+func (r *report) renewal(t keepalive.Trouble) {
 	if t.Locks == 0 {
-		l.aside(func() { l.logOver(&l.renewals, "pglocker: renewals are no longer in trouble") })
+		r.desk.Aside(func() { r.over(&r.renewals, "pglocker: renewals are no longer in trouble") })
 
 		return
 	}
 
-	if !l.renewals.happened(time.Now()) {
+	if !r.renewals.happened(time.Now()) {
 		return
 	}
 
-	l.aside(func() {
+	r.desk.Aside(func() {
 		level := slog.LevelWarn
 		if panicked := (*keepalive.PanicError)(nil); errors.As(t.Err, &panicked) {
 			level = slog.LevelError
 		}
 
-		locked := ""
+		holders := ""
 		if t.Locked {
-			locked = l.rowHolders(t.LockID)
+			r.looking.Lock()
+			holders = r.rowHolders(t.LockID)
+			r.looking.Unlock()
 		}
 
-		l.log.Log(context.Background(), level, "pglocker: renewals are in trouble", "locks", t.Locks,
-			"lock", t.LockID, "token", t.Generation, "left", t.Left, "last_renewed_ago", t.Since, "error", causeOf(t.Cause, locked))
+		r.log.Log(context.Background(), level, "pglocker: renewals are in trouble", "locks", t.Locks,
+			"lock", t.LockID, "token", t.Generation, "left", t.Left, "last_renewed_ago", t.Since, "error", causeOf(t.Cause, holders))
 	})
 }
 
-// releaseFailed logs a release that failed and is repeated.
-func (l *Locker) releaseFailed(t *tenure, err error) {
-	if l.releases.happened(time.Now()) {
-		l.log.Warn("pglocker: releases are in trouble", "lock", t.lockID, "token", t.state.Generation, "error", err)
+func (r *report) release(t handover.Trouble) {
+	if t.Locks == 0 {
+		r.over(&r.releases, "pglocker: releases are no longer in trouble")
+	} else if r.releases.happened(time.Now()) {
+		r.log.Warn("pglocker: releases are in trouble", "locks", t.Locks, "lock", t.LockID, "token", t.Token, "error", t.Err)
 	}
 }
 
-// releaseSettled is called at the end of each release that had failed.
-func (l *Locker) releaseSettled() {
-	if l.failing.Add(-1) == 0 {
-		l.logOver(&l.releases, "pglocker: releases are no longer in trouble")
-	}
-}
-
-// holdersWithin bounds the look for the transactions that have a row locked.
 const holdersWithin = time.Second
 
-// tryRowHolders is rowHolders, but "" if somebody looks: a transaction that has many rows
-// locked is found by one of them.
-func (l *Locker) tryRowHolders(lockID string) string {
-	if !l.looking.TryLock() {
-		return ""
-	}
-	defer l.looking.Unlock()
-
-	return l.lookForHolders(lockID)
-}
-
-// rowHolders names the transactions that have the lock's row locked, "" if that can't be found
-// out within holdersWithin. One caller looks at a time.
-func (l *Locker) rowHolders(lockID string) string {
-	l.looking.Lock()
-	defer l.looking.Unlock()
-
-	return l.lookForHolders(lockID)
-}
-
-func (l *Locker) lookForHolders(lockID string) string {
-	ctx, cancel := context.WithTimeout(l.ctx, holdersWithin)
+// rowHolders names the transactions that have the lock's row locked, "" if that isn't found out within
+// holdersWithin. The caller holds looking.
+func (r *report) rowHolders(lockID string) string {
+	ctx, cancel := context.WithTimeout(r.desk.Context(), holdersWithin)
 	defer cancel()
 
-	st := l.store
+	caller := r.beside.Caller()
+	defer caller.Done()
 
-	if st.Exhausted() {
-		spare := l.spare.use(l.newSpare)
-		defer l.spare.done()
+	var names []string
 
-		if err := spare.opened(ctx, holdersWithin); err != nil {
-			return ""
+	// What can't be asked isn't known.
+	_ = caller.Ask(ctx, time.Now().Add(holdersWithin), holdersWithin, func(ctx context.Context, st *store.Store) error {
+		holders, err := st.Holders(ctx, lockID)
+		for _, h := range holders {
+			names = append(names, h.String())
 		}
 
-		st = spare.store
-	}
+		return err
+	})
 
-	holders, err := st.Holders(ctx, lockID)
-	if err != nil {
-		return ""
-	}
-
-	return strings.Join(namesOf(holders), ", ")
-}
-
-func namesOf(holders []store.Holder) []string {
-	names := make([]string, len(holders))
-	for i, h := range holders {
-		names[i] = h.String()
-	}
-
-	return names
+	return strings.Join(names, ", ")
 }

@@ -37,7 +37,7 @@ func FuzzMarks(f *testing.F) {
 					t.Fatalf("%s is signed %d, not %d", mark, store.SignatureOf(mark), signature)
 				}
 
-				q.Saw(id, mark, now)
+				q.FoundMark(id, mark, now)
 				_, run := q.Head(id)
 
 				return run.Others

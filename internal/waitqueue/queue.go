@@ -1,10 +1,8 @@
-// Package waitqueue keeps, for each lock, the line of those in this process who
-// wait for it, in the order in which they came. Only the head of a line asks the
-// database; who leaves makes the next one head, which asks at once, so a wake-up
-// that the leaver may have swallowed is made good.
+// Package waitqueue keeps, for each lock, the line of the waiters of this process, in the order in which they
+// came. Only the head of a line asks the database.
 //
-// A grant can be delivered to a waiter from outside. If it comes after the waiter
-// has left, delivery fails and the grant stays the deliverer's.
+// When a head leaves, the next asks at once: the leaver may have swallowed a wake-up. A grant can be
+// delivered to a waiter. If the waiter has left before, the grant stays the deliverer's.
 package waitqueue
 
 import (
@@ -28,26 +26,8 @@ type Queue struct {
 
 type line struct {
 	waiters list.List // of *Waiter, the head in front
-	// run counts grants delivered in a row, without one that the database decided
-	// between processes, and runBegan is when the first of them was.
-	run      int
-	runBegan time.Time
-	// round counts the releases that all processes were told of, and won is the one that
-	// this process won last. rivals are the other processes that were seen to win, each
-	// with the round of its last time: rivalCounts at most, the latest.
-	round, won int
-	rivals     map[string]int
-	// othersUntil is until when, by the local clock, another process is known to wait,
-	// since it left a mark.
-	othersUntil time.Time
-	// marked is when this process left its last mark, by the local clock; markNotifies
-	// whether it asks for a notification.
-	marked       time.Time
-	markNotifies bool
-	// alarm makes the head look at the time wakeAt, nil if none is set. It ends with the
-	// line.
-	alarm  *time.Timer
-	wakeAt time.Time
+	turns   turns
+	marks   marks
 }
 
 // Waiter is one place in a line. It belongs to the goroutine that joined.
@@ -62,11 +42,23 @@ type Waiter struct {
 	wake  chan struct{}
 	hint  chan struct{}
 	grant chan store.Result
+	// askAt is when this waiter, as the head, should ask at the latest; zero if no hint is there.
+	askAt time.Time
 }
 
 // New returns an empty Queue.
 func New() *Queue {
 	return &Queue{lines: make(map[string]*line), seed: maphash.MakeSeed()}
+}
+
+// with calls do with the line of a lock, if it has one.
+func (q *Queue) with(id string, do func(*line)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if l := q.lines[id]; l != nil {
+		do(l)
+	}
 }
 
 // Join takes the last place in the line of a lock.
@@ -76,7 +68,7 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 
 	l := q.lines[id]
 	if l == nil {
-		l = &line{won: -1}
+		l = &line{turns: turns{won: -1}}
 		q.lines[id] = l
 	}
 
@@ -91,264 +83,59 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 	w.place = l.waiters.PushBack(w)
 
 	if l.waiters.Len() == 1 {
-		w.look()
+		signal(w.wake)
 	}
 
 	return w
 }
 
-// Waiting reports whether anybody in this process waits for the lock.
-func (q *Queue) Waiting(id string) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// Waiting reports whether the lock has a waiter in this process.
+func (q *Queue) Waiting(id string) (waiting bool) {
+	q.with(id, func(*line) { waiting = true })
 
-	return q.lines[id] != nil
+	return waiting
 }
 
-// Run is how a lock went from one to the next in this process lately.
-type Run struct {
-	// Length counts the grants that were delivered in a row, and Began is when the
-	// first was.
-	Length int
-	Began  time.Time
-	// Others: another process is known to wait.
-	Others bool
-}
-
-// Head is the waiter that is next for the lock, nil if nobody waits.
+// Head is the waiter that is next for the lock, nil if there is none.
 func (q *Queue) Head(id string) (head *Waiter, run Run) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.with(id, func(l *line) {
+		head = l.head()
+		run = Run{Length: l.turns.run, Began: l.turns.runBegan, Others: time.Now().Before(l.marks.othersUntil)}
+	})
 
-	l := q.lines[id]
-	if l == nil {
-		return nil, Run{}
-	}
-
-	return l.head(), Run{Length: l.run, Began: l.runBegan, Others: time.Now().Before(l.othersUntil)}
+	return head, run
 }
 
-// MarkDue reports whether this process should mark the lock: it last did so before
-// the given moment, or never, or only without asking for a notification, if that is
-// wanted now.
-func (q *Queue) MarkDue(id string, before time.Time, notify bool) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	l := q.lines[id]
-
-	return l != nil && (l.marked.Before(before) || notify && !l.markNotifies)
-}
-
-// Marked notes that this process left a mark.
-func (q *Queue) Marked(id string, notify bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	if l := q.lines[id]; l != nil {
-		l.marked, l.markNotifies = time.Now(), notify
-	}
-}
-
-// signatureTime is how long a signature is used. Should two processes happen to have
-// the same, they don't see each other for so long.
-const signatureTime = time.Minute
-
-// Sign returns the signature of the marks that this process leaves on the lock now.
-func (q *Queue) Sign(id string) int64 { return q.signature(id, signatureNumber()) }
-
-func (q *Queue) signature(id string, number int64) int64 {
-	type signed struct {
-		id     string
-		number int64
-	}
-
-	return int64(maphash.Comparable(q.seed, signed{id, number}) % store.MarkModulus)
-}
-
-func signatureNumber() int64 { return time.Now().UnixNano() / int64(signatureTime) }
-
-// own reports whether this process left the mark. It stands for less than the time of
-// a signature.
-func (q *Queue) own(id string, mark time.Time) bool {
-	number, signature := signatureNumber(), store.SignatureOf(mark)
-
-	return signature == q.signature(id, number) || signature == q.signature(id, number-1)
-}
-
-// Saw notes a mark that was found on the row when the database's clock was now. Who
-// listens marks the time until which it wants to be notified; who polls wants no
-// notification, and marks the present. So a mark counts for a while after it has
-// passed.
-func (q *Queue) Saw(id string, mark, now time.Time) {
-	left := mark.Add(markCounts).Sub(now)
-	if mark.IsZero() || left <= 0 || q.own(id, mark) {
-		return
-	}
-
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	if l := q.lines[id]; l != nil {
-		l.othersUntil = time.Now().Add(left)
-	}
-}
-
-// markCounts is for how long after it has passed a mark tells that its writer
-// waits. A process that waits renews its mark more often.
-const markCounts = 10 * time.Second
-
-// EndRun is called when the database has decided between processes.
-func (q *Queue) EndRun(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	if l := q.lines[id]; l != nil {
-		l.run = 0
-	}
-}
-
-// Wake makes the head of a line look again. It does nothing where nobody waits.
+// Wake makes the head of a line ask again.
 func (q *Queue) Wake(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	if l := q.lines[id]; l != nil {
-		l.head().look()
-	}
+	q.with(id, func(l *line) { signal(l.head().wake) })
 }
 
-// WakeAfter makes the head of a line look again when d has passed. Without waiters it does
-// nothing: a waiter that comes later looks at once. Of several calls only the one that ends
-// first counts, since a head that has looked knows when to look again.
-func (q *Queue) WakeAfter(id string, d time.Duration) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	l := q.lines[id]
-	at := time.Now().Add(d)
-
-	switch {
-	case l == nil:
-	case l.alarm == nil:
-		l.wakeAt = at
-		l.alarm = time.AfterFunc(d, func() { q.alarm(id, l) })
-	case at.Before(l.wakeAt):
-		l.wakeAt = at
-		l.alarm.Reset(d)
-	}
-}
-
-func (q *Queue) alarm(id string, l *line) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	if q.lines[id] == l {
-		l.alarm = nil
-		l.head().look()
-	}
-}
-
-// Released is called when all processes were told that the lock is free. The head looks
-// at once if it is this process's turn, and otherwise gives the others a start: those
-// who have waited for longer go first, and mostly only one process asks.
-func (q *Queue) Released(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	l := q.lines[id]
-	if l == nil {
-		return
-	}
-
-	l.round++
-
-	if l.round-l.won > l.countRivals() {
-		l.head().look()
-
-		return
-	}
-
-	select {
-	case l.head().hint <- struct{}{}:
-	default:
-	}
-}
-
-// Won notes that this process was the one that got the lock when all were told of it.
-func (q *Queue) Won(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	if l := q.lines[id]; l != nil {
-		l.won = l.round
-	}
-}
-
-// Lost notes that another process got it.
-func (q *Queue) Lost(id, rival string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-
-	l := q.lines[id]
-	if l == nil {
-		return
-	}
-
-	if l.rivals == nil {
-		l.rivals = make(map[string]int)
-	}
-
-	l.rivals[rival] = l.round
-
-	// Where this process polls, it is told of no release, and the rounds stand still.
-	if len(l.rivals) > rivalCounts {
-		l.forgetRival(rival)
-	}
-}
-
-// forgetRival forgets the rival that won longest ago, other than the given one. The
-// queue's mutex is held.
-func (l *line) forgetRival(but string) {
-	longest := ""
-
-	for rival, round := range l.rivals {
-		if rival != but && (longest == "" || round < l.rivals[longest]) {
-			longest = rival
-		}
-	}
-
-	delete(l.rivals, longest)
-}
-
-// rivalCounts is for how many rounds a process that won once counts as a rival. It may have
-// gone since. There is one winner in a round, so this is also how many rivals there are.
-const rivalCounts = 32
-
-// countRivals returns how many processes are in the running. The queue's mutex is held.
-func (l *line) countRivals() int {
-	for rival, round := range l.rivals {
-		if l.round-round > rivalCounts {
-			delete(l.rivals, rival)
-		}
-	}
-
-	return len(l.rivals)
-}
-
-// WakeAll makes every head look again.
+// WakeAll makes every head ask again.
 func (q *Queue) WakeAll() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
 	for _, l := range q.lines {
-		l.head().look()
+		signal(l.head().wake)
 	}
 }
 
-// Deliver gives the waiter a grant, and takes it out of the line. It is false if
-// the waiter has left. The new head is not told: the lock is held in this process,
-// and there is nothing to look at.
+// WakeAfter makes the head of a line ask again when d has passed. Of several calls the one that ends first
+// counts.
+func (q *Queue) WakeAfter(id string, d time.Duration) {
+	q.with(id, func(l *line) { l.head().wakeAfter(d) })
+}
+
+func (w *Waiter) wakeAfter(d time.Duration) {
+	if at := time.Now().Add(d); w.askAt.IsZero() || at.Before(w.askAt) {
+		w.askAt = at
+		signal(w.hint)
+	}
+}
+
+// Deliver gives the waiter a grant, and takes it out of the line. It is false if the waiter has left. The new
+// head isn't woken.
 func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -358,22 +145,30 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 		return false
 	}
 
-	if l.run == 0 {
-		l.runBegan = time.Now()
-	}
-
-	l.run++
+	l.turns.handedOver()
 	w.grant <- grant // there is room: a waiter is given one grant at most
 
 	return true
 }
 
-// Woken yields when this waiter, as the head, should look at the lock.
+// Woken yields when this waiter, as the head, should ask the database.
 func (w *Waiter) Woken() <-chan struct{} { return w.wake }
 
-// Hinted yields when this waiter, as the head, should look soon: the lock is free, but
-// it is the turn of another process.
+// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt] at the latest.
 func (w *Waiter) Hinted() <-chan struct{} { return w.hint }
+
+// AskAt takes the time of the last hint.
+func (w *Waiter) AskAt() (at time.Time) {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+
+	at, w.askAt = w.askAt, time.Time{}
+
+	return at
+}
+
+// Granted yields the grant that was delivered, if one is.
+func (w *Waiter) Granted() <-chan store.Result { return w.grant }
 
 // IsHead reports whether this waiter is the one that asks the database.
 func (w *Waiter) IsHead() bool {
@@ -383,11 +178,7 @@ func (w *Waiter) IsHead() bool {
 	return w.place != nil && w.queue.lines[w.id].head() == w
 }
 
-// Granted yields the grant that was delivered, if one is.
-func (w *Waiter) Granted() <-chan store.Result { return w.grant }
-
-// Leave gives up the place; the next in line becomes head. If a grant was
-// delivered before, it is returned, and the caller's to use or to pass on.
+// Leave leaves the line. The caller uses or returns a grant that was delivered before.
 func (w *Waiter) Leave() (grant store.Result, ok bool) {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
@@ -402,9 +193,9 @@ func (w *Waiter) Leave() (grant store.Result, ok bool) {
 	}
 }
 
-// leave takes the waiter out of its line, which it returns, nil if it was out. If
-// it was the head, tell makes the new one look. The queue's mutex is held.
-func (w *Waiter) leave(tell bool) *line {
+// leave takes the waiter out of its line, and returns that, or nil if it was out. With wake, a new head is
+// woken. The queue's mutex is held.
+func (w *Waiter) leave(wake bool) *line {
 	if w.place == nil {
 		return nil
 	}
@@ -417,12 +208,8 @@ func (w *Waiter) leave(tell bool) *line {
 
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
-
-		if l.alarm != nil {
-			l.alarm.Stop()
-		}
-	} else if wasHead && tell {
-		l.head().look()
+	} else if wasHead && wake {
+		signal(l.head().wake)
 	}
 
 	return l
@@ -430,10 +217,10 @@ func (w *Waiter) leave(tell bool) *line {
 
 func (l *line) head() *Waiter { return l.waiters.Front().Value.(*Waiter) }
 
-// look leaves a token, unless one is there.
-func (w *Waiter) look() {
+// signal leaves a token in the channel, unless one is there.
+func signal(c chan<- struct{}) {
 	select {
-	case w.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -288,7 +288,7 @@ func TestOthers(t *testing.T) {
 			t.Error("others, or a mark is due, where nobody waits")
 		}
 
-		q.Saw("a", now().Add(time.Minute), now()) // nobody waits: forgotten
+		q.FoundMark("a", now().Add(time.Minute), now()) // nobody waits: forgotten
 		q.Join("a", 1)
 
 		if others() {
@@ -326,13 +326,13 @@ func TestOthers(t *testing.T) {
 		for range 30 {
 			mine := signed(now().Add(10*time.Second), q.Sign("a"))
 
-			q.Saw("a", mine, now())
+			q.FoundMark("a", mine, now())
 			time.Sleep(8 * time.Second)
-			q.Saw("a", mine, now())
+			q.FoundMark("a", mine, now())
 		}
 
-		q.Saw("a", time.Time{}, now())
-		q.Saw("a", signed(now().Add(-10*time.Second), waitqueue.New().Sign("a")), now())
+		q.FoundMark("a", time.Time{}, now())
+		q.FoundMark("a", signed(now().Add(-10*time.Second), waitqueue.New().Sign("a")), now())
 
 		if others() {
 			t.Error("others by own marks, by none, or by one that passed long ago")
@@ -348,7 +348,7 @@ func TestOthers(t *testing.T) {
 			theirs = theirs.Add(time.Microsecond)
 		}
 
-		q.Saw("a", theirs, now())
+		q.FoundMark("a", theirs, now())
 
 		if !others() {
 			t.Error("no others, though one left a mark")
@@ -385,6 +385,8 @@ func TestTurns(t *testing.T) {
 		case <-w.Woken():
 			return true
 		case <-w.Hinted():
+			w.AskAt()
+
 			return false
 		default:
 			t.Fatal("neither woken nor told that it may look")

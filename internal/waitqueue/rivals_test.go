@@ -19,9 +19,9 @@ func TestRivalsAreBounded(t *testing.T) {
 		rival := fmt.Sprint(i)
 		q.Lost("a", rival)
 
-		if line := q.lines["a"]; len(line.rivals) > rivalCounts {
-			t.Fatalf("%d rivals are remembered after %d won", len(line.rivals), i+1)
-		} else if _, ok := line.rivals[rival]; !ok {
+		if rivals := q.lines["a"].turns.rivals; len(rivals) > rivalCounts {
+			t.Fatalf("%d rivals are remembered after %d won", len(rivals), i+1)
+		} else if rivals[len(rivals)-1].name != rival {
 			t.Fatalf("the rival that has just won is forgotten, number %d", i)
 		}
 	}

@@ -34,7 +34,7 @@ const (
 	verbs      = "internal/store/verbs.go"
 	role       = "verify/internal/cluster/role.go"
 	listener   = "internal/listen/listener.go"
-	waiting    = "wait.go"
+	waiting    = "internal/line/waiter.go"
 	grants     = "internal/store/grant.go"
 
 	storeErrors = "internal/store/errors.go"

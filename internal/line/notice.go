@@ -1,4 +1,4 @@
-package pglocker
+package line
 
 import (
 	"context"
@@ -6,34 +6,21 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
 const (
-	// A waiter is logged when it has waited for noticeAfter, and then every noticeEvery.
-	// However many waiters a lock has in a Locker, there is one line in that time.
+	// A waiter is logged after noticeAfter, and then every noticeEvery. All waiters of a lock in a Locker
+	// share one line.
 	noticeAfter = 5 * time.Second
 	noticeEvery = time.Minute
 )
 
-// noticeTimer fires when a waiter is to be logged for the first time, and never if the logger
-// doesn't take such lines.
-func (l *Locker) noticeTimer(ctx context.Context) *time.Timer {
-	timer := time.NewTimer(noticeAfter)
-
-	if !l.log.Enabled(ctx, slog.LevelInfo) {
-		timer.Stop()
-	}
-
-	return timer
-}
-
 // notices are the locks that were logged in the last minute, and older ones.
 type notices struct {
-	// mu guards what follows.
 	mu sync.Mutex
-	// last is when each was logged. When there are limit of them, those of more than
-	// noticeEvery ago are dropped.
+	// last is when each was logged. When there are limit of them, old ones are dropped. mu guards both.
 	last  map[string]time.Time
 	limit int
 }
@@ -66,14 +53,13 @@ func (n *notices) due(lockID string, now time.Time) bool {
 	return true
 }
 
-// tellWaiting logs that a waiter has been in line for a lock since joined, and who holds the
-// lock now.
-func (l *Locker) tellWaiting(ctx context.Context, lockID string, joined time.Time) {
-	if !l.notices.due(lockID, time.Now()) {
+// tellWaiting logs that a waiter has been in line since joined, and who holds the lock now.
+func (l *Line) tellWaiting(ctx context.Context, lockID string, joined time.Time) {
+	if !l.Desk.Log.Enabled(ctx, slog.LevelInfo) || !l.notices.due(lockID, time.Now()) {
 		return
 	}
 
-	end, err := l.begin()
+	end, err := l.Desk.Begin()
 	if err != nil {
 		return
 	}
@@ -81,20 +67,21 @@ func (l *Locker) tellWaiting(ctx context.Context, lockID string, joined time.Tim
 	go func() {
 		defer end()
 
-		attempt, cancel := context.WithTimeout(store.Outlive(ctx), attemptMax)
+		attempt, cancel := context.WithTimeout(store.Outlive(ctx), beside.AttemptMax)
 		defer cancel()
 
-		stop := context.AfterFunc(l.ctx, cancel)
+		closed := l.Desk.Context()
+		stop := context.AfterFunc(closed, cancel)
 		defer stop()
 
 		attrs := []slog.Attr{slog.String("lock", lockID), slog.Duration("waited", time.Since(joined))}
 
-		seen, err := l.store.Get(attempt, lockID)
-		if l.ctx.Err() != nil {
+		found, err := l.Desk.Store.Get(attempt, lockID)
+		if closed.Err() != nil {
 			return
 		}
 
-		switch row := seen.Row; {
+		switch row := found.Row; {
 		case err != nil:
 			attrs = append(attrs, slog.Any("error", err))
 		case row.Held():
@@ -108,6 +95,6 @@ func (l *Locker) tellWaiting(ctx context.Context, lockID string, joined time.Tim
 			}
 		}
 
-		l.log.LogAttrs(ctx, slog.LevelInfo, "pglocker: waiting for a lock", attrs...)
+		l.Desk.Log.LogAttrs(ctx, slog.LevelInfo, "pglocker: waiting for a lock", attrs...)
 	}()
 }

@@ -1,4 +1,4 @@
-package pglocker
+package line
 
 import (
 	"fmt"

@@ -1,0 +1,112 @@
+package pglocker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// Close ends the Locker:
+//
+//   - It cancels the contexts of all locks with cause [ErrClosed].
+//   - It unlocks the locks that [Locker.Lock] and [Locker.TryLock] have taken.
+//   - Waiters, and all later calls, get ErrClosed.
+//   - It waits until the functions of [Locker.Do] have returned, their locks are released, and every
+//     goroutine of the Locker has ended. If a driver doesn't return from a statement, Close leaves it behind
+//     after five seconds, and tells [Config.Logger].
+//
+// It leaves locks taken by [Locker.AcquireLock] as they are.
+//
+// If ctx ends first, Close returns its error, and the rest goes on by itself. Closing again waits again. A
+// function that Do runs must not call Close.
+func (l *Locker) Close(ctx context.Context) error {
+	l.desk.Close(ErrClosed)
+
+	done := make(chan struct{})
+
+	// If ctx ends first, it ends with the last of what it waits for.
+	go func() {
+		defer close(done)
+
+		l.held.close(context.WithoutCancel(ctx))
+		l.desk.Wait()
+		l.listener.Wait()
+		l.renewer.Wait()
+		l.beside.GiveUpOpening()
+
+		if left := l.store.Wait(); left > 0 {
+			l.log.Warn("pglocker: closed, but the driver has not returned", "statements", left)
+		}
+	}()
+
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("pglocker: closing: %w", ctx.Err())
+	}
+}
+
+// heldLocks are the locks that only Close would unlock if their holders don't.
+type heldLocks struct {
+	// mu guards what follows.
+	mu     sync.Mutex
+	locks  map[*Lock]struct{}
+	closed bool
+}
+
+func (h *heldLocks) add(lk *Lock) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	if h.closed {
+		return false
+	}
+
+	if h.locks == nil {
+		h.locks = make(map[*Lock]struct{})
+	}
+
+	h.locks[lk] = struct{}{}
+
+	return true
+}
+
+func (h *heldLocks) remove(lk *Lock) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	delete(h.locks, lk)
+}
+
+// unlockersAtClose is as many as go in one statement.
+const unlockersAtClose = 512
+
+// close cancels the contexts of all locks and unlocks them. It returns when all are unlocked, also those that
+// their holders unlock at the same time.
+func (h *heldLocks) close(ctx context.Context) {
+	h.mu.Lock()
+	h.closed = true
+	locks := make(chan *Lock, len(h.locks))
+
+	for lk := range h.locks {
+		lk.cancel(ErrClosed)
+		locks <- lk
+	}
+	h.mu.Unlock()
+
+	close(locks)
+
+	var unlockers sync.WaitGroup
+
+	for range min(unlockersAtClose, len(locks)) {
+		unlockers.Go(func() {
+			for lk := range locks {
+				_ = lk.Unlock(ctx) // it is free now, or will be when its lease ends
+				<-lk.freed
+			}
+		})
+	}
+
+	unlockers.Wait()
+}

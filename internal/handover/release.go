@@ -1,0 +1,247 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/pause"
+	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
+)
+
+const (
+	// MaxLocalRun bounds the hand-overs in a row while another process waits, or might.
+	MaxLocalRun = 16
+	// PollMax is how long a waiter that polls sleeps at most.
+	PollMax = 400 * time.Millisecond
+	// PollLate is how long after the known end of a lease a waiter asks: the answer was under way for a
+	// while.
+	PollLate = 2 * time.Millisecond
+)
+
+// Answers to a request that names a generation.
+var (
+	ErrWrongGeneration = errors.New("pglocker: wrong generation")
+	ErrLockNotFound    = errors.New("pglocker: lock not found")
+)
+
+// VerdictError is the error of a verdict.
+func VerdictError(v store.Verdict) error {
+	switch v {
+	case store.WrongGeneration:
+		return ErrWrongGeneration
+	case store.NotFound:
+		return ErrLockNotFound
+	}
+
+	return nil
+}
+
+// Tenure is what is released: the lock, as long as its state is this one.
+type Tenure struct {
+	LockID    string
+	State     store.State
+	HeldUntil time.Time // the end of a minimum hold, if there is one
+	// Awaited: Wait is not called before Release has returned.
+	Awaited bool
+
+	handedOver bool // to a waiter that has left
+}
+
+// Release releases the lock, or hands it over. It asks again where there was no answer, until the lease is
+// over. If ctx ends before that, Release returns, and goes on in the background.
+func (d *Desk) Release(ctx context.Context, t Tenure, until time.Time) error {
+	err := d.release(ctx, &t, until)
+	gone := errors.Is(err, ErrWrongGeneration) || errors.Is(err, ErrLockNotFound)
+
+	if err == nil || ctx.Err() == nil || gone || !store.Transient(err) {
+		return err
+	}
+
+	end, beginErr := d.Begin()
+	if beginErr != nil && t.Awaited {
+		d.jobs.Add(1)
+
+		end, beginErr = d.jobDone, nil
+	}
+
+	if beginErr == nil {
+		go func() {
+			defer end()
+
+			_ = d.release(context.WithoutCancel(ctx), &t, until) // the caller was told that it isn't known
+		}()
+	}
+
+	return err
+}
+
+func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
+	var (
+		left    = time.Until(until)
+		caller  = d.Beside.Caller()
+		doubt   bool
+		failing bool
+	)
+
+	defer caller.Done()
+	defer func() {
+		if failing && d.failing.Add(-1) == 0 {
+			d.OnTrouble(Trouble{})
+		}
+	}()
+
+	err := beside.ErrOver
+
+	for time.Until(until) > 0 {
+		err = caller.Ask(ctx, until, left/4, func(ctx context.Context, st *store.Store) error {
+			return d.releaseOver(ctx, st, t)
+		})
+		if err == nil {
+			return nil
+		}
+
+		// The waiters here have not asked the database, since the lock was held here.
+		if errors.Is(err, ErrWrongGeneration) || errors.Is(err, ErrLockNotFound) {
+			d.Queue.Wake(t.LockID)
+
+			// Only a grant that nobody took is gone, or a request whose reply was lost was carried out.
+			if t.handedOver || doubt && errors.Is(err, ErrWrongGeneration) {
+				return nil
+			}
+
+			return err
+		}
+
+		if !store.Transient(err) {
+			break
+		}
+
+		doubt = doubt || errors.Is(err, store.ErrUnknownOutcome)
+
+		if !failing {
+			failing = true
+
+			d.failing.Add(1)
+		}
+
+		d.OnTrouble(Trouble{Locks: int(d.failing.Load()), LockID: t.LockID, Token: t.State.Generation, Err: err})
+
+		if !store.Pause(ctx, min(left/20, time.Second, time.Until(until))) {
+			break
+		}
+	}
+
+	d.WakeAt(t.LockID, until)
+
+	return err
+}
+
+// WakeAt makes the head of the waiters here ask when a lease is over.
+func (d *Desk) WakeAt(lockID string, leaseEnd time.Time) {
+	d.Queue.WakeAfter(lockID, time.Until(leaseEnd)+PollLate)
+}
+
+// ReleaseOnce is one attempt of Release, over the pool.
+func (d *Desk) ReleaseOnce(ctx context.Context, t Tenure) error {
+	return d.releaseOver(ctx, d.Store, &t)
+}
+
+// releaseOver hands a tenure over to the head here, or releases it for all. If the waiter leaves while its
+// grant is on the way, that grant becomes the tenure.
+func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) error {
+	var (
+		hold = time.Until(t.HeldUntil)
+		head *waitqueue.Waiter
+		run  waitqueue.Run
+	)
+
+	for {
+		// A closed Locker's waiters are leaving. A lock that may have been free isn't handed over.
+		head, run = d.Queue.Head(t.LockID)
+		if head == nil || d.isOver(run) || hold > 0 || d.ctx.Err() != nil || d.Store.Dated(t.State) {
+			break
+		}
+
+		res, err := st.HandOver(ctx, t.LockID, t.State.Generation, d.Names.Next(), head.TTL, d.Margin(head.TTL))
+		if err != nil {
+			d.Settle(t.LockID, res.Stray, head.TTL)
+
+			return err
+		}
+
+		if err := VerdictError(res.Verdict); err != nil {
+			return err
+		}
+
+		t.State, t.handedOver = store.State{Generation: res.Row.Generation}, true
+		d.Queue.FoundMark(t.LockID, res.Row.ContendedUntil, res.Row.Now)
+
+		if d.Term(res, head.TTL).Left(time.Now()) > 0 && d.Queue.Deliver(head, res) {
+			// The next holder's work comes first.
+			runtime.Gosched()
+
+			return nil
+		}
+	}
+
+	over := d.isOver(run)
+
+	d.Queue.EndRun(t.LockID)
+
+	res, err := st.Release(ctx, t.LockID, t.State, max(hold, 0))
+
+	switch heard := d.Heard(); {
+	case !over || heard && !res.Notified:
+		d.Queue.Wake(t.LockID)
+	case heard:
+		// The waiters here hear of it as all others do.
+	default:
+		// Others poll, and ask first.
+		d.Queue.WakeAfter(t.LockID, PollMax+pause.Jitter(PollMax, 2))
+	}
+
+	if err != nil {
+		return err
+	}
+
+	return VerdictError(res.Verdict)
+}
+
+// isOver reports whether a lock has been handed over here for long enough, given that others may wait. To
+// processes that poll, the lock must lie free for a while, so turns are longer among them.
+func (d *Desk) isOver(run waitqueue.Run) bool {
+	othersMayWait := run.Others || !d.Store.Full() // without the column nobody can say so
+	if !othersMayWait || run.Length < d.LocalRun {
+		return false
+	}
+
+	return d.Heard() || time.Since(run.Began) >= PollMax
+}
+
+// ReturnAside is Return in the background.
+func (d *Desk) ReturnAside(lockID string, res store.Result, ttl time.Duration) {
+	d.Aside(func() { d.Return(lockID, res, ttl) })
+}
+
+// Return returns a grant that nobody wants. It tries until the lease is over, or for [Grace] once the Desk is
+// closed.
+func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
+	ctx, cancel := d.untilClosed()
+	defer cancel()
+
+	until := res.Sent.Add(ttl)
+	if time.Until(until) <= 0 {
+		d.Queue.Wake(lockID)
+
+		return
+	}
+
+	t := Tenure{LockID: lockID, State: store.State{Generation: res.Row.Generation}}
+	if err := d.release(ctx, &t, until); err != nil {
+		d.Log.Warn("pglocker: a late grant was not returned", "lock", lockID, "token", t.State.Generation, "error", err)
+	}
+}

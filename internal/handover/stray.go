@@ -1,0 +1,248 @@
+package handover
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// A stray grant is one whose reply was lost.
+const (
+	// It shows on the row at once, or when a statement that waits for the row gets through. The row is looked
+	// at firstLooks times within two seconds.
+	firstLooks = 6
+	delayMin   = 50 * time.Millisecond
+	delayMax   = time.Second
+
+	// Rarely, its request reaches the server later: PgBouncer keeps a request for two minutes, and sends it
+	// even if its client has left. For strayFor the row is looked at every slowDelay.
+	slowDelay = 4 * time.Second
+	strayFor  = 2 * time.Minute
+
+	// maxStrays bounds the stray grants of one lock. Older ones are left to expire.
+	maxStrays = 512
+)
+
+// Settle looks in the background for the grants that requests without an answer may have brought, and returns
+// them. It stops when none can come any more, as far as is known. On a table without owners they can't be
+// found, and expire.
+func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
+	if len(grants) == 0 || !d.Store.Full() {
+		return
+	}
+
+	if added, first := d.strays.add(lockID, grants, time.Now(), ttl); first {
+		d.Aside(func() { d.settle(lockID, added) })
+	}
+}
+
+// settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for what a
+// request may have just brought, for [Grace] at most.
+func (d *Desk) settle(lockID string, added <-chan struct{}) {
+	ctx, cancel := d.untilClosed()
+	defer cancel()
+
+	timer := time.NewTimer(delayMin)
+	defer timer.Stop()
+
+	for closed := d.ctx.Done(); ; {
+		select {
+		case <-added:
+		case <-timer.C:
+		case <-closed:
+			closed = nil
+		case <-ctx.Done():
+			d.strays.drop(lockID)
+
+			return
+		}
+
+		l, more := d.strays.next(lockID)
+		if !more {
+			return
+		}
+
+		if l.slow && closed == nil {
+			d.strays.drop(lockID)
+
+			return
+		}
+
+		attempt, cancel := context.WithTimeout(ctx, beside.Attempt(time.Until(l.until)))
+		freed, err := d.Store.GiveBack(attempt, lockID, l.grants, l.last)
+
+		cancel()
+
+		if freed {
+			d.Queue.Wake(lockID)
+		}
+
+		switch {
+		case err != nil && !store.Transient(err):
+			d.strays.drop(lockID) // the handle was closed, or the table is gone
+
+			return
+		case err == nil && d.strays.looked(lockID, l, freed):
+			return
+		}
+
+		timer.Reset(l.delay)
+	}
+}
+
+// strays are the stray grants, by lock. While a row is locked, each request that waits for it may add one.
+// One statement looks for all of a lock.
+type strays struct {
+	// mu guards what follows. Each lock that is in the map has a goroutine.
+	mu    sync.Mutex
+	locks map[string]*straysOfLock
+}
+
+type straysOfLock struct {
+	// grants says until when each is looked for, by the local clock.
+	grants map[string]time.Time
+	// looks counts those that were answered since the last grant was added.
+	looks int
+	delay time.Duration
+	// added has a token when a grant was, so that it is looked for at once.
+	added chan struct{}
+}
+
+// add is true if nobody looks for grants of that lock yet. The one that does is told of later ones by the
+// channel.
+func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Duration) (added <-chan struct{}, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if s.locks == nil {
+		s.locks = make(map[string]*straysOfLock)
+	}
+
+	all := s.locks[lockID]
+	if first = all == nil; first {
+		all = &straysOfLock{grants: make(map[string]time.Time), added: make(chan struct{}, 1)}
+		s.locks[lockID] = all
+	}
+
+	if ttl > slowDelay { // a shorter lease isn't worth the slow looks
+		ttl = max(ttl, strayFor)
+	}
+
+	for _, grant := range grants {
+		if len(all.grants) >= maxStrays {
+			all.forgetOldest()
+		}
+
+		all.grants[grant] = now.Add(ttl)
+	}
+
+	all.looks, all.delay = 0, delayMin
+
+	select {
+	case all.added <- struct{}{}:
+	default:
+	}
+
+	return all.added, first
+}
+
+func (all *straysOfLock) forgetOldest() {
+	var oldest string
+
+	for grant, until := range all.grants {
+		if oldest == "" || until.Before(all.grants[oldest]) {
+			oldest = grant
+		}
+	}
+
+	delete(all.grants, oldest)
+}
+
+type look struct {
+	grants []string
+	until  time.Time // the last of them is given up
+	// last: the look stands in line behind requests that still wait for the row. slow: it comes after that.
+	last, slow bool
+	delay      time.Duration // before the next look
+}
+
+// next is what is to be looked for now, unless all are given up. A caller that adds a grant then is the first
+// again.
+func (s *strays) next(lockID string) (l look, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	all := s.locks[lockID]
+	now := time.Now()
+
+	for grant, until := range all.grants {
+		if !now.Before(until) {
+			delete(all.grants, grant)
+
+			continue
+		}
+
+		l.grants = append(l.grants, grant)
+
+		if until.After(l.until) {
+			l.until = until
+		}
+	}
+
+	if len(l.grants) == 0 {
+		delete(s.locks, lockID)
+
+		return l, false
+	}
+
+	l.last, l.slow, l.delay = all.looks == firstLooks-1, all.looks >= firstLooks, all.delay
+
+	longest := delayMax
+	if l.slow {
+		longest = slowDelay
+	}
+
+	all.delay = min(2*all.delay, longest)
+
+	return l, true
+}
+
+// looked notes an answer, and returns true when all are settled. The answer doesn't say which of several was
+// released. After the last of the first looks, a request can only be on its way to the server.
+func (s *strays) looked(lockID string, l look, freed bool) (settled bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	all := s.locks[lockID]
+
+	switch now := time.Now(); {
+	case l.last:
+		for _, grant := range l.grants {
+			if until := all.grants[grant]; until.Before(now.Add(slowDelay)) {
+				delete(all.grants, grant)
+			} else if until.After(now.Add(strayFor)) {
+				all.grants[grant] = now.Add(strayFor)
+			}
+		}
+	case freed && len(l.grants) == 1:
+		delete(all.grants, l.grants[0])
+	}
+
+	all.looks++
+
+	if settled = len(all.grants) == 0; settled {
+		delete(s.locks, lockID)
+	}
+
+	return settled
+}
+
+func (s *strays) drop(lockID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	delete(s.locks, lockID)
+}

@@ -1,0 +1,179 @@
+// Package line takes locks: at once, or as a waiter. The waiters for one lock stand in a line (waitqueue),
+// and only its head asks the database.
+//
+//	Acquire --> first request ------------------------------------> granted, refused
+//	                |  held, unanswered, or others wait here
+//	                v
+//	             asleep <--- held, unanswered, late --+
+//	                |                                 |
+//	                +--- woken, as the head -----> asking ---------> granted, refused
+//	                |                                 |
+//	                +--- handed over -----------------+------------> granted
+//	                +--- ctx or the Locker ends ------+------------> left
+//
+// A waiter that leaves, or is handed the lock, leaves its request behind for a second. What that still brings
+// is returned (outlive).
+//
+// The head is woken
+//
+//   - when it becomes the head because the one before has left (waitqueue.Leave);
+//   - when a holder in this process releases or loses the lock (handover);
+//   - by a notification (waitqueue.Released), a millisecond later if it is another process's turn;
+//   - when the listener begins or ceases to hear (waitqueue.WakeAll);
+//   - by its timer: the end of the lease, its next mark, or its next poll (waiter.next).
+//
+// Other waiters are only handed the lock, or leave. So is a head that became it by a hand-over, until it is
+// woken: the lock is held here.
+package line
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/handover"
+	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/listen"
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// Config says what a Line works with.
+type Config struct {
+	Desk     *handover.Desk
+	Listener *listen.Listener
+	// Observe is called before a request that doesn't wait, or the time in line, and what it returns after
+	// it.
+	Observe func(ctx context.Context, waits bool, lockID string) (context.Context, func(error))
+	// Held is the error of a lock that another holds: the database showed row some time ago.
+	Held func(lockID string, row store.Row, ago time.Duration) error
+}
+
+// Line serves all waiters of one Locker.
+type Line struct {
+	Config
+
+	notices notices
+}
+
+// New returns a Line that owns nothing yet.
+func New(cfg Config) *Line { return &Line{Config: cfg} }
+
+// Request is what is asked for.
+type Request struct {
+	LockID string
+	TTL    time.Duration
+	// Wait: wait for the lock if another holds it. Limit is for how long; zero: until ctx ends.
+	Wait  bool
+	Limit time.Duration
+}
+
+// Grant is a lock that was granted, and for how long that can be believed in.
+type Grant struct {
+	Row  store.Row
+	Term keepalive.Term
+}
+
+// ErrLate is why a grant is none to work under: it took as long as its lease. It was returned.
+var ErrLate = errors.New("the grant took as long as its lease")
+
+// Acquire takes the lock, and waits for it as the request says.
+func (l *Line) Acquire(ctx context.Context, r Request) (Grant, error) {
+	var (
+		res store.Result
+		err error
+	)
+
+	if r.Wait {
+		res, err = l.wait(ctx, r)
+	} else {
+		res, err = l.first(ctx, r)
+	}
+
+	if err != nil {
+		return Grant{}, err
+	}
+
+	term := l.Desk.Term(res, r.TTL)
+	if term.Left(time.Now()) <= 0 {
+		l.Desk.Return(r.LockID, res, r.TTL)
+
+		return Grant{}, ErrLate
+	}
+
+	return Grant{res.Row, term}, nil
+}
+
+// Ask asks for the lock once. A grant whose reply is lost is returned in the background.
+func (l *Line) Ask(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
+	ctx, end := l.Observe(ctx, false, lockID)
+
+	res, err := l.Desk.Store.Acquire(ctx, lockID, l.Desk.Names.Next(), ttl, l.Desk.Margin(ttl))
+	l.Desk.Settle(lockID, res.Stray, ttl)
+
+	if err == nil && res.Verdict == store.Busy {
+		err = l.Held(lockID, res.Row, 0)
+	}
+
+	end(err)
+
+	return res, err
+}
+
+// first is Ask for a caller that keeps the lock or goes on to wait. On a table without owners its request
+// outlives a caller that leaves, since a stray grant can't be found.
+func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
+	if l.Desk.Store.Full() || ctx.Err() != nil {
+		return l.Ask(ctx, r.LockID, r.TTL)
+	}
+
+	request, err := l.send(ctx, r, func(ctx context.Context) (a answer) {
+		a.res, a.err = l.Ask(ctx, r.LockID, r.TTL)
+
+		return a
+	})
+	if err != nil {
+		return store.Result{}, err
+	}
+
+	select {
+	case a := <-request.Result():
+		return a.res, a.err
+	case <-ctx.Done():
+	}
+
+	// A request that waits for a connection ends with ctx as well, and its error says what it waited for.
+	if request.sent() {
+		request.leave()
+	} else if a, ok := request.within(answerWithin); ok {
+		return a.res, a.err
+	}
+
+	return store.Result{}, fmt.Errorf("%w: %w", store.ErrUnknownOutcome, beside.Err(ctx))
+}
+
+// firstWithin is first for a caller that can wait. If it takes longer than [beside.AttemptMax], it is not
+// answered: the connection may be dead, and a waiter asks again over another.
+func (l *Line) firstWithin(ctx context.Context, r Request) (a answer, answered bool) {
+	attempt, cancel := context.WithTimeout(ctx, beside.AttemptMax)
+	defer cancel()
+
+	// Close waits for no longer than for a waiter.
+	closed := l.Desk.Context()
+	stop := context.AfterFunc(closed, func() { handover.EndSoon(attempt, cancel) })
+	defer stop()
+
+	a.res, a.err = l.first(attempt, r)
+
+	switch {
+	case a.err == nil || a.res.Verdict == store.Busy || attempt.Err() == nil || ctx.Err() != nil:
+		return a, true
+	case closed.Err() != nil:
+		a.err = fmt.Errorf("%w: %w", context.Cause(closed), a.err)
+
+		return a, true
+	}
+
+	return a, false
+}

@@ -1,0 +1,94 @@
+package waitqueue
+
+import (
+	"slices"
+	"time"
+)
+
+// turns are those of the processes that want one lock, as this process sees them.
+type turns struct {
+	// run counts the grants that were handed over in this process in a row, since the database last decided
+	// between processes; runBegan is when the first of them was.
+	run      int
+	runBegan time.Time
+	// round counts the releases that all processes were told of, and won is the round that this process won
+	// last.
+	round, won int
+	// rivals are the other processes that were seen to win, the latest last, each once: rivalCounts at most.
+	rivals []rival
+}
+
+// rival is another process, and the round that it won last.
+type rival struct {
+	name string
+	won  int
+}
+
+// rivalCounts is for how many rounds a process that won counts as a rival, and so how many there are.
+const rivalCounts = 32
+
+// politeness is the start that a process gives to another whose turn it is.
+const politeness = time.Millisecond
+
+// Run is how a lock was handed over in this process lately.
+type Run struct {
+	// Length counts the hand-overs in a row, and Began is when the first was.
+	Length int
+	Began  time.Time
+	// Others: another process is known to wait.
+	Others bool
+}
+
+func (t *turns) handedOver() {
+	if t.run == 0 {
+		t.runBegan = time.Now()
+	}
+
+	t.run++
+}
+
+// EndRun is called when the lock is released for all processes.
+func (q *Queue) EndRun(id string) {
+	q.with(id, func(l *line) { l.turns.run = 0 })
+}
+
+// Released is called when all processes were told that the lock is free. The head asks at once if it is this
+// process's turn, and otherwise gives the others a start. So mostly only one process asks.
+func (q *Queue) Released(id string) {
+	q.with(id, func(l *line) {
+		l.turns.round++
+
+		if l.turns.isOurs() {
+			signal(l.head().wake)
+		} else {
+			l.head().wakeAfter(politeness)
+		}
+	})
+}
+
+// isOurs reports whether more rounds have passed since this process won than there are rivals.
+func (t *turns) isOurs() bool {
+	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
+
+	return t.round-t.won > len(t.rivals)
+}
+
+// Won notes that the database granted this process the lock.
+func (q *Queue) Won(id string) {
+	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, 0 })
+}
+
+// Lost notes that another process got it.
+func (q *Queue) Lost(id, winner string) {
+	q.with(id, func(l *line) {
+		t := &l.turns
+		t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return r.name == winner })
+
+		// A process that polls is told of no release, and its rounds stand still.
+		if len(t.rivals) == rivalCounts {
+			t.rivals = slices.Delete(t.rivals, 0, 1)
+		}
+
+		t.rivals = append(t.rivals, rival{winner, t.round})
+	})
+}

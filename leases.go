@@ -1,0 +1,158 @@
+package pglocker
+
+import (
+	"context"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/handover"
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// CreateLock makes a free lock of generation 1, or returns the lock as it is if it is there. Other methods
+// don't need it: the first grant creates a lock.
+//
+// Errors: [ErrInvalidLockID], [ErrClosed], those of the database's state, and what the driver reports. If ctx
+// ends, the lock may have been created or not.
+func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, error) {
+	end, err := l.begin(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	row, err := l.store.Create(ctx, lockID)
+	if err != nil {
+		return nil, failed("create", lockID, err)
+	}
+
+	return newStatus(lockID, row), nil
+}
+
+// GetLockStatus reads a lock. For information only: the lock may have changed when you read it, and a crash
+// of the server may undo a release that it shows.
+//
+// Errors: [ErrLockNotFound], [ErrInvalidLockID], [ErrClosed], those of the database's state, and what the
+// driver reports.
+func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus, error) {
+	end, err := l.begin(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	res, err := l.store.Get(ctx, lockID)
+	if err == nil && res.Verdict == store.NotFound {
+		err = ErrLockNotFound
+	}
+
+	if err != nil {
+		return nil, failed("get", lockID, err)
+	}
+
+	return newStatus(lockID, res.Row), nil
+}
+
+// AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't wait for a holder. The caller
+// renews the lease by [Locker.RefreshLock] or [Locker.StartRelocker], and stops believing in it before it
+// ends, counted by the local clock from before the call. If a trigger on the table shortens leases, the
+// status shows that.
+//
+// Errors:
+//
+//   - [ErrAlreadyLocked], as a [*HeldError], if another holds the lock.
+//   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. The Locker
+//     releases what it may have been granted, or lets it expire where the table has no owners.
+//   - [ErrInvalidLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and what the driver
+//     reports. The lock was not granted.
+func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Duration) (*LockStatus, error) {
+	end, err := l.begin(lockID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	if err := l.validateTTL(ttl); err != nil {
+		return nil, err
+	}
+
+	res, err := l.line.Ask(ctx, lockID, ttl)
+	if err != nil {
+		return nil, failed("acquire", lockID, err)
+	}
+
+	return newStatus(lockID, res.Row), nil
+}
+
+// RefreshLock takes the lock of the given status for another ttl, if nobody took, refreshed or released it
+// since: a compare-and-swap by generation. It works on a lock whose lease has ended, and on one that was only
+// created. The returned status replaces the old one, which is no longer valid.
+//
+// Errors:
+//
+//   - [ErrWrongGeneration], [ErrLockNotFound].
+//   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. The old lease
+//     then runs to its end at least. If it was extended, the old status is no longer valid.
+//   - [ErrStatusIsNil], [ErrInvalidLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and
+//     what the driver reports.
+func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.Duration) (*LockStatus, error) {
+	end, err := l.beginFor(status)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+
+	if err := l.validateTTL(ttl); err != nil {
+		return nil, err
+	}
+
+	// Unlike a first grant, one whose outcome is unknown is not returned: the caller may still be working
+	// under the lease that it extends.
+	watched, ended := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
+
+	res, err := l.store.Refresh(watched, status.LockID, status.state(), l.names.Next(), ttl, l.cfg.margin(ttl))
+	if err == nil {
+		err = handover.VerdictError(res.Verdict)
+	}
+
+	ended(err)
+
+	if err != nil {
+		return nil, failed("refresh", status.LockID, err)
+	}
+
+	return newStatus(status.LockID, res.Row), nil
+}
+
+// ReleaseLock releases the lock of the given status, also if its lease has ended and nobody took it since. If
+// another call in this Locker waits for the lock, the same statement grants it the lock. A lock that was not
+// released is free when its lease ends.
+//
+// Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome], if the reply was lost, or ctx ended
+// while the request was under way; [ErrStatusIsNil]; [ErrInvalidLockID]; [ErrClosed]; those of the database's
+// state; and what the driver reports.
+func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
+	end, err := l.beginFor(status)
+	if err != nil {
+		return err
+	}
+	defer end()
+
+	watched, ended := l.watch.start(ctx, OperationRelease, status.LockID, 1)
+	err = l.desk.ReleaseOnce(watched, handover.Tenure{LockID: status.LockID, State: status.state()})
+	ended(err)
+
+	if err != nil {
+		return failed("release", status.LockID, err)
+	}
+
+	return nil
+}
+
+// beginFor is begin for the lock of a status.
+func (l *Locker) beginFor(status *LockStatus) (end func(), err error) {
+	if status == nil {
+		return nil, ErrStatusIsNil
+	}
+
+	return l.begin(status.LockID)
+}
