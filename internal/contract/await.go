@@ -6,6 +6,18 @@ import (
 	"time"
 )
 
+// Must fails the test at once if there is an error.
+func Must(tb testing.TB, err error) {
+	tb.Helper()
+
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Second is an error without the value that comes with it.
+func Second[T any](_ T, err error) error { return err }
+
 // Await returns when the condition holds, or fails the test after a time that no
 // working machine needs.
 func Await(tb testing.TB, what string, holds func() bool) {

@@ -1,0 +1,296 @@
+package faulttest
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// A request may reach the server after the caller has given its attempt up, asked again,
+// and has had the lock and released it: a network or a pooler has kept it.
+
+// keeper passes on what clients send, except for one request, which it keeps.
+type keeper struct {
+	listener net.Listener
+	server   string
+	done     sync.WaitGroup
+
+	mu    sync.Mutex
+	conns []net.Conn
+	// keep is what the next request to be kept contains, nil if none is.
+	keep []byte
+	kept chan keptRequest
+}
+
+type keptRequest struct {
+	// hangUp breaks the client's connection, and deliver sends the request to the server.
+	hangUp, deliver func()
+}
+
+func newKeeper(t *testing.T, databaseURL string) (*keeper, string) {
+	t.Helper()
+
+	u, err := url.Parse(databaseURL)
+	contract.Must(t, err)
+
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	contract.Must(t, err)
+
+	k := &keeper{listener: listener, server: u.Host, kept: make(chan keptRequest, 1)}
+	u.Host = listener.Addr().String()
+
+	k.done.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+
+			server, err := net.Dial("tcp", k.server)
+			if err != nil {
+				_ = client.Close()
+
+				continue
+			}
+
+			k.mu.Lock()
+			k.conns = append(k.conns, client, server)
+			k.mu.Unlock()
+
+			k.done.Go(func() { k.passOn(client, server) })
+			k.done.Go(func() { copyAll(client, server, func() fate { return pass }) })
+		}
+	})
+
+	t.Cleanup(func() {
+		_ = listener.Close()
+
+		k.mu.Lock()
+		for _, conn := range k.conns {
+			_ = conn.Close()
+		}
+		k.mu.Unlock()
+
+		k.done.Wait()
+	})
+
+	return k, u.String()
+}
+
+// passOn passes on what a client sends, up to what is to be kept. The connection to the
+// server stays.
+func (k *keeper) passOn(client, server net.Conn) {
+	buf := make([]byte, 64<<10)
+
+	for {
+		n, err := client.Read(buf)
+		if err != nil {
+			return
+		}
+
+		sent := buf[:n]
+
+		k.mu.Lock()
+		keep := k.keep != nil && bytes.Contains(sent, k.keep)
+
+		if keep {
+			k.keep = nil
+		}
+		k.mu.Unlock()
+
+		if keep {
+			k.kept <- keptRequest{
+				hangUp:  func() { _ = client.Close() },
+				deliver: func() { _, _ = server.Write(sent) },
+			}
+
+			return
+		}
+
+		if _, err := server.Write(sent); err != nil {
+			return
+		}
+	}
+}
+
+// keepNext keeps the next request that names the lock.
+func (k *keeper) keepNext(lockID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	k.keep = []byte(lockID)
+}
+
+// TestStrayGrant: an attempt reaches the server late, when another attempt was granted the lock
+// or the caller has given up. It is granted the lock for nobody. That grant is returned within
+// seconds.
+func TestStrayGrant(t *testing.T) {
+	t.Parallel()
+
+	const (
+		lockID = "stray"
+		ttl    = time.Minute
+	)
+
+	type setup struct {
+		keeper  *keeper
+		locker  *pglocker.Locker
+		watcher *contract.Watcher
+		direct  *sql.DB
+	}
+
+	// lost has the next request kept, and its connection broken.
+	lost := func(t *testing.T, s setup) (kept <-chan keptRequest) {
+		t.Helper()
+
+		s.keeper.keepNext(lockID)
+
+		hungUp := make(chan keptRequest, 1)
+
+		go func() {
+			select {
+			case request := <-s.keeper.kept:
+				request.hangUp()
+
+				hungUp <- request
+			case <-t.Context().Done():
+			}
+		}()
+
+		return hungUp
+	}
+
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		for name, keep := range map[string]func(t *testing.T, s setup) keptRequest{
+			"of a lease that was released": func(t *testing.T, s setup) keptRequest {
+				t.Helper()
+
+				kept := lost(t, s)
+				status, err := s.locker.AcquireLock(t.Context(), lockID, ttl)
+				contract.Must(t, err)
+				contract.Must(t, s.locker.ReleaseLock(t.Context(), status))
+
+				return contract.Receive(t, "a request is kept", kept)
+			},
+			"of a lock that was unlocked": func(t *testing.T, s setup) keptRequest {
+				t.Helper()
+
+				kept := lost(t, s)
+				lock, err := s.locker.TryLock(t.Context(), lockID, ttl)
+				contract.Must(t, err)
+				contract.Must(t, lock.Unlock(t.Context()))
+
+				return contract.Receive(t, "a request is kept", kept)
+			},
+			"of one who waited": func(t *testing.T, s setup) keptRequest {
+				t.Helper()
+				contract.Exec(t, s.direct, `UPDATE pglocker.lock_statuses
+					SET generation = generation + 1, expires_at = clock_timestamp() + interval '2 seconds'`)
+
+				locked := make(chan error, 1)
+
+				go func() {
+					lock, err := s.locker.Lock(t.Context(), lockID, ttl)
+					if err == nil {
+						err = lock.Unlock(t.Context())
+					}
+
+					locked <- err
+				}()
+
+				contract.Receive(t, "somebody waits", s.watcher.InLine())
+				request := contract.Receive(t, "a request is kept", lost(t, s))
+				contract.Must(t, contract.Receive(t, "Lock returns", locked))
+
+				return request
+			},
+			"of one who left long ago": func(t *testing.T, s setup) keptRequest {
+				t.Helper()
+				s.keeper.keepNext(lockID)
+
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+
+				done := make(chan error, 1)
+
+				go func() {
+					_, err := s.locker.AcquireLock(ctx, lockID, ttl)
+					done <- err
+				}()
+
+				request := contract.Receive(t, "a request is kept", s.keeper.kept)
+
+				cancel()
+
+				if err := contract.Receive(t, "AcquireLock returns", done); !errors.Is(err, pglocker.ErrUnknownOutcome) {
+					t.Errorf("%v, want ErrUnknownOutcome", err)
+				}
+
+				request.hangUp()
+				time.Sleep(4 * time.Second) // in which it is looked for, and never comes
+
+				return request
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+
+				databaseURL := contract.NewDatabase(t)
+				direct := contract.Open(t, "pgx", databaseURL)
+				k, through := newKeeper(t, databaseURL)
+
+				w := contract.NewWatcher()
+				locker, err := pglocker.NewWithMigrateDB(t.Context(), contract.Open(t, driver, through), &pglocker.Config{Observer: w})
+				contract.Must(t, err)
+				t.Cleanup(func() { contract.CloseLocker(t, locker) })
+
+				// The statement is prepared on a connection by then, and goes out in one piece.
+				status, err := locker.AcquireLock(t.Context(), lockID, ttl)
+				contract.Must(t, err)
+				contract.Must(t, locker.ReleaseLock(t.Context(), status))
+
+				request := keep(t, setup{k, locker, w, direct})
+
+				row := func() (generation int64, held bool) {
+					contract.Must(t, direct.QueryRowContext(t.Context(), `SELECT generation, expires_at > clock_timestamp()
+						FROM pglocker.lock_statuses WHERE lock_id = $1`, lockID).Scan(&generation, &held))
+
+					return generation, held
+				}
+
+				before, held := row()
+				if held {
+					t.Fatal("the lock is held before the stray comes")
+				}
+
+				request.deliver()
+
+				delivered := time.Now()
+
+				contract.Await(t, "the stray is granted the lock", func() bool {
+					generation, _ := row()
+
+					return generation > before
+				})
+				contract.Await(t, "the lock is free again", func() bool {
+					_, held := row()
+
+					return !held
+				})
+
+				if took := time.Since(delivered); took > 15*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		}
+	})
+}
