@@ -12,6 +12,7 @@ import (
 	_ "github.com/lib/pq"
 	"go.uber.org/goleak"
 
+	"github.com/ismurov/pglocker/internal/tmpfs"
 	"github.com/ismurov/pglocker/pgtesting"
 )
 
@@ -26,6 +27,7 @@ var databases *pgtesting.TestInstance
 // be slow. A goroutine that is left over fails the package.
 func Main(m *testing.M, sideBySide int) {
 	flag.Parse()
+	tmpfs.Use()
 
 	if raceDetector {
 		sideBySide = 5 // which keeps the processor busy

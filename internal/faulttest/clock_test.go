@@ -12,6 +12,8 @@ import (
 // TestClockOff: a server whose clock is an hour off grants leases that are as long
 // as asked for by its own clock, and holders keep theirs.
 func TestClockOff(t *testing.T) {
+	t.Parallel()
+
 	library := libfaketime(t)
 
 	for _, off := range []string{"+3600s", "-3600s"} {

@@ -23,6 +23,7 @@ const herd = 250
 // TestHerdInAStall: the server freezes, and the contexts of all callers end before it goes
 // on.
 func TestHerdInAStall(t *testing.T) {
+	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -157,6 +158,7 @@ func awaitHerd(t *testing.T, db *sql.DB) {
 // TestHerdLeavesAStall: commits wait, and all callers leave before any of them is done.
 // The grants that they may have been given are returned.
 func TestHerdLeavesAStall(t *testing.T) {
+	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -197,6 +199,7 @@ func TestHerdLeavesAStall(t *testing.T) {
 // TestHerdComesOneByOne: callers come one by one while no commit is answered. They share
 // connections, although the statements before theirs take long.
 func TestHerdComesOneByOne(t *testing.T) {
+	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -233,6 +236,7 @@ func TestHerdComesOneByOne(t *testing.T) {
 // TestHerdOnACutConnection: the answer to a statement for many is lost. Each of its requests
 // was granted, and is found to be.
 func TestHerdOnACutConnection(t *testing.T) {
+	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
@@ -281,6 +285,7 @@ func TestHerdOnACutConnection(t *testing.T) {
 // TestHerdLosesItsListener: what a Locker waits for, it looks at again, all at once, when
 // the connection that listens is lost.
 func TestHerdLosesItsListener(t *testing.T) {
+	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 

@@ -27,6 +27,8 @@ func TestIsolation(t *testing.T) {
 
 	for _, level := range []string{"repeatable read", "serializable"} {
 		contract.EachDriver(t, func(t *testing.T, driver string) {
+			t.Parallel()
+
 			for name, columns := range map[string]string{"six columns": "", "three columns": contract.ThreeColumns} {
 				t.Run(level+", "+name, func(t *testing.T) {
 					t.Parallel()

@@ -20,6 +20,8 @@ import (
 // TestLossIsTold: a loss says what was in the way, is no context's error, and is logged with
 // the lock, as is the trouble before it, once for all locks, and its end.
 func TestLossIsTold(t *testing.T) {
+	t.Parallel()
+
 	const ttl = 3 * time.Second
 
 	for name, test := range map[string]struct {
@@ -34,6 +36,7 @@ func TestLossIsTold(t *testing.T) {
 		}, "was acknowledged in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			contract.EachDriver(t, func(t *testing.T, driver string) {
 				t.Parallel()
 
@@ -112,6 +115,8 @@ func TestLossIsTold(t *testing.T) {
 
 // TestLossKeepsItsCause: the errors of drivers and of the server can be told from a loss.
 func TestLossKeepsItsCause(t *testing.T) {
+	t.Parallel()
+
 	url := contract.NewDatabase(t)
 	direct := contract.Open(t, "pgx", url)
 	p, through := newProxy(t, url)
@@ -148,7 +153,10 @@ func TestLossKeepsItsCause(t *testing.T) {
 // TestLockedRowIsTold: a lock is lost because another transaction has the row locked. The error
 // says so, and names that transaction.
 func TestLockedRowIsTold(t *testing.T) {
+	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
 		for _, how := range []string{"FOR UPDATE", "FOR SHARE", "shared", "prepared"} {
 			t.Run(how, func(t *testing.T) {
 				t.Parallel()
@@ -237,6 +245,7 @@ func TestLockedRowIsTold(t *testing.T) {
 // TestReleaseTroubleIsTold: releases that fail and are repeated are logged once for all, with
 // a lock and its token, and so is the end of that.
 func TestReleaseTroubleIsTold(t *testing.T) {
+	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 

@@ -26,6 +26,8 @@ type lossy struct {
 
 func eachLossy(t *testing.T, test func(t *testing.T, l *lossy)) {
 	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
 		for name, owners := range map[string]bool{"six columns": true, "three columns": false} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -15,6 +15,8 @@ import (
 // TestOneRenewalRefused: the server refuses to renew one lock of twenty. That one is lost, and
 // says what the server said; the others are kept.
 func TestOneRenewalRefused(t *testing.T) {
+	t.Parallel()
+
 	const ttl = 4 * time.Second
 
 	refusal := func(code string) string {

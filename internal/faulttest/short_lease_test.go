@@ -38,6 +38,7 @@ func (l *lossy) cutLeases(t *testing.T, lease time.Duration) {
 // lock by renewing it so much more often, and stops before another is granted it, however it
 // was granted the lock.
 func TestShortLeases(t *testing.T) {
+	t.Parallel()
 	eachLossy(t, func(t *testing.T, l *lossy) {
 		const (
 			lease = 3 * time.Second
@@ -152,6 +153,7 @@ func TestShortLeases(t *testing.T) {
 // TestLeaseBelowTheMargin: a lease that the table ends before the margin is none to work
 // under, which is said, and not tried for ever.
 func TestLeaseBelowTheMargin(t *testing.T) {
+	t.Parallel()
 	eachLossy(t, func(t *testing.T, l *lossy) {
 		l.cutLeases(t, 300*time.Millisecond) // the margin is a second
 

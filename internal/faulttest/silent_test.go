@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"runtime"
+	"regexp"
+	"runtime/pprof"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -95,18 +98,52 @@ func newLockerTelling(t *testing.T, db *sql.DB, told *contract.Page) *pglocker.L
 	return locker
 }
 
+// labelled finds in a profile how many goroutines have which labels.
+var labelled = regexp.MustCompile(`(?m)^(\d+) @ .*\n# labels: (.*)$`)
+
+// goroutines counts those with the test's label.
+func goroutines(t *testing.T) (count int) {
+	t.Helper()
+
+	var profile strings.Builder
+
+	contract.Must(t, pprof.Lookup("goroutine").WriteTo(&profile, 1))
+
+	for _, found := range labelled.FindAllStringSubmatch(profile.String(), -1) {
+		if strings.Contains(found[2], strconv.Quote(t.Name())) {
+			alike, err := strconv.Atoi(found[1])
+			contract.Must(t, err)
+
+			count += alike
+		}
+	}
+
+	if count == 0 {
+		t.Error("no goroutine has the test's label, not even its own")
+	}
+
+	return count
+}
+
 // TestSilentServer: a server that accepts connections and never answers is left with a
 // handful of them, and of goroutines, whatever the driver does about contexts, and Close
 // returns.
 func TestSilentServer(t *testing.T) {
+	t.Parallel()
+
 	for _, driver := range contract.Drivers {
 		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+
 			h, url := newHole(t)
+
+			// All that is started from here on, by whoever, has the label.
+			labels := pprof.Labels("test", t.Name())
+			pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), labels))
 
 			locker, err := pglocker.New(contract.Open(t, driver, url), &pglocker.Config{})
 			contract.Must(t, err)
 
-			before := runtime.NumGoroutine()
 			ctx, stop := context.WithCancel(t.Context())
 
 			var callers sync.WaitGroup
@@ -129,7 +166,7 @@ func TestSilentServer(t *testing.T) {
 
 			time.Sleep(6 * time.Second)
 
-			pool, own, goroutines := h.pool.Load(), h.own.Load(), runtime.NumGoroutine()-before
+			pool, own, running := h.pool.Load(), h.own.Load(), goroutines(t)
 
 			stop()
 			callers.Wait()
@@ -146,8 +183,10 @@ func TestSilentServer(t *testing.T) {
 				t.Errorf("%d connections of the pool and %d beside it, want eight and seven at most", pool, own)
 			}
 
-			if goroutines > 120 {
-				t.Errorf("%d goroutines", goroutines)
+			t.Logf("%d connections of the pool, %d beside it, %d goroutines", pool, own, running)
+
+			if running > 120 {
+				t.Errorf("%d goroutines", running)
 			}
 		})
 	}

@@ -170,6 +170,8 @@ func TestStrayGrant(t *testing.T) {
 	}
 
 	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
 		for name, keep := range map[string]func(t *testing.T, s setup) keptRequest{
 			"of a lease that was released": func(t *testing.T, s setup) keptRequest {
 				t.Helper()
