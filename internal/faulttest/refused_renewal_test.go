@@ -81,12 +81,17 @@ func TestOneRenewalRefused(t *testing.T) {
 					t.Errorf("lost for the end of a context: %v", cause)
 				}
 
-				time.Sleep(ttl) // by now all that are not renewed are lost
+				ended := contract.Now(t, direct)
 
 				for i, lock := range locks {
 					if i == 7 {
 						continue
 					}
+
+					// A lock that isn't renewed is lost before that, or its lease is over.
+					contract.Await(t, "a renewal after the loss", func() bool {
+						return lock.Context().Err() != nil || lock.Status().ExpiresAt.After(ended.Add(ttl))
+					})
 
 					if err := context.Cause(lock.Context()); err != nil {
 						t.Errorf("lock %d: %v", i, err)

@@ -18,8 +18,6 @@ func TestReleaseIsBounded(t *testing.T) {
 	const (
 		ttl   = 1500 * time.Millisecond
 		after = 500 * time.Millisecond
-		// slack is for a machine that has other things to do.
-		slack = time.Second
 	)
 
 	for name, hold := range map[string]func(l *lossy, silence func()) error{
@@ -63,7 +61,9 @@ func TestReleaseIsBounded(t *testing.T) {
 					t.Errorf("%v, want ErrNotReleased", err)
 				}
 
-				if late > after+slack || late < -ttl/2 {
+				t.Logf("it returned %s after the end of the lease", late)
+
+				if late > after || late < -ttl/2 {
 					t.Errorf("it returned %s after the end of the lease, want %s at most", late, after)
 				}
 			})

@@ -29,6 +29,9 @@ type keeper struct {
 	// keep is what the next request to be kept contains, nil if none is.
 	keep []byte
 	kept chan keptRequest
+	// later counts the requests for the same lock that came after the one that was kept.
+	name  []byte
+	later int
 }
 
 type keptRequest struct {
@@ -102,8 +105,11 @@ func (k *keeper) passOn(client, server net.Conn) {
 		k.mu.Lock()
 		keep := k.keep != nil && bytes.Contains(sent, k.keep)
 
-		if keep {
-			k.keep = nil
+		switch {
+		case keep:
+			k.keep, k.name, k.later = nil, k.keep, 0
+		case k.name != nil && bytes.Contains(sent, k.name):
+			k.later++
 		}
 		k.mu.Unlock()
 
@@ -130,6 +136,14 @@ func (k *keeper) keepNext(lockID string) {
 	k.keep = []byte(lockID)
 }
 
+// requestsSince counts the requests for the lock since one was kept.
+func (k *keeper) requestsSince() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	return k.later
+}
+
 // TestStrayGrant: an attempt reaches the server late, when another attempt was granted the lock
 // or the caller has given up. It is granted the lock for nobody. That grant is returned within
 // seconds.
@@ -138,6 +152,8 @@ func TestStrayGrant(t *testing.T) {
 
 	const (
 		lockID = "stray"
+		// firstLooks is how often a grant is looked for before it is expected to come never.
+		firstLooks = 6
 		ttl    = time.Minute
 	)
 
@@ -238,7 +254,9 @@ func TestStrayGrant(t *testing.T) {
 				}
 
 				request.hangUp()
-				time.Sleep(4 * time.Second) // in which it is looked for, and never comes
+
+				// The first looks find nothing, and those after them are seconds apart.
+				contract.Await(t, "it was looked for in vain", func() bool { return s.keeper.requestsSince() >= firstLooks })
 
 				return request
 			},
