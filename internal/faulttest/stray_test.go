@@ -154,7 +154,7 @@ func TestStrayGrant(t *testing.T) {
 		lockID = "stray"
 		// firstLooks is how often a grant is looked for before it is expected to come never.
 		firstLooks = 6
-		ttl    = time.Minute
+		ttl        = time.Minute
 	)
 
 	type setup struct {
