@@ -200,7 +200,6 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker"
-	"github.com/ismurov/pglocker/internal/contract"
 )
 
 var (
