@@ -12,6 +12,7 @@ import (
 	_ "github.com/lib/pq"
 	"go.uber.org/goleak"
 
+	"github.com/ismurov/pglocker/internal/race"
 	"github.com/ismurov/pglocker/internal/tmpfs"
 	"github.com/ismurov/pglocker/pgtesting"
 )
@@ -29,7 +30,7 @@ func Main(m *testing.M, sideBySide int) {
 	flag.Parse()
 	tmpfs.Use()
 
-	if raceDetector {
+	if race.Enabled {
 		sideBySide = 5 // which keeps the processor busy
 	}
 
