@@ -41,8 +41,11 @@ func Main(m *testing.M, sideBySide int) {
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
-		// Many tests run at once, and some open connections until they can't.
-		ServerOptions: []pgtesting.ServerOption{pgtesting.WithSetting("max_connections", "1000")},
+		ServerOptions: []pgtesting.ServerOption{
+			// Many tests run at once, and some open connections until they can't.
+			pgtesting.WithSetting("max_connections", "1000"),
+			pgtesting.WithSetting("max_prepared_transactions", "20"),
+		},
 	})
 
 	code := m.Run()

@@ -8,7 +8,6 @@ import (
 	"net"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -247,58 +246,6 @@ func TestLockedRowIsTold(t *testing.T) {
 					}
 				}
 			})
-		}
-	})
-}
-
-// TestReleaseTroubleIsTold: releases that fail and are repeated are logged once for all, with
-// a lock and its token, and so is the end of that.
-func TestReleaseTroubleIsTold(t *testing.T) {
-	t.Parallel()
-	contract.EachDriver(t, func(t *testing.T, driver string) {
-		t.Parallel()
-
-		p, through := newProxy(t, contract.NewDatabase(t))
-		log := new(contract.Journal)
-		locker, err := pglocker.NewWithMigrateDB(t.Context(), contract.Open(t, driver, through),
-			&pglocker.Config{Logger: slog.New(log)})
-		contract.Must(t, err)
-		t.Cleanup(func() { contract.CloseLocker(t, locker) })
-
-		var locks []*pglocker.Lock
-
-		for i := range 20 {
-			lock, err := locker.TryLock(t.Context(), fmt.Sprint("lock ", i), 20*time.Second)
-			contract.Must(t, err)
-
-			locks = append(locks, lock)
-		}
-
-		p.refuse(true)
-		p.cutAll()
-
-		var group sync.WaitGroup
-
-		for _, lock := range locks {
-			group.Go(func() {
-				if err := lock.Unlock(t.Context()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-
-		begin := log.One(t, slog.LevelWarn, "releases are in trouble")
-		if !strings.HasPrefix(begin.Attrs["lock"].String(), "lock ") || begin.Attrs["token"].Int64() < 2 ||
-			begin.Attrs["error"].String() == "" {
-			t.Errorf("logged %+v", begin)
-		}
-
-		p.refuse(false)
-		group.Wait()
-
-		end := log.One(t, slog.LevelInfo, "releases are no longer in trouble")
-		if end.Attrs["lasted"].Duration() <= 0 || end.Attrs["failed_attempts"].Int64() < 1 {
-			t.Errorf("logged %+v", end)
 		}
 	})
 }
