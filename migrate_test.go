@@ -42,8 +42,7 @@ func TestMigrationFiles(t *testing.T) {
 		contract.Must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
 	}
 	older := func(t *testing.T, db *sql.DB) {
-		contract.Exec(t, db, "CREATE SCHEMA pglocker")
-		contract.Exec(t, db, "CREATE TABLE pglocker.lock_statuses ("+contract.ThreeColumns+")")
+		contract.MakeTable(t, db, contract.ThreeColumns)
 	}
 
 	var want []string

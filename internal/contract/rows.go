@@ -4,7 +4,23 @@ import (
 	"database/sql"
 	"slices"
 	"testing"
+
+	"github.com/ismurov/pglocker"
 )
+
+// MakeTable makes the default table: of these columns, or as MigrateDB does where there are none.
+func MakeTable(t *testing.T, db *sql.DB, columns string) {
+	t.Helper()
+
+	if columns == "" {
+		Must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
+
+		return
+	}
+
+	Exec(t, db, "CREATE SCHEMA pglocker")
+	Exec(t, db, "CREATE TABLE pglocker.lock_statuses ("+columns+")")
+}
 
 // LockRows locks the rows of the locks whose ids are like that, as somebody would who isn't
 // pglocker, until its transaction or the test ends.

@@ -2,10 +2,7 @@ package faulttest
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -96,21 +93,7 @@ func TestPrivileges(t *testing.T) {
 		created, err := owners.CreateLock(ctx, "a")
 		contract.Must(t, err)
 
-		role := "pglocker_test_" + strings.ToLower(rand.Text())
-		contract.Exec(t, admin, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'secret'", role))
-		t.Cleanup(func() {
-			for _, text := range []string{"DROP OWNED BY " + role, "DROP ROLE " + role} {
-				if _, err := admin.ExecContext(context.Background(), text); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-
-		u, err := url.Parse(databaseURL)
-		contract.Must(t, err)
-
-		u.User = url.UserPassword(role, "secret")
-		db := contract.Open(t, driver, u.String())
+		role, db := newRole(t, admin, driver, databaseURL)
 
 		locker, err := pglocker.New(db, &pglocker.Config{})
 		contract.Must(t, err)

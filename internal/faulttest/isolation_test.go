@@ -36,12 +36,7 @@ func TestIsolation(t *testing.T) {
 					databaseURL := contract.NewDatabase(t)
 					admin := contract.Open(t, driver, databaseURL)
 
-					if columns != "" {
-						contract.Exec(t, admin, "CREATE SCHEMA pglocker")
-						contract.Exec(t, admin, "CREATE TABLE pglocker.lock_statuses ("+columns+")")
-					} else {
-						contract.Must(t, pglocker.MigrateDB(t.Context(), admin, &pglocker.Config{}))
-					}
+					contract.MakeTable(t, admin, columns)
 
 					setDefault(t, admin, "default_transaction_isolation", level)
 

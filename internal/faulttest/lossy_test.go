@@ -28,21 +28,16 @@ func eachLossy(t *testing.T, test func(t *testing.T, l *lossy)) {
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
-		for name, owners := range map[string]bool{"six columns": true, "three columns": false} {
+		for name, columns := range map[string]string{"six columns": "", "three columns": contract.ThreeColumns} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 
 				databaseURL := contract.NewDatabase(t)
 				w := contract.NewWatcher()
-				l := &lossy{direct: contract.Open(t, "pgx", databaseURL), watcher: w, cfg: &pglocker.Config{Observer: w}, owners: owners}
+				l := &lossy{direct: contract.Open(t, "pgx", databaseURL), watcher: w, cfg: &pglocker.Config{Observer: w}, owners: columns == ""}
 				l.cfg.SetDefault()
 
-				if owners {
-					contract.Must(t, pglocker.MigrateDB(t.Context(), l.direct, l.cfg))
-				} else {
-					contract.Exec(t, l.direct, "CREATE SCHEMA pglocker")
-					contract.Exec(t, l.direct, "CREATE TABLE pglocker.lock_statuses ("+contract.ThreeColumns+")")
-				}
+				contract.MakeTable(t, l.direct, columns)
 
 				var (
 					through string

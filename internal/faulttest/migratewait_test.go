@@ -48,8 +48,7 @@ func TestMigrateSaysWhatItWaitsFor(t *testing.T) {
 
 				admin := contract.Open(t, "pgx", databaseURL)
 
-				contract.Exec(t, admin, "CREATE SCHEMA pglocker")
-				contract.Exec(t, admin, "CREATE TABLE pglocker.lock_statuses ("+contract.ThreeColumns+")")
+				contract.MakeTable(t, admin, contract.ThreeColumns)
 				contract.Exec(t, admin, "INSERT INTO pglocker.lock_statuses VALUES ('a', 1, now())")
 
 				release := hold(t, admin, test.hold, test.prepared)

@@ -32,19 +32,7 @@ func TestPoolExhausted(t *testing.T) {
 		"pgx":      func(t *testing.T, url string) *sql.DB { return contract.Open(t, "pgx", url) },
 		"postgres": func(t *testing.T, url string) *sql.DB { return contract.Open(t, "postgres", url) },
 		"pgxpool": func(t *testing.T, url string) *sql.DB {
-			cfg, err := pgxpool.ParseConfig(url)
-			contract.Must(t, err)
-
-			cfg.MaxConns = size
-
-			pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
-			contract.Must(t, err)
-			t.Cleanup(pool.Close)
-
-			db := stdlib.OpenDBFromPool(pool)
-			t.Cleanup(func() { contract.Must(t, db.Close()) })
-
-			return db
+			return openPool(t, url, func(c *pgxpool.Config) { c.MaxConns = size })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -111,12 +99,7 @@ func TestRelockerWithPoolExhausted(t *testing.T) {
 				cfg := &pglocker.Config{}
 				cfg.SetDefault()
 
-				if test.columns == "" {
-					contract.Must(t, pglocker.MigrateDB(t.Context(), direct, cfg))
-				} else {
-					contract.Exec(t, direct, "CREATE SCHEMA pglocker")
-					contract.Exec(t, direct, "CREATE TABLE pglocker.lock_statuses ("+test.columns+")")
-				}
+				contract.MakeTable(t, direct, test.columns)
 
 				db := contract.Open(t, driver, url)
 				db.SetMaxOpenConns(1)

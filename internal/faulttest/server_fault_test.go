@@ -10,8 +10,7 @@ import (
 )
 
 // The tests of this file break servers under a running Do, and some measure how
-// long it takes to notice. They run one after the other, each for both drivers at
-// once, before the tests that keep the processors busy.
+// long it takes to notice.
 
 // TestServerFrozen: a server that hangs is noticed before it could grant the lock
 // to another, with a statement in flight.

@@ -62,14 +62,7 @@ func newStorm(t *testing.T, columns string) *storm {
 	s := &storm{url: contract.NewDatabase(t)}
 	db := contract.Open(t, "pgx", s.url)
 
-	if columns == "" {
-		if err := pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}); err != nil {
-			t.Fatal(err)
-		}
-	} else {
-		contract.Exec(t, db, "CREATE SCHEMA pglocker")
-		contract.Exec(t, db, "CREATE TABLE pglocker.lock_statuses ("+columns+")")
-	}
+	contract.MakeTable(t, db, columns)
 
 	for range stormProcesses {
 		db := contract.Open(t, "pgx", s.url)
