@@ -33,7 +33,7 @@ func TestOneStatementPerWaitingProcess(t *testing.T) {
 
 	var (
 		ctx, cancel = context.WithCancel(t.Context())
-		url         = contract.StartServer(t).URL()
+		url         = contract.NewDatabase(t)
 		direct      = contract.Open(t, "pgx", url)
 		w           = contract.NewWatcher()
 		waiting     = make(map[int]*contract.Counted)
@@ -68,7 +68,7 @@ func TestOneStatementPerWaitingProcess(t *testing.T) {
 
 	contract.Await(t, "every process listens", func() bool {
 		return contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
-			WHERE pid <> pg_backend_pid() AND query LIKE 'LISTEN%'`) == processes
+			WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE 'LISTEN%'`) == processes
 	})
 
 	// Who hasn't heard a notification yet polls, at least every 400 ms.
@@ -155,9 +155,9 @@ func TestManyWaitersOneConnection(t *testing.T) {
 		waitersApp = "waiters"
 	)
 
-	serverURL := contract.StartServer(t).URL()
+	databaseURL := contract.NewDatabase(t)
 
-	u, err := url.Parse(serverURL)
+	u, err := url.Parse(databaseURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,9 +168,9 @@ func TestManyWaitersOneConnection(t *testing.T) {
 
 	var (
 		ctx, cancel = context.WithCancel(t.Context())
-		holder      = contract.NewLocker(t, "pgx", serverURL)
+		holder      = contract.NewLocker(t, "pgx", databaseURL)
 		db          = contract.Open(t, "pgx", u.String())
-		direct      = contract.Open(t, "pgx", serverURL)
+		direct      = contract.Open(t, "pgx", databaseURL)
 		w           = contract.NewWatcher()
 		locker      = contract.WatchedLocker(t, db, w)
 		held        [locks]*pglocker.LockStatus
