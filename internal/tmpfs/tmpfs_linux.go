@@ -10,7 +10,7 @@ import (
 
 const (
 	folder = "/dev/shm"
-	// enough is what the servers of all packages use at once, twice.
+	// enough is several times what the servers of one package use, which is half a GiB at most.
 	enough = 2 << 30
 
 	magic  = 0x01021994 // TMPFS_MAGIC
@@ -18,7 +18,7 @@ const (
 )
 
 // Use has temporary folders be in memory from now on, where that is possible. A TMPDIR that was
-// set is left as it is. What the go command builds stays where it would be.
+// set is left as it is.
 func Use() {
 	var stat syscall.Statfs_t
 
@@ -38,9 +38,5 @@ func Use() {
 
 	_ = os.Remove(probe)
 
-	if os.Getenv("GOTMPDIR") == "" {
-		_ = os.Setenv("GOTMPDIR", os.TempDir()) // neither name nor value is odd
-	}
-
-	_ = os.Setenv("TMPDIR", folder)
+	_ = os.Setenv("TMPDIR", folder) // neither name nor value is odd
 }
