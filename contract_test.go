@@ -14,7 +14,7 @@ const oddName = "we\"ird.sch\\ema 🔒'%s\n\"\""
 func TestContract(t *testing.T) {
 	t.Parallel()
 
-	for _, driver := range drivers {
+	for _, driver := range contract.Drivers {
 		for _, setup := range []contract.Setup{
 			{Name: "migrated"},
 			{Name: "migrated, odd names", Scheme: oddName, Table: oddName},
@@ -35,20 +35,20 @@ func TestContract(t *testing.T) {
 				Columns: `lock_id TEXT COLLATE "tr-x-icu" PRIMARY KEY, generation BIGINT NOT NULL,
 					expires_at TIMESTAMPTZ NOT NULL`,
 			},
-			{Name: "migrated, through pgbouncer", Via: throughPgBouncer},
+			{Name: "migrated, through pgbouncer", Via: contract.ThroughPgBouncer},
 			{
 				Name: "own table, through pgbouncer", Scheme: pglocker.PublicScheme,
-				Columns: contract.ThreeColumns, Via: throughPgBouncer,
+				Columns: contract.ThreeColumns, Via: contract.ThroughPgBouncer,
 			},
 		} {
 			setup.Name = driver + ", " + setup.Name
 			setup.Driver = driver
 
-			contract.Run(t, setup, newDatabase)
+			contract.Run(t, setup, contract.NewDatabase)
 		}
 	}
 
 	for _, driver := range []string{contract.Traced, contract.Opaque, contract.TracedPq, contract.OpaquePq} {
-		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, newDatabase)
+		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, contract.NewDatabase)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,15 +15,15 @@ import (
 // counts, and the error says which it was.
 func TestTwoDeadlines(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
+	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
 		const ttl = time.Minute
 
 		var (
-			url    = newDatabase(t)
-			locker = newLocker(t, driver, url)
-			other  = newLocker(t, driver, url)
+			url    = contract.NewDatabase(t)
+			locker = contract.NewLocker(t, driver, url)
+			other  = contract.NewLocker(t, driver, url)
 		)
 
 		for name, test := range map[string]struct {
@@ -58,9 +56,9 @@ func TestTwoDeadlines(t *testing.T) {
 					// One id each: a waiter that is never first in its line doesn't know the holder.
 					id := name + verb
 					held, err := other.TryLock(t.Context(), id, ttl)
-					must(t, err)
+					contract.Must(t, err)
 
-					defer func() { must(t, held.Unlock(context.Background())) }()
+					defer func() { contract.Must(t, held.Unlock(context.Background())) }()
 
 					ctx, cancel := context.WithTimeout(t.Context(), test.deadline)
 					defer cancel()
@@ -85,14 +83,16 @@ func TestTwoDeadlines(t *testing.T) {
 // TestWaitForever: Forever is no time that ends.
 func TestWaitForever(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
+	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
-		url := newDatabase(t)
-		locker, other := newLocker(t, driver, url), newLocker(t, driver, url)
+		url := contract.NewDatabase(t)
+		other := contract.NewLocker(t, driver, url)
+		w := contract.NewWatcher()
+		locker := contract.WatchedLocker(t, contract.Open(t, driver, url), w)
 
 		held, err := other.TryLock(t.Context(), "a", time.Minute)
-		must(t, err)
+		contract.Must(t, err)
 
 		granted := make(chan error, 1)
 
@@ -101,72 +101,45 @@ func TestWaitForever(t *testing.T) {
 				func(context.Context) error { return nil }, pglocker.WithWait(pglocker.Forever))
 		}()
 
-		contract.Await(t, "somebody waits", func() bool { return locker.Waiting("a") })
-		must(t, held.Unlock(t.Context()))
-		must(t, contract.Receive(t, "Do returns", granted))
+		contract.Receive(t, "somebody waits", w.InLine())
+		contract.Must(t, held.Unlock(t.Context()))
+		contract.Must(t, contract.Receive(t, "Do returns", granted))
 	})
 }
 
-// TestWaitBesideTrouble: the server goes away during a wait. The waiter's error says what it saw
-// last, how long ago that was, and what has been in the way since.
-func TestWaitBesideTrouble(t *testing.T) {
+// TestWithWaitIsBounded: the time of WithWait is over when it is over, also for a
+// request that hangs on a row that a stranger has locked.
+func TestWithWaitIsBounded(t *testing.T) {
 	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
 
-	const (
-		ttl  = time.Minute
-		wait = 4 * time.Second
-	)
+		var (
+			ctx    = t.Context()
+			url    = contract.NewDatabase(t)
+			locker = contract.NewLocker(t, driver, url)
+			direct = contract.Open(t, driver, url)
+		)
 
-	eachLossy(t, func(t *testing.T, l *lossy) {
-		_, err := l.direct.ExecContext(t.Context(), `UPDATE pglocker.lock_statuses
-			SET generation = 7, expires_at = clock_timestamp() + interval '10 seconds'`)
-		must(t, err)
+		_, err := locker.CreateLock(ctx, "a")
+		contract.Must(t, err)
 
-		ctx, cancel := context.WithTimeout(t.Context(), wait)
-		defer cancel()
+		stranger := contract.LockRows(t, direct, "%")
 
-		other, err := pglocker.New(l.db, l.cfg)
-		must(t, err)
-		t.Cleanup(func() { closeLocker(t, other) })
+		// Within the time of the first request, and beyond it.
+		for _, limit := range []time.Duration{300 * time.Millisecond, 6 * time.Second} {
+			began := time.Now()
 
-		failed := map[string]chan error{"Lock": make(chan error, 1), "TryLock": make(chan error, 1)}
-
-		go func() {
-			_, err := l.locker.Lock(ctx, "a", ttl)
-			failed["Lock"] <- err
-		}()
-
-		go func() {
-			_, err := other.TryLock(t.Context(), "a", ttl, pglocker.WithWait(wait))
-			failed["TryLock"] <- err
-		}()
-
-		contract.Await(t, "both wait", func() bool { return l.locker.Waiting("a") && other.Waiting("a") })
-
-		_ = l.proxy.listener.Close()
-		l.proxy.cutAll()
-
-		for verb, failed := range failed {
-			var held *pglocker.HeldError
-
-			err := contract.Receive(t, verb+" fails", failed)
-
-			switch {
-			case !errors.As(err, &held) || held.Generation != 7:
-				t.Errorf("%s: %v, want a HeldError", verb, err)
-			case held.Age < 2*time.Second || held.Remaining > 10*time.Second-held.Age:
-				t.Errorf("%s: %v: seen %s ago, and %s remain", verb, err, held.Age, held.Remaining)
-			case !strings.Contains(err.Error(), "when it was last seen "):
-				t.Errorf("%s: %v, want it said how old this is", verb, err)
+			_, err = locker.TryLock(ctx, "a", time.Minute, pglocker.WithWait(limit))
+			if !errors.Is(err, pglocker.ErrUnknownOutcome) || errors.Is(err, pglocker.ErrAlreadyLocked) {
+				t.Errorf("TryLock: %v, want an unknown outcome: nobody holds the lock", err)
 			}
 
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("%s: %v, want ECONNREFUSED", verb, err)
-			}
-
-			if errors.Is(err, context.DeadlineExceeded) != (verb == "Lock") || errors.Is(err, pglocker.ErrUnknownOutcome) {
-				t.Errorf("%s: %v, want its own deadline, and no other", verb, err)
+			if took := time.Since(began); took < limit || took > limit+3*time.Second {
+				t.Errorf("TryLock waited %s for %s", took, limit)
 			}
 		}
+
+		contract.Must(t, stranger.Rollback())
 	})
 }

@@ -16,16 +16,16 @@ import (
 // TestExamples runs the examples and compares what they print to what they say. They have no
 // "Output" comments, since by those go test would run them without a database too.
 func TestExamples(t *testing.T) {
-	url := newDatabase(t)
+	url := contract.NewDatabase(t)
 
 	db = contract.Open(t, "pgx", url)
-	locker = newLocker(t, "pgx", url)
+	locker = contract.NewLocker(t, "pgx", url)
 	contract.Exec(t, db, "CREATE TABLE reports (body TEXT)")
 
 	var err error
 
 	pool, err = pgxpool.New(t.Context(), url)
-	must(t, err)
+	contract.Must(t, err)
 	t.Cleanup(pool.Close)
 
 	examples := map[string]func(){
@@ -44,7 +44,7 @@ func TestExamples(t *testing.T) {
 	}
 
 	files, err := filepath.Glob("example_*test.go")
-	must(t, err)
+	contract.Must(t, err)
 
 	var source strings.Builder
 	for _, file := range files {
@@ -76,7 +76,7 @@ func printedBy(t *testing.T, f func()) string {
 	t.Helper()
 
 	reader, writer, err := os.Pipe()
-	must(t, err)
+	contract.Must(t, err)
 
 	stdout := os.Stdout
 	os.Stdout = writer
@@ -84,10 +84,10 @@ func printedBy(t *testing.T, f func()) string {
 	defer func() { os.Stdout = stdout }()
 
 	f() // what it prints fits into the pipe
-	must(t, writer.Close())
+	contract.Must(t, writer.Close())
 
 	printed, err := io.ReadAll(reader)
-	must(t, err)
+	contract.Must(t, err)
 
 	return string(printed)
 }

@@ -28,9 +28,6 @@ func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
 	l.desk.Settle(lockID, []string{grant}, ttl)
 }
 
-// Waiting reports whether somebody waits for a lock in this Locker.
-func (l *Locker) Waiting(lockID string) bool { return l.desk.Queue.Waiting(lockID) }
-
 // ForbidOwn has the Locker find no connector, as behind drivers that can't be asked.
 func (l *Locker) ForbidOwn() {
 	l.beside.Open = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
 	"github.com/ismurov/pglocker/pgtesting"
 )
 
@@ -27,14 +28,14 @@ func BenchmarkHandOver(b *testing.B) {
 	b.Run("floor", func(b *testing.B) {
 		db := openBench(b, server)
 		conn, err := db.Conn(b.Context())
-		check(b, err)
+		contract.Must(b, err)
 		defer conn.Close()
 
 		_, err = conn.ExecContext(b.Context(),
 			"CREATE TABLE IF NOT EXISTS floor (id text PRIMARY KEY, n bigint) WITH (fillfactor = 50)")
-		check(b, err)
+		contract.Must(b, err)
 		_, err = conn.ExecContext(b.Context(), "INSERT INTO floor VALUES ('a', 0) ON CONFLICT DO NOTHING")
-		check(b, err)
+		contract.Must(b, err)
 		b.ResetTimer()
 
 		for range b.N {
@@ -83,13 +84,13 @@ func benchHandOver(b *testing.B, server *pgtesting.Server, lockers, localRun int
 		db.SetMaxIdleConns(8)
 
 		l, err := pglocker.NewWithMigrateDB(ctx, db, &pglocker.Config{Owner: fmt.Sprintf("locker-%d", i)})
-		check(b, err)
+		contract.Must(b, err)
 
 		if localRun >= 0 {
 			l.SetLocalRun(localRun)
 		}
 
-		defer func() { check(b, l.Close(context.Background())) }()
+		defer func() { contract.Must(b, l.Close(context.Background())) }()
 
 		for w := range waiters / lockers {
 			me := i*waiters/lockers + w
@@ -97,8 +98,8 @@ func benchHandOver(b *testing.B, server *pgtesting.Server, lockers, localRun int
 			ready.Add(1)
 			group.Go(func() {
 				warm, err := l.Lock(ctx, fmt.Sprint(lockID, me), time.Minute)
-				check(b, err)
-				check(b, warm.Unlock(ctx))
+				contract.Must(b, err)
+				contract.Must(b, warm.Unlock(ctx))
 				ready.Done()
 				<-start
 
@@ -156,9 +157,9 @@ func durableServer(b *testing.B) *pgtesting.Server {
 		pgtesting.WithSetting("fsync", "on"),
 		pgtesting.WithSetting("synchronous_commit", "on"),
 		pgtesting.WithSetting("full_page_writes", "on"))
-	check(b, err)
+	contract.Must(b, err)
 
-	b.Cleanup(func() { check(b, server.Stop()) })
+	b.Cleanup(func() { contract.Must(b, server.Stop()) })
 
 	return server
 }
@@ -167,17 +168,9 @@ func openBench(b *testing.B, server *pgtesting.Server) *sql.DB {
 	b.Helper()
 
 	db, err := sql.Open("pgx", server.URL())
-	check(b, err)
+	contract.Must(b, err)
 
-	b.Cleanup(func() { check(b, db.Close()) })
+	b.Cleanup(func() { contract.Must(b, db.Close()) })
 
 	return db
-}
-
-func check(tb testing.TB, err error) {
-	tb.Helper()
-
-	if err != nil {
-		tb.Fatal(err)
-	}
 }

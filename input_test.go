@@ -33,10 +33,10 @@ func TestBadInputIsNotSent(t *testing.T) {
 	t.Parallel()
 
 	db := sql.OpenDB(refusing{t})
-	defer func() { must(t, db.Close()) }()
+	defer func() { contract.Must(t, db.Close()) }()
 
 	locker, err := pglocker.New(db, &pglocker.Config{})
-	must(t, err)
+	contract.Must(t, err)
 	contract.BadCalls(t.Context(), t, locker)
 
 	for name, bad := range map[string]*pglocker.Config{
@@ -133,10 +133,10 @@ func TestSafetyMargin(t *testing.T) {
 	t.Parallel()
 
 	db := sql.OpenDB(refusing{t})
-	defer func() { must(t, db.Close()) }()
+	defer func() { contract.Must(t, db.Close()) }()
 
 	locker, err := pglocker.New(db, &pglocker.Config{SafetyMargin: 10 * time.Second})
-	must(t, err)
+	contract.Must(t, err)
 
 	for _, ttl := range []time.Duration{time.Second, 10 * time.Second, 20 * time.Second} {
 		if _, err := locker.AcquireLock(t.Context(), "a", ttl); !errors.Is(err, pglocker.ErrInvalidTTL) {

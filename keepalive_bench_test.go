@@ -39,15 +39,15 @@ func BenchmarkKeepAlive(b *testing.B) {
 		var err error
 
 		hold, err = time.ParseDuration(text)
-		check(b, err)
+		contract.Must(b, err)
 	}
 
 	server := durableServer(b)
 	direct := openBench(b, server)
 
-	check(b, pglocker.MigrateDB(b.Context(), direct, &pglocker.Config{}))
+	contract.Must(b, pglocker.MigrateDB(b.Context(), direct, &pglocker.Config{}))
 
-	c := newCounted(b, server.URL(), nil, acquirers)
+	c := contract.NewCounted(b, server.URL(), nil, acquirers)
 
 	for range b.N {
 		var (
@@ -60,7 +60,7 @@ func BenchmarkKeepAlive(b *testing.B) {
 		for g := range acquirers {
 			group.Go(func() {
 				for i := g; i < locks; i += acquirers {
-					lock, err := c.locker.TryLock(b.Context(), fmt.Sprintf("held-%05d", i), ttl)
+					lock, err := c.Locker.TryLock(b.Context(), fmt.Sprintf("held-%05d", i), ttl)
 					if err != nil {
 						b.Error(err)
 
@@ -82,9 +82,9 @@ func BenchmarkKeepAlive(b *testing.B) {
 
 		// From here on there are renewals and nothing else, and the Locker's own
 		// connections.
-		c.db.SetMaxIdleConns(0)
+		c.DB.SetMaxIdleConns(0)
 		heap := heapInUse() - before
-		statements, client, postgres := c.statements.Load(), clientCPU(b), serverCPU(b, server)
+		statements, client, postgres := c.Statements.Load(), clientCPU(b), serverCPU(b, server)
 		began = time.Now()
 
 		time.Sleep(hold) // not a wait for something: the length of the measurement
@@ -94,7 +94,7 @@ func BenchmarkKeepAlive(b *testing.B) {
 		connections := contract.Query[int](b, direct, `SELECT count(*) FROM pg_stat_activity
 			WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`)
 
-		b.ReportMetric(float64(c.statements.Load()-statements)/span.Seconds(), "statements/s")
+		b.ReportMetric(float64(c.Statements.Load()-statements)/span.Seconds(), "statements/s")
 		b.ReportMetric((clientCPU(b)-client).Seconds()*perMinute, "client-cpu-s/min")
 		b.ReportMetric((serverCPU(b, server)-postgres).Seconds()*perMinute, "server-cpu-s/min")
 		b.ReportMetric(float64(heap)/locks, "heap-B/lock")
@@ -106,7 +106,7 @@ func BenchmarkKeepAlive(b *testing.B) {
 			}
 		}
 
-		c.db.SetMaxIdleConns(acquirers)
+		c.DB.SetMaxIdleConns(acquirers)
 
 		for g := range acquirers {
 			group.Go(func() {
@@ -139,7 +139,7 @@ func clientCPU(b *testing.B) time.Duration {
 
 	var usage syscall.Rusage
 
-	check(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
+	contract.Must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
 
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
@@ -150,12 +150,12 @@ func serverCPU(b *testing.B, server *pgtesting.Server) (used time.Duration) {
 	b.Helper()
 
 	text, err := os.ReadFile(filepath.Join(server.DataDir(), "postmaster.pid"))
-	check(b, err)
+	contract.Must(b, err)
 
 	pid, _, _ := bytes.Cut(text, []byte("\n"))
 
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
-	check(b, err)
+	contract.Must(b, err)
 
 	if len(files) == 0 {
 		b.Skip("needs /proc")
@@ -182,7 +182,7 @@ func serverCPU(b *testing.B, server *pgtesting.Server) (used time.Duration) {
 
 		for _, field := range ticks {
 			n, err := strconv.Atoi(string(field))
-			check(b, err)
+			contract.Must(b, err)
 
 			used += time.Duration(n) * 10 * time.Millisecond
 		}

@@ -1,7 +1,6 @@
 package pglocker_test
 
 import (
-	"bytes"
 	"context"
 	"log"
 	"log/slog"
@@ -14,30 +13,10 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// page is what a logger writes on.
-type page struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (p *page) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-
-	return p.text.Write(b)
-}
-
-func (p *page) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-
-	return p.text.String()
-}
-
 // TestLogger: the loss of the listener's connection and of a renewal's is told to
 // the logger, and to nobody where there is none, the default logger included.
 func TestLogger(t *testing.T) {
-	var told, byDefault page
+	var told, byDefault contract.Page
 
 	former, writer, flags := slog.Default(), log.Writer(), log.Flags()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&byDefault, nil)))
@@ -48,7 +27,7 @@ func TestLogger(t *testing.T) {
 	})
 
 	for _, logger := range []*slog.Logger{nil, slog.New(slog.NewTextHandler(&told, nil))} {
-		url := newDatabase(t)
+		url := contract.NewDatabase(t)
 		direct := contract.Open(t, "pgx", url)
 		w := contract.NewWatcher()
 
@@ -126,4 +105,75 @@ func TestLogger(t *testing.T) {
 	if got := byDefault.String(); strings.Contains(got, "pglocker") {
 		t.Errorf("without a logger: %s", got)
 	}
+}
+
+// TestWaitingIsTold: when a waiter has waited for five seconds, the log names the lock, its holder,
+// and since when it is held. However many waiters there are, there is one line.
+func TestWaitingIsTold(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const waiters = 100
+
+		var (
+			ctx, cancel = context.WithCancel(t.Context())
+			url         = contract.NewDatabase(t)
+			log         contract.Journal
+			waiting     sync.WaitGroup
+		)
+
+		defer cancel()
+
+		locker, err := pglocker.NewWithMigrateDB(ctx, contract.Open(t, driver, url), &pglocker.Config{Logger: slog.New(&log)})
+		contract.Must(t, err)
+
+		lock, err := locker.TryLock(ctx, "a", time.Minute)
+		contract.Must(t, err)
+
+		free, err := locker.Lock(ctx, "free", time.Minute)
+		contract.Must(t, err)
+		contract.Must(t, free.Unlock(ctx))
+
+		for range waiters {
+			waiting.Go(func() { _, _ = locker.Lock(ctx, "a", time.Minute) })
+		}
+
+		const message = "pglocker: waiting for a lock"
+
+		contract.Await(t, "it is told", func() bool { return len(log.Of(message)) > 0 })
+
+		// Each of the others comes to it within a moment.
+		others := time.Now()
+
+		contract.Await(t, "the others have come to it", func() bool { return time.Since(others) > time.Second })
+		cancel()
+		waiting.Wait()
+		contract.CloseLocker(t, locker)
+
+		told := log.Of(message)
+		if len(told) != 1 {
+			t.Fatalf("told %d times, want once", len(told))
+		}
+
+		status := lock.Status()
+
+		if told[0].Level != slog.LevelInfo {
+			t.Errorf("its level is %s, want %s", told[0].Level, slog.LevelInfo)
+		}
+
+		for key, want := range map[string]any{
+			"lock": "a", "owner": status.Owner, "token": lock.Token(), "held_since": status.AcquiredAt,
+		} {
+			if got := told[0].Attrs[key].Any(); got != want {
+				t.Errorf("%s is %v, want %v", key, got, want)
+			}
+		}
+
+		for _, key := range []string{"waited", "held_for"} {
+			if got := told[0].Attrs[key].Duration(); got < 5*time.Second || got > time.Minute {
+				t.Errorf("%s is %s, want five seconds or a little more", key, got)
+			}
+		}
+	})
 }

@@ -17,48 +17,6 @@ import (
 	"github.com/ismurov/pglocker/migrations"
 )
 
-// describe lists what the catalogs say of a table: columns in their order,
-// constraints and storage parameters. $1 is its quoted name.
-const describe = `
-SELECT 'column ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' collate ' || coalesce(c.collname, '-')
-       || ' not null ' || a.attnotnull || ' default ' || coalesce(pg_get_expr(d.adbin, d.adrelid), '-')
-  FROM pg_attribute AS a
-  LEFT JOIN pg_collation AS c ON c.oid = a.attcollation
-  LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
- WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
-UNION ALL
-SELECT 'constraint ' || contype::text || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = $1::text::regclass
-UNION ALL
-SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = $1::text::regclass
-UNION ALL
-SELECT 'storage ' || option FROM pg_class, unnest(reloptions) AS option WHERE oid = $1::text::regclass
-UNION ALL
-SELECT 'persistence ' || relpersistence::text || ' kind ' || relkind::text FROM pg_class WHERE oid = $1::text::regclass`
-
-func described(t *testing.T, db *sql.DB, table string) []string {
-	t.Helper()
-
-	rows, err := db.QueryContext(t.Context(), describe, table)
-	must(t, err)
-
-	defer func() { must(t, rows.Close()) }()
-
-	var lines []string
-
-	for rows.Next() {
-		var line string
-
-		must(t, rows.Scan(&line))
-
-		lines = append(lines, line)
-	}
-
-	must(t, rows.Err())
-	slices.Sort(lines)
-
-	return lines
-}
-
 // TestMigrationFiles: the SQL under migrations and MigrateDB make the same table,
 // and each can be run on what the other made.
 func TestMigrationFiles(t *testing.T) {
@@ -68,7 +26,7 @@ func TestMigrationFiles(t *testing.T) {
 
 	runFiles := func(t *testing.T, db *sql.DB) {
 		names, err := fs.Glob(migrations.FS, "*.sql")
-		must(t, err)
+		contract.Must(t, err)
 
 		if len(names) == 0 {
 			t.Fatal("no files are embedded")
@@ -76,16 +34,15 @@ func TestMigrationFiles(t *testing.T) {
 
 		for _, name := range names {
 			text, err := fs.ReadFile(migrations.FS, name)
-			must(t, err)
+			contract.Must(t, err)
 			contract.Exec(t, db, string(text))
 		}
 	}
 	migrate := func(t *testing.T, db *sql.DB) {
-		must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
+		contract.Must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
 	}
 	older := func(t *testing.T, db *sql.DB) {
-		contract.Exec(t, db, "CREATE SCHEMA pglocker")
-		contract.Exec(t, db, "CREATE TABLE pglocker.lock_statuses ("+contract.ThreeColumns+")")
+		contract.MakeTable(t, db, contract.ThreeColumns)
 	}
 
 	var want []string
@@ -103,13 +60,13 @@ func TestMigrationFiles(t *testing.T) {
 		{"an older table, MigrateDB", []func(*testing.T, *sql.DB){older, migrate}},
 		{"an older table, files", []func(*testing.T, *sql.DB){older, runFiles}},
 	} {
-		db := contract.Open(t, "postgres", newDatabase(t)) // which takes many statements in one text
+		db := contract.Open(t, "postgres", contract.NewDatabase(t)) // which takes many statements in one text
 
 		for _, step := range way.steps {
 			step(t, db)
 		}
 
-		switch got := described(t, db, table); {
+		switch got := contract.Described(t, db, table); {
 		case want == nil:
 			want = got
 		case !slices.Equal(got, want):
@@ -145,7 +102,7 @@ func TestMigrationFiles(t *testing.T) {
 func TestMigrateAtOnce(t *testing.T) {
 	t.Parallel()
 
-	databaseURL := newDatabase(t)
+	databaseURL := contract.NewDatabase(t)
 
 	var (
 		start = make(chan struct{})
@@ -154,8 +111,8 @@ func TestMigrateAtOnce(t *testing.T) {
 	)
 
 	for i := range cap(errs) {
-		db := contract.Open(t, drivers[i%len(drivers)], databaseURL)
-		must(t, db.PingContext(t.Context()))
+		db := contract.Open(t, contract.Drivers[i%len(contract.Drivers)], databaseURL)
+		contract.Must(t, db.PingContext(t.Context()))
 		done.Go(func() {
 			<-start
 			errs <- pglocker.MigrateDB(t.Context(), db, &pglocker.Config{})
@@ -177,11 +134,11 @@ func TestMigrateAtOnce(t *testing.T) {
 // and so does what its owner has set.
 func TestMigrateOlder(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
+	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
 		ctx := t.Context()
-		db := contract.Open(t, driver, newDatabase(t))
+		db := contract.Open(t, driver, contract.NewDatabase(t))
 		cfg := &pglocker.Config{Scheme: pglocker.PublicScheme, Table: "locks"}
 
 		contract.Exec(t, db, "CREATE TABLE locks ("+contract.ThreeColumns+", note text) WITH (fillfactor = 77, autovacuum_enabled = off)")
@@ -193,13 +150,13 @@ func TestMigrateOlder(t *testing.T) {
 		}
 		before := rows()
 
-		must(t, pglocker.MigrateDB(ctx, db, cfg))
+		contract.Must(t, pglocker.MigrateDB(ctx, db, cfg))
 
 		if after := rows(); after != before {
 			t.Errorf("rows were %s and are %s", before, after)
 		}
 
-		got := described(t, db, "public.locks")
+		got := contract.Described(t, db, "public.locks")
 		for _, line := range []string{
 			"storage fillfactor=77", "storage autovacuum_enabled=off", "storage autovacuum_vacuum_scale_factor=0",
 			"column owner text collate default not null false default -",
@@ -212,7 +169,7 @@ func TestMigrateOlder(t *testing.T) {
 		}
 
 		locker, err := pglocker.New(db, cfg)
-		must(t, err)
+		contract.Must(t, err)
 
 		if status, err := locker.GetLockStatus(ctx, "a"); err != nil || status.Generation != 41 {
 			t.Errorf("%+v, %v, want generation 41", status, err)
@@ -228,23 +185,23 @@ func TestMigrateOlder(t *testing.T) {
 // what somebody else has locked against all.
 func TestMigrateTakesNoLock(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
+	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
-		db := contract.Open(t, driver, newDatabase(t))
-		must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
+		db := contract.Open(t, driver, contract.NewDatabase(t))
+		contract.Must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
 
 		tx, err := db.BeginTx(t.Context(), nil)
-		must(t, err)
+		contract.Must(t, err)
 
-		defer func() { must(t, tx.Rollback()) }()
+		defer func() { contract.Must(t, tx.Rollback()) }()
 
 		for _, text := range []string{
 			"LOCK TABLE pglocker.lock_statuses IN ACCESS EXCLUSIVE MODE",
 			"SELECT pg_advisory_xact_lock(8099561680514278770)", // and no other migration waits for it
 		} {
 			_, err = tx.ExecContext(t.Context(), text)
-			must(t, err)
+			contract.Must(t, err)
 		}
 
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -270,7 +227,7 @@ func TestMigrateTakesNoLock(t *testing.T) {
 func TestMigrateNames(t *testing.T) {
 	t.Parallel()
 
-	db := contract.Open(t, "pgx", newDatabase(t))
+	db := contract.Open(t, "pgx", contract.NewDatabase(t))
 
 	for i, name := range []string{
 		oddName, `"`, `\`, `'`, ".", " ", "\n", "%s", "$1", "{table}", "select", "Ünïcödé", "🔒",
@@ -306,7 +263,7 @@ func TestMigrateNames(t *testing.T) {
 func TestMigrateOther(t *testing.T) {
 	t.Parallel()
 
-	db := contract.Open(t, "pgx", newDatabase(t))
+	db := contract.Open(t, "pgx", contract.NewDatabase(t))
 
 	for name, columns := range map[string]string{
 		"lacks":     "lock_id text PRIMARY KEY, generation bigint NOT NULL",
@@ -319,7 +276,7 @@ func TestMigrateOther(t *testing.T) {
 		cfg := &pglocker.Config{Scheme: pglocker.PublicScheme, Table: name}
 
 		locker, err := pglocker.New(db, cfg)
-		must(t, err)
+		contract.Must(t, err)
 
 		// An owner alone is not pglocker's, until MigrateDB adds what goes with it.
 		if _, err := locker.AcquireLock(t.Context(), "a", time.Minute); !errors.Is(err, pglocker.ErrInvalidTable) && name != "shadowed" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,12 +17,12 @@ import (
 // says what keeps the lock, though it has no holder.
 func TestMinHoldAfterFailure(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
+	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
 		var (
 			ctx    = t.Context()
-			locker = newLocker(t, driver, newDatabase(t))
+			locker = contract.NewLocker(t, driver, contract.NewDatabase(t))
 			failed = errors.New("the job failed")
 			token  int64
 		)
@@ -56,63 +57,52 @@ func TestMinHoldAfterFailure(t *testing.T) {
 	})
 }
 
-// TestReleaseIsBounded: a release that the database doesn't answer is given up half a second
-// after the lease is over at the latest, whatever the caller's context.
-func TestReleaseIsBounded(t *testing.T) {
+// TestMinHoldsUnlockedTogether: locks with a minimum hold keep it when many are unlocked at
+// the same moment.
+func TestMinHoldsUnlockedTogether(t *testing.T) {
 	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
 
-	const (
-		ttl   = 1500 * time.Millisecond
-		after = 500 * time.Millisecond
-		// slack is for a machine that has other things to do.
-		slack = time.Second
-	)
+		const locks = 30
 
-	for name, hold := range map[string]func(l *lossy, silence func()) error{
-		"Unlock": func(l *lossy, silence func()) error {
-			lock, err := l.locker.TryLock(context.Background(), "a", ttl)
-			if err != nil {
-				return err
-			}
+		url := contract.NewDatabase(t)
+		locker := contract.NewLocker(t, driver, url)
 
-			silence()
+		var (
+			held  [locks]*pglocker.Lock
+			group sync.WaitGroup
+		)
 
-			return lock.Unlock(context.Background())
-		},
-		"Do": func(l *lossy, silence func()) error {
-			return l.locker.Do(context.Background(), "a", ttl, ttl/3, func(context.Context) error {
-				silence()
-
-				return nil
-			})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			eachLossy(t, func(t *testing.T, l *lossy) {
-				var over time.Time
-
-				done := make(chan error, 1)
-
-				go func() {
-					done <- hold(l, func() {
-						over = time.Now().Add(ttl)
-
-						l.proxy.onAnswer(func() fate { return mute })
-					})
-				}()
-
-				err := contract.Receive(t, name+" returns", done)
-				late := time.Since(over)
-
-				if !errors.Is(err, pglocker.ErrNotReleased) {
-					t.Errorf("%v, want ErrNotReleased", err)
-				}
-
-				if late > after+slack || late < -ttl/2 {
-					t.Errorf("it returned %s after the end of the lease, want %s at most", late, after)
+		for i := range held {
+			group.Go(func() {
+				var err error
+				if held[i], err = locker.TryLock(t.Context(), fmt.Sprint(i), time.Minute, pglocker.WithMinHold(time.Hour)); err != nil {
+					t.Error(err)
 				}
 			})
-		})
-	}
+		}
+
+		group.Wait()
+
+		if t.Failed() {
+			return
+		}
+
+		for _, lock := range held {
+			group.Go(func() {
+				if err := lock.Unlock(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+
+		group.Wait()
+
+		n := contract.Query[int](t, contract.Open(t, driver, url), `SELECT count(*) FROM pglocker.lock_statuses
+			WHERE expires_at > clock_timestamp() + interval '50 minutes' AND owner IS NULL`)
+		if n != locks {
+			t.Errorf("%d of %d locks are held for an hour", n, locks)
+		}
+	})
 }

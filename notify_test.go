@@ -2,7 +2,6 @@ package pglocker_test
 
 import (
 	"context"
-	"database/sql"
 	"testing"
 	"time"
 
@@ -69,10 +68,10 @@ func TestNotify(t *testing.T) {
 
 	var (
 		ctx    = t.Context()
-		url    = newDatabase(t)
-		locker = newLocker(t, "pgx", url)
+		url    = contract.NewDatabase(t)
+		locker = contract.NewLocker(t, "pgx", url)
 		w      = contract.NewWatcher()
-		other  = watchedLocker(t, contract.Open(t, "pgx", url), w)
+		other  = contract.WatchedLocker(t, contract.Open(t, "pgx", url), w)
 		direct = contract.Open(t, "pgx", url)
 		e      = newEar(t, url)
 	)
@@ -166,24 +165,130 @@ func TestNotify(t *testing.T) {
 	}
 }
 
-// watchedLocker returns a locker with an observer on a table that exists. It is
-// closed when the test has ended.
-func watchedLocker(tb testing.TB, db *sql.DB, observer pglocker.Observer) *pglocker.Locker {
-	tb.Helper()
+// TestReleaseWakes: who waits in another process has the lock right after its
+// release, without a poll, also if it has just begun to wait.
+func TestReleaseWakes(t *testing.T) {
+	t.Parallel()
 
-	locker, err := pglocker.New(db, &pglocker.Config{Observer: observer})
-	if err != nil {
-		tb.Fatal(err)
+	var (
+		ctx    = t.Context()
+		url    = contract.NewDatabase(t)
+		holder = contract.NewLocker(t, "pgx", url)
+		direct = contract.Open(t, "pgx", url)
+	)
+
+	for range 3 {
+		waiter := contract.NewLocker(t, "pgx", url)
+		lock, err := holder.TryLock(ctx, "a", time.Minute)
+		contract.Must(t, err)
+
+		granted := make(chan time.Time, 1)
+		began := time.Now()
+
+		go func() {
+			next, err := waiter.Lock(ctx, "a", time.Minute)
+			at := time.Now()
+
+			if err == nil {
+				err = next.Unlock(ctx)
+			}
+
+			if err != nil {
+				t.Error(err)
+			}
+
+			granted <- at // after the Unlock, which a Close would do instead
+		}()
+
+		contract.Await(t, "the waiter asks to be notified", func() bool {
+			return contract.Query[bool](t, direct, `SELECT coalesce(contended_until > clock_timestamp() + interval '5 s', false)
+				FROM pglocker.lock_statuses WHERE lock_id = 'a'`)
+		})
+
+		// Not only when a mark is renewed, which is after four seconds.
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("it took %s to ask", took)
+		}
+
+		released := time.Now()
+
+		contract.Must(t, lock.Unlock(ctx))
+
+		// Without the notification it would look after two to four seconds.
+		if took := contract.Receive(t, "the waiter has the lock", granted).Sub(released); took > time.Second {
+			t.Errorf("the waiter had the lock %s after its release", took)
+		}
+
+		contract.Must(t, waiter.Close(ctx))
+	}
+}
+
+// TestReleaseWakesBesidePolling: a process that polls, and comes to wait for the same lock,
+// doesn't keep a release from notifying one that listens.
+func TestReleaseWakesBesidePolling(t *testing.T) {
+	t.Parallel()
+
+	var (
+		ctx    = t.Context()
+		url    = contract.NewDatabase(t)
+		holder = contract.NewLocker(t, "pgx", url)
+		direct = contract.Open(t, "pgx", url)
+		e      = newEar(t, url)
+		locks  = make(chan *pglocker.Lock, 2)
+	)
+
+	lock, err := holder.TryLock(ctx, "a", time.Minute)
+	contract.Must(t, err)
+
+	waits := func(driver string) {
+		l := contract.NewLocker(t, driver, url)
+
+		go func() {
+			lock, err := l.Lock(ctx, "a", time.Minute)
+			if err != nil {
+				t.Error(err)
+			}
+
+			locks <- lock
+		}()
+	}
+	mark := func() (until string, notifies bool) {
+		until = contract.Query[string](t, direct, `SELECT coalesce(contended_until::text, '') FROM pglocker.lock_statuses`)
+		notifies = contract.Query[bool](t, direct, `SELECT coalesce(contended_until > clock_timestamp() + interval '5 s', false)
+			FROM pglocker.lock_statuses`)
+
+		return until, notifies
 	}
 
-	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 30*time.Second)
-		defer cancel()
+	waits("pgx")
 
-		if err := locker.Close(ctx); err != nil {
-			tb.Error(err)
-		}
+	var listening string
+
+	contract.Await(t, "one asks to be notified", func() (notifies bool) {
+		listening, notifies = mark()
+
+		return notifies
 	})
 
-	return locker
+	waits("postgres") // lib/pq
+
+	contract.Await(t, "the other leaves its mark", func() bool {
+		until, _ := mark()
+
+		return until != listening
+	})
+
+	if until, notifies := mark(); !notifies {
+		t.Errorf("after the mark of who polls, a release notifies until %s, and before until %s", until, listening)
+	}
+
+	contract.Must(t, lock.Unlock(ctx))
+
+	if got := e.heard(t); len(got) == 0 {
+		t.Error("the release notified nobody")
+	}
+
+	for range 2 {
+		contract.Must(t, contract.Receive(t, "one who waited has the lock", locks).Unlock(ctx))
+	}
 }

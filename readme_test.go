@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/ismurov/pglocker/internal/contract"
 )
 
 // The code of the README is compiled and run, its SQL too.
@@ -74,9 +76,9 @@ func TestReadmeProgram(t *testing.T) {
 
 	program := programs[0]
 
-	url := newDatabase(t) // skips where tests without databases are asked for
+	url := contract.NewDatabase(t) // skips where tests without databases are asked for
 
-	switch server := databases.Server(); {
+	switch server := contract.Server(); {
 	case server == nil:
 		t.Log("a server is given: the program runs with the URL of a database on it")
 	case !relay(t, 5432, server.Port()):
@@ -173,7 +175,7 @@ func relay(t *testing.T, port, to int) bool {
 // TestReadmeFragments makes functions of the README's fragments, with what they
 // take for granted, and runs them.
 func TestReadmeFragments(t *testing.T) {
-	url := newDatabase(t)
+	url := contract.NewDatabase(t)
 
 	var functions, calls strings.Builder
 

@@ -2,7 +2,6 @@ package pglocker_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"log/slog"
 	"strings"
@@ -14,14 +13,6 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// backends counts the connections of a database that the server shows under a name.
-func backends(t *testing.T, db *sql.DB, name string) int {
-	t.Helper()
-
-	return contract.Query[int](t, db, `SELECT count(*) FROM pg_stat_activity
-		WHERE datname = current_database() AND application_name = $1`, name)
-}
-
 // named is a URL whose connections the server shows under a name.
 func named(url, name string) string {
 	return url + map[bool]string{true: "&", false: "?"}[strings.Contains(url, "?")] + "application_name=" + name
@@ -31,31 +22,31 @@ func named(url, name string) string {
 // that handle has connections beside the pool, and it is left open.
 func TestRenewDB(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
+	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
 		const ttl = 3 * time.Second
 
-		var told page
+		var told contract.Page
 
-		url := newDatabase(t)
+		url := contract.NewDatabase(t)
 		direct := contract.Open(t, "pgx", named(url, "direct"))
 		db := contract.Open(t, driver, named(url, "application"))
 		beside := contract.Open(t, driver, named(url, "beside"))
 
 		db.SetMaxOpenConns(1)
 		beside.SetMaxOpenConns(2)
-		must(t, pglocker.MigrateDB(t.Context(), direct, &pglocker.Config{}))
+		contract.Must(t, pglocker.MigrateDB(t.Context(), direct, &pglocker.Config{}))
 
 		locker, err := pglocker.New(db, &pglocker.Config{RenewDB: beside, Logger: slog.New(slog.NewTextHandler(&told, nil))})
-		must(t, err)
-		t.Cleanup(func() { closeLocker(t, locker) })
+		contract.Must(t, err)
+		t.Cleanup(func() { contract.CloseLocker(t, locker) })
 
 		locker.ForbidOwn() // as behind a driver that can't be asked
 
-		k := startTask(t, locker, "a", ttl, 50*time.Millisecond)
+		k := contract.StartTask(t, locker, "a", ttl, 50*time.Millisecond)
 		second, err := locker.TryLock(t.Context(), "b", ttl)
-		must(t, err)
+		contract.Must(t, err)
 
 		ctx, leave := context.WithCancel(t.Context())
 		defer leave()
@@ -78,7 +69,7 @@ func TestRenewDB(t *testing.T) {
 
 		// The whole pool is in use.
 		conn, err := db.Conn(t.Context())
-		must(t, err)
+		contract.Must(t, err)
 
 		// And each kind of request waits for it.
 		waiting, giveUp := context.WithCancel(t.Context())
@@ -107,11 +98,11 @@ func TestRenewDB(t *testing.T) {
 		}
 
 		for range 20 {
-			k.awaitRenewal(t)
+			k.AwaitRenewal(t)
 		}
 
 		began := time.Now()
-		must(t, second.Unlock(t.Context()))
+		contract.Must(t, second.Unlock(t.Context()))
 
 		if took := time.Since(began); took > time.Second/2 {
 			t.Errorf("the release took %s", took)
@@ -121,21 +112,21 @@ func TestRenewDB(t *testing.T) {
 		requests.Wait()
 		leave()
 		contract.Receive(t, "the waiter leaves", left)
-		k.finish(t)
-		must(t, conn.Close())
+		k.Finish(t)
+		contract.Must(t, conn.Close())
 
-		if n, rest := backends(t, direct, "beside"), contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
+		if n, rest := contract.Backends(t, direct, "beside"), contract.Query[int](t, direct, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND application_name NOT IN ('beside', 'direct', 'application')`); n > 2 || rest > 0 {
 			t.Errorf("%d connections of the handle and %d others, want two at most, and none", n, rest)
 		}
 
-		closeLocker(t, locker)
+		contract.CloseLocker(t, locker)
 
 		if stats := beside.Stats(); stats.InUse != 0 {
 			t.Errorf("%d connections of the handle are still in use", stats.InUse)
 		}
 
-		must(t, beside.PingContext(t.Context())) // it was not closed
+		contract.Must(t, beside.PingContext(t.Context())) // it was not closed
 		contract.Await(t, "nobody listens", func() bool { return !listens() })
 
 		if strings.Contains(told.String(), "share it") {
@@ -152,25 +143,25 @@ func TestRenewDBOfAnotherDriver(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 
-			url := newDatabase(t)
+			url := contract.NewDatabase(t)
 			db := contract.Open(t, driver, url)
 			db.SetMaxOpenConns(1)
 
 			locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{RenewDB: contract.Open(t, other, url)})
-			must(t, err)
-			t.Cleanup(func() { closeLocker(t, locker) })
+			contract.Must(t, err)
+			t.Cleanup(func() { contract.CloseLocker(t, locker) })
 
-			k := startTask(t, locker, "a", 3*time.Second, 50*time.Millisecond)
+			k := contract.StartTask(t, locker, "a", 3*time.Second, 50*time.Millisecond)
 
 			conn, err := db.Conn(t.Context())
-			must(t, err)
+			contract.Must(t, err)
 
 			for range 5 {
-				k.awaitRenewal(t)
+				k.AwaitRenewal(t)
 			}
 
-			k.finish(t)
-			must(t, conn.Close())
+			k.Finish(t)
+			contract.Must(t, conn.Close())
 		})
 	}
 }
@@ -180,29 +171,29 @@ func TestRenewDBOfAnotherDriver(t *testing.T) {
 func TestSharedPoolIsSaid(t *testing.T) {
 	t.Parallel()
 
-	var told page
+	var told contract.Page
 
-	db := contract.Open(t, "pgx", newDatabase(t))
+	db := contract.Open(t, "pgx", contract.NewDatabase(t))
 
 	locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{Logger: slog.New(slog.NewTextHandler(&told, nil))})
-	must(t, err)
-	t.Cleanup(func() { closeLocker(t, locker) })
+	contract.Must(t, err)
+	t.Cleanup(func() { contract.CloseLocker(t, locker) })
 
 	locker.ForbidOwn()
 
-	k := startTask(t, locker, "a", 30*time.Second, 10*time.Millisecond)
-	k.awaitRenewal(t)
+	k := contract.StartTask(t, locker, "a", 30*time.Second, 10*time.Millisecond)
+	k.AwaitRenewal(t)
 
 	// A release that finds the pool used up looks for a connection once more.
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 
 	lock, err := locker.TryLock(t.Context(), "b", 30*time.Second)
-	must(t, err)
+	contract.Must(t, err)
 	db.SetMaxOpenConns(1)
 
 	conn, err := db.Conn(t.Context())
-	must(t, err)
+	contract.Must(t, err)
 
 	if err := lock.Unlock(ctx); !errors.Is(err, pglocker.ErrNotReleased) {
 		t.Errorf("Unlock without a connection: %v", err)
@@ -210,8 +201,8 @@ func TestSharedPoolIsSaid(t *testing.T) {
 		t.Errorf("Unlock without a connection: %v, which doesn't say so", err)
 	}
 
-	must(t, conn.Close())
-	k.finish(t)
+	contract.Must(t, conn.Close())
+	k.Finish(t)
 
 	if n := strings.Count(told.String(), "renewals share the pool"); n != 1 {
 		t.Errorf("it was said %d times: %s", n, told.String())
@@ -221,19 +212,19 @@ func TestSharedPoolIsSaid(t *testing.T) {
 // TestOwnNames: the server shows what the connections of a Locker's own are for.
 func TestOwnNames(t *testing.T) {
 	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
+	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
-		url := newDatabase(t)
+		url := contract.NewDatabase(t)
 		direct := contract.Open(t, "pgx", named(url, "direct"))
 		db := contract.Open(t, driver, url)
 		db.SetMaxOpenConns(2)
 
-		locker := newLockerOver(t, db)
-		k := startTask(t, locker, "a", 30*time.Second, 10*time.Millisecond)
-		k.awaitRenewal(t)
+		locker := contract.NewLockerOver(t, db)
+		k := contract.StartTask(t, locker, "a", 30*time.Second, 10*time.Millisecond)
+		k.AwaitRenewal(t)
 
-		if n := backends(t, direct, "pglocker renew"); n != 1 {
+		if n := contract.Backends(t, direct, "pglocker renew"); n != 1 {
 			t.Errorf("%d connections are shown to renew, want one", n)
 		}
 
@@ -246,7 +237,7 @@ func TestOwnNames(t *testing.T) {
 		}()
 
 		if driver == "pgx" {
-			contract.Await(t, "one is shown to listen", func() bool { return backends(t, direct, "pglocker listen") == 1 })
+			contract.Await(t, "one is shown to listen", func() bool { return contract.Backends(t, direct, "pglocker listen") == 1 })
 		}
 
 		leave()
@@ -254,15 +245,15 @@ func TestOwnNames(t *testing.T) {
 
 		for range 2 {
 			conn, err := db.Conn(t.Context())
-			must(t, err)
+			contract.Must(t, err)
 
-			defer func() { must(t, conn.Close()) }()
+			defer func() { contract.Must(t, conn.Close()) }()
 		}
 
-		tx := lockRows(t, direct, "a")
-		close(k.end)
-		contract.Await(t, "one is shown to release", func() bool { return backends(t, direct, "pglocker release") == 1 })
-		must(t, tx.Rollback())
-		must(t, contract.Receive(t, "Do returns", k.returned))
+		tx := contract.LockRows(t, direct, "a")
+		close(k.End)
+		contract.Await(t, "one is shown to release", func() bool { return contract.Backends(t, direct, "pglocker release") == 1 })
+		contract.Must(t, tx.Rollback())
+		contract.Must(t, contract.Receive(t, "Do returns", k.Returned))
 	})
 }

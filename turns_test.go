@@ -2,16 +2,11 @@ package pglocker_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -22,7 +17,7 @@ import (
 func TestContextEndsFirst(t *testing.T) {
 	t.Parallel()
 
-	locker := newLocker(t, "pgx", newDatabase(t))
+	locker := contract.NewLocker(t, "pgx", contract.NewDatabase(t))
 
 	var (
 		ctx      = t.Context()
@@ -71,7 +66,7 @@ func TestTurns(t *testing.T) {
 			t.Parallel()
 
 			var (
-				url     = newDatabase(t)
+				url     = contract.NewDatabase(t)
 				config  = &pglocker.Config{Scheme: pglocker.PublicScheme}
 				direct  = contract.Open(t, "pgx", url)
 				ctx     = t.Context()
@@ -80,14 +75,14 @@ func TestTurns(t *testing.T) {
 			)
 
 			if setup.columns == "" {
-				must(t, pglocker.MigrateDB(ctx, direct, config))
+				contract.Must(t, pglocker.MigrateDB(ctx, direct, config))
 			} else {
 				contract.Exec(t, direct, "CREATE TABLE public.lock_statuses ("+setup.columns+")")
 			}
 
 			open := func() *pglocker.Locker {
 				locker, err := pglocker.New(contract.Open(t, setup.driver, url), config)
-				must(t, err)
+				contract.Must(t, err)
 
 				return locker
 			}
@@ -121,7 +116,7 @@ func TestTurns(t *testing.T) {
 				began := time.Now()
 
 				lock, err := one.Lock(ctx, "a", time.Minute)
-				must(t, err)
+				contract.Must(t, err)
 
 				// A turn of the others is 400 ms at most and then lies free for as long;
 				// not every look meets that.
@@ -129,137 +124,9 @@ func TestTurns(t *testing.T) {
 					t.Errorf("the other process waited %s for its turn", waited)
 				}
 
-				must(t, lock.Unlock(ctx))
+				contract.Must(t, lock.Unlock(ctx))
 			}
 		})
-	}
-}
-
-// TestReleaseWakes: who waits in another process has the lock right after its
-// release, without a poll, also if it has just begun to wait.
-func TestReleaseWakes(t *testing.T) {
-	t.Parallel()
-
-	var (
-		ctx    = t.Context()
-		url    = newDatabase(t)
-		holder = newLocker(t, "pgx", url)
-		direct = contract.Open(t, "pgx", url)
-	)
-
-	for range 3 {
-		waiter := newLocker(t, "pgx", url)
-		lock, err := holder.TryLock(ctx, "a", time.Minute)
-		must(t, err)
-
-		granted := make(chan time.Time, 1)
-		began := time.Now()
-
-		go func() {
-			next, err := waiter.Lock(ctx, "a", time.Minute)
-			at := time.Now()
-
-			if err == nil {
-				err = next.Unlock(ctx)
-			}
-
-			if err != nil {
-				t.Error(err)
-			}
-
-			granted <- at // after the Unlock, which a Close would do instead
-		}()
-
-		contract.Await(t, "the waiter asks to be notified", func() bool {
-			return contract.Query[bool](t, direct, `SELECT coalesce(contended_until > clock_timestamp() + interval '5 s', false)
-				FROM pglocker.lock_statuses WHERE lock_id = 'a'`)
-		})
-
-		// Not only when a mark is renewed, which is after four seconds.
-		if took := time.Since(began); took > 3*time.Second {
-			t.Errorf("it took %s to ask", took)
-		}
-
-		released := time.Now()
-
-		must(t, lock.Unlock(ctx))
-
-		// Without the notification it would look after two to four seconds.
-		if took := contract.Receive(t, "the waiter has the lock", granted).Sub(released); took > time.Second {
-			t.Errorf("the waiter had the lock %s after its release", took)
-		}
-
-		must(t, waiter.Close(ctx))
-	}
-}
-
-// TestReleaseWakesBesidePolling: a process that polls, and comes to wait for the same lock,
-// doesn't keep a release from notifying one that listens.
-func TestReleaseWakesBesidePolling(t *testing.T) {
-	t.Parallel()
-
-	var (
-		ctx    = t.Context()
-		url    = newDatabase(t)
-		holder = newLocker(t, "pgx", url)
-		direct = contract.Open(t, "pgx", url)
-		e      = newEar(t, url)
-		locks  = make(chan *pglocker.Lock, 2)
-	)
-
-	lock, err := holder.TryLock(ctx, "a", time.Minute)
-	must(t, err)
-
-	waits := func(driver string) {
-		l := newLocker(t, driver, url)
-
-		go func() {
-			lock, err := l.Lock(ctx, "a", time.Minute)
-			if err != nil {
-				t.Error(err)
-			}
-
-			locks <- lock
-		}()
-	}
-	mark := func() (until string, notifies bool) {
-		until = contract.Query[string](t, direct, `SELECT coalesce(contended_until::text, '') FROM pglocker.lock_statuses`)
-		notifies = contract.Query[bool](t, direct, `SELECT coalesce(contended_until > clock_timestamp() + interval '5 s', false)
-			FROM pglocker.lock_statuses`)
-
-		return until, notifies
-	}
-
-	waits("pgx")
-
-	var listening string
-
-	contract.Await(t, "one asks to be notified", func() (notifies bool) {
-		listening, notifies = mark()
-
-		return notifies
-	})
-
-	waits("postgres") // lib/pq
-
-	contract.Await(t, "the other leaves its mark", func() bool {
-		until, _ := mark()
-
-		return until != listening
-	})
-
-	if until, notifies := mark(); !notifies {
-		t.Errorf("after the mark of who polls, a release notifies until %s, and before until %s", until, listening)
-	}
-
-	must(t, lock.Unlock(ctx))
-
-	if got := e.heard(t); len(got) == 0 {
-		t.Error("the release notified nobody")
-	}
-
-	for range 2 {
-		must(t, contract.Receive(t, "one who waited has the lock", locks).Unlock(ctx))
 	}
 }
 
@@ -270,8 +137,8 @@ func TestLooksAgainWithoutAMark(t *testing.T) {
 
 	var (
 		ctx, cancel = context.WithCancel(t.Context())
-		url         = newDatabase(t)
-		waiter      = newLocker(t, "pgx", url)
+		url         = contract.NewDatabase(t)
+		waiter      = contract.NewLocker(t, "pgx", url)
 		direct      = contract.Open(t, "pgx", url)
 		done        = make(chan error, 2)
 	)
@@ -334,107 +201,6 @@ func TestLooksAgainWithoutAMark(t *testing.T) {
 	}
 }
 
-// TestWithWaitIsBounded: the time of WithWait is over when it is over, also for a
-// request that hangs on a row that a stranger has locked.
-func TestWithWaitIsBounded(t *testing.T) {
-	t.Parallel()
-	eachDriver(t, func(t *testing.T, driver string) {
-		t.Parallel()
-
-		var (
-			ctx    = t.Context()
-			url    = newDatabase(t)
-			locker = newLocker(t, driver, url)
-			direct = contract.Open(t, driver, url)
-		)
-
-		_, err := locker.CreateLock(ctx, "a")
-		must(t, err)
-
-		stranger := lockRows(t, direct, "%")
-
-		// Within the time of the first request, and beyond it.
-		for _, limit := range []time.Duration{300 * time.Millisecond, 6 * time.Second} {
-			began := time.Now()
-
-			_, err = locker.TryLock(ctx, "a", time.Minute, pglocker.WithWait(limit))
-			if !errors.Is(err, pglocker.ErrUnknownOutcome) || errors.Is(err, pglocker.ErrAlreadyLocked) {
-				t.Errorf("TryLock: %v, want an unknown outcome: nobody holds the lock", err)
-			}
-
-			if took := time.Since(began); took < limit || took > limit+3*time.Second {
-				t.Errorf("TryLock waited %s for %s", took, limit)
-			}
-		}
-
-		must(t, stranger.Rollback())
-	})
-}
-
-// TestUnlocksShareConnections: many unlocks at once don't each open a connection
-// because the pool is busy, with other unlocks above all.
-func TestUnlocksShareConnections(t *testing.T) {
-	t.Parallel()
-
-	config, err := pgx.ParseConfig(newDatabase(t))
-	must(t, err)
-
-	const (
-		locks = 300
-		pool  = 4
-	)
-
-	var (
-		ctx       = t.Context()
-		connected atomic.Int64
-		db        = stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(func(context.Context, *pgx.ConnConfig) error {
-			connected.Add(1)
-
-			return nil
-		}))
-		locker = newLockerOver(t, db)
-		held   []*pglocker.Lock
-	)
-
-	db.SetMaxOpenConns(pool)
-	db.SetMaxIdleConns(pool)
-
-	for i := range locks {
-		lock, err := locker.TryLock(ctx, fmt.Sprint(i), time.Minute)
-		must(t, err)
-
-		held = append(held, lock)
-	}
-
-	var unlocks sync.WaitGroup
-
-	for _, lock := range held {
-		unlocks.Go(func() {
-			if err := lock.Unlock(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-
-	unlocks.Wait()
-
-	// The spare connection is closed when nobody uses it, and may be opened again.
-	if n := connected.Load(); n > locks/5 {
-		t.Errorf("%d connections were opened for %d unlocks, want few", n, locks)
-	}
-}
-
-// newLockerOver returns a locker over a handle, which is closed when the test ends.
-func newLockerOver(t *testing.T, db *sql.DB) *pglocker.Locker {
-	t.Helper()
-	t.Cleanup(func() { must(t, db.Close()) })
-
-	locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{})
-	must(t, err)
-
-	return locker
-}
-
 // TestReleaseLockHandsOver: a lease that is released by hand goes to who waits in the
 // same Locker, in one statement, on three columns too.
 func TestReleaseLockHandsOver(t *testing.T) {
@@ -444,12 +210,12 @@ func TestReleaseLockHandsOver(t *testing.T) {
 		t.Run(columns, func(t *testing.T) {
 			t.Parallel()
 
-			url := databases.NewDatabase(t).String()
+			url := contract.NewDatabase(t)
 			db := contract.Open(t, "pgx", url)
 			w := contract.NewWatcher()
 			cfg := &pglocker.Config{Observer: w}
 
-			must(t, pglocker.MigrateDB(t.Context(), db, cfg))
+			contract.Must(t, pglocker.MigrateDB(t.Context(), db, cfg))
 
 			if columns == "three columns" {
 				contract.Exec(t, db, `ALTER TABLE pglocker.lock_statuses
@@ -457,12 +223,12 @@ func TestReleaseLockHandsOver(t *testing.T) {
 			}
 
 			locker, err := pglocker.New(db, cfg)
-			must(t, err)
+			contract.Must(t, err)
 
-			defer func() { must(t, locker.Close(context.Background())) }()
+			defer func() { contract.Must(t, locker.Close(context.Background())) }()
 
 			status, err := locker.AcquireLock(t.Context(), "a", time.Minute)
-			must(t, err)
+			contract.Must(t, err)
 
 			granted := make(chan *pglocker.Lock, 1)
 
@@ -476,7 +242,7 @@ func TestReleaseLockHandsOver(t *testing.T) {
 			}()
 
 			contract.Receive(t, "somebody waits", w.InLine())
-			must(t, locker.ReleaseLock(t.Context(), status))
+			contract.Must(t, locker.ReleaseLock(t.Context(), status))
 
 			if lock := contract.Receive(t, "the lock", granted); lock.Token() != status.Generation+1 {
 				t.Errorf("released %d and granted %d, want the next: one statement", status.Generation, lock.Token())

@@ -26,6 +26,7 @@ import (
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/ismurov/pglocker/internal/tmpfs"
 	"github.com/ismurov/pglocker/pgtesting"
 )
 
@@ -49,6 +50,8 @@ var programs = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	tmpfs.Use()
+
 	// These tests wait for programs rather than compute.
 	_ = flag.Set("test.parallel", "8")
 

@@ -156,6 +156,7 @@ func isGone(t *testing.T, pid int) bool {
 }
 
 func TestNothingOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, mode string
 		end        func(*child, report) error
@@ -173,6 +174,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 		{"exits without Stop", childExits, func(*child, report) error { return nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			tmp := openTempDir(t)
 			running := startChild(t, c.mode, tmp)
 			r := running.report(t)
@@ -197,6 +199,7 @@ func TestNothingOutlivesTheProcess(t *testing.T) {
 }
 
 func TestNothingOutlivesAProcessKilledInInitdb(t *testing.T) {
+	t.Parallel()
 	tmp := openTempDir(t)
 	running := startChild(t, childServes, tmp)
 	var dataDir string
@@ -219,6 +222,7 @@ func TestNothingOutlivesAProcessKilledInInitdb(t *testing.T) {
 
 // TestAsAnotherUser runs the tests of servers again without root's rights.
 func TestAsAnotherUser(t *testing.T) {
+	t.Parallel()
 	skipShort(t)
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")

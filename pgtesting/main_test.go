@@ -18,6 +18,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "github.com/lib/pq"
 	"go.uber.org/goleak"
+
+	"github.com/ismurov/pglocker/internal/tmpfs"
 )
 
 // The drivers that everything with SQL in it is tested on.
@@ -47,6 +49,7 @@ func TestMain(m *testing.M) {
 		os.Exit(runChild(mode, m))
 	}
 	flag.Parse()
+	tmpfs.Use()
 	os.Exit(runTests(m))
 }
 

@@ -16,6 +16,7 @@ import (
 )
 
 func TestServerIsAsDocumented(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	if want := fmt.Sprintf("postgres://postgres:postgres@127.0.0.1:%d/postgres?sslmode=disable", s.Port()); s.URL() != want {
 		t.Errorf("URL() = %s, want %s", s.URL(), want)
@@ -101,6 +102,7 @@ func TestServerStopLeavesNothing(t *testing.T) {
 }
 
 func TestServerSettings(t *testing.T) {
+	t.Parallel()
 	const value = "it's a \\ \"thing\",\n# 100% \\n ''"
 	s := startServer(t, WithSetting("my.sample", value), WithSetting("max_connections", "33"))
 	db := open(t, "pgx", s.URL())
@@ -202,6 +204,7 @@ func TestServerStartIsCancelled(t *testing.T) {
 }
 
 func TestServerTriesAnotherPort(t *testing.T) {
+	t.Parallel()
 	skipShort(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -227,6 +230,7 @@ func TestServerTriesAnotherPort(t *testing.T) {
 }
 
 func TestServersSideBySide(t *testing.T) {
+	t.Parallel()
 	skipShort(t)
 	servers := make([]*Server, 3)
 	var group sync.WaitGroup
@@ -275,6 +279,7 @@ func TestServerPassesByFoldersItCannotReach(t *testing.T) {
 }
 
 func TestServerAsNobody(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root runs servers as somebody else")
 	}
@@ -295,6 +300,7 @@ func TestServerAsNobody(t *testing.T) {
 }
 
 func TestServerWithBinDir(t *testing.T) {
+	t.Parallel()
 	shared := sharedServer(t)
 	// As in a folder of links to the real programs.
 	links := openTempDir(t)
@@ -336,6 +342,7 @@ func TestServerWithBinDirVariable(t *testing.T) {
 }
 
 func TestServerProgressIsSilentWithoutDownload(t *testing.T) {
+	t.Parallel()
 	var progress bytes.Buffer
 	startServer(t, WithProgress(&progress))
 	if progress.Len() != 0 {

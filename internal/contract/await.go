@@ -6,6 +6,18 @@ import (
 	"time"
 )
 
+// Must fails the test at once if there is an error.
+func Must(tb testing.TB, err error) {
+	tb.Helper()
+
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Second is an error without the value that comes with it.
+func Second[T any](_ T, err error) error { return err }
+
 // Await returns when the condition holds. It fails the test after 30 seconds.
 func Await(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()

@@ -174,19 +174,8 @@ func (e *env) newLocker(t *testing.T) *pglocker.Locker {
 	t.Helper()
 
 	locker, err := pglocker.New(e.db, e.config())
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	// A request whose answer was lost may still be settled in the background.
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), within)
-		defer cancel()
-
-		if err := locker.Close(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	Must(t, err)
+	t.Cleanup(func() { CloseLocker(t, locker) })
 
 	return locker
 }

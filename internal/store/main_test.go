@@ -12,6 +12,7 @@ import (
 
 	"github.com/ismurov/pglocker/internal/contract"
 	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/tmpfs"
 	"github.com/ismurov/pglocker/pgtesting"
 )
 
@@ -19,6 +20,8 @@ import (
 var databases *pgtesting.TestInstance
 
 func TestMain(m *testing.M) {
+	tmpfs.Use()
+
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),

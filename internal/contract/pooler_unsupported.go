@@ -1,0 +1,13 @@
+//go:build !unix
+
+package contract
+
+import "testing"
+
+// ThroughPgBouncer skips the test: the pooler is started by a shell.
+func ThroughPgBouncer(tb testing.TB, _ string) string {
+	tb.Helper()
+	tb.Skip("a pooler is started on a Unix only")
+
+	return ""
+}

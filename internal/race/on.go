@@ -1,0 +1,7 @@
+//go:build race
+
+// Package race tells tests whether the race detector slows them down.
+package race
+
+// Enabled: it does.
+const Enabled = true

@@ -1,5 +1,0 @@
-//go:build !race
-
-package pglocker_test
-
-const raceDetector = false
