@@ -1,7 +1,6 @@
 package store
 
 import (
-	"log/slog"
 	"regexp"
 	"sync/atomic"
 	"time"
@@ -9,9 +8,9 @@ import (
 
 // A release notifies waiters. If the server refuses that, the release is made without it, since
 // waiters poll as well. Relatives of PostgreSQL lack pg_notify or refuse it. Or the queue of
-// notifications is full, since a session doesn't read them; the commit of the release then fails.
+// notifications is full, since a session doesn't read them. The commit of the release then fails.
 
-// quietFor is how long releases go without a notification once it was refused.
+// quietFor is how long releases go without a notification after one was refused.
 const quietFor = time.Minute
 
 // quiet says whether releases notify.
@@ -45,8 +44,8 @@ func (s *Store) audible(text string) string {
 	return text
 }
 
-// orQuietly takes the answer to a statement. If a statement that notifies was refused, it is sent
-// again without the notification. The second answer counts, unless it is a refusal too.
+// orQuietly takes the answer to a statement. It sends one that notifies again without the
+// notification, if it was refused. The second answer counts, unless it is a refusal too.
 func orQuietly[T any](s *Store, text string, a answer[T], send func(text string) answer[T]) answer[T] {
 	if a.outcome != refused || Passing(a.err) && !general(a.err) {
 		return a
@@ -77,6 +76,3 @@ func orQuietly[T any](s *Store, text string, a answer[T], send func(text string)
 		return a
 	}
 }
-
-// Log has the Store tell what it goes on without.
-func (s *Store) Log(log *slog.Logger) { s.log = log }

@@ -9,13 +9,13 @@ import "strings"
 
 // qualified writes PostgreSQL's own operators, types and functions into a text.
 var qualified = strings.NewReplacer(func() (pairs []string) {
-	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "||", "<<"} {
+	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "||", "|", "<<"} {
 		pairs = append(pairs, "{"+op+"}", "OPERATOR(pg_catalog."+op+")")
 	}
 
 	return append(pairs,
 		"{now}", "pg_catalog.clock_timestamp()",
-		"{began}", sqlBegan,
+		"{began}", "pg_catalog.statement_timestamp()",
 		"{us}", "interval '1 microsecond'", // a type by a keyword is always PostgreSQL's own, as bigint is
 		"{text}", "pg_catalog.text",
 		"{timestamptz}", "pg_catalog.timestamptz",

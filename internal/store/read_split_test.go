@@ -195,7 +195,7 @@ func TestLookCostsNothing(t *testing.T) {
 	for name, args := range map[string][]any{
 		"look":     {"a"},
 		"lookMany": {[]string{"a", "b"}},
-		"held":     {[]string{"a", "b"}, []int64{1, 1}},
+		"heldMany": {[]string{"a", "b"}, []int64{1, 1}},
 	} {
 		tx, err := db.BeginTx(t.Context(), nil)
 		if err != nil {

@@ -6,6 +6,35 @@ import (
 	"time"
 )
 
+// renew: held by a generation -> held for longer. Only the expiry moves, only to later, and a lease
+// that ended is never revived. It passes over a row that another transaction has locked: a guard's
+// share lock lasts as long as its transaction.
+var renew = verb{
+	given: parameters{paramID, paramGeneration, paramTTL},
+	many: with(changeMany(`{durable} AS durable`, sqlStillHeld, "",
+		`expires_at = greatest(l.expires_at, {now} {+} ({ttl} {*} {us}))`,
+		`r.n, {iso}`+sqlExpiresAt+`{/iso}, {began}`), "{lock}", "{lock_expiry}"),
+	of: func(st *statements) *texts { return &st.renew },
+}
+
+// held reads which leases still run. A lease that renew passed over is busy if it is among them, and
+// gone for good if it isn't.
+var held = verb{
+	given: parameters{paramID, paramGeneration},
+	many: sqlPrimary + with(`
+SELECT r.n
+  FROM {requests} WITH ORDINALITY AS r ({columns}, n),
+       LATERAL (SELECT
+                  FROM {table} AS l
+                 WHERE l.lock_id {=} {lock_id}
+                   AND {where}
+                OFFSET 0) AS l`, "{where}", sqlStillHeld),
+	of: func(st *statements) *texts { return &st.held },
+}
+
+const sqlStillHeld = sqlOfGeneration + `
+   AND l.expires_at {>} {now}`
+
 // Renewal asks for one lease to run for TTL from now.
 type Renewal struct {
 	LockID     string
@@ -17,9 +46,9 @@ type Renewal struct {
 type RenewState int
 
 const (
-	// RenewGone: the generation is another, or the lease has ended. Final.
+	// RenewGone: the generation is another, or the lease has ended. It is final.
 	RenewGone RenewState = iota
-	// RenewBusy: somebody has the row locked. The lease still runs.
+	// RenewBusy: another transaction has the row locked. The lease still runs.
 	RenewBusy
 	// Renewed: the lease runs until ExpiresAt, and that is durable.
 	Renewed
@@ -29,22 +58,21 @@ const (
 type RenewResult struct {
 	State     RenewState
 	ExpiresAt time.Time
-	// Lease is how long the row shows the lease, counted from a moment after the statement
-	// was sent: at least what was asked for, unless a trigger cut it.
+	// Lease is how long the row shows the lease, counted from after the statement was sent: at
+	// least what was asked for, unless a trigger cut it.
 	Lease time.Duration
 }
 
-// lease is what a renewal is found again by.
+// lease is by what a renewal is found again.
 type lease struct {
 	lockID     string
 	generation int64
 }
 
-// Renew renews leases in one statement. The results stand in the order of the
-// renewals; a lease that is asked for twice gets the longer TTL. sent is the moment
-// before the statement went out. After an error nothing is known, and since a renewal
-// can be repeated that is all there is to say. If [Divides] says so, some of them
-// may succeed without the others.
+// Renew renews leases in one statement. The results are in the order of the renewals. A lease that
+// is asked for twice gets the longer TTL. sent is the moment before the statement went out. After
+// an error nothing is known, and the renewal can be repeated. If [Divides] reports true for the
+// error, some of the renewals may succeed without the others.
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -59,14 +87,12 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		longest[leases[i]] = max(longest[leases[i]], r.TTL)
 	}
 
-	ttls := make([]int64, len(renewals))
+	reqs := requests(leases)
 	for i, l := range leases {
-		ttls[i] = Microseconds(longest[l])
+		reqs[i].ttl = Microseconds(longest[l])
 	}
 
-	ids, generations := arrays(leases)
-
-	a := s.sendRenewal(ctx, sh.statements.renew, []any{ids, generations, ttls})
+	a := s.sendRenewal(ctx, sh.statements.renew.many, renew.given.ofMany(reqs, sh.full))
 	if a.err != nil {
 		return nil, time.Time{}, a.err
 	}
@@ -78,7 +104,7 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		}
 	}
 
-	// Busy or gone? What was passed over is asked for once more.
+	// Busy or gone? It asks about those that were passed over.
 	var missing []lease
 
 	for _, l := range leases {
@@ -101,8 +127,8 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 	return results, a.sent, nil
 }
 
-// sendRenewal sends the statement, and again a few times if it didn't reach the server or
-// was rolled back for the sake of others. No longer: with fewer leases it may succeed.
+// sendRenewal sends the statement, and again a few times if it didn't reach the server or was rolled
+// back for the sake of others. Not more often: with fewer leases it may succeed.
 func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer[one[Row]] {
 	scan := func(from scanner) (o one[Row], err error) {
 		err = from.Scan(&o.number, &o.value.ExpiresAt, &o.value.Began)
@@ -135,10 +161,10 @@ func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer
 	}
 }
 
-// Divides reports whether the server refused renewals perhaps on account of some of them
-// only: a trigger, a policy, a constraint, a page that can't be read, a limit of time. It
-// leaves out what is about the connection, the table or the server as a whole. It goes
-// further than [divisible], since a renewal may be repeated whatever became of it.
+// Divides reports whether the server may have refused renewals because of some of them alone: a
+// trigger, a policy, a constraint, a page that can't be read, a limit of time. It leaves out what is
+// about the connection, the table or the server as a whole. It goes further than [divisible], since
+// a renewal may be repeated whatever became of it.
 func Divides(err error) bool {
 	switch code := sqlState(err); code {
 	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
@@ -156,26 +182,18 @@ func Divides(err error) bool {
 	return true
 }
 
-// stillHeld returns those of the leases that still run. If it can't ask, that is
-// all of them: the renewals of the others are worth more than the error, and
-// these will be asked for again, as if busy.
+// stillHeld returns those of the leases that still run. If it can't ask, that is all of them: the
+// renewals of the others are worth more than the error, and these are asked for again, as if busy.
 func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
-	ids, generations := arrays(leases)
-
-	numbers, err := read(ctx, s, sh.statements.held, []any{ids, generations}, func(from scanner) (n int64, err error) {
-		err = from.Scan(&n)
-
-		return n, err
-	})
+	numbers, err := read(ctx, s, sh.statements.held.many, held.given.ofMany(requests(leases), sh.full), scanOne[int64])
 	if err != nil {
 		return leases
 	}
 
-	return valuesOf(numbers, func(n int64) lease { return leases[n-1] })
+	return valuesOf(numbers, func(n *int64) lease { return leases[*n-1] })
 }
 
-// arrays splits leases into columns.
-func arrays(leases []lease) (ids []string, generations []int64) {
-	return valuesOf(leases, func(l lease) string { return l.lockID }),
-		valuesOf(leases, func(l lease) int64 { return l.generation })
+// requests are those for leases.
+func requests(leases []lease) []request {
+	return valuesOf(leases, func(l *lease) request { return request{id: l.lockID, generation: l.generation} })
 }

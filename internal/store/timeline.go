@@ -7,22 +7,21 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// sqlTimeline is the floor, and NULL on a standby: it has the functions and refuses them
-// until it is promoted.
-var sqlTimeline = "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN " + sqlFloor + " END AS floor"
+// sqlTimeline is the floor, and NULL on a standby, which refuses the functions until it is promoted.
+var sqlTimeline = qualified("SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN " + sqlFloor + " END AS floor")
 
-// sqlNoFloor returns the same without the functions.
+// sqlNoFloor is the same without the functions.
 const sqlNoFloor = "SELECT 0::bigint AS floor"
 
-// hasTimeline reports whether the server can tell its timeline inside a statement.
-// Relatives of PostgreSQL may lack the functions or refuse them; the tokens then have no
-// floor (docs/guarantees.md says what that loses), which is said once.
+// hasTimeline reports whether the server can tell its timeline inside a statement. Relatives of
+// PostgreSQL may lack the functions or refuse them. Tokens then have no floor, which is logged once.
+// docs/guarantees.md says what that loses.
 func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 	err := s.askFloor(ctx, sqlTimeline)
 
-	// Any other refusal counts if the functions are its cause: without them the server
-	// doesn't refuse.
-	if code := sqlState(err); code != "" && !noTimeline(err) && !passing(err) {
+	// Any other refusal counts if the functions are its cause: without them the server doesn't
+	// refuse.
+	if code := sqlState(err); code != "" && !noTimeline(err) && !ofTheMoment(err) {
 		if controlErr := s.askFloor(ctx, sqlNoFloor); controlErr != nil {
 			return false, err
 		}
@@ -43,18 +42,14 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 }
 
 func (s *Store) askFloor(ctx context.Context, text string) error {
-	_, err := read(ctx, s, onPrimary(text), nil, func(from scanner) (floor pgtype.Int8, err error) {
-		err = from.Scan(&floor)
-
-		return floor, err
-	})
+	_, err := read(ctx, s, onPrimary(text), nil, scanOne[pgtype.Int8])
 
 	return err
 }
 
-// noTimeline reports whether the server answered that it lacks the functions by which the
-// timeline is read, or that this role may not call them. Amazon Aurora raises 55000 on the
-// writer unless wal_level is logical.
+// noTimeline reports whether the server answered that it lacks the functions by which the timeline is
+// read, or that this role may not call them. Amazon Aurora raises 55000 on the writer unless
+// wal_level is logical.
 func noTimeline(err error) bool {
 	switch code := sqlState(err); code {
 	case codeUndefinedFunction, codeInsufficientPriv, codeNotInState:
@@ -64,9 +59,9 @@ func noTimeline(err error) bool {
 	}
 }
 
-// passing reports whether an error may be due to the moment: to what runs beside the
-// statement, to the connection, or to what the server has no room for.
-func passing(err error) bool {
+// ofTheMoment reports whether an error may be due to the moment: to other statements, to the
+// connection, or to a lack of room.
+func ofTheMoment(err error) bool {
 	code := sqlState(err)
 
 	for _, class := range []string{"08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58"} {
@@ -78,7 +73,7 @@ func passing(err error) bool {
 	return false
 }
 
-// outdated reports whether a statement was refused since the table or the server is no longer
-// as it was when they were looked at. A standby of a relative of PostgreSQL, for example, may be
-// promoted to a writer that refuses to tell its timeline.
+// outdated reports whether a statement was refused because the table or the server have changed since
+// they were looked at. A standby of a relative of PostgreSQL, for example, may be promoted to a
+// writer that refuses to tell its timeline.
 func outdated(err error) bool { return sqlState(err) == codeUndefinedColumn || noTimeline(err) }

@@ -1,0 +1,117 @@
+package store
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// column is one of the table's columns.
+type column struct {
+	name string
+	// kind is the type as a cast writes it, without its length or precision.
+	kind string
+	// base is the type that kind is a domain over, or kind itself, with length or precision:
+	// as text, its oid, and its modifier alone.
+	base   string
+	oid    int64
+	typmod int64
+
+	notNull   bool
+	generated bool
+	// coarse: the collation takes different values for equal.
+	coarse bool
+	// unique: PostgreSQL's own = tells the values of a unique index on the column alone.
+	unique bool
+	// key: a unique index has it beside others. A foreign key may refer to that.
+	key bool
+	// clash is another unique index that this column is part of, or "".
+	clash string
+}
+
+// Object identifiers of built-in types, the same on every server.
+const (
+	oidBigint      = 20
+	oidText        = 25
+	oidVarchar     = 1043
+	oidTimestamptz = 1184
+)
+
+const (
+	// varcharHeader is what a varchar's modifier is above its length.
+	varcharHeader = 4
+	// ownerLength is how many characters an owner column must take. The name of a grant is
+	// Config.Owner and 23 bytes at most.
+	ownerLength = 255
+	// microseconds is the precision of a timestamptz that says nothing of it, and of one
+	// that is (6).
+	microseconds = 6
+)
+
+// described is the column's type and what else may be wrong with it.
+func (c column) described() string {
+	text := c.base
+	if c.kind != c.base && !strings.HasPrefix(c.base, c.kind) {
+		text = c.kind + " (" + c.base + ")"
+	}
+
+	for _, more := range []struct {
+		is   bool
+		text string
+	}{
+		{c.coarse, " with a nondeterministic collation"},
+		{c.generated, " GENERATED ALWAYS"},
+		{c.notNull && c.optional(), " NOT NULL"},
+	} {
+		if more.is {
+			text += more.text
+		}
+	}
+
+	return text
+}
+
+// optional reports whether a table may lack the column. It is NULL in a lock that is free, or that
+// never had a waiter.
+func (c column) optional() bool {
+	return slices.ContainsFunc(addedColumns, func(a addedColumn) bool { return a.name == c.name })
+}
+
+// needs is what the column must be, or "" if it is that.
+func (c column) needs() string {
+	var (
+		fits   bool
+		needed string
+	)
+
+	switch c.name {
+	case "lock_id":
+		needed = "text or character varying, with a deterministic collation"
+		fits = (c.oid == oidText || c.oid == oidVarchar) && !c.coarse
+	case "owner":
+		needed = "text, or character varying(" + strconv.Itoa(ownerLength) + ") or longer, with a deterministic collation"
+		fits = (c.oid == oidText || c.oid == oidVarchar && (c.typmod < 0 || c.typmod >= ownerLength+varcharHeader)) && !c.coarse
+	case "generation":
+		needed = "bigint"
+		fits = c.oid == oidBigint
+	default: // a time
+		needed = "timestamp with time zone, with microseconds (no precision, or 6)"
+		fits = c.oid == oidTimestamptz && (c.typmod < 0 || c.typmod == microseconds)
+	}
+
+	if c.optional() {
+		needed += ", without NOT NULL"
+		fits = fits && !c.notNull
+	}
+
+	if c.generated {
+		needed += ", without GENERATED ALWAYS"
+		fits = false
+	}
+
+	if fits {
+		return ""
+	}
+
+	return needed
+}

@@ -1,0 +1,58 @@
+package store
+
+import (
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// readable returns an error unless the server reads what pgx sends as UTF-8. Unless it is told
+// otherwise, the server takes it for text in the encoding of the database. lib/pq always tells it.
+func readable(conn *pgconn.PgConn, text string, args []any) error {
+	client := conn.ParameterStatus("client_encoding")
+	if client == "UTF8" || client == "" {
+		return nil
+	}
+
+	server := conn.ParameterStatus("server_encoding")
+
+	switch {
+	case server == "SQL_ASCII", server == "UTF8" && client == "SQL_ASCII": // nothing is converted
+		return nil
+	case isASCII(args) && isASCII([]any{text}):
+		return nil
+	}
+
+	return fmt.Errorf("%w: the connection's client_encoding is %s, of a database in %s, and a lock id or a name is not ASCII: "+
+		"set client_encoding=UTF8 in the connection string", ErrUnsupportedEncoding, client, server)
+}
+
+// isASCII reports whether all text among arguments is.
+func isASCII(args []any) bool {
+	ascii := func(s string) bool {
+		for i := range len(s) {
+			if s[i] >= 0x80 {
+				return false
+			}
+		}
+
+		return true
+	}
+
+	for _, arg := range args {
+		switch v := arg.(type) {
+		case string:
+			if !ascii(v) {
+				return false
+			}
+		case []string:
+			for _, s := range v {
+				if !ascii(s) {
+					return false
+				}
+			}
+		}
+	}
+
+	return true
+}

@@ -1,0 +1,158 @@
+package store
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// statements are the SQL texts for one table.
+type statements struct {
+	acquire, try, claim, refresh, renew, release texts
+	insert, create, get, look, held              texts
+	settle, giveBack                             texts
+
+	giveBackLast, guard string
+}
+
+// texts are those of one verb: for one request, and for several.
+type texts struct{ one, many, dated string }
+
+// verb is what a request does, as SQL.
+type verb struct {
+	given     parameters
+	one, many string
+
+	// dated, if there is such a text, is sent for several requests of which some go by more than a
+	// generation, or take effect later. For others many needs fewer parameters.
+	dated   string
+	undated parameters
+
+	// six: only a table of six columns has it.
+	six bool
+	// of finds its texts.
+	of func(*statements) *texts
+}
+
+var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &giveBack}
+
+// form is what the texts depend on beside the table's name.
+type form struct {
+	// full: the columns owner, acquired_at and contended_until are there.
+	full bool
+	// floor: the server tells its timeline.
+	floor bool
+	// keyed: a unique index, to which a foreign key may refer, has other columns than lock_id.
+	// expiryKeyed: it has expires_at.
+	keyed, expiryKeyed bool
+	// datesOdd: the role's DateStyle is one that drivers can't read where times come as text. pgx
+	// takes times as text when statements have no names, as behind a pooler.
+	datesOdd bool
+}
+
+// render writes the statements for a table.
+func render(table Table, f form) (st statements) {
+	w := newWriter(table, f)
+
+	for _, v := range verbs {
+		if v.six && !f.full {
+			continue
+		}
+
+		given := v.given
+		if v.dated != "" {
+			given = v.undated
+		}
+
+		*v.of(&st) = texts{one: w.one(v.given, v.one), many: w.many(given, v.many), dated: w.many(v.given, v.dated)}
+	}
+
+	st.guard = w.one(nil, sqlGuard)
+
+	if f.full {
+		st.giveBackLast = w.one(giveBack.given, sqlGiveBackLast)
+	}
+
+	return st
+}
+
+// writer fills in what stands in braces.
+type writer struct {
+	form
+	table         Table
+	shared, rules *strings.Replacer
+}
+
+func newWriter(table Table, f form) writer {
+	floor, iso, isoEnd := "0::bigint", "", ""
+	if f.floor {
+		floor = sqlFloor
+	}
+
+	if f.datesOdd {
+		// It holds for the transaction, and is evaluated before any column of the row is sent.
+		iso, isoEnd = "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN ", " END"
+	}
+
+	return writer{
+		form: f, table: table,
+		shared: strings.NewReplacer("{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead),
+		rules: strings.NewReplacer(
+			"{timeline}", floor,
+			"{iso}", iso, "{/iso}", isoEnd,
+			"{lock}", rowLock(f.keyed),
+			"{lock_expiry}", rowLock(f.expiryKeyed),
+			"{modulus}", strconv.FormatInt(MarkModulus, 10),
+			"{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
+		),
+	}
+}
+
+var ofColumns = regexp.MustCompile(`(?s)\{six\}(.*?)(?:\{three\}(.*?))?\{end\}`)
+
+// start fills in what comes before the parameters.
+func (w writer) start(text string) string {
+	kept := "$2"
+	if w.full {
+		kept = "$1"
+	}
+
+	return ofColumns.ReplaceAllString(w.shared.Replace(text), kept)
+}
+
+// finish fills in what comes after them. The table's name, which may have braces, comes last.
+func (w writer) finish(text string) string {
+	return with(qualified(w.rules.Replace(text)), "{table}", w.table.String(), "{channel}", w.table.Channel())
+}
+
+func (w writer) one(given parameters, text string) string {
+	if text == "" {
+		return ""
+	}
+
+	text = with(w.start(text), "{clock}", "{now}", "{floor}", "{timeline}")
+	if len(given) > 0 {
+		text = given.inOne(text, w.full)
+	}
+
+	return w.finish(text)
+}
+
+func (w writer) many(given parameters, text string) string {
+	if text == "" {
+		return ""
+	}
+
+	return w.finish(given.inMany(with(w.start(text), "{clock}", "c.now", "{floor}", "c.floor"), w.full))
+}
+
+// rowLock is what a batch locks its rows by. A foreign key that refers to a row doesn't conflict
+// with FOR NO KEY UPDATE, nor with an UPDATE of columns that no foreign key can refer to. An UPDATE
+// of other columns needs FOR UPDATE. With a weaker row lock it would wait for the row.
+func rowLock(keyed bool) string {
+	if keyed {
+		return "FOR UPDATE"
+	}
+
+	return "FOR NO KEY UPDATE"
+}

@@ -1,0 +1,165 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Delays between attempts of one call. The jitter of [Pause] spreads out callers that failed together.
+const (
+	retryDelayMin = 2 * time.Millisecond
+	retryDelayMax = 250 * time.Millisecond
+	// sendAttempts bounds how often a statement that did not get out is sent: the connections of a
+	// pool may all have died with a server.
+	sendAttempts = 4
+)
+
+// pause waits before repetition number n, from 1, or returns false when ctx ends.
+func pause(ctx context.Context, n int) bool {
+	return Pause(ctx, min(retryDelayMin<<min(n, 10), retryDelayMax))
+}
+
+// Pause waits for half of limit to all of it, at random, or returns false when ctx ends. No pause is
+// shorter than a millisecond.
+func Pause(ctx context.Context, limit time.Duration) bool {
+	limit = max(limit, 2*time.Millisecond)
+	timer := time.NewTimer(limit/2 + rand.N(limit/2))
+
+	defer timer.Stop()
+
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// write runs one statement until it has an outcome. It repeats it where the server rolled it back
+// for the sake of others, until ctx ends, and where it was not sent, a few times.
+func write[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
+	send := func(text string) answer[T] { return ask(ctx, s, text, args, scan) }
+
+	return persist(ctx, s, func(bool) answer[T] {
+		text := s.audible(text)
+
+		return orQuietly(s, text, send(text), send)
+	})
+}
+
+// persist is write for any way to ask. alone is set once an attempt was refused that may succeed by
+// itself.
+func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) answer[T] {
+	var (
+		alone bool
+		moved tries
+	)
+
+	for n, unsent := 1, 0; ; n++ {
+		a := attempt(alone)
+
+		switch {
+		case a.err == nil:
+			return a
+		case a.outcome == nothingSent && ctx.Err() == nil:
+			unsent++
+			if unsent >= sendAttempts || sqlState(a.err) != "" {
+				a.err = s.explain(a.err)
+
+				return a
+			}
+		case a.outcome == refused && a.shared && divisible(a.err) && !general(a.err):
+			alone = true
+
+			continue
+		case a.outcome == refused && s.afresh(a.err, &moved):
+			continue
+		case a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named)):
+			alone = true
+		case a.outcome == unknown:
+			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
+
+			return a
+		default:
+			if outdated(a.err) {
+				s.shape.set(nil)
+			}
+
+			a.err = s.named(ctx, a.err)
+
+			return a
+		}
+
+		if !pause(ctx, n) {
+			return answer[T]{outcome: a.outcome, err: fmt.Errorf("%w: %w", ended(ctx), a.err)}
+		}
+	}
+}
+
+const (
+	// afreshLimit bounds how many stale connections in a row a request is tried on.
+	afreshLimit = 16
+	// newLimit bounds how many of them may have been new. A name that leads to several servers may
+	// lead to a standby several times in a row.
+	newLimit = 6
+)
+
+// tries counts the connections over which one request was refused because of them.
+type tries struct{ all, new int }
+
+// afresh reports whether a request that was refused may be answered if it is sent again at once. A
+// connection that is at fault has been discarded. The next is another of the pool, or a new one if
+// the pool has none. After newLimit new ones the server itself is at fault.
+func (s *Store) afresh(err error, t *tries) bool {
+	if t.all >= afreshLimit || t.new >= newLimit && elsewhere(err) || !elsewhere(err) && !stalePlan(err) {
+		return false
+	}
+
+	t.all++
+	if elsewhere(err) && s.idle() == 0 {
+		t.new++ // the next one, probably
+	}
+
+	return true
+}
+
+// idle counts the connections that are open and not in use, in a pgxpool.Pool under the handle too.
+func (s *Store) idle() int {
+	n := s.db.Stats().Idle
+	if s.handle.pool != nil {
+		n += int(s.handle.pool.Stat().IdleConns())
+	}
+
+	return n
+}
+
+// read runs a statement that changes nothing. It repeats one whose reply was lost.
+func read[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) ([]T, error) {
+	return persistRead(ctx, s, func(bool) answer[T] { return ask(ctx, s, text, args, scan) })
+}
+
+// persistRead is read for any way to ask, as [persist] is write.
+func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) ([]T, error) {
+	var moved tries
+
+	for n := 1; ; n++ {
+		a := attempt(n > 1)
+
+		for a.outcome == refused && s.afresh(a.err, &moved) {
+			a = attempt(true)
+		}
+
+		a.err = withContext(ctx, a.err)
+
+		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
+		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
+			if a.err != nil {
+				a.err = withContext(ctx, s.named(ctx, a.err))
+			}
+
+			return a.rows, a.err
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package store
+
+import "context"
+
+// giveBack returns a grant: held by one of {owners} -> free, with the next generation. In a batch,
+// each element of the array is an array of owners, as text.
+var giveBack = verb{
+	given: parameters{paramID, paramOwners},
+	one:   change(with(sqlFreed, "{until}", `{clock}`), sqlOfOwners, `true, {notify}, {lazy}`),
+	many:  changeMany(sqlReleaseOnce, sqlOfOwners, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
+	six:   true,
+	of:    func(st *statements) *texts { return &st.giveBack },
+}
+
+const sqlOfOwners = `l.owner {=} ANY ({owners}::{text}[])`
+
+// sqlGiveBackLast is giveBack that locks the row whatever owner it shows. So it waits behind every
+// statement that waits for the row already, and the row that it then finds decides. The clock is
+// read again after the wait, since what is computed from the row is.
+const sqlGiveBackLast = `
+UPDATE {table} AS l
+   SET generation = CASE WHEN ` + sqlOfOwners + ` THEN ` + sqlNext + ` ELSE l.generation END,
+       expires_at = CASE WHEN ` + sqlOfOwners + ` THEN {clock} ELSE l.expires_at END,
+       acquired_at = CASE WHEN ` + sqlOfOwners + ` THEN NULL ELSE l.acquired_at END,
+       owner = CASE WHEN ` + sqlOfOwners + ` THEN NULL ELSE l.owner END
+ WHERE l.lock_id {=} {lock_id}
+RETURNING l.owner IS NULL, CASE WHEN l.owner IS NULL THEN {notify} END, {lazy}`
+
+// GiveBack frees the lock if the row shows the grant to one of the owners. It reports whether the
+// lock is free now. With queue it stands in line for the row, behind every statement that waits
+// for the row already: none of those owners can be granted the lock after that. On a table without
+// owners it does nothing.
+func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue bool) (bool, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil || !sh.full {
+		return false, err
+	}
+
+	req := request{shape: sh, id: id, owners: textArray(owners)}
+
+	if !queue {
+		a := s.lanes.giveBack.write(ctx, req, false)
+
+		return len(a.rows) == 1, a.err
+	}
+
+	if !s.loners.wait(ctx, 0) {
+		return false, ended(ctx)
+	}
+	defer s.loners.leave()
+
+	a := write(ctx, s, sh.statements.giveBackLast, giveBack.given.ofOne(&req, true), scanGiveBack)
+
+	return len(a.rows) == 1 && a.rows[0], a.err
+}
+
+func scanGiveBack(from scanner) (freed bool, err error) {
+	var (
+		notified *bool
+		lazy     *string
+	)
+
+	err = from.Scan(&freed, &notified, &lazy)
+
+	return freed, err
+}
