@@ -104,9 +104,9 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 	return l
 }
 
-// write sends a request as [write] sends a statement. The answer has one row or none. A batch may
-// pass over a row that another transaction has locked. With alone, the statement waits for the
-// row, if there is room: see [loners].
+// write sends a request, see [persist]. The answer has one row or none. A batch may pass over a row
+// that another transaction has locked. With alone, the statement waits for the row, if there is
+// room: see [loners].
 func (l *lane[T]) write(ctx context.Context, req request, alone bool) answer[T] {
 	return persist(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, alone || again) })
 }
@@ -145,11 +145,8 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 		return answers[0]
 	}
 
-	text := l.store.audible(l.kind.of(&req.shape.statements).one)
-	args := l.kind.given.ofOne(&req, req.shape.full)
-	send := func(text string) answer[T] { return ask(ctx, l.store, text, args, l.kind.scan) }
-
-	a := orQuietly(l.store, text, send(text), send)
+	text, args := l.kind.of(&req.shape.statements).one, l.kind.given.ofOne(&req, req.shape.full)
+	a := askAudibly(ctx, l.store, text, args, l.kind.scan)
 	a.waited = true
 
 	return a

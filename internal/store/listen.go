@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -111,13 +110,7 @@ func refusesForLong(err error) bool {
 	}
 
 	// Connections, what runs beside, resources, operators, systems, defects.
-	for _, class := range []string{"08", "40", "53", "55", "57", "58", "XX"} {
-		if strings.HasPrefix(code, class) {
-			return false
-		}
-	}
-
-	return true
+	return !hasPrefix(code, "08", "40", "53", "55", "57", "58", "XX")
 }
 
 func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {

@@ -1,9 +1,13 @@
 package store_test
 
 import (
+	"context"
 	"database/sql"
+	"flag"
 	"fmt"
+	"net/url"
 	"os"
+	"sync"
 	"testing"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -26,7 +30,18 @@ func TestMain(m *testing.M) {
 		ServerOptions: []pgtesting.ServerOption{pgtesting.WithSetting("max_connections", "1000")},
 	})
 
+	// Most tests wait, for a lock, a lease or the server.
+	flag.Parse()
+
+	if n := flag.Lookup("test.parallel"); n.Value.String() == n.DefValue {
+		_ = n.Value.Set("8") // it is a number
+	}
+
 	code := m.Run()
+
+	if os.Getenv("CI_DATABASE_URL") != "" {
+		kept.drop()
+	}
 
 	databases.MustClose()
 
@@ -37,6 +52,110 @@ func TestMain(m *testing.M) {
 	}
 
 	os.Exit(code)
+}
+
+// keeper keeps databases for the next test: to make and to drop one costs more than most tests.
+type keeper struct {
+	// mu guards what follows.
+	mu        sync.Mutex
+	free, all []*url.URL
+}
+
+var kept keeper
+
+// newDatabase returns the URL of an empty database. It is for tests that leave behind nothing but
+// schemas and settings of the database. Others use databases.
+func newDatabase(tb testing.TB) *url.URL {
+	tb.Helper()
+
+	u := kept.take()
+	if u == nil {
+		u = databases.NewDatabaseWithCleanup(tb, false)
+		kept.add(u)
+	}
+
+	tb.Cleanup(func() {
+		if err := empty(u); err != nil {
+			tb.Logf("the database is not used again: %v", err)
+		} else {
+			kept.put(u)
+		}
+	})
+
+	return new(*u)
+}
+
+func (k *keeper) take() (u *url.URL) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	if n := len(k.free); n > 0 {
+		u, k.free = k.free[n-1], k.free[:n-1]
+	}
+
+	return u
+}
+
+func (k *keeper) add(u *url.URL) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	k.all = append(k.all, u)
+}
+
+func (k *keeper) put(u *url.URL) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	k.free = append(k.free, u)
+}
+
+// drop drops all databases, from a server that goes on.
+func (k *keeper) drop() {
+	db, err := sql.Open("pgx", os.Getenv("CI_DATABASE_URL"))
+	if err != nil {
+		return
+	}
+	defer func() { _ = db.Close() }()
+
+	for _, u := range k.all {
+		if _, err := db.ExecContext(context.Background(), fmt.Sprintf(`DROP DATABASE %q WITH (FORCE)`, u.Path[1:])); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+}
+
+// sqlEmpty makes a database as a new one is.
+const sqlEmpty = `DO $$
+DECLARE
+    schema text;
+BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+    PERFORM set_config('lock_timeout', '5s', true);
+
+    FOR schema IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', schema);
+    END LOOP;
+
+    CREATE SCHEMA public;
+    GRANT USAGE ON SCHEMA public TO PUBLIC;
+    IF current_setting('server_version_num')::int < 150000 THEN
+        GRANT CREATE ON SCHEMA public TO PUBLIC;
+    END IF;
+
+    EXECUTE format('ALTER DATABASE %I RESET ALL', current_database());
+END $$`
+
+func empty(u *url.URL) error {
+	db, err := sql.Open("pgx", u.String())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+
+	_, err = db.ExecContext(context.Background(), sqlEmpty)
+
+	return err
 }
 
 // table is where the tests' locks are.
@@ -57,7 +176,7 @@ func eachDriver(t *testing.T, test func(t *testing.T, driver string)) {
 func newStore(t *testing.T, driver string) (*store.Store, *sql.DB) {
 	t.Helper()
 
-	db := contract.Open(t, driver, databases.NewDatabase(t).String())
+	db := contract.Open(t, driver, newDatabase(t).String())
 	if err := store.Migrate(t.Context(), db, table, nil); err != nil {
 		t.Fatal(err)
 	}

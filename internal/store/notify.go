@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"regexp"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,14 @@ func (s *Store) audible(text string) string {
 	}
 
 	return text
+}
+
+// askAudibly is ask for a statement that may notify.
+func askAudibly[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
+	text = s.audible(text)
+	send := func(text string) answer[T] { return ask(ctx, s, text, args, scan) }
+
+	return orQuietly(s, text, send(text), send)
 }
 
 // orQuietly takes the answer to a statement. It sends one that notifies again without the

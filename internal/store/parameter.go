@@ -52,7 +52,7 @@ type parameters []parameter
 
 // shaped leaves out what a table of three columns has no use for.
 func (p parameters) shaped(full bool) parameters {
-	for !full && p[len(p)-1].six {
+	for !full && len(p) > 0 && p[len(p)-1].six {
 		p = p[:len(p)-1]
 	}
 

@@ -185,7 +185,7 @@ func TestReadsFromALaggingStandby(t *testing.T) {
 func TestLookCostsNothing(t *testing.T) {
 	t.Parallel()
 
-	db := contract.Open(t, "pgx", databases.NewDatabase(t).String())
+	db := contract.Open(t, "pgx", newDatabase(t).String())
 	if err := store.Migrate(t.Context(), db, store.Table{Schema: "s", Name: "t"}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -110,40 +110,31 @@ func newWriter(table Table, f form) writer {
 
 var ofColumns = regexp.MustCompile(`(?s)\{six\}(.*?)(?:\{three\}(.*?))?\{end\}`)
 
-// start fills in what comes before the parameters.
-func (w writer) start(text string) string {
+// one writes a statement for one request.
+func (w writer) one(given parameters, text string) string {
+	return w.write(text, "{now}", "{timeline}", given.inOne)
+}
+
+// many writes a statement for several requests.
+func (w writer) many(given parameters, text string) string {
+	return w.write(text, "c.now", "c.floor", given.inMany)
+}
+
+func (w writer) write(text, clock, floor string, fill func(text string, full bool) string) string {
+	if text == "" {
+		return ""
+	}
+
 	kept := "$2"
 	if w.full {
 		kept = "$1"
 	}
 
-	return ofColumns.ReplaceAllString(w.shared.Replace(text), kept)
-}
+	text = ofColumns.ReplaceAllString(w.shared.Replace(text), kept)
+	text = fill(with(text, "{clock}", clock, "{floor}", floor), w.full)
 
-// finish fills in what comes after them. The table's name, which may have braces, comes last.
-func (w writer) finish(text string) string {
+	// The table's name, which may have braces, comes last.
 	return with(qualified(w.rules.Replace(text)), "{table}", w.table.String(), "{channel}", w.table.Channel())
-}
-
-func (w writer) one(given parameters, text string) string {
-	if text == "" {
-		return ""
-	}
-
-	text = with(w.start(text), "{clock}", "{now}", "{floor}", "{timeline}")
-	if len(given) > 0 {
-		text = given.inOne(text, w.full)
-	}
-
-	return w.finish(text)
-}
-
-func (w writer) many(given parameters, text string) string {
-	if text == "" {
-		return ""
-	}
-
-	return w.finish(given.inMany(with(w.start(text), "{clock}", "c.now", "{floor}", "c.floor"), w.full))
 }
 
 // rowLock is what a batch locks its rows by. A foreign key that refers to a row doesn't conflict

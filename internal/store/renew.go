@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"strings"
 	"time"
 )
 
@@ -136,29 +135,18 @@ func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer
 		return o, err
 	}
 
-	var moved tries
-
-	for n := 1; ; n++ {
-		a := ask(ctx, s, text, args, scan)
-
-		for a.outcome == refused && s.afresh(a.err, &moved) {
-			a = ask(ctx, s, text, args, scan)
-		}
-
-		again := a.outcome == nothingSent && sqlState(a.err) == "" ||
+	a := insist(ctx, s, func(bool) answer[one[Row]] { return ask(ctx, s, text, args, scan) }, func(a answer[one[Row]]) bool {
+		return a.outcome == nothingSent && sqlState(a.err) == "" ||
 			a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named))
-		if a.err != nil && again && n < sendAttempts && pause(ctx, n) {
-			continue
-		}
+	})
 
-		if outdated(a.err) {
-			s.shape.set(nil)
-		}
-
-		a.err = s.named(ctx, a.err)
-
-		return a
+	if outdated(a.err) {
+		s.shape.set(nil)
 	}
+
+	a.err = s.named(ctx, a.err)
+
+	return a
 }
 
 // Divides reports whether the server may have refused renewals because of some of them alone: a
@@ -172,14 +160,8 @@ func Divides(err error) bool {
 		return false
 	default:
 		// Connections, authorization, catalogs, resources, operators.
-		for _, class := range []string{"08", "28", "3D", "53", "57P"} {
-			if strings.HasPrefix(code, class) {
-				return false
-			}
-		}
+		return !hasPrefix(code, "08", "28", "3D", "53", "57P")
 	}
-
-	return true
 }
 
 // stillHeld returns those of the leases that still run. If it can't ask, that is all of them: the

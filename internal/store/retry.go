@@ -37,20 +37,9 @@ func Pause(ctx context.Context, limit time.Duration) bool {
 	}
 }
 
-// write runs one statement until it has an outcome. It repeats it where the server rolled it back
-// for the sake of others, until ctx ends, and where it was not sent, a few times.
-func write[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
-	send := func(text string) answer[T] { return ask(ctx, s, text, args, scan) }
-
-	return persist(ctx, s, func(bool) answer[T] {
-		text := s.audible(text)
-
-		return orQuietly(s, text, send(text), send)
-	})
-}
-
-// persist is write for any way to ask. alone is set once an attempt was refused that may succeed by
-// itself.
+// persist attempts a statement that writes until it has an outcome. It repeats it where the server
+// rolled it back for the sake of others, until ctx ends, and where it was not sent, a few times.
+// alone is set once an attempt was refused that may succeed by itself.
 func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) answer[T] {
 	var (
 		alone bool
@@ -142,6 +131,18 @@ func read[T any](ctx context.Context, s *Store, text string, args []any, scan sc
 
 // persistRead is read for any way to ask, as [persist] is write.
 func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T]) ([]T, error) {
+	a := insist(ctx, s, attempt, func(a answer[T]) bool {
+		return a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
+	})
+	if a.err != nil {
+		a.err = withContext(ctx, s.named(ctx, withContext(ctx, a.err)))
+	}
+
+	return a.rows, a.err
+}
+
+// insist repeats an attempt a few times, as long as again says that it may succeed.
+func insist[T any](ctx context.Context, s *Store, attempt func(alone bool) answer[T], again func(answer[T]) bool) answer[T] {
 	var moved tries
 
 	for n := 1; ; n++ {
@@ -151,15 +152,8 @@ func persistRead[T any](ctx context.Context, s *Store, attempt func(alone bool) 
 			a = attempt(true)
 		}
 
-		a.err = withContext(ctx, a.err)
-
-		again := a.outcome != refused || retriable(a.err) || s.lostStatement(a.err, a.named)
-		if a.err == nil || !again || n >= sendAttempts || !pause(ctx, n) {
-			if a.err != nil {
-				a.err = withContext(ctx, s.named(ctx, a.err))
-			}
-
-			return a.rows, a.err
+		if a.err == nil || !again(a) || n >= sendAttempts || !pause(ctx, n) {
+			return a
 		}
 	}
 }

@@ -49,7 +49,9 @@ func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue 
 	}
 	defer s.loners.leave()
 
-	a := write(ctx, s, sh.statements.giveBackLast, giveBack.given.ofOne(&req, true), scanGiveBack)
+	a := persist(ctx, s, func(bool) answer[bool] {
+		return askAudibly(ctx, s, sh.statements.giveBackLast, giveBack.given.ofOne(&req, true), scanGiveBack)
+	})
 
 	return len(a.rows) == 1 && a.rows[0], a.err
 }

@@ -262,7 +262,7 @@ func TestIdentity(t *testing.T) {
 			"varchar":  {"", "lock_id varchar(100) PRIMARY KEY"},
 			"a domain": {"CREATE DOMAIN d AS text CHECK (VALUE <> 'b'); ", "lock_id d PRIMARY KEY"},
 		} {
-			u := databases.NewDatabase(t).String()
+			u := newDatabase(t).String()
 			several := contract.Open(t, "postgres", u) // takes several statements in one text
 
 			contract.Exec(t, several, c.before+"CREATE TABLE public.locks ("+c.columns+

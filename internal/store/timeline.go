@@ -62,15 +62,7 @@ func noTimeline(err error) bool {
 // ofTheMoment reports whether an error may be due to the moment: to other statements, to the
 // connection, or to a lack of room.
 func ofTheMoment(err error) bool {
-	code := sqlState(err)
-
-	for _, class := range []string{"08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58"} {
-		if strings.HasPrefix(code, class) {
-			return true
-		}
-	}
-
-	return false
+	return hasPrefix(sqlState(err), "08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58")
 }
 
 // outdated reports whether a statement was refused because the table or the server have changed since
