@@ -15,8 +15,7 @@ const (
 	sqlAccepted = `SELECT 1::pg_catalog.int8`
 )
 
-// acquaint finds out, on the first use of a driver that isn't known, whether it reports the SQLSTATE,
-// and what it does with text.
+// acquaint finds out what a driver that isn't known does with SQLSTATEs and with text.
 func (s *Store) acquaint(ctx context.Context) error {
 	if s.pgx && !s.native.Load() {
 		if err := s.meet(ctx); err != nil {
@@ -38,7 +37,7 @@ func (s *Store) acquaint(ctx context.Context) error {
 	return s.reportsSQLState(ctx)
 }
 
-// reportsSQLState returns an error unless the driver reports the SQLSTATE of a refusal: else every
+// reportsSQLState returns an error if the driver doesn't report the SQLSTATE of a refusal: every
 // refusal would leave the outcome unknown.
 func (s *Store) reportsSQLState(ctx context.Context) error {
 	var refusal error

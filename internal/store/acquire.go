@@ -8,9 +8,9 @@ import (
 // sqlFree is a lock that nobody holds.
 const sqlFree = `l.expires_at {<=} {now}`
 
-// acquire: free -> held. A lock that is held matches nothing, and costs no write. It waits for the
-// row only where the row was free in the statement's snapshot: for another grant, which then
-// decides, or for another transaction's row lock.
+// acquire: free -> held. A held lock matches nothing, and costs no write. It waits for the row only
+// where that was free in the statement's snapshot: for another grant, which then decides, or for
+// another transaction's row lock.
 var acquire = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
 	one:   change(sqlGranted, sqlFree, `{row}, {durable}`),
@@ -18,9 +18,8 @@ var acquire = verb{
 	of:    func(st *statements) *texts { return &st.acquire },
 }
 
-// try is acquire that shows what is in the way. It returns the granted row, or else the row as the
-// statement's snapshot shows it, or none if there is no such lock. A failed attempt costs no write.
-// A row that the batch passed over is shown as the snapshot has it.
+// try is acquire that returns the granted row, or else the row as the statement's snapshot shows
+// it, or none if there is no such lock.
 var try = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
 	one: `
@@ -48,9 +47,8 @@ SELECT {row}, r.n, false
 const maxContests = 16
 
 // Acquire grants the lock to owner for ttl if it is free, and creates it if it isn't there. owner
-// must be of this call alone: a grant whose reply is lost is found again by it. Each attempt after
-// a lost reply has an owner of its own, made from that one, which tells its grant from a later
-// one. A grant with margin or less remaining is not reported.
+// must be of this call alone: a grant whose reply is lost is found by it. Later attempts have
+// owners made from it. A grant with margin or less remaining is not reported.
 //
 // An error that matches [ErrUnknownOutcome] means that the lock may have been granted, to one of
 // Result.Stray. Any other error means that it was not.
@@ -112,8 +110,8 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 			}
 		}
 
-		// The lease was computed before the statement waited for the row. If the transaction that
-		// had the row rolled back, part of the lease may be gone by now.
+		// The lease was computed before the statement waited for the row, and part of it may be
+		// gone.
 		for granted && res.Row.Remaining() <= margin {
 			if res.Lease() <= margin {
 				return Result{}, errCut(res, margin)

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// arrayLiterals replaces slices by array literals. Drivers disagree on how a slice is passed, but all of
-// them pass a string.
+// arrayLiterals replaces slices by array literals, which every driver can pass.
 func arrayLiterals(args []any) []any {
 	literals := slices.Clone(args)
 
@@ -25,8 +24,7 @@ func arrayLiterals(args []any) []any {
 
 var arrayQuoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
-// textArray writes a PostgreSQL array literal of text. Every element is quoted, so NULL, braces, commas
-// and leading blanks are what they say.
+// textArray quotes every element: NULL, braces, commas and leading blanks are what they say.
 func textArray(values []string) string {
 	var b strings.Builder
 

@@ -23,22 +23,21 @@ type answer[T any] struct {
 	// outcome tells what an error means.
 	outcome outcome
 	err     error
-	// shared: the statement served others too, and the error may be theirs.
+	// shared: the error may be due to another request in the statement.
 	shared bool
 	// waited: the statement waited for the row. Without that, no row may mean that another
-	// transaction has it locked, or changed it at the same moment.
+	// transaction has it locked or changed it at the same moment.
 	waited bool
 }
 
-// ask runs one statement once, and reads all rows before it believes one. It returns when ctx ends,
-// with outcome unknown if the statement was sent, even on drivers that go on waiting.
+// ask runs one statement once. It returns when ctx ends, with outcome unknown if the statement was
+// sent, even on drivers that go on waiting.
 func ask[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
 	if err := ctx.Err(); err != nil {
 		return answer[T]{err: ended(ctx)}
 	}
 
-	// dispatched is set by the first of two: the statement on its way out, or a caller that leaves
-	// before it. So the caller is told exactly.
+	// dispatched is set by the first of two: the statement on its way out, or a caller that leaves.
 	var dispatched atomic.Bool
 
 	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
@@ -57,8 +56,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	return answer[T]{outcome: unknown, err: ctxError(ctx)}
 }
 
-// drive has the driver send one statement. It returns when ctx ends: left is set if the driver has
-// not returned by then.
+// drive has the driver send one statement. left: ctx has ended, and the driver has not returned.
 func drive[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T], left bool) {
 	if s.native.Load() {
 		return askDriver(ctx, s, prepare, scan), false
@@ -84,8 +82,7 @@ func drive[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanF
 	}
 }
 
-// prepareFunc is called when a connection is there, and returns what to send over it. ok is false if
-// nothing is left to send.
+// prepareFunc is called when a connection is there. ok is false if nothing is left to send.
 type prepareFunc func() (p prepared, ok bool)
 
 // prepared is a statement and its arguments, and how many rows it may return.
@@ -101,8 +98,7 @@ var errDriverLeft = errors.New("pglocker: the driver did not return")
 // errDriverPanicked is an error for all whose requests the driver was given.
 var errDriverPanicked = errors.New("pglocker: the driver panicked")
 
-// askDriver turns a panic of the driver into an error: the callers may be many, on goroutines of
-// their own.
+// askDriver turns a panic of the driver into an error for all callers.
 func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
 	place, err := s.places.take(ctx)
 	if err != nil {
@@ -124,8 +120,8 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 		returned   bool
 	)
 
-	// A driver that panics, or ends the goroutine, keeps its connection, whose Close may never
-	// return. It must not keep the place of the next.
+	// A driver that panics, or ends the goroutine, keeps its connection, but not the place of the
+	// next.
 	defer func() {
 		if conn != nil && !returned {
 			s.handle.putBack()
@@ -170,16 +166,15 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 	return a
 }
 
-// abandon closes a connection under which the driver panicked. database/sql believes that it is in
-// use, and would wait for ever to close it. Its place in the pool is lost.
+// abandon closes a connection under which the driver panicked. Its place in the pool is lost:
+// database/sql believes that it is in use.
 func abandon(conn *sql.Conn) {
 	defer func() { _ = recover() }() // the driver's again
 
 	_ = conn.Raw(func(driverConn any) error { return driverConn.(driver.Conn).Close() })
 }
 
-// askOver runs a statement over a connection. closed is closed when nothing is left of the statement
-// there.
+// askOver runs a statement over a connection. closed is closed when nothing is left of it there.
 func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, scan scanFunc[T]) (a answer[T], closed <-chan struct{}) {
 	var err error
 
@@ -187,8 +182,7 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 	native := false
 
 	if s.pgx {
-		// The same as below, without the conversions of database/sql and the goroutine that it
-		// starts for each result.
+		// Without the conversions of database/sql and the goroutine that it starts for each result.
 		err = conn.Raw(func(driverConn any) (err error) {
 			var own pgxConn
 			if own, native = s.recognize(driverConn); !native {

@@ -10,15 +10,14 @@ import (
 
 type callerKey struct{}
 
-// Outlive returns a context with ctx's values that doesn't end with ctx, for requests whose answer is
-// wanted even if their caller leaves. A request that still waits for a connection then is not sent,
-// or those of callers that have left would pile up in the pool. See also package outlive.
+// Outlive returns a context with ctx's values that doesn't end with ctx, for requests whose answer
+// is wanted even if their caller leaves. A request that still waits for a connection then is not
+// sent: those of callers that have left would pile up in the pool. See also package outlive.
 func Outlive(ctx context.Context) context.Context {
 	return context.WithValue(context.WithoutCancel(ctx), callerKey{}, ctx)
 }
 
-// stay returns a context that doesn't tell of one caller's leaving, for a statement that serves
-// several.
+// stay returns a context without a caller that may leave, for a statement that serves several.
 func stay(ctx context.Context) context.Context {
 	return context.WithValue(ctx, callerKey{}, nil)
 }
@@ -82,16 +81,15 @@ func (p *progress) send() {
 	}
 }
 
-// Watch returns a context for a request, and a function that reports whether something was sent for
-// it.
+// Watch returns a context for a request, and a function that reports whether it was sent.
 func Watch(ctx context.Context) (watched context.Context, sent func() bool) {
 	p := new(progress)
 
 	return context.WithValue(ctx, progressKey{}, p), p.sent.Load
 }
 
-// ConnectWithin returns a context for a request. It ends after d, with cause [ErrNoConnection], unless
-// the request has been sent by then.
+// ConnectWithin returns a context for a request. It ends after d, with cause [ErrNoConnection],
+// unless the request has been sent.
 func ConnectWithin(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, sent := Watch(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -8,21 +8,18 @@ import (
 )
 
 // claim is a waiter's: free -> held, or else held -> held with a mark, which says for {mark}
-// microseconds from now, or up to MarkModulus fewer, that somebody waits. The mark is signed, see
-// [Mark]. It doesn't shorten one that stands for longer, see sqlAhead. The row lock makes the choice
+// microseconds from now, or up to MarkModulus fewer, that somebody waits. The row lock makes that
 // atomic against a release, which either comes first and leaves the lock free, or sees the mark and
 // notifies. A mark alone needs no flush: a crash that loses it costs a poll.
 //
 // For one request it locks one row, and waits for it. The clock is read once (OFFSET 0), before the
-// wait, so a lock may look held that has just become free. It could also look free though it is
-// held, if another was granted it during the wait and the clock was set back. So the clock is read
-// again when PostgreSQL checks the row that it finds changed (EvalPlanQual). If that is behind the
-// first reading, nothing is found. A row that was only locked, or whose change was rolled back,
-// isn't checked again and needn't be: nobody was granted it. The last column is the mark that stood
-// there before.
+// wait, so a lock may look held that has just become free. If the clock is set back during the
+// wait, a lock could look free that another was granted meanwhile. So the clock is read again when
+// PostgreSQL checks the row that it finds changed (EvalPlanQual), and if it is behind, nothing is
+// found. A row that was only locked, or whose change was rolled back, isn't checked again: nobody
+// was granted it. The last column is the mark that stood there before.
 //
-// For several, no row that it decides about was changed since the snapshot, so none was granted to
-// another meanwhile. One grant among them makes the commit a synchronous one.
+// For several, no row was changed since the snapshot. One grant makes the commit a synchronous one.
 var claim = verb{
 	given: parameters{paramID, paramTTL, paramMark, paramSignature, paramOwner},
 	one: with(`
@@ -71,19 +68,18 @@ const sqlClaimed = `generation = CASE WHEN {free} THEN ` + sqlNext + ` ELSE l.ge
        contended_until = CASE WHEN {free} THEN l.contended_until
                               ELSE c.now {+} (({ahead} {-} pg_catalog.mod(c.us {+} {ahead} {-} {signature}, {modulus})) {*} {us}) END`
 
-// sqlAhead is how many microseconds from now a claim's mark stands, before it is signed. A waiter
-// that polls marks no time in which a release would notify. It must not end the mark of a waiter
-// that listens: then it takes that one's end, or up to a {modulus} later, for the signature. (Where
-// many poll, such a mark may stand after the listening waiter has left. That costs notifications.)
+// sqlAhead is how many microseconds from now a mark stands, before it is signed. It must not end
+// the mark of a waiter that listens: then it takes that one's end, or up to a {modulus} later.
+// (Where many poll, such a mark may outlast the listening waiter. That costs notifications.)
 const sqlAhead = `(CASE WHEN l.contended_until {>} (c.now {+} ({mark} {*} {us}))
                                              THEN least((extract(epoch FROM l.contended_until {-} c.now) {*} 1000000)::bigint, {longest}) {+} {modulus} {-} 1
                                              ELSE {mark} END)`
 
-// Mark says until when somebody waits. Its last digits are signed: a Locker knows its own mark
-// again, also where the reply to its statement was lost or is still on its way.
+// Mark says until when somebody waits. By the signature in its last digits a Locker knows its own,
+// also where the reply to its statement was lost.
 type Mark struct {
-	// For is how long the mark stands, [LongestMark] at most. Zero leaves none. Where another mark
-	// stands for longer, this one stands as long as that, or up to a [MarkModulus] longer.
+	// For is how long the mark stands, [LongestMark] at most. Zero leaves none. Where another
+	// stands for longer, this one does too, or up to a [MarkModulus] longer.
 	For time.Duration
 	// Signature is below [MarkModulus].
 	Signature int64
@@ -99,13 +95,12 @@ const LongestMark = 10 * time.Second
 func SignatureOf(mark time.Time) int64 { return mark.UnixMicro() % MarkModulus }
 
 // Claim is one attempt of a waiter. Like [Store.Acquire] it grants the lock if it is free. If not,
-// it leaves a mark, by which the release notifies. It leaves none for a mark of no time and on a
-// table without that column, and then a failed attempt costs no write. It leaves none either if it
-// didn't find the lock at first, or had to be settled. Result.Marked is set only where the mark
-// stands for sure.
+// it leaves a mark, by which the release notifies. It leaves none for a mark of no time and on
+// three columns, where a failed attempt costs no write, nor if it had to be settled or didn't find
+// the lock at first.
 //
 // The row of a failed attempt may be free: the lock was taken by another at the same moment, or
-// freed right after. owner must be of this call alone, as for Acquire.
+// freed right after. owner must be of this call alone.
 func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Duration, mark Mark) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -164,8 +159,7 @@ func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Res
 
 		return g.swap(ctx, State{Generation: a.rows[0].row.Generation}, margin)
 	case a.rows[0].marked && !a.rows[0].row.Held():
-		// It became free while the claim waited for the row. The release didn't see the mark, so it
-		// notified nobody. If another is faster now, its release will see the mark.
+		// It became free while the claim waited for the row, and its release didn't see the mark.
 		res, err := g.acquire(ctx, margin)
 		if err == nil && res.Verdict == Busy {
 			res.Mark, res.Marked = a.rows[0].mark, true
@@ -187,34 +181,28 @@ type attempted struct {
 	marked  bool
 }
 
-func scanTry(from scanner) (attempted, error) { return scanTryAnd(new(*string))(from) }
+func scanTry(more ...any) scanFunc[attempted] {
+	var granted bool
 
-// scanTryAnd reads rows of a try, of which more is the column behind the row.
-func scanTryAnd(more any) scanFunc[attempted] {
-	var (
-		granted bool
-		row     = newRowScanner(more, &granted)
-	)
+	row := scanRow(append(more, &granted)...)
 
 	return func(from scanner) (attempted, error) {
-		r, err := row.scan(from)
+		r, err := row(from)
 
 		return attempted{row: r, granted: granted, mark: r.ContendedUntil}, err
 	}
 }
 
-func scanClaim(from scanner) (attempted, error) { return scanClaimAnd(new(*string))(from) }
-
-// scanClaimAnd reads rows of a claim, of which more is the column behind the row.
-func scanClaimAnd(more any) scanFunc[attempted] {
+func scanClaim(more ...any) scanFunc[attempted] {
 	var (
 		granted bool
 		mark    pgtype.Timestamptz
-		row     = newRowScanner(more, &granted, &mark)
 	)
 
+	row := scanRow(append(more, &granted, &mark)...)
+
 	return func(from scanner) (attempted, error) {
-		r, err := row.scan(from)
+		r, err := row(from)
 
 		return attempted{row: r, granted: granted, mark: mark.Time.UTC(), marked: !granted}, err
 	}

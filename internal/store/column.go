@@ -11,8 +11,8 @@ type column struct {
 	name string
 	// kind is the type as a cast writes it, without its length or precision.
 	kind string
-	// base is the type that kind is a domain over, or kind itself, with length or precision:
-	// as text, its oid, and its modifier alone.
+	// base is the type under the domain kind, or kind itself, with length or precision: as text,
+	// its oid, and its modifier alone.
 	base   string
 	oid    int64
 	typmod int64
@@ -21,9 +21,9 @@ type column struct {
 	generated bool
 	// coarse: the collation takes different values for equal.
 	coarse bool
-	// unique: PostgreSQL's own = tells the values of a unique index on the column alone.
+	// unique: a unique index on it alone compares by PostgreSQL's own =.
 	unique bool
-	// key: a unique index has it beside others. A foreign key may refer to that.
+	// key: a unique index, to which a foreign key may refer, has it beside others.
 	key bool
 	// clash is another unique index that this column is part of, or "".
 	clash string
@@ -40,11 +40,9 @@ const (
 const (
 	// varcharHeader is what a varchar's modifier is above its length.
 	varcharHeader = 4
-	// ownerLength is how many characters an owner column must take. The name of a grant is
-	// Config.Owner and 23 bytes at most.
+	// ownerLength is how many characters an owner column must take: Config.Owner and 23 bytes.
 	ownerLength = 255
-	// microseconds is the precision of a timestamptz that says nothing of it, and of one
-	// that is (6).
+	// microseconds is the default precision of a timestamptz.
 	microseconds = 6
 )
 
@@ -71,8 +69,7 @@ func (c column) described() string {
 	return text
 }
 
-// optional reports whether a table may lack the column. It is NULL in a lock that is free, or that
-// never had a waiter.
+// optional reports whether a table may lack the column. It is NULL in a lock that is free.
 func (c column) optional() bool {
 	return slices.ContainsFunc(addedColumns, func(a addedColumn) bool { return a.name == c.name })
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// counter counts what is under way. Unlike a sync.WaitGroup it may be waited for while it is being
-// counted up from zero, and for a limited time.
+// counter counts goroutines. Unlike a sync.WaitGroup it may be waited for while it counts up from
+// zero, and for a limited time.
 type counter struct {
 	// mu guards what follows.
 	mu sync.Mutex

@@ -12,9 +12,9 @@ VALUES ({values})
 ON CONFLICT DO NOTHING
 RETURNING {row}, {durable}`
 
-	// sqlInsertMany returns rows that are told apart by the id. Of two equal ids it inserts the
-	// first. It can't pass over a lock that an open transaction creates: it waits for that one for
-	// 20 ms, and then fails with 55P03.
+	// sqlInsertMany returns rows by their ids, and inserts the first of equal ids. It can't pass
+	// over a lock that an open transaction creates: it waits for that one for 20 ms, and fails with
+	// 55P03.
 	sqlInsertMany = `
 WITH c AS MATERIALIZED (
     SELECT ` + sqlGrantOnce + `,
@@ -33,8 +33,8 @@ RETURNING {row}, l.lock_id`
 	sqlFreeValues  = `{lock_id}, 1, {clock}`
 )
 
-// insert: no row -> held. It locks no row that exists. Where another session creates the lock at
-// the same moment, it waits for the end of that one's transaction, and then does nothing.
+// insert: no row -> held. It locks no row that exists. Where an open transaction creates the lock,
+// it waits for the end of that one, and then does nothing.
 var insert = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
 	one:   with(sqlInsertOne, "{into}", sqlHeldColumns, "{values}", sqlHeldValues),
@@ -50,8 +50,7 @@ var create = verb{
 	of:    func(st *statements) *texts { return &st.create },
 }
 
-// Create makes the lock, free and with generation 1, unless it is there, and returns its row. After
-// an error it may have been created or not, which harms nobody.
+// Create makes the lock, free and with generation 1, unless it is there, and returns its row.
 func (s *Store) Create(ctx context.Context, id string) (Row, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {

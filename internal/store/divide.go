@@ -2,9 +2,8 @@ package store
 
 import "context"
 
-// divide turns the answer to a batch into those to its requests. Where the server refused the batch
-// because of some of them, the halves are asked separately, down to single requests. See sample for
-// what may be refused to all.
+// divide turns the answer to a batch into those to its requests. Where some of them may have had it
+// refused, it asks for the halves separately, down to single requests.
 func (l *lane[T]) divide(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
 	var moved tries
 
@@ -20,7 +19,7 @@ func (l *lane[T]) divide(ctx context.Context, reqs []request, a answer[one[T]], 
 	if a.outcome == refused {
 		p := l.statement(reqs)
 		a = orQuietly(l.store, p.text, a, func(text string) answer[one[T]] {
-			return ask(ctx, l.store, text, p.args, l.kind.scanMany())
+			return ask(ctx, l.store, text, p.args, l.scanMany())
 		})
 	}
 
@@ -53,10 +52,9 @@ func (l *lane[T]) divideAgain(ctx context.Context, reqs []request, answers []ans
 	}
 }
 
-// sample divides a batch that was refused for a reason which may be the same for all. All are refused
-// if the first and the last are, each alone, and then those between together, and one of these
-// alone. So it takes a few statements to learn that the table is locked, and a few rows that are
-// refused don't cost the others.
+// sample divides a batch that was refused for a reason which may be the same for all. All are
+// refused if the first, the last and one between are, each alone. So a locked table takes a few
+// statements, and a few refused rows don't cost the others.
 func (l *lane[T]) sample(ctx context.Context, reqs []request, a answer[one[T]], answers []answer[T]) {
 	divide := func(from, to int) { l.divideAgain(ctx, reqs[from:to], answers[from:to]) }
 
@@ -94,7 +92,7 @@ func (l *lane[T]) sample(ctx context.Context, reqs []request, a answer[one[T]], 
 
 	// Alone, each would wait in vain as long as these have.
 	code := sqlState(a.err)
-	if code == codeQueryCanceled || code == codeLockNotAvailable && !l.kind.hurried {
+	if code == codeQueryCanceled || code == codeLockNotAvailable && !l.kind.inserts {
 		for i := range rest {
 			rest[i].shared = false
 		}

@@ -13,21 +13,19 @@ import (
 
 // way is how statements travel over connections that aren't pgx's own.
 //
-// Behind a pooler in transaction mode one message, or one transaction, reaches one connection to the
-// server, and no more. Some drivers parse a statement in one message and run it in another, under no
-// name or under one that other clients use too. They may run a statement that another client has
-// parsed. So a statement is sent as one text with its arguments written into it, unless the driver
-// is known to notice.
+// Behind a pooler in transaction mode one message, or one transaction, reaches one connection to
+// the server. A driver that parses a statement in one message and runs it in another may run what
+// another client has parsed. So a statement is sent as one text with its arguments in it, unless
+// the driver is known to notice.
 type way struct {
-	// pgx: there is a connection of pgx inside of a wrapper. pgx names a statement by its text, so a
-	// name that got lost, or is there twice, is an error and nothing worse. And it keeps what it has
-	// prepared, which texts with arguments in them would waste.
+	// pgx: a wrapper has a connection of pgx inside. pgx names a statement by its text: a lost name
+	// is an error and nothing worse. It keeps what it has prepared, which texts with arguments in
+	// them would waste.
 	pgx bool
-	// passes: the wrapper has the connection inside check arguments, and passes on pgx's own kinds
-	// of them.
+	// passes: the wrapper passes pgx's own kinds of arguments on.
 	passes bool
-	// prepares: database/sql must prepare each statement in a message of its own. The connection
-	// offers nothing else.
+	// prepares: the connection offers nothing but to prepare each statement in a message of its
+	// own.
 	prepares bool
 }
 
@@ -42,8 +40,7 @@ func wayOf(driverConn any) *way {
 	}
 }
 
-// passesMode reports whether a connection takes pgx's mode for an argument and leaves it as it is.
-// Another makes a number of it.
+// passesMode reports whether a connection takes pgx's mode for an argument as it is.
 func passesMode(driverConn any) bool {
 	checker, ok := driverConn.(driver.NamedValueChecker)
 	if !ok {
@@ -60,8 +57,7 @@ var (
 	typeConn = reflect.TypeFor[driver.Conn]()
 )
 
-// holdsPgx looks for a connection of pgx in the fields of a wrapper, and of wrappers in it. Reflection
-// may read what it could not use.
+// holdsPgx looks for a connection of pgx in the fields of a wrapper, and of wrappers in it.
 func holdsPgx(v reflect.Value, depth int) bool {
 	if v.Kind() == reflect.Interface {
 		v = v.Elem()
@@ -89,8 +85,7 @@ func holdsPgx(v reflect.Value, depth int) bool {
 	return false
 }
 
-// wayOver returns how to use a connection, and remembers it: a handle's connections are all of one
-// kind.
+// wayOver returns how to use a connection. All connections of a handle are of one kind.
 func (s *Store) wayOver(conn *sql.Conn) (*way, error) {
 	if known := s.way.Load(); known != nil {
 		return known, nil
@@ -105,9 +100,9 @@ func (s *Store) wayOver(conn *sql.Conn) (*way, error) {
 	return s.way.Load(), err
 }
 
-// dress returns a statement as it is sent that way. pgx would prepare it under a name. The server
-// would then keep a plan made while the table was nearly empty, see sqlByIndex, and a pooler might
-// lose the name. So pgx is told to use no name, if the wrapper passes that on.
+// dress returns a statement as it is sent that way. pgx is told to use no name, if the wrapper
+// passes that on: a plan made for a nearly empty table would be kept, see sqlByIndex, and a pooler
+// might lose the name.
 func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 	args = arrayLiterals(args)
 	asItIs := s.asItIs.Load()
@@ -144,8 +139,8 @@ func (s *Store) plain(text string, args []any) (string, []any) {
 	return s.dress(w, text, args)
 }
 
-// query runs a statement over a connection that isn't pgx's own and reads its rows. Where it has to be
-// prepared first, a transaction keeps a pooler from changing the connection.
+// query runs a statement over a connection that isn't pgx's own. Where it has to be prepared first,
+// a transaction keeps a pooler from changing the connection.
 func query[T any](ctx context.Context, s *Store, w *way, conn *sql.Conn, p prepared, scan scanFunc[T]) (rows []T, err error) {
 	text, args := s.dress(w, p.text, p.args)
 
@@ -171,8 +166,7 @@ func query[T any](ctx context.Context, s *Store, w *way, conn *sql.Conn, p prepa
 // discardWithin bounds the farewell to a connection that is discarded.
 const discardWithin = time.Second
 
-// discard keeps a connection from being used again. database/sql puts one of a pgxpool.Pool back
-// there, and the pool keeps it unless it is closed.
+// discard keeps a connection from being used again. A pgxpool.Pool keeps one until it is closed.
 func discard(conn *sql.Conn) {
 	_ = conn.Raw(func(driverConn any) error { // returns what it is given
 		if own, ok := driverConn.(pgxConn); ok {

@@ -2,12 +2,15 @@ package store
 
 import (
 	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// readable returns an error unless the server reads what pgx sends as UTF-8. Unless it is told
-// otherwise, the server takes it for text in the encoding of the database. lib/pq always tells it.
+// readable returns an error unless the server reads what pgx sends as UTF-8, and not as the
+// encoding of the database. lib/pq always asks it to.
 func readable(conn *pgconn.PgConn, text string, args []any) error {
 	client := conn.ParameterStatus("client_encoding")
 	if client == "UTF8" || client == "" {
@@ -29,30 +32,9 @@ func readable(conn *pgconn.PgConn, text string, args []any) error {
 
 // isASCII reports whether all text among arguments is.
 func isASCII(args []any) bool {
-	ascii := func(s string) bool {
-		for i := range len(s) {
-			if s[i] >= 0x80 {
-				return false
-			}
-		}
+	return !slices.ContainsFunc(arrayLiterals(args), func(arg any) bool {
+		text, _ := arg.(string)
 
-		return true
-	}
-
-	for _, arg := range args {
-		switch v := arg.(type) {
-		case string:
-			if !ascii(v) {
-				return false
-			}
-		case []string:
-			for _, s := range v {
-				if !ascii(s) {
-					return false
-				}
-			}
-		}
-	}
-
-	return true
+		return strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf })
+	})
 }

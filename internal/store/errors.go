@@ -21,7 +21,7 @@ var (
 	ErrUnsupportedEncoding = errors.New("pglocker: unsupported encoding")
 )
 
-// explain gives an error of the server the name by which pglocker's users match it, if it has one.
+// explain adds to an error of the server the name by which pglocker's users match it.
 func (s *Store) explain(err error) error {
 	for _, name := range []error{
 		ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL, ErrUnsupportedEncoding,
@@ -91,8 +91,8 @@ func ctxError(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", err, cause)
 }
 
-// withContext adds to an error why ctx ended, if it has. lib/pq says only that the server cancelled the
-// statement. A network that has ctx's deadline may say that it has passed before ctx does.
+// withContext adds to an error why ctx ended, if it has. lib/pq says only that the server cancelled
+// the statement. A network that has ctx's deadline may end before ctx does.
 func withContext(ctx context.Context, err error) error {
 	why := ctx.Err()
 	if deadline, ok := ctx.Deadline(); why == nil && ok && !time.Now().Before(deadline) {

@@ -47,14 +47,15 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 	reqs := make([]request, len(asked))
 	for i, a := range asked {
 		reqs[i] = request{
-			shape: sh, id: a.ID, owner: a.Owner, ttl: Microseconds(a.TTL), generation: a.Generation,
+			shape: sh, id: a.ID, owner: a.Owner, owners: textArray([]string{a.Owner}),
+			ttl: Microseconds(a.TTL), generation: a.Generation,
 		}
 	}
 
 	take := func() []request { return reqs }
 
-	if verb == "release" {
-		for i, a := range s.lanes.release.askMany(ctx, take) {
+	if lane := map[string]*lane[bool]{"release": s.lanes.release, "giveBack": s.lanes.giveBack}[verb]; lane != nil {
+		for i, a := range lane.askMany(ctx, take) {
 			asked[i].Matched, asked[i].Err, asked[i].Unknown = len(a.rows) == 1, a.err, a.outcome == unknown
 		}
 
@@ -63,7 +64,7 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 
 	lane := map[string]*lane[Row]{
 		"acquire": s.lanes.acquire, "insert": s.lanes.insert, "refresh": s.lanes.refresh,
-		"get": s.lanes.get, "look": s.lanes.look,
+		"create": s.lanes.create, "settle": s.lanes.settle, "get": s.lanes.get, "look": s.lanes.look,
 	}[verb]
 
 	for i, a := range lane.askMany(ctx, take) {

@@ -13,13 +13,11 @@ type grant struct {
 	store *Store
 	shape *shape
 	id    string
-	// owner is that of the next attempt. first is the caller's, of which the others are made. renamed
-	// counts those.
+	// owner is that of the next attempt, made from first, the caller's. renamed counts those.
 	owner, first string
 	renamed      int
 	ttl          time.Duration
-	// keep: the grant extends a lease under which the caller may work even if it doesn't wait for the
-	// answer.
+	// keep: the caller may work under the grant even if it doesn't wait for the answer.
 	keep bool
 	// refreshed: the shape was looked up anew.
 	refreshed bool
@@ -33,14 +31,12 @@ type grant struct {
 	// over: it was granted, and the lease was over, or nearly, when that was acknowledged. If no
 	// better grant follows, its error may not say that it was refused.
 	over bool
-	// firstSent is when the first of the doubtful attempts was sent. The lease can't have begun
-	// earlier, and may have begun then.
+	// firstSent is when the first of the doubtful attempts was sent: the lease may have begun then.
 	firstSent time.Time
 }
 
-// lose notes that the reply to the present attempt was lost, and gives the next attempt an owner of
-// its own. Under the same owner, a late grant of this attempt could not be told from that of the
-// next, and so could never be returned.
+// lose notes that the reply to the present attempt was lost. The next one has an owner of its own:
+// a late grant of this one could not be told from that of the next, and never be returned.
 func (g *grant) lose(sent time.Time, cause error) {
 	if !g.doubtful {
 		g.doubtful, g.cause, g.firstSent = true, cause, sent
@@ -67,8 +63,7 @@ func (g *grant) result(res Result, err error) (Result, error) {
 // mine reports whether the row was left by an attempt whose reply was lost.
 func (g *grant) mine(row Row) bool { return slices.Contains(g.lost, row.Owner) }
 
-// outdated looks the shape up anew, once, if err may be due to the known one. It reports whether the
-// shape is another.
+// outdated looks the shape up anew, once, if err may be due to it, and reports whether it changed.
 func (g *grant) outdated(ctx context.Context, err error) bool {
 	if g.refreshed || !outdated(err) {
 		return false
@@ -98,9 +93,9 @@ func (g *grant) doubt(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 }
 
-// try sends a granting statement. After a lost reply it asks again, which is safe since the row names
-// the owner. Either the repetition is granted, or an earlier attempt was, which a write settles, or
-// another holds the lock. On a table without owners the outcome stays unknown.
+// try sends a granting statement. After a lost reply it asks again, which is safe since the row
+// names the owner. Either the repetition is granted, or an earlier attempt was, which a write
+// settles, or another holds the lock. On three columns the outcome stays unknown.
 func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) (Result, bool, error) {
 	req := request{
 		shape: g.shape, id: g.id, owner: g.owner, ttl: Microseconds(g.ttl),

@@ -7,10 +7,9 @@ import (
 	"fmt"
 )
 
-// sqlGuard proves, inside its caller's transaction, that generation $2 holds the lock $1, and keeps it
-// so until that transaction ends: the share lock on the row conflicts with every transition. (FOR
-// KEY SHARE doesn't. Transitions leave the key alone, so it neither waits for them nor keeps them
-// off, and reads the row as it was before one that is under way.)
+// sqlGuard proves, inside its caller's transaction, that generation $2 holds the lock $1, and keeps
+// it so until that ends: the share lock conflicts with every transition. (FOR KEY SHARE doesn't,
+// since transitions leave the key alone.)
 const sqlGuard = `
 SELECT l.generation
   FROM {table} AS l
@@ -19,8 +18,7 @@ SELECT l.generation
    AND l.expires_at {>} {now}
    FOR SHARE`
 
-// GuardSQL is sqlGuard for the Store's table. It sends nothing: what it needs to know of the table
-// was looked up for the grant.
+// GuardSQL is sqlGuard for the Store's table. It sends nothing.
 func (s *Store) GuardSQL() string {
 	if last := s.shape.last.Load(); last != nil {
 		return last.statements.guard
@@ -34,8 +32,8 @@ func (s *Store) GuardSQL() string {
 func (s *Store) Guard(ctx context.Context, tx *sql.Tx, id string, generation int64) (bool, error) {
 	text, args := s.GuardSQL(), []any{id, generation}
 
-	// Within a transaction a pooler keeps the connection to the server, so every driver may be given
-	// arguments. But not every one tells the server that they are UTF-8.
+	// Within a transaction a pooler keeps the connection, so every driver may be given arguments.
+	// But not every one tells the server that they are UTF-8.
 	if s.native.Load() || isASCII(args) {
 		args = s.arguments(args)
 	} else {

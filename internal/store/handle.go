@@ -15,13 +15,11 @@ type handle struct {
 	db *sql.DB
 	// pool is under db, or nil. It opens connections in the background by itself.
 	pool *pgxpool.Pool
-	// limit bounds the connections in use. With nil the bound of db is the only one.
-	limit chan struct{}
-	// mostOpenings is maxOpenings or maxOpeningsBeside.
+	// limit bounds the connections in use, unless it is nil.
+	limit        chan struct{}
 	mostOpenings int
 	// ready has a connection whose caller has left, for the next caller.
-	ready chan *sql.Conn
-	// detached counts what goes on without a caller.
+	ready    chan *sql.Conn
 	detached *counter
 	places   *places
 
@@ -31,7 +29,7 @@ type handle struct {
 	openings []*opening
 	// taken are the connections that are in use or waited for.
 	taken int
-	// changed is closed when one of the openings has ended. It is nil while nobody waits for that.
+	// changed is closed when an opening has ended. It is nil while nobody waits for that.
 	changed chan struct{}
 	// ended is called once the handle is closed and nothing is under way.
 	ended func()
@@ -114,8 +112,8 @@ func (h *handle) endIfUnused() {
 	}
 }
 
-// usage is how many of the pool's connections are in use, and how many there may be. most is 0 where
-// there is no bound, or it can't be asked for.
+// usage is how many of the pool's connections are in use, and how many there may be: 0 for no
+// bound.
 func (h *handle) usage() (used, most int) {
 	stats := h.db.Stats()
 	used, most = stats.InUse, stats.MaxOpenConnections

@@ -17,14 +17,11 @@ type Holder struct {
 }
 
 func (h Holder) String() string {
-	switch {
-	case h.PID != 0:
-		return fmt.Sprintf("pid %d", h.PID)
-	case h.GID != "":
+	if h.PID == 0 {
 		return fmt.Sprintf("prepared transaction %q", h.GID)
 	}
 
-	return "a prepared transaction"
+	return fmt.Sprintf("pid %d", h.PID)
 }
 
 // detail is what an administrator needs to end the transaction.
@@ -45,9 +42,8 @@ func (h Holder) detail() string {
 	return text
 }
 
-// sqlHolders lists the transactions, but this one, that hold locks of pg_locks (k) that {what} chooses.
-// A lock of a prepared transaction has no pid. The transaction also has a lock on its own number
-// (own), by which its name is found.
+// sqlHolders lists the transactions, but this one, that hold locks of pg_locks (k) that {what}
+// chooses. A prepared transaction has no pid. The lock on its own number (own) leads to its name.
 const sqlHolders = `
 SELECT DISTINCT coalesce(k.pid, 0)::pg_catalog.int8,
        coalesce(x.gid, ''),
@@ -80,8 +76,8 @@ const (
 	sqlLocksOfKey = sqlInDatabase + `k.locktype {=} 'advisory' AND k.objsubid {=} 1
    AND ((k.classid::pg_catalog.int8 {<<} 32) {|} k.objid::pg_catalog.int8) {=} $1::pg_catalog.int8`
 
-	// sqlLocksOfRow are those of the transaction that has the row of the lock $1 locked: the row's xmax
-	// names it, and every transaction holds a lock on its own number.
+	// sqlLocksOfRow are those of the transaction that has the row of the lock $1 locked. The row's
+	// xmax is its number, on which it holds a lock.
 	sqlLocksOfRow = `k.locktype {=} 'transactionid'
    AND k.transactionid {=} (SELECT l.xmax FROM {table} AS l WHERE l.lock_id {=} $1)`
 
@@ -108,9 +104,9 @@ func (s *Store) holders(ctx context.Context, what string, args ...any) ([]Holder
 	return a.rows, a.err
 }
 
-// Holders looks up the transactions that have the lock's row locked now. Where several share it, xmax
-// names a group of them, and the server doesn't say that it is one. So the number is looked up as a
-// group if no transaction has it. An error then means that it is no group either.
+// Holders looks up the transactions that have the lock's row locked now. xmax may name a group of
+// them, and the server doesn't say so: the number is looked up as a group if no transaction has it.
+// An error then means that it is no group either.
 func (s *Store) Holders(ctx context.Context, id string) ([]Holder, error) {
 	found, err := s.holders(ctx, sqlLocksOfRow, id)
 	if err != nil || len(found) > 0 {

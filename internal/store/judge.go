@@ -20,9 +20,9 @@ const (
 	unknown
 )
 
-// judge reads an error of a statement that was handed to a connection. trustBadConn says whether this
-// driver returns driver.ErrBadConn only when nothing was sent, as database/sql demands. pgx does.
-// lib/pq also returns it for a connection that broke while the answer was under way.
+// judge reads an error of a statement that was handed to a connection. trustBadConn: the driver
+// returns driver.ErrBadConn only when nothing was sent, as pgx does. lib/pq also returns it for a
+// connection that broke while the answer was under way.
 func judge(err error, trustBadConn bool) outcome {
 	badConn := errors.Is(err, driver.ErrBadConn)
 
@@ -42,9 +42,9 @@ func judge(err error, trustBadConn bool) outcome {
 	return refused
 }
 
-// provesNothing reports whether an error may come in place of the reply to a statement that was
-// committed. A pooler that loses its connection to the server reports classes 08, 58 and XX000. A
-// server that ends a session reports the others, or has severity FATAL or PANIC.
+// provesNothing reports whether an error may come in place of the reply to a committed statement. A
+// pooler that loses its connection to the server reports classes 08, 58 and XX000. A server that
+// ends a session reports the others.
 func provesNothing(code string) bool {
 	switch code {
 	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:
@@ -55,7 +55,7 @@ func provesNothing(code string) bool {
 }
 
 // Transient reports whether the same request may succeed if it is repeated: the server could not be
-// reached, went away or had no room, or refused the request for a reason that passes.
+// reached, had no room, or refused the request for a reason that passes.
 func Transient(err error) bool {
 	for _, lasting := range []error{
 		ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrInvalidTTL,
@@ -77,8 +77,8 @@ func Transient(err error) bool {
 	return code == "" || errors.Is(err, ErrUnknownOutcome) || provesNothing(code) || Passing(err)
 }
 
-// Passing reports whether the server refused a request, or a connection, for a reason that may pass by
-// itself, or that another connection doesn't meet. The request was not carried out.
+// Passing reports whether the server refused a request, or a connection, for a reason that passes,
+// or that another connection doesn't meet. The request was not carried out.
 func Passing(err error) bool {
 	if errors.Is(err, ErrUnknownOutcome) {
 		return false
@@ -106,8 +106,8 @@ func elsewhere(err error) bool {
 	return false
 }
 
-// stalePlan reports whether a statement was refused only because the table was altered since the
-// connection prepared it. The driver prepares it anew next time.
+// stalePlan reports whether a statement was refused only because the table was altered. The driver
+// prepares it anew next time.
 func stalePlan(err error) bool {
 	server := serverError(err)
 
@@ -116,17 +116,17 @@ func stalePlan(err error) bool {
 			strings.Contains(field(server, fieldMessage), "cached plan must not change result type"))
 }
 
-// retriable reports whether the server rolled the statement back only for the sake of others, as is
-// normal where a role or a database defaults to SERIALIZABLE or REPEATABLE READ.
+// retriable reports whether the server rolled back only for the sake of others, as is normal where
+// SERIALIZABLE or REPEATABLE READ is the default.
 func retriable(err error) bool {
 	code := sqlState(err)
 
 	return code == codeSerializationFailure || code == codeDeadlockDetected
 }
 
-// divisible reports whether a refusal may be due to one of several requests, without which the others
-// would succeed. Most may: a bad value, a constraint, a policy, a trigger, a full queue, a limit of
-// time, a conflict about a row. The other refusals are about the connection.
+// divisible reports whether a refusal may be due to one of several requests: a bad value, a
+// constraint, a policy, a trigger, a full queue, a limit of time, a conflict about a row. The other
+// refusals are about the connection.
 func divisible(err error) bool {
 	if errors.Is(err, ErrUnsupportedEncoding) {
 		return true // of one id
@@ -140,8 +140,8 @@ func divisible(err error) bool {
 	return !elsewhere(err) && !stalePlan(err)
 }
 
-// general reports whether a refusal is mostly about the table or the server as a whole: the table is
-// gone, or there is no room. A trigger may raise it for one row all the same.
+// general reports whether a refusal is mostly about the table or the server as a whole. A trigger
+// may raise it for one row all the same.
 func general(err error) bool {
 	switch code := sqlState(err); code {
 	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedFunction:
@@ -152,9 +152,9 @@ func general(err error) bool {
 	}
 }
 
-// sweeping reports whether a refusal may well be about the table as a whole: it is general, or a
-// privilege is lacking, or the table is locked for longer than the role waits. The last two may
-// just as well be about one row.
+// sweeping reports whether a refusal may be about the table as a whole: it is general, a privilege
+// is lacking, or the table is locked for longer than the role waits. The last two may be about one
+// row.
 func sweeping(err error) bool {
 	switch sqlState(err) {
 	case codeInsufficientPriv, codeLockNotAvailable, codeQueryCanceled:

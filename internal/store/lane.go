@@ -13,21 +13,19 @@ import (
 )
 
 const (
-	// batchLimit bounds the requests in one statement, and so how long its row locks last and how
-	// long the first of them waits for the last.
+	// batchLimit bounds the requests in one statement, and so how long its row locks last.
 	batchLimit = 512
-	// patience is how long a statement in flight holds back others of its kind. It is some times
-	// what one takes that waits for nothing but the disk.
+	// patience is how long a statement in flight holds back others of its kind: some times what one
+	// takes that waits for nothing but the disk.
 	patience = 20 * time.Millisecond
-	// readyWithin is how long a batch has to get a connection, which may have to be opened on a
-	// server that is far away or busy, before another takes its place.
+	// readyWithin is how long a batch has to get a connection before another takes its place.
 	readyWithin = time.Second
 	// grace is how long a statement goes on whose callers have all left.
 	grace = time.Second
 )
 
-// lanes send requests, each one those of one verb: alone, or with others that come while a
-// statement is in flight.
+// lanes send the requests of one verb each: alone, or with others that come while a statement is in
+// flight.
 type lanes struct {
 	acquire, insert, refresh, get, look, settle, create *lane[Row]
 	try, claim                                          *lane[attempted]
@@ -39,30 +37,30 @@ type lanes struct {
 
 func newLanes(s *Store) *lanes {
 	return &lanes{
-		acquire:  newLane(s, kind[Row]{verb: acquire, scan: scanRow, scanMany: byNumber(scanRowAnd)}),
-		refresh:  newLane(s, kind[Row]{verb: refresh, scan: scanRow, scanMany: byNumber(scanRowAnd)}),
-		settle:   newLane(s, kind[Row]{verb: settle, scan: scanRow, scanMany: byNumber(scanRowAnd)}),
-		insert:   newLane(s, kind[Row]{verb: insert, scan: scanRow, scanMany: byID(scanRowAnd), hurried: true}),
-		create:   newLane(s, kind[Row]{verb: create, scan: scanRow, scanMany: byID(scanRowAnd), hurried: true}),
-		get:      newLane(s, kind[Row]{verb: get, scan: scanRow, scanMany: byNumber(scanRowAnd), reads: true}),
-		look:     newLane(s, kind[Row]{verb: look, scan: scanRow, scanMany: byNumber(scanRowAnd), reads: true}),
-		try:      newLane(s, kind[attempted]{verb: try, scan: scanTry, scanMany: byNumber(scanTryAnd)}),
-		claim:    newLane(s, kind[attempted]{verb: claim, scan: scanClaim, scanMany: byNumber(scanClaimAnd)}),
-		release:  newLane(s, kind[bool]{verb: release, scan: scanRelease, scanMany: byNumber(scanBoolAnd)}),
-		giveBack: newLane(s, kind[bool]{verb: giveBack, scan: scanGiveBack, scanMany: byNumber(scanBoolAnd)}),
+		acquire:  newLane(s, kind[Row]{verb: acquire, scan: scanRow}),
+		refresh:  newLane(s, kind[Row]{verb: refresh, scan: scanRow}),
+		settle:   newLane(s, kind[Row]{verb: settle, scan: scanRow}),
+		insert:   newLane(s, kind[Row]{verb: insert, scan: scanRow, inserts: true}),
+		create:   newLane(s, kind[Row]{verb: create, scan: scanRow, inserts: true}),
+		get:      newLane(s, kind[Row]{verb: get, scan: scanRow, reads: true}),
+		look:     newLane(s, kind[Row]{verb: look, scan: scanRow, reads: true}),
+		try:      newLane(s, kind[attempted]{verb: try, scan: scanTry}),
+		claim:    newLane(s, kind[attempted]{verb: claim, scan: scanClaim}),
+		release:  newLane(s, kind[bool]{verb: release, scan: scanBool}),
+		giveBack: newLane(s, kind[bool]{verb: giveBack, scan: scanBool}),
 	}
 }
 
 // kind is how a verb's requests are sent, and its answers read.
 type kind[T any] struct {
 	verb
-	scan scanFunc[T]
-	// scanMany makes the function for one batch's rows.
-	scanMany func() scanFunc[one[T]]
+	// scan makes the function for one statement's rows, of which more are the columns behind the value.
+	scan func(more ...any) scanFunc[T]
 	// reads: it waits for no row.
 	reads bool
-	// hurried: a batch waits less than a statement for one, see sqlInsertMany.
-	hurried bool
+	// inserts: the rows of a batch are told apart by the id, and it waits less than the statement for
+	// one, see sqlInsertMany.
+	inserts bool
 }
 
 // lane sends requests of one kind.
@@ -104,9 +102,8 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 	return l
 }
 
-// write sends a request, see [persist]. The answer has one row or none. A batch may pass over a row
-// that another transaction has locked. With alone, the statement waits for the row, if there is
-// room: see [loners].
+// write sends a request, see [persist]. The answer has one row or none. A batch may pass over a
+// locked row. With alone, the statement waits for the row, if there is room: see [loners].
 func (l *lane[T]) write(ctx context.Context, req request, alone bool) answer[T] {
 	return persist(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, alone || again) })
 }
@@ -126,9 +123,8 @@ func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
 	return l.batcher.Do(ctx, req)
 }
 
-// askOne sends the statement for one request, which waits for the lock's row, if there is room for
-// another that waits. Else it sends the one for several, which doesn't wait. A request that was
-// passed over before waits for room first, and then goes with others.
+// askOne sends the statement for one request, which waits for the row, if there is room for that.
+// Else it sends the one for several. A request that was passed over before waits for room first.
 func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T] {
 	room := l.store.loners
 
@@ -146,7 +142,7 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 	}
 
 	text, args := l.kind.of(&req.shape.statements).one, l.kind.given.ofOne(&req, req.shape.full)
-	a := askAudibly(ctx, l.store, text, args, l.kind.scan)
+	a := askAudibly(ctx, l.store, text, args, l.kind.scan(new(*string)))
 	a.waited = true
 
 	return a
@@ -180,7 +176,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		}
 
 		return l.statement(reqs), true
-	}, l.kind.scanMany())
+	}, l.scanMany())
 
 	if !taken {
 		reqs = take()
@@ -210,8 +206,10 @@ func (l *lane[T]) statement(reqs []request) prepared {
 func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
 	p := l.statement(reqs)
 
-	return ask(ctx, l.store, p.text, p.args, l.kind.scanMany())
+	return ask(ctx, l.store, p.text, p.args, l.scanMany())
 }
+
+func (l *lane[T]) scanMany() scanFunc[one[T]] { return scanMany(l.kind.scan, l.kind.inserts) }
 
 // late tells of a grant whose caller has left.
 func (l *lane[T]) late(req request, a answer[T]) {
@@ -231,7 +229,7 @@ func (l *lane[T]) late(req request, a answer[T]) {
 
 // spread gives each request its part of an answer.
 func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) {
-	// A request that was refused by itself is, unless the statement for one would have waited.
+	// A refusal of a single request is its own, unless the statement for one would have waited.
 	shared := len(reqs) > 1 || sqlState(a.err) == codeLockNotAvailable
 
 	for i := range answers {

@@ -14,7 +14,7 @@ SELECT {row}, r.n
        LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id {=} r.lock_id OFFSET 0) AS l`
 )
 
-// get reads a lock and locks nothing. It is for information only.
+// get reads a lock, for information only, and locks nothing.
 var get = verb{
 	given: parameters{paramID},
 	one:   sqlGetOne,
@@ -30,8 +30,7 @@ var look = verb{
 	of:    func(st *statements) *texts { return &st.look },
 }
 
-// Get reads the lock's row. The verdict is Granted or NotFound. It is for information only: a
-// pooler may have a standby answer.
+// Get reads the lock's row. The verdict is Granted or NotFound. A pooler may have a standby answer.
 func (s *Store) Get(ctx context.Context, id string) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -41,7 +40,7 @@ func (s *Store) Get(ctx context.Context, id string) (Result, error) {
 	return seen(s.lanes.get.read(ctx, request{shape: sh, id: id}))
 }
 
-// look is Get for whatever the answer decides: the primary answers, see sqlPrimary.
+// look is Get by which something is decided: the primary answers.
 func (s *Store) look(ctx context.Context, sh *shape, id string) (Result, error) {
 	return seen(s.lanes.look.read(ctx, request{shape: sh, id: id}))
 }
@@ -58,8 +57,7 @@ func seen(rows []Row, err error) (Result, error) {
 	return Result{Verdict: Granted, Row: rows[0]}, nil
 }
 
-// Undone reports whether the lock's present tenure shows that a crash undid the state: the tenure
-// is not of this state, whatever its generation.
+// Undone reports whether a crash undid the state, as the lock's present tenure shows.
 func (s *Store) Undone(ctx context.Context, id string, state State) (bool, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil || state.seen(sh) == 0 {

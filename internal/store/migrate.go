@@ -10,12 +10,11 @@ import (
 	"time"
 )
 
-// migrationLock serialises the migrations of all pglocker tables of a database: "pglocker" in ASCII,
-// as a bigint.
+// migrationLock serialises the migrations of a database: "pglocker" in ASCII, as a bigint.
 const migrationLock = 0x70676c6f636b6572
 
-// The parts of the schema, each with the statement that makes it. migrations/0001_lock_statuses.sql
-// is the same for the default names. A test compares them.
+// The parts of the schema. migrations/0001_lock_statuses.sql is the same for the default names,
+// which a test compares.
 const (
 	ddlSchema = `CREATE SCHEMA IF NOT EXISTS {schema}`
 
@@ -45,9 +44,9 @@ var (
 		{"contended_until", "TIMESTAMP WITH TIME ZONE"},
 	}
 
-	// storage keeps updates HOT and the table small. Half of each page stays free for new versions of
-	// its rows. Autovacuum comes after a fixed number of dead rows, not after a share of the table,
-	// and without pauses.
+	// storage keeps updates HOT and the table small. Half of each page stays free for new versions.
+	// Autovacuum comes after a fixed number of dead rows, not a share of the table, and without
+	// pauses.
 	storage = []struct{ name, value string }{
 		{"fillfactor", "50"},
 		{"autovacuum_vacuum_scale_factor", "0"},
@@ -106,9 +105,8 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 	return s.migrate(ctx, log)
 }
 
-// writable fails where transactions are read-only by default, as all are on a standby. The migration
-// itself doesn't always: lib/pq begins each transaction as READ WRITE. That overrides the default,
-// and a standby refuses it as a feature that it lacks, not as a write.
+// writable fails where transactions are read-only by default, as on a standby. The migration may
+// not: lib/pq begins it as READ WRITE, which a standby refuses as a feature that it lacks.
 func (s *Store) writable(ctx context.Context) error {
 	_, err := read(ctx, s, onPrimary(sqlReadOnly), nil, func(row scanner) (setting string, err error) {
 		if err = row.Scan(&setting); err == nil && setting == "on" {
@@ -121,14 +119,14 @@ func (s *Store) writable(ctx context.Context) error {
 	return err
 }
 
-// errReadOnlyConn is the error that the server would have for a write: another connection is tried.
+// errReadOnlyConn is an error that has another connection tried.
 type errReadOnlyConn struct{}
 
 func (errReadOnlyConn) Error() string    { return "transaction_read_only is on" }
 func (errReadOnlyConn) SQLState() string { return codeReadOnlyTransaction }
 
-// migrate tries until it has an answer. Where another transaction has the table locked, it tries again
-// and doesn't wait: others would queue behind it.
+// migrate tries until it has an answer. Where another transaction has the table locked, it tries
+// again and doesn't wait: others would queue behind it.
 func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 	var moved tries
 
@@ -165,25 +163,21 @@ func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
 	}
 	defer done()
 
-	waitsFor, err = s.migrateOver(ctx, conn)
-	if elsewhere(err) {
-		discard(conn)
-	}
-
-	return waitsFor, err
-}
-
-func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (waitsFor string, err error) {
-	tx, err := conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
-		return "", err
-	}
+	var tx *sql.Tx
 
 	defer func() {
-		if err != nil {
+		if err != nil && tx != nil {
 			_ = tx.Rollback() // the first error says more
 		}
+
+		if elsewhere(err) {
+			discard(conn)
+		}
 	}()
+
+	if tx, err = conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}); err != nil {
+		return "", err
+	}
 
 	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'", s.arguments(nil)...); err != nil {
 		return "", err
@@ -213,8 +207,7 @@ func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (waitsFor strin
 	return "", tx.Commit()
 }
 
-// missing returns the statements that complete the schema, in order. A table that can't hold locks is
-// left as it is.
+// missing returns the statements that complete the schema, in order.
 func (s *Store) missing(there description) ([]string, error) {
 	replace := strings.NewReplacer("{schema}", quoteIdentifier(s.table.Schema), "{table}", s.table.String()).Replace
 

@@ -22,8 +22,8 @@ type migrationWait struct {
 	heldBy   string
 }
 
-// note looks up the transactions in the way, and logs them the first time and then every logEvery.
-// When ctx has ended, it looks only if it never did.
+// note looks up the transactions in the way, and logs them every logEvery. When ctx has ended, it
+// looks only if it never did.
 func (w *migrationWait) note(ctx context.Context, waitsFor string) {
 	if waitsFor == "" || ctx.Err() != nil && w.waitsFor != "" {
 		return

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A release notifies waiters. If the server refuses that, the release is made without it, since
-// waiters poll as well. Relatives of PostgreSQL lack pg_notify or refuse it. Or the queue of
-// notifications is full, since a session doesn't read them. The commit of the release then fails.
+// If the server refuses a notification, the release is made without it, since waiters poll as well.
+// Relatives of PostgreSQL lack pg_notify or refuse it. Or the queue is full, since a session
+// doesn't read it: the commit of the release then fails.
 
 // quietFor is how long releases go without a notification after one was refused.
 const quietFor = time.Minute
@@ -53,8 +53,8 @@ func askAudibly[T any](ctx context.Context, s *Store, text string, args []any, s
 	return orQuietly(s, text, send(text), send)
 }
 
-// orQuietly takes the answer to a statement. It sends one that notifies again without the
-// notification, if it was refused. The second answer counts, unless it is a refusal too.
+// orQuietly sends a statement that was refused again, without its notification. The second answer
+// counts, unless it is a refusal too.
 func orQuietly[T any](s *Store, text string, a answer[T], send func(text string) answer[T]) answer[T] {
 	if a.outcome != refused || Passing(a.err) && !general(a.err) {
 		return a

@@ -11,26 +11,22 @@ import (
 )
 
 const (
-	// maxOpenings bounds the connections of one handle that are being opened for this package,
-	// whatever the driver does: lib/pq doesn't return from a server that accepts a connection and
-	// then says nothing.
+	// maxOpenings bounds the connections that a handle opens at once for this package. lib/pq
+	// doesn't return from a server that accepts a connection and then says nothing.
 	maxOpenings = 8
 	// maxOpeningsBeside is the same for a handle beside the pool.
 	maxOpeningsBeside = 4
-	// openWithin is how long a connection may take to be opened. Its caller need not wait for it:
-	// the next caller can use it.
+	// openWithin is how long an opening may take. If its caller leaves, the next one can use it.
 	openWithin = 2 * time.Minute
-	// replaceAfter is how long the opening of a connection that no caller waits for is left alone.
-	// Then it may be given up for a new one, which perhaps finds another server. The oldest is not:
-	// it may be nearly there.
+	// replaceAfter is how long an opening that no caller waits for is left alone. Then it may be
+	// given up for a new one, which perhaps finds another server.
 	replaceAfter = 10 * time.Second
-	// lookAgain is how often a caller looks whether the pool has a free connection meanwhile.
+	// lookAgain is how often a caller that may not open one looks for a free connection.
 	lookAgain = 100 * time.Millisecond
 )
 
-// opening is one connection that is being opened. It goes on when its caller leaves. A server that
-// starts, or a login that needs a ticket first, may take longer than callers have time. If each of
-// them began anew, none would ever get a connection.
+// opening is one connection that is being opened. It goes on when its caller leaves: a server that
+// starts, or a login that needs a ticket first, may take longer than callers have time.
 type opening struct {
 	*outlive.Request[opened]
 	began  time.Time
@@ -51,43 +47,36 @@ func (h *handle) conn(ctx context.Context) (*sql.Conn, error) {
 			return h.db.Conn(ctx)
 		}
 
+		var (
+			result <-chan opened
+			again  <-chan time.Time
+		)
+
 		o, changed := h.begin(ctx)
-
 		if o != nil {
-			select {
-			case got := <-o.Result():
-				if got.conn == nil && got.err == nil {
-					got.err = errDriverLeft
-				}
-
-				return got.conn, got.err
-			case conn := <-h.ready:
-				h.leave(o)
-
-				return conn, nil
-			case <-ctx.Done():
-				h.leave(o)
-
-				return nil, ctx.Err()
-			}
+			result = o.Result()
+		} else {
+			again = time.After(lookAgain)
 		}
-
-		again := time.NewTimer(lookAgain)
 
 		select {
+		case got := <-result:
+			if got.conn == nil && got.err == nil {
+				got.err = errDriverLeft
+			}
+
+			return got.conn, got.err
 		case conn := <-h.ready:
-			again.Stop()
+			h.leave(o)
 
 			return conn, nil
-		case <-changed:
-		case <-again.C:
 		case <-ctx.Done():
-			again.Stop()
+			h.leave(o)
 
 			return nil, ctx.Err()
+		case <-changed:
+		case <-again:
 		}
-
-		again.Stop()
 	}
 }
 
@@ -102,8 +91,7 @@ func (h *handle) mustOpen() bool {
 	return stats.Idle == 0 && (stats.MaxOpenConnections <= 0 || stats.OpenConnections < stats.MaxOpenConnections)
 }
 
-// begin starts to open a connection, unless enough are being opened. changed is then closed when
-// there may be room.
+// begin starts to open a connection, or returns what is closed when there may be room for that.
 func (h *handle) begin(ctx context.Context) (o *opening, changed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -154,8 +142,7 @@ func (h *handle) replace() {
 	}
 }
 
-// open turns a panic of the driver, or of a hook, into an error: it is on a goroutine on which its
-// caller can't recover.
+// open turns a panic of the driver, or of a hook, into an error for the caller.
 func (h *handle) open(ctx context.Context) (o opened) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -198,7 +185,12 @@ func (h *handle) end(o *opening) {
 	h.endIfUnused()
 }
 
+// leave says that the caller of an opening, if there is one, has left.
 func (h *handle) leave(o *opening) {
+	if o == nil {
+		return
+	}
+
 	h.mu.Lock()
 	defer h.mu.Unlock()
 

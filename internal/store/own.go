@@ -22,11 +22,11 @@ const (
 	ListenName  = "pglocker listen"
 )
 
-// OpenOwn returns a database handle on the same server, with the credentials and connection hooks of
-// db, that opens one connection at most and not out of db's pool: renewals must go out while the
-// application has the whole pool in use. The caller closes it. It is false where the driver can't be
-// asked for another connection. The server shows the connection under name, unless the user has
-// chosen another or the driver can't be told. docs/adr/0001 says why it is done this way.
+// OpenOwn returns a database handle on the same server, with the credentials and connection hooks
+// of db, that opens one connection at most and not out of db's pool: renewals must go out while the
+// application uses all of that. The caller closes it. It is false where the driver can't be asked.
+// The server shows the connection under name, unless the user has chosen another. See
+// docs/adr/0001.
 func OpenOwn(db *sql.DB, name string) (*sql.DB, bool) {
 	connector, ok := connectorOf(db, name)
 	if !ok {
@@ -128,8 +128,8 @@ func naming(name string, before beforeConnect) beforeConnect {
 
 const stdlibPath = "github.com/jackc/pgx/v5/stdlib"
 
-// named returns the connector with a name for its connections where the user has chosen none. It knows
-// the connectors of pgx, and that of lib/pq for a handle made by sql.Open.
+// named returns the connector with a name for its connections where the user has chosen none. It
+// knows those of pgx, and that of lib/pq for a handle made by sql.Open.
 func named(connector driver.Connector, name string) driver.Connector {
 	v := reflect.ValueOf(connector)
 

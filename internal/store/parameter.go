@@ -26,7 +26,7 @@ type request struct {
 	progress *progress
 }
 
-// parameter is one value of a request. It is a text or a number.
+// parameter is one value of a request: a text or a number.
 type parameter struct {
 	name   string
 	text   func(*request) string
@@ -47,7 +47,7 @@ var (
 	paramSignature  = parameter{name: "signature", number: func(r *request) int64 { return r.signature }}
 )
 
-// parameters are those of a statement, in order. Those for six columns come last.
+// parameters are those of a statement. Those for six columns come last.
 type parameters []parameter
 
 // shaped leaves out what a table of three columns has no use for.
@@ -59,7 +59,7 @@ func (p parameters) shaped(full bool) parameters {
 	return p
 }
 
-// inOne writes the parameters into a statement for one request: {ttl} is $2::bigint, for example.
+// inOne writes the parameters into a statement for one request: {ttl} is $2::bigint, say.
 func (p parameters) inOne(text string, full bool) string {
 	var pairs []string
 
@@ -75,9 +75,8 @@ func (p parameters) inOne(text string, full bool) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
-// inMany writes the parameters into a statement for several requests, which gets an array of each:
-// {ttl} is r.ttl. Hidden in a subquery, an array can't tempt the planner to plan for its length,
-// which takes as long as the statement itself, time and again.
+// inMany writes the parameters into a statement for several, which gets arrays: {ttl} is r.ttl.
+// Hidden in a subquery, an array can't tempt the planner to plan for its length, time and again.
 func (p parameters) inMany(text string, full bool) string {
 	var pairs, arrays, columns []string
 

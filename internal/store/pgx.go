@@ -6,17 +6,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// pgxConn is a connection of database/sql that is one of pgx, and no wrapper around it. (A
-// wrapper that embeds pgx's own passes for it, and is bypassed.)
+// pgxConn is a connection of pgx, and no wrapper around it. (A wrapper that embeds pgx's own passes
+// for it, and is bypassed.)
 type pgxConn interface{ Conn() *pgx.Conn }
 
-// recognize returns a connection of database/sql as one of pgx, if it is one. It remembers the
-// answer: a handle's connections are all of one kind.
+// recognize returns a connection as one of pgx, if it is one. All connections of a handle are of
+// one kind.
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	own, native := driverConn.(pgxConn)
 	if native != s.native.Load() {
-		// In this mode pgx parses in one message and runs in another, under no name. Behind a
-		// pooler it may run a statement that another client has parsed.
+		// In this mode pgx parses in one message and runs in another, under no name. See [way].
 		if native && own.Conn().Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
 			s.unnamed.Store(true)
 		}
@@ -47,13 +46,13 @@ func (r pgxRows) Close() error {
 	return err
 }
 
-// sqlByIndex has the statement behind it planned without a scan of the whole table. A named statement
-// is planned a few times and then never again. If the table is nearly empty by then, such a scan
-// looks cheap. Later it would be made for each lock of thousands.
+// sqlByIndex has the statement behind it planned without a scan of the whole table. A named
+// statement is planned a few times, and then never again. A scan looks cheap if the table is nearly
+// empty by then, and would later be made for each lock of thousands.
 const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true)`
 
-// queryPgx sends a statement. One that is prepared under a name goes behind sqlByIndex, in one round
-// trip and one transaction.
+// queryPgx sends a statement. A named one goes behind sqlByIndex, in one round trip and one
+// transaction.
 func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any, named bool) (pgxRows, error) {
 	if !named {
 		rows, err := conn.Query(ctx, text, args...)
@@ -81,8 +80,7 @@ func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any, name
 	return pgxRows{}, err
 }
 
-// arguments are those that the driver is given. pgx prepares every statement under a name, unless it
-// is told not to, which a wrapper may not pass on.
+// arguments are those for the driver. pgx uses names unless it is told not to.
 func (s *Store) arguments(args []any) []any {
 	if !s.native.Load() {
 		return arrayLiterals(args)
@@ -95,8 +93,8 @@ func (s *Store) arguments(args []any) []any {
 	return append([]any{pgx.QueryExecModeExec}, args...)
 }
 
-// lostStatement reports whether a statement failed only because its name was prepared on another
-// connection, as happens behind a pooler in transaction mode. From then on no names are used.
+// lostStatement reports whether a statement failed only because a pooler lost its name. From then
+// on no names are used.
 func (s *Store) lostStatement(err error, named bool) bool {
 	switch sqlState(err) {
 	case codeInvalidStatementName, codeDuplicateStatement:

@@ -17,15 +17,16 @@ type poolConnector struct {
 	beforeClose func(*pgx.Conn)
 }
 
-// newPoolConnector reads the pool's configuration, and from the handle's connector what was given to
-// stdlib.OpenDBFromPool beside the pool.
+// newPoolConnector reads the configuration of the pool and of the handle's connector.
 func newPoolConnector(pool *pgxpool.Pool, connector driver.Connector, name string) poolConnector {
 	cfg := pool.Config()
 
 	prepare := cfg.PrepareConn
 	//lint:ignore SA1019 pools in use have this hook
-	if acquire := cfg.BeforeAcquire; prepare == nil && acquire != nil {
-		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return acquire(ctx, conn), nil }
+	if acquire := cfg.BeforeAcquire; prepare == nil {
+		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+			return acquire == nil || acquire(ctx, conn), nil
+		}
 	}
 
 	connected := func(ctx context.Context, conn *pgx.Conn) error {
@@ -33,10 +34,6 @@ func newPoolConnector(pool *pgxpool.Pool, connector driver.Connector, name strin
 			if err := cfg.AfterConnect(ctx, conn); err != nil {
 				return err
 			}
-		}
-
-		if prepare == nil {
-			return nil
 		}
 
 		ok, err := prepare(ctx, conn)
@@ -49,17 +46,14 @@ func newPoolConnector(pool *pgxpool.Pool, connector driver.Connector, name strin
 
 	resetByUser, _ := fieldOf[afterConnect](reflect.ValueOf(connector), "ResetSession")
 
-	// reset stands for the release after one statement and the acquisition for the next. A connection
-	// that a hook doesn't want any more is dropped, and another opened.
+	// reset stands for the release after one statement and the acquisition for the next.
 	reset := func(ctx context.Context, conn *pgx.Conn) error {
 		if cfg.AfterRelease != nil && !cfg.AfterRelease(conn) {
 			return driver.ErrBadConn
 		}
 
-		if prepare != nil {
-			if ok, err := prepare(ctx, conn); !ok || err != nil {
-				return driver.ErrBadConn
-			}
+		if ok, err := prepare(ctx, conn); !ok || err != nil {
+			return driver.ErrBadConn
 		}
 
 		if resetByUser != nil {

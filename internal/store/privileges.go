@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// sqlLacking lists in words what the role lacks for locks in the table $2 of the schema $1, or, if
-// $3 is true, for making or completing that table, with the statement that mends it where there is
-// one. It reads the catalogs alone. SELECT must be granted on the table: ctid, which is read too,
-// can't be granted alone.
+// sqlLacking lists what the role lacks for locks in the table $2 of the schema $1, or, if $3 is
+// true, for making or completing it, with the statement that mends it. It reads the catalogs alone.
+// SELECT must be granted on the table: ctid can't be granted alone.
 var sqlLacking = qualified(`
 SELECT CURRENT_USER::{text}, lacks.what, lacks.mend
   FROM (VALUES ($1::{text}, $2::{text}, $3::{text} {=} 'true'))
@@ -58,15 +57,13 @@ SELECT CURRENT_USER::{text}, lacks.what, lacks.mend
          WHERE NOT given.migrating AND pg_catalog.row_security_active(c.oid)
        ) AS lacks (what, mend)`)
 
-// lack is one thing that the role lacks. A lack of nothing says that row-level security applies to
-// the role.
+// lack is one thing that the role lacks. A lack of nothing says that row-level security applies.
 type lack struct{ role, what, mend string }
 
 // lookTime bounds a look-up of what an error doesn't say.
 const lookTime = time.Second
 
-// denied adds to a server's error that permission was denied what the role lacks. If that can't be
-// found out, it says what locks need.
+// denied adds to a server's error that permission was denied what the role lacks.
 func (s *Store) denied(ctx context.Context, err error, migrating bool) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -86,23 +83,16 @@ func (s *Store) denied(ctx context.Context, err error, migrating bool) error {
 
 	switch {
 	case len(lacking) > 0:
+		list := valuesOf(lacking, func(l *lack) string { return l.what + " (" + l.mend + ")" })
+
 		return fmt.Errorf("%w: the role %s lacks for %s: %s: %w",
-			ErrPermissionDenied, quoteIdentifier(lacking[0].role), s.table, list(lacking), err)
+			ErrPermissionDenied, quoteIdentifier(lacking[0].role), s.table, strings.Join(list, ", "), err)
 	case secured:
 		return fmt.Errorf("%w: row-level security of %s refused it, or another object that a trigger or a policy of it uses: %w",
 			ErrPermissionDenied, s.table, err)
 	}
 
 	return fmt.Errorf("%w: the role has all privileges on %s itself: %w", ErrPermissionDenied, s.table, err)
-}
-
-func list(lacking []lack) string {
-	texts := make([]string, len(lacking))
-	for i, l := range lacking {
-		texts[i] = l.what + " (" + l.mend + ")"
-	}
-
-	return strings.Join(texts, ", ")
 }
 
 // named is [Store.explain] that asks the server what a role lacks that was denied something.
@@ -114,8 +104,8 @@ func (s *Store) named(ctx context.Context, err error) error {
 	return s.explain(err)
 }
 
-// hidden is the error of a request whose row is hidden by row-level security. PostgreSQL itself
-// passes over a row that the role may not see or change, without an error.
+// hidden is the error of a request whose row is hidden by row-level security. PostgreSQL passes
+// over such a row without an error.
 func (s *Store) hidden(id string) error {
 	return fmt.Errorf("%w: no policy of row-level security on %s lets this role see and update the row of the lock %q",
 		ErrPermissionDenied, s.table, id)

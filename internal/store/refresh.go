@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// refresh: a generation, held or not -> held under the next one. It is a compare-and-swap. For
-// another owner it is a hand-over: a release and the grant to the next in one.
+// refresh: a generation, held or not -> held under the next one. It is a compare-and-swap, and for
+// another owner a hand-over. It locks as acquire does.
 var refresh = verb{
 	given: parameters{paramID, paramTTL, paramGeneration, paramOwner, paramSeen},
 	one:   change(sqlGranted, sqlOfGeneration+sqlSeen, `{row}, {durable}`),
@@ -24,10 +24,9 @@ const sqlOfGeneration = `l.generation {=} {generation}`
 // State is a state of a lock that a request goes by.
 type State struct {
 	Generation int64
-	// Until is what that state showed as the end of the lease. It is zero if that isn't known, or
-	// the state was that of a grant. A crash may have undone a release, and the next grant have got
-	// its generation: a tenure that began after Until is not this state. On three columns it is
-	// ignored, and releases are flushed.
+	// Until is what that state showed as the end of the lease, or zero. A crash may have undone a
+	// release, and the next grant have got its generation: a tenure that began after Until is not
+	// this state. On three columns it is ignored, and releases are flushed.
 	Until time.Time
 }
 
@@ -42,8 +41,7 @@ func (st State) seen(sh *shape) int64 {
 	return st.Until.UnixMicro()
 }
 
-// shownBy reports whether the row shows this state: an update by it finds the row, unless
-// row-level security keeps the row from it.
+// shownBy reports whether the row shows this state.
 func (st State) shownBy(row Row) bool {
 	return row.Generation == st.Generation && (st.Until.IsZero() || !row.AcquiredAt.After(st.Until))
 }

@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// release: a generation -> free after {hold} microseconds, with the next generation. 0 is at once.
-// More honours a minimum hold, and is as durable as a grant: the lease that a crash would revive
-// may end before it. Waiters are notified, if the row has a mark. In a batch, one release that has
-// to be durable makes all of them so.
+// release: a generation -> free after {hold} microseconds, with the next generation. More than 0
+// honours a minimum hold, and is as durable as a grant: the lease that a crash would revive may end
+// before it. In a batch, one such release makes all durable. It locks as acquire does.
 var release = verb{
 	given: parameters{paramID, paramGeneration, paramHold, paramSeen},
 	one: change(with(sqlFreed, "{until}", sqlAfterHold), sqlOfGeneration+sqlSeen,
@@ -27,9 +26,9 @@ var release = verb{
 const sqlAfterHold = `{clock} {+} ({hold} {*} {us})`
 
 // Release frees the lock if it is in the given state, at once or, to honour a minimum hold, that
-// much later, and notifies waiters. The verdict is Granted, WrongGeneration or NotFound. After a
-// lost reply it asks again. If the generation is another then, nobody can tell who moved it, and
-// the error matches [ErrUnknownOutcome].
+// much later, and notifies waiters. The verdict is Granted, WrongGeneration or NotFound. If the
+// generation is another after a lost reply, the error matches [ErrUnknownOutcome]: nobody can tell
+// who moved it.
 func (s *Store) Release(ctx context.Context, id string, state State, hold time.Duration) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -96,12 +95,4 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 
 		return seen, err
 	}
-}
-
-func scanRelease(from scanner) (notified bool, err error) {
-	var effect *string
-
-	err = from.Scan(&notified, &effect)
-
-	return notified, err
 }

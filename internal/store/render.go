@@ -23,8 +23,8 @@ type verb struct {
 	given     parameters
 	one, many string
 
-	// dated, if there is such a text, is sent for several requests of which some go by more than a
-	// generation, or take effect later. For others many needs fewer parameters.
+	// dated is for several requests of which some go by more than a generation, or take effect
+	// later. Without such, many needs undated alone.
 	dated   string
 	undated parameters
 
@@ -45,8 +45,8 @@ type form struct {
 	// keyed: a unique index, to which a foreign key may refer, has other columns than lock_id.
 	// expiryKeyed: it has expires_at.
 	keyed, expiryKeyed bool
-	// datesOdd: the role's DateStyle is one that drivers can't read where times come as text. pgx
-	// takes times as text when statements have no names, as behind a pooler.
+	// datesOdd: drivers can't read the role's DateStyle. pgx takes times as text when statements
+	// have no names, as behind a pooler.
 	datesOdd bool
 }
 
@@ -137,9 +137,8 @@ func (w writer) write(text, clock, floor string, fill func(text string, full boo
 	return with(qualified(w.rules.Replace(text)), "{table}", w.table.String(), "{channel}", w.table.Channel())
 }
 
-// rowLock is what a batch locks its rows by. A foreign key that refers to a row doesn't conflict
-// with FOR NO KEY UPDATE, nor with an UPDATE of columns that no foreign key can refer to. An UPDATE
-// of other columns needs FOR UPDATE. With a weaker row lock it would wait for the row.
+// rowLock is what a batch locks its rows by. An UPDATE of columns to which a foreign key may refer
+// needs FOR UPDATE: with a weaker lock it would wait for the row. Others leave foreign keys be.
 func rowLock(keyed bool) string {
 	if keyed {
 		return "FOR UPDATE"

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// renew: held by a generation -> held for longer. Only the expiry moves, only to later, and a lease
-// that ended is never revived. It passes over a row that another transaction has locked: a guard's
-// share lock lasts as long as its transaction.
+// renew: held by a generation -> held for longer. Only the expiry moves, only to later. A lease
+// that ended is never revived. It passes over a locked row: a guard's share lock lasts as long as
+// its transaction.
 var renew = verb{
 	given: parameters{paramID, paramGeneration, paramTTL},
 	many: with(changeMany(`{durable} AS durable`, sqlStillHeld, "",
@@ -16,8 +16,8 @@ var renew = verb{
 	of: func(st *statements) *texts { return &st.renew },
 }
 
-// held reads which leases still run. A lease that renew passed over is busy if it is among them, and
-// gone for good if it isn't.
+// held reads which leases still run. One that renew passed over is busy if it is among them, else
+// gone.
 var held = verb{
 	given: parameters{paramID, paramGeneration},
 	many: sqlPrimary + with(`
@@ -57,8 +57,7 @@ const (
 type RenewResult struct {
 	State     RenewState
 	ExpiresAt time.Time
-	// Lease is how long the row shows the lease, counted from after the statement was sent: at
-	// least what was asked for, unless a trigger cut it.
+	// Lease is how long the row shows the lease, counted from after the statement was sent.
 	Lease time.Duration
 }
 
@@ -69,9 +68,8 @@ type lease struct {
 }
 
 // Renew renews leases in one statement. The results are in the order of the renewals. A lease that
-// is asked for twice gets the longer TTL. sent is the moment before the statement went out. After
-// an error nothing is known, and the renewal can be repeated. If [Divides] reports true for the
-// error, some of the renewals may succeed without the others.
+// is asked for twice gets the longer TTL. After an error nothing is known, and the renewal can be
+// repeated: see [Divides].
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -126,8 +124,7 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 	return results, a.sent, nil
 }
 
-// sendRenewal sends the statement, and again a few times if it didn't reach the server or was rolled
-// back for the sake of others. Not more often: with fewer leases it may succeed.
+// sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
 func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer[one[Row]] {
 	scan := func(from scanner) (o one[Row], err error) {
 		err = from.Scan(&o.number, &o.value.ExpiresAt, &o.value.Began)
@@ -150,9 +147,8 @@ func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer
 }
 
 // Divides reports whether the server may have refused renewals because of some of them alone: a
-// trigger, a policy, a constraint, a page that can't be read, a limit of time. It leaves out what is
-// about the connection, the table or the server as a whole. It goes further than [divisible], since
-// a renewal may be repeated whatever became of it.
+// trigger, a policy, a constraint, a limit of time. It goes further than [divisible], since a
+// renewal may be repeated whatever became of it.
 func Divides(err error) bool {
 	switch code := sqlState(err); code {
 	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
@@ -164,8 +160,8 @@ func Divides(err error) bool {
 	}
 }
 
-// stillHeld returns those of the leases that still run. If it can't ask, that is all of them: the
-// renewals of the others are worth more than the error, and these are asked for again, as if busy.
+// stillHeld returns those of the leases that still run. If it can't ask, that is all of them: they
+// are asked for again, as if busy.
 func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
 	numbers, err := read(ctx, s, sh.statements.held.many, held.given.ofMany(requests(leases), sh.full), scanOne[int64])
 	if err != nil {

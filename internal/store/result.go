@@ -22,21 +22,19 @@ const (
 // Result is a verdict with what it rests on.
 type Result struct {
 	Verdict Verdict
-	// Row is the row after a grant. For Busy and WrongGeneration it is the row that was in the way.
+	// Row is the row after a grant, or the row in the way.
 	Row Row
 	// Mark is the mark that stood on the row before a Claim that was not granted.
 	Mark time.Time
 	// Marked: that Claim left a mark. Row shows it, or that of another waiter since.
 	Marked bool
-	// Stray are the owners of those attempts of this request whose replies were lost. The row may
-	// show one of them, unless the verdict is Granted. Or the server may still grant it: a network
-	// or a pooler can hold an attempt back for minutes. No caller waits for such a grant. Stray is
-	// set beside an error, too.
+	// Stray are the owners of attempts of this request whose replies were lost, also beside an
+	// error. The row may show one of them, unless the verdict is Granted. Or the server may still
+	// grant it, minutes later. No caller waits for such a grant.
 	Stray []string
 	// Notified: a release notified waiters.
 	Notified bool
-	// Sent is the moment before the granting statement was sent. The lease can't have begun before
-	// it.
+	// Sent is the moment before the granting statement was sent.
 	Sent time.Time
 	// Later is how long after Sent the statement was sent that Row is from, if it is another.
 	Later time.Duration

@@ -11,8 +11,7 @@ import (
 const (
 	retryDelayMin = 2 * time.Millisecond
 	retryDelayMax = 250 * time.Millisecond
-	// sendAttempts bounds how often a statement that did not get out is sent: the connections of a
-	// pool may all have died with a server.
+	// sendAttempts bounds how often a statement is sent: all connections of a pool may be dead.
 	sendAttempts = 4
 )
 
@@ -90,38 +89,33 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 const (
 	// afreshLimit bounds how many stale connections in a row a request is tried on.
 	afreshLimit = 16
-	// newLimit bounds how many of them may have been new. A name that leads to several servers may
-	// lead to a standby several times in a row.
+	// newLimit bounds how many of them may have been new. A name may lead to several servers.
 	newLimit = 6
 )
 
 // tries counts the connections over which one request was refused because of them.
 type tries struct{ all, new int }
 
-// afresh reports whether a request that was refused may be answered if it is sent again at once. A
-// connection that is at fault has been discarded. The next is another of the pool, or a new one if
-// the pool has none. After newLimit new ones the server itself is at fault.
+// afresh reports whether a refused request may be answered if it is sent again at once. A
+// connection that is at fault was discarded. The next is another of the pool, or a new one. After
+// newLimit new ones the server itself is at fault.
 func (s *Store) afresh(err error, t *tries) bool {
 	if t.all >= afreshLimit || t.new >= newLimit && elsewhere(err) || !elsewhere(err) && !stalePlan(err) {
 		return false
 	}
 
+	// The next is probably a new one if none is free, in a pgxpool.Pool under the handle either.
+	free := s.db.Stats().Idle
+	if s.handle.pool != nil {
+		free += int(s.handle.pool.Stat().IdleConns())
+	}
+
 	t.all++
-	if elsewhere(err) && s.idle() == 0 {
-		t.new++ // the next one, probably
+	if elsewhere(err) && free == 0 {
+		t.new++
 	}
 
 	return true
-}
-
-// idle counts the connections that are open and not in use, in a pgxpool.Pool under the handle too.
-func (s *Store) idle() int {
-	n := s.db.Stats().Idle
-	if s.handle.pool != nil {
-		n += int(s.handle.pool.Stat().IdleConns())
-	}
-
-	return n
 }
 
 // read runs a statement that changes nothing. It repeats one whose reply was lost.

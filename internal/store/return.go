@@ -2,11 +2,11 @@ package store
 
 import "context"
 
-// giveBack returns a grant: held by one of {owners} -> free, with the next generation. In a batch,
-// each element of the array is an array of owners, as text.
+// giveBack returns a grant: held by one of {owners} -> free. It locks as acquire does. In a batch,
+// each element is an array of owners, as text.
 var giveBack = verb{
 	given: parameters{paramID, paramOwners},
-	one:   change(with(sqlFreed, "{until}", `{clock}`), sqlOfOwners, `true, {notify}, {lazy}`),
+	one:   change(with(sqlFreed, "{until}", `{clock}`), sqlOfOwners, `{notify}, {lazy}`),
 	many:  changeMany(sqlReleaseOnce, sqlOfOwners, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
 	six:   true,
 	of:    func(st *statements) *texts { return &st.giveBack },
@@ -14,9 +14,8 @@ var giveBack = verb{
 
 const sqlOfOwners = `l.owner {=} ANY ({owners}::{text}[])`
 
-// sqlGiveBackLast is giveBack that locks the row whatever owner it shows. So it waits behind every
-// statement that waits for the row already, and the row that it then finds decides. The clock is
-// read again after the wait, since what is computed from the row is.
+// sqlGiveBackLast is giveBack that locks the row whatever owner it shows, and waits for it behind
+// every statement that waits already. The row that it then finds decides. It returns whether the lock is free.
 const sqlGiveBackLast = `
 UPDATE {table} AS l
    SET generation = CASE WHEN ` + sqlOfOwners + ` THEN ` + sqlNext + ` ELSE l.generation END,
@@ -24,12 +23,11 @@ UPDATE {table} AS l
        acquired_at = CASE WHEN ` + sqlOfOwners + ` THEN NULL ELSE l.acquired_at END,
        owner = CASE WHEN ` + sqlOfOwners + ` THEN NULL ELSE l.owner END
  WHERE l.lock_id {=} {lock_id}
-RETURNING l.owner IS NULL, CASE WHEN l.owner IS NULL THEN {notify} END, {lazy}`
+RETURNING CASE WHEN l.owner IS NULL THEN {notify} IS NOT NULL ELSE false END, {lazy}`
 
-// GiveBack frees the lock if the row shows the grant to one of the owners. It reports whether the
-// lock is free now. With queue it stands in line for the row, behind every statement that waits
-// for the row already: none of those owners can be granted the lock after that. On a table without
-// owners it does nothing.
+// GiveBack frees the lock if the row shows the grant to one of the owners, and reports whether the
+// lock is free now. With queue it waits behind every statement that waits for the row already: none
+// of those owners can be granted the lock after that. On three columns it does nothing.
 func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue bool) (bool, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
@@ -50,19 +48,8 @@ func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue 
 	defer s.loners.leave()
 
 	a := persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.giveBackLast, giveBack.given.ofOne(&req, true), scanGiveBack)
+		return askAudibly(ctx, s, sh.statements.giveBackLast, giveBack.given.ofOne(&req, true), scanBool(new(*string)))
 	})
 
 	return len(a.rows) == 1 && a.rows[0], a.err
-}
-
-func scanGiveBack(from scanner) (freed bool, err error) {
-	var (
-		notified *bool
-		lazy     *string
-	)
-
-	err = from.Scan(&freed, &notified, &lazy)
-
-	return freed, err
 }

@@ -16,8 +16,7 @@ type result interface {
 	Close() error
 }
 
-// drain runs a query and reads all of it. Only then has the server confirmed the commit, or said
-// that it failed.
+// drain runs a query and reads all rows. Only then has the server confirmed the commit.
 func drain[T any, R result](query func() (R, error), expect int, scan scanFunc[T]) (scanned []T, err error) {
 	rows, err := query()
 	if err != nil {
@@ -52,52 +51,38 @@ func scanOne[T any](from scanner) (value T, err error) {
 	return value, err
 }
 
-// one is the answer to one of several requests: to that of this number, counted from 1, or of this
-// id.
+// one is the answer to one of several requests, by its number, from 1, or by its id.
 type one[T any] struct {
 	number int64
 	id     string
 	value  T
 }
 
-// byNumber reads the rows of a batch, of which scan reads all but the request's number.
-func byNumber[T any](scan func(number any) scanFunc[T]) func() scanFunc[one[T]] {
-	return func() scanFunc[one[T]] {
-		var number int64
-
-		value := scan(&number)
-
-		return func(from scanner) (o one[T], err error) {
-			o.value, err = value(from)
-			o.number = number
-
-			return o, err
-		}
-	}
-}
-
-// byID is byNumber for the statements that insert, whose rows are told apart by the id.
-func byID[T any](scan func(id any) scanFunc[T]) func() scanFunc[one[T]] {
-	return func() scanFunc[one[T]] {
-		var id string
-
-		value := scan(&id)
-
-		return func(from scanner) (o one[T], err error) {
-			o.value, err = value(from)
-			o.id = id
-
-			return o, err
-		}
-	}
-}
-
-// scanBoolAnd reads a truth and the column behind it, row after row.
-func scanBoolAnd(more any) scanFunc[bool] {
+// scanMany reads the rows of a batch: the request's number, or its id, goes behind the value.
+func scanMany[T any](scan func(more ...any) scanFunc[T], byID bool) scanFunc[one[T]] {
 	var (
-		value bool
-		dest  = []any{&value, more}
+		o   one[T]
+		tag any = &o.number
 	)
+
+	if byID {
+		tag = &o.id
+	}
+
+	value := scan(tag)
+
+	return func(from scanner) (_ one[T], err error) {
+		o.value, err = value(from)
+
+		return o, err
+	}
+}
+
+// scanBool reads a truth and more columns, row after row.
+func scanBool(more ...any) scanFunc[bool] {
+	var value bool
+
+	dest := append([]any{&value}, more...)
 
 	return func(from scanner) (bool, error) {
 		err := from.Scan(dest...)

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// settle finds out what became of a grant whose reply was lost: it writes the row that the grant
-// to {owner} left, unchanged. Its own commit, which is awaited, covers that of the grant. A SELECT
-// could show a grant that is not yet durable.
+// settle finds out what became of a grant whose reply was lost: it writes the row that the grant to
+// {owner} left, unchanged. Its own commit, which is awaited, covers that of the grant. A SELECT
+// could show a grant that is not yet durable. It locks as acquire does.
 var settle = verb{
 	given: parameters{paramID, paramOwner},
 	one:   change(sqlUnchanged, sqlHeldByOwner, `{row}, {durable}`),
@@ -22,8 +22,7 @@ const (
    AND l.expires_at {>} {now}`
 )
 
-// settle reports whether one of the attempts whose replies were lost was granted. That one is
-// stray no more.
+// settle reports whether one of the lost attempts was granted. That one is stray no more.
 func (g *grant) settle(ctx context.Context, req request, alone bool) (a answer[Row], granted bool) {
 	req.seen, req.hold = 0, 0 // it goes by the owner alone
 

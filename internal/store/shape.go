@@ -15,22 +15,18 @@ type shape struct {
 	statements statements
 }
 
-// shapeCache remembers the shape. A failed look-up is not remembered: a Locker made before its table
-// works as soon as the table is there.
+// shapeCache remembers the shape, but no failed look-up: the table may be made later.
 type shapeCache struct {
 	found atomic.Pointer[shape]
 	// last is what was found last, even if it has to be looked up again.
 	last atomic.Pointer[shape]
 	// floorless: the log says that the server has no timeline.
 	floorless atomic.Bool
-	// looking is full while enough requests look it up. More than one may: the connection of the
-	// first may be dead.
+	// looking is full while enough requests look it up: the connection of the first may be dead.
 	looking chan struct{}
 }
 
 func newShapeCache() *shapeCache { return &shapeCache{looking: make(chan struct{}, 4)} }
-
-func (c *shapeCache) get() *shape { return c.found.Load() }
 
 // set with nil has the shape looked up again.
 func (c *shapeCache) set(found *shape) {
@@ -41,10 +37,9 @@ func (c *shapeCache) set(found *shape) {
 	}
 }
 
-// shapeOf returns the table's shape, from memory after the first time. Of many first callers a few
-// look it up, and the others wait for them.
+// shapeOf returns the table's shape. Of many first callers a few look it up.
 func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
-	if found := s.shape.get(); found != nil {
+	if found := s.shape.found.Load(); found != nil {
 		return found, nil
 	}
 
@@ -55,7 +50,7 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, ended(ctx)
 	}
 
-	if found := s.shape.get(); found != nil {
+	if found := s.shape.found.Load(); found != nil {
 		return found, nil
 	}
 
@@ -84,7 +79,7 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	return found, nil
 }
 
-// changed looks the shape up, if it has to be, and reports whether it is another than the known one.
+// changed looks the shape up, if it has to be, and reports whether it is another.
 func (s *Store) changed(ctx context.Context, known *shape) (*shape, bool) {
 	found, err := s.shapeOf(ctx)
 	if err != nil {

@@ -61,8 +61,8 @@ func fatal(err error) bool {
 // maxChain bounds how deep errors are looked into.
 const maxChain = 32
 
-// serverError is the error in err's chain that has a SQLSTATE, or nil. Wrappers that hide an error from
-// [errors.Unwrap] mostly show it as a field or by a method Cause.
+// serverError is the error in err's chain that has a SQLSTATE, or nil. Wrappers that hide an error
+// from [errors.Unwrap] mostly have it in a field or a method Cause.
 func serverError(err error) error { return serverErrorIn(err, maxChain) }
 
 func serverErrorIn(err error, depth int) error {
@@ -162,7 +162,7 @@ func field(err error, name byte) string {
 	}
 }
 
-// stringField is the first of an error's exported fields of these names that has such a value, or "".
+// stringField is the first of these exported fields with such a value, or "".
 func stringField(err error, such func(string) bool, names ...string) string {
 	v := reflect.Indirect(reflect.ValueOf(err))
 	if v.Kind() != reflect.Struct {
@@ -178,16 +178,14 @@ func stringField(err error, such func(string) bool, names ...string) string {
 	return ""
 }
 
-// isSQLState reports whether a value looks like a SQLSTATE. All of PostgreSQL's have a digit. Other
-// codes, such as "EPIPE", don't.
+// isSQLState reports whether a value looks like a SQLSTATE. All have a digit, unlike "EPIPE".
 func isSQLState(s string) bool {
 	foreign := func(r rune) bool { return (r < '0' || r > '9') && (r < 'A' || r > 'Z') }
 
 	return len(s) == 5 && !strings.ContainsFunc(s, foreign) && strings.ContainsAny(s, "0123456789")
 }
 
-// hasPrefix reports whether a SQLSTATE begins with one of the prefixes, such as the two characters of
-// its class.
+// hasPrefix reports whether a SQLSTATE begins with one of the prefixes.
 func hasPrefix(code string, prefixes ...string) bool {
 	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(code, prefix) })
 }

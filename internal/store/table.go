@@ -8,10 +8,8 @@ import (
 	"strings"
 )
 
-// sqlTable describes the schema $1 and its table $2. It reads the catalogs alone, which needs no
-// privilege on what they describe, and takes no lock. It returns one row for each column of the
-// table, or one row without a column. Its columns are the fields of [description], without the map,
-// and those of [column].
+// sqlTable describes the schema $1 and its table $2, in a row for each column, or one row without a
+// column. It reads the catalogs alone, which needs no privilege and takes no lock.
 var sqlTable = qualified(`
 SELECT n.oid IS NOT NULL,
        c.oid IS NOT NULL OR given.of_schema {=} 'pg_temp',
@@ -167,8 +165,7 @@ type description struct {
 	columns map[string]column
 }
 
-// describe reads what the catalogs say of the table. The result has no column where the table
-// has none or isn't there.
+// describe puts the rows of sqlTable together.
 func describe(rows []described) description {
 	d := rows[0].description
 	d.columns = make(map[string]column, len(rows))
@@ -196,7 +193,7 @@ func scanDescribed(from scanner) (d described, err error) {
 	return d, err
 }
 
-// description reads what the catalogs say of the table.
+// description asks the catalogs.
 func (s *Store) description(ctx context.Context) (description, error) {
 	rows, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, scanDescribed)
 	if err != nil {
@@ -240,11 +237,10 @@ func (d description) option(name string) bool {
 	return slices.ContainsFunc(strings.Split(d.options, ","), func(o string) bool { return strings.HasPrefix(o, name+"=") })
 }
 
-// canHoldLocks returns an error that names the first thing that keeps the table from holding locks.
-// The optional columns are checked if they are going to be used: all of them are there, or migrating
-// adds those that aren't. A column that rounds times, or takes two ids for one, would grant a lock
-// to another while its holder still believes. One that refuses what a release writes would never
-// let it go.
+// canHoldLocks names the first thing that keeps the table from holding locks. It checks the
+// optional columns if they are going to be used: all are there, or migrating adds the others. A
+// column that rounds times, or takes two ids for one, would grant a lock to another while its
+// holder still believes. One that refuses what a release writes would never let it go.
 func (d description) canHoldLocks(table Table, migrating bool) error {
 	unfit := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s %s", ErrInvalidTable, table, fmt.Sprintf(format, args...))
@@ -283,7 +279,7 @@ func (d description) canHoldLocks(table Table, migrating bool) error {
 	return nil
 }
 
-// usable returns why the table as it is can't be used by this role, or nil.
+// usable returns why this role can't use the table as it is, or nil.
 func (s *Store) usable(d description) error {
 	if !d.table {
 		return s.tableNotFound(nil)

@@ -14,13 +14,12 @@ var sqlTimeline = qualified("SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery()
 const sqlNoFloor = "SELECT 0::bigint AS floor"
 
 // hasTimeline reports whether the server can tell its timeline inside a statement. Relatives of
-// PostgreSQL may lack the functions or refuse them. Tokens then have no floor, which is logged once.
-// docs/guarantees.md says what that loses.
+// PostgreSQL may lack the functions or refuse them. Tokens then have no floor, which is logged
+// once.
 func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 	err := s.askFloor(ctx, sqlTimeline)
 
-	// Any other refusal counts if the functions are its cause: without them the server doesn't
-	// refuse.
+	// Any other refusal counts if the functions are its cause.
 	if code := sqlState(err); code != "" && !noTimeline(err) && !ofTheMoment(err) {
 		if controlErr := s.askFloor(ctx, sqlNoFloor); controlErr != nil {
 			return false, err
@@ -47,9 +46,8 @@ func (s *Store) askFloor(ctx context.Context, text string) error {
 	return err
 }
 
-// noTimeline reports whether the server answered that it lacks the functions by which the timeline is
-// read, or that this role may not call them. Amazon Aurora raises 55000 on the writer unless
-// wal_level is logical.
+// noTimeline reports whether the server lacks the functions, or this role may not call them. Amazon
+// Aurora raises 55000 on the writer unless wal_level is logical.
 func noTimeline(err error) bool {
 	switch code := sqlState(err); code {
 	case codeUndefinedFunction, codeInsufficientPriv, codeNotInState:
@@ -59,13 +57,12 @@ func noTimeline(err error) bool {
 	}
 }
 
-// ofTheMoment reports whether an error may be due to the moment: to other statements, to the
-// connection, or to a lack of room.
+// ofTheMoment reports whether an error may be due to other statements, the connection, or a lack of
+// room.
 func ofTheMoment(err error) bool {
 	return hasPrefix(sqlState(err), "08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58")
 }
 
-// outdated reports whether a statement was refused because the table or the server have changed since
-// they were looked at. A standby of a relative of PostgreSQL, for example, may be promoted to a
-// writer that refuses to tell its timeline.
+// outdated reports whether a statement was refused because the table or the server changed since
+// they were looked at: after a failover of a relative of PostgreSQL, for example.
 func outdated(err error) bool { return sqlState(err) == codeUndefinedColumn || noTimeline(err) }
