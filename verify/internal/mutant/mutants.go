@@ -39,7 +39,7 @@ const (
 	listener   = "internal/listen/listener.go"
 	waiting    = "wait.go"
 
-	storeErrors = "internal/store/errors.go"
+	judging = "internal/store/judge.go"
 )
 
 // All lists the mutants.
@@ -238,9 +238,9 @@ func All() []Mutant {
 			// A pooler that loses its connection to the server says so in place of the reply.
 			Name: "an error in place of a reply taken for a refusal",
 			Edits: []Edit{
-				{storeErrors, "provesNothing(code) || fatal(err) {", "provesNothing(code) {"},
+				{judging, "provesNothing(code) || fatal(err) {", "provesNothing(code) {"},
 				{
-					storeErrors,
+					judging,
 					"	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:\n",
 					"	case codeCompletionUnknown:\n",
 				},
@@ -251,7 +251,7 @@ func All() []Mutant {
 		{
 			Name: "a timeout of the role ends a wait",
 			Edits: []Edit{{
-				storeErrors,
+				judging,
 				"	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:\n",
 				"	case codeCannotConnectNow:\n",
 			}},
@@ -261,7 +261,7 @@ func All() []Mutant {
 		{
 			Name: "no other connection tried where one is read-only",
 			Edits: []Edit{{
-				storeErrors,
+				judging,
 				"	case codeReadOnlyTransaction, codeFailedTransaction:\n		return true\n",
 				"	case codeFailedTransaction:\n		return true\n",
 			}},
