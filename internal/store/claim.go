@@ -181,29 +181,31 @@ type attempted struct {
 	marked  bool
 }
 
-func scanTry(more ...any) scanFunc[attempted] {
-	var granted bool
+// attemptScan reads the rows of a try or a claim.
+type attemptScan struct {
+	rowScan
+	granted bool
+	mark    pgtype.Timestamptz
+}
 
-	row := scanRow(append(more, &granted)...)
+func scanTry(more any) scanFunc[attempted] {
+	s := new(attemptScan)
+	s.init(more, &s.granted)
 
 	return func(from scanner) (attempted, error) {
-		r, err := row(from)
+		row, err := s.scan(from)
 
-		return attempted{row: r, granted: granted, mark: r.ContendedUntil}, err
+		return attempted{row: row, granted: s.granted, mark: row.ContendedUntil}, err
 	}
 }
 
-func scanClaim(more ...any) scanFunc[attempted] {
-	var (
-		granted bool
-		mark    pgtype.Timestamptz
-	)
-
-	row := scanRow(append(more, &granted, &mark)...)
+func scanClaim(more any) scanFunc[attempted] {
+	s := new(attemptScan)
+	s.init(more, &s.granted, &s.mark)
 
 	return func(from scanner) (attempted, error) {
-		r, err := row(from)
+		row, err := s.scan(from)
 
-		return attempted{row: r, granted: granted, mark: mark.Time.UTC(), marked: !granted}, err
+		return attempted{row: row, granted: s.granted, mark: s.mark.Time.UTC(), marked: !s.granted}, err
 	}
 }

@@ -54,8 +54,8 @@ func newLanes(s *Store) *lanes {
 // kind is how a verb's requests are sent, and its answers read.
 type kind[T any] struct {
 	verb
-	// scan makes the function for one statement's rows, of which more are the columns behind the value.
-	scan func(more ...any) scanFunc[T]
+	// scan makes the function for one statement's rows, of which more is the column behind the value.
+	scan func(more any) scanFunc[T]
 	// reads: it waits for no row.
 	reads bool
 	// inserts: the rows of a batch are told apart by the id, and it waits less than the statement for

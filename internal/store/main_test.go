@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"flag"
 	"fmt"
 	"net/url"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 
 	if n := flag.Lookup("test.parallel"); n.Value.String() == n.DefValue {
-		_ = n.Value.Set("8") // it is a number
+		_ = n.Value.Set("4") // it is a number
 	}
 
 	code := m.Run()
@@ -56,6 +57,10 @@ func TestMain(m *testing.M) {
 
 // keeper keeps databases for the next test: to make and to drop one costs more than most tests.
 type keeper struct {
+	// first sees to functions, the fingerprint of PostgreSQL's own in a new database.
+	first     sync.Once
+	functions string
+
 	// mu guards what follows.
 	mu        sync.Mutex
 	free, all []*url.URL
@@ -63,8 +68,8 @@ type keeper struct {
 
 var kept keeper
 
-// newDatabase returns the URL of an empty database. It is for tests that leave behind nothing but
-// schemas and settings of the database. Others use databases.
+// newDatabase returns the URL of an empty database. It is for tests that leave behind schemas, settings
+// of the database, and functions of pg_catalog that they have changed. Others use databases.
 func newDatabase(tb testing.TB) *url.URL {
 	tb.Helper()
 
@@ -72,6 +77,17 @@ func newDatabase(tb testing.TB) *url.URL {
 	if u == nil {
 		u = databases.NewDatabaseWithCleanup(tb, false)
 		kept.add(u)
+		kept.first.Do(func() {
+			db, err := sql.Open("pgx", u.String())
+			if err != nil {
+				tb.Fatal(err)
+			}
+			defer func() { _ = db.Close() }()
+
+			if kept.functions, err = functions(context.Background(), db); err != nil {
+				tb.Fatal(err)
+			}
+		})
 	}
 
 	tb.Cleanup(func() {
@@ -146,6 +162,16 @@ BEGIN
     EXECUTE format('ALTER DATABASE %I RESET ALL', current_database());
 END $$`
 
+// sqlFunctions is a fingerprint of PostgreSQL's own functions.
+const sqlFunctions = `SELECT md5(string_agg(concat(p.oid, p.proname, p.proacl, p.prosrc), ',' ORDER BY p.oid))
+	FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = 'pg_catalog'::regnamespace`
+
+func functions(ctx context.Context, db *sql.DB) (fingerprint string, err error) {
+	err = db.QueryRowContext(ctx, sqlFunctions).Scan(&fingerprint)
+
+	return fingerprint, err
+}
+
 func empty(u *url.URL) error {
 	db, err := sql.Open("pgx", u.String())
 	if err != nil {
@@ -153,7 +179,13 @@ func empty(u *url.URL) error {
 	}
 	defer func() { _ = db.Close() }()
 
-	_, err = db.ExecContext(context.Background(), sqlEmpty)
+	ctx := context.Background()
+
+	if now, err := functions(ctx, db); err != nil || now != kept.functions {
+		return errors.Join(errors.New("its functions were changed"), err)
+	}
+
+	_, err = db.ExecContext(ctx, sqlEmpty)
 
 	return err
 }

@@ -35,28 +35,40 @@ func leaseOf(expiresAt, began time.Time) time.Duration {
 	return min(expiresAt.Sub(began), mostRemaining)
 }
 
-// scanRow reads {row} and more columns, row after row.
-func scanRow(more ...any) scanFunc[Row] {
-	var (
-		row                        Row
-		owner                      pgtype.Text
-		acquiredAt, contendedUntil pgtype.Timestamptz
-	)
+// rowScan reads {row} and more columns, row after row. It is one allocation.
+type rowScan struct {
+	row                        Row
+	owner                      pgtype.Text
+	acquiredAt, contendedUntil pgtype.Timestamptz
+	dest                       [10]any // seven, and what stands behind them
+	columns                    int
+}
 
-	dest := append([]any{
-		&row.Generation, &row.ExpiresAt, &owner, &acquiredAt, &contendedUntil, &row.Now, &row.Began,
-	}, more...)
+func (s *rowScan) init(more ...any) {
+	s.columns = copy(s.dest[:], []any{
+		&s.row.Generation, &s.row.ExpiresAt, &s.owner, &s.acquiredAt, &s.contendedUntil, &s.row.Now, &s.row.Began,
+	})
+	s.columns += copy(s.dest[s.columns:], more)
+}
 
-	return func(from scanner) (Row, error) {
-		err := from.Scan(dest...)
+func (s *rowScan) scan(from scanner) (Row, error) {
+	err := from.Scan(s.dest[:s.columns]...)
+	row := s.row
 
-		// Drivers differ in a time's location. In UTC equal rows are equal by ==.
-		row.ExpiresAt, row.Now, row.Began = row.ExpiresAt.UTC(), row.Now.UTC(), row.Began.UTC()
-		row.AcquiredAt, row.ContendedUntil = acquiredAt.Time.UTC(), contendedUntil.Time.UTC()
-		row.Owner = owner.String
+	// Drivers differ in a time's location. In UTC equal rows are equal by ==.
+	row.ExpiresAt, row.Now, row.Began = row.ExpiresAt.UTC(), row.Now.UTC(), row.Began.UTC()
+	row.AcquiredAt, row.ContendedUntil = s.acquiredAt.Time.UTC(), s.contendedUntil.Time.UTC()
+	row.Owner = s.owner.String
 
-		return row, err
-	}
+	return row, err
+}
+
+// scanRow reads a row and the column behind it.
+func scanRow(more any) scanFunc[Row] {
+	s := new(rowScan)
+	s.init(more)
+
+	return s.scan
 }
 
 // Microseconds is how a TTL travels, rounded up: never less is granted than was asked for.

@@ -59,7 +59,7 @@ type one[T any] struct {
 }
 
 // scanMany reads the rows of a batch: the request's number, or its id, goes behind the value.
-func scanMany[T any](scan func(more ...any) scanFunc[T], byID bool) scanFunc[one[T]] {
+func scanMany[T any](scan func(more any) scanFunc[T], byID bool) scanFunc[one[T]] {
 	var (
 		o   one[T]
 		tag any = &o.number
@@ -78,15 +78,17 @@ func scanMany[T any](scan func(more ...any) scanFunc[T], byID bool) scanFunc[one
 	}
 }
 
-// scanBool reads a truth and more columns, row after row.
-func scanBool(more ...any) scanFunc[bool] {
-	var value bool
-
-	dest := append([]any{&value}, more...)
+// scanBool reads a truth and the column behind it, row after row.
+func scanBool(more any) scanFunc[bool] {
+	s := new(struct {
+		value bool
+		dest  [2]any
+	})
+	s.dest = [2]any{&s.value, more}
 
 	return func(from scanner) (bool, error) {
-		err := from.Scan(dest...)
+		err := from.Scan(s.dest[:]...)
 
-		return value, err
+		return s.value, err
 	}
 }
