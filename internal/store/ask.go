@@ -37,31 +37,17 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 		return answer[T]{err: ended(ctx)}
 	}
 
-	// dispatched is set by the first of two: the statement on its way out, or a caller that leaves.
-	var dispatched atomic.Bool
-
-	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
-
-	a, left := drive(ctx, s, prepare, scan)
-	if !left {
+	if s.native.Load() {
+		a := askDriver(ctx, s, func() (prepared, bool) { return prepared{text, args, 1}, true }, scan)
 		a.err = withContext(ctx, a.err)
 
 		return a
 	}
 
-	if dispatched.CompareAndSwap(false, true) {
-		return answer[T]{err: s.ended(ctx)}
-	}
+	// dispatched is set by the first of two: the statement on its way out, or a caller that leaves.
+	var dispatched atomic.Bool
 
-	return answer[T]{outcome: unknown, err: ctxError(ctx)}
-}
-
-// drive has the driver send one statement. left: ctx has ended, and the driver has not returned.
-func drive[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T], left bool) {
-	if s.native.Load() {
-		return askDriver(ctx, s, prepare, scan), false
-	}
-
+	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
 	r := outlive.Start(s.detached.start, func() *answer[T] {
 		a := askDriver(ctx, s, prepare, scan)
 
@@ -71,14 +57,20 @@ func drive[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanF
 	select {
 	case a := <-r.Result():
 		if a == nil {
-			return answer[T]{outcome: unknown, err: errDriverLeft}, false
+			a = &answer[T]{outcome: unknown, err: errDriverLeft}
 		}
 
-		return *a, false
+		a.err = withContext(ctx, a.err)
+
+		return *a
 	case <-ctx.Done():
 		r.Leave()
 
-		return answer[T]{}, true
+		if dispatched.CompareAndSwap(false, true) {
+			return answer[T]{err: s.ended(ctx)}
+		}
+
+		return answer[T]{outcome: unknown, err: ctxError(ctx)}
 	}
 }
 
@@ -152,7 +144,7 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 
 	p, ok := prepare()
 	if dispatched = ok; ok {
-		progressOf(ctx).send()
+		sending(progressOf(ctx))
 
 		a, closed = askOver(ctx, s, conn, p, scan)
 	} else {

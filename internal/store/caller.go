@@ -66,26 +66,24 @@ var ErrNoConnection = errors.New("pglocker: the pool gave no connection in time"
 
 type progressKey struct{}
 
-// progress says whether a request was sent. It is nil for a request that nobody watches.
-type progress struct{ sent atomic.Bool }
-
-func progressOf(ctx context.Context) *progress {
-	p, _ := ctx.Value(progressKey{}).(*progress)
+// progressOf says whether a request was sent. It is nil for a request that nobody watches.
+func progressOf(ctx context.Context) *atomic.Bool {
+	p, _ := ctx.Value(progressKey{}).(*atomic.Bool)
 
 	return p
 }
 
-func (p *progress) send() {
+func sending(p *atomic.Bool) {
 	if p != nil {
-		p.sent.Store(true)
+		p.Store(true)
 	}
 }
 
 // Watch returns a context for a request, and a function that reports whether it was sent.
 func Watch(ctx context.Context) (watched context.Context, sent func() bool) {
-	p := new(progress)
+	p := new(atomic.Bool)
 
-	return context.WithValue(ctx, progressKey{}, p), p.sent.Load
+	return context.WithValue(ctx, progressKey{}, p), p.Load
 }
 
 // ConnectWithin returns a context for a request. It ends after d, with cause [ErrNoConnection],

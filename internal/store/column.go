@@ -53,18 +53,15 @@ func (c column) described() string {
 		text = c.kind + " (" + c.base + ")"
 	}
 
-	for _, more := range []struct {
-		is   bool
-		text string
-	}{
-		{c.coarse, " with a nondeterministic collation"},
-		{c.generated, " GENERATED ALWAYS"},
-		{c.notNull && c.optional(), " NOT NULL"},
-	} {
-		if more.is {
-			text += more.text
+	when := func(is bool, more string) {
+		if is {
+			text += more
 		}
 	}
+
+	when(c.coarse, " with a nondeterministic collation")
+	when(c.generated, " GENERATED ALWAYS")
+	when(c.notNull && c.optional(), " NOT NULL")
 
 	return text
 }

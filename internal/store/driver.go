@@ -52,11 +52,6 @@ func passesMode(driverConn any) bool {
 	return checker.CheckNamedValue(&value) == nil && value.Value == pgx.QueryExecModeExec
 }
 
-var (
-	typePgx  = reflect.TypeFor[*stdlib.Conn]()
-	typeConn = reflect.TypeFor[driver.Conn]()
-)
-
 // holdsPgx looks for a connection of pgx in the fields of a wrapper, and of wrappers in it.
 func holdsPgx(v reflect.Value, depth int) bool {
 	if v.Kind() == reflect.Interface {
@@ -66,9 +61,9 @@ func holdsPgx(v reflect.Value, depth int) bool {
 	switch {
 	case !v.IsValid():
 		return false
-	case v.Type() == typePgx:
+	case v.Type() == reflect.TypeFor[*stdlib.Conn]():
 		return true
-	case v.Kind() == reflect.Pointer && v.Type().Implements(typeConn):
+	case v.Kind() == reflect.Pointer && v.Type().Implements(reflect.TypeFor[driver.Conn]()):
 		v = v.Elem()
 	}
 
@@ -108,12 +103,12 @@ func (s *Store) dress(w *way, text string, args []any) (string, []any) {
 	asItIs := s.asItIs.Load()
 
 	if !w.pgx || !asItIs && !isASCII(args) {
-		write := inlineASCII
+		quote := asciiLiteral
 		if s.pq || asItIs { // lib/pq speaks UTF-8 on every connection
-			write = inline
+			quote = quoteLiteral
 		}
 
-		if inlined, ok := write(text, args); ok {
+		if inlined, ok := inline(quote, text, args); ok {
 			text, args = inlined, nil
 		}
 	}
@@ -163,14 +158,11 @@ func query[T any](ctx context.Context, s *Store, w *way, conn *sql.Conn, p prepa
 	return rows, tx.Commit()
 }
 
-// discardWithin bounds the farewell to a connection that is discarded.
-const discardWithin = time.Second
-
 // discard keeps a connection from being used again. A pgxpool.Pool keeps one until it is closed.
 func discard(conn *sql.Conn) {
 	_ = conn.Raw(func(driverConn any) error { // returns what it is given
 		if own, ok := driverConn.(pgxConn); ok {
-			ctx, cancel := context.WithTimeout(context.Background(), discardWithin)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 
 			_ = own.Conn().Close(ctx)

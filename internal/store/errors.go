@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -21,14 +22,14 @@ var (
 	ErrUnsupportedEncoding = errors.New("pglocker: unsupported encoding")
 )
 
+func isAny(err error, names ...error) bool {
+	return slices.ContainsFunc(names, func(name error) bool { return errors.Is(err, name) })
+}
+
 // explain adds to an error of the server the name by which pglocker's users match it.
 func (s *Store) explain(err error) error {
-	for _, name := range []error{
-		ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL, ErrUnsupportedEncoding,
-	} {
-		if errors.Is(err, name) {
-			return err // it has its name
-		}
+	if isAny(err, ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL, ErrUnsupportedEncoding) {
+		return err // it has its name
 	}
 
 	switch sqlState(err) {

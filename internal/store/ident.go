@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -20,11 +21,7 @@ type Table struct {
 // Validate returns an error wrapping [ErrInvalidIdentifier] unless both names can be used as they
 // are.
 func (t Table) Validate() error {
-	if err := validateIdentifier("schema", t.Schema); err != nil {
-		return err
-	}
-
-	return validateIdentifier("table", t.Name)
+	return cmp.Or(validateIdentifier("schema", t.Schema), validateIdentifier("table", t.Name))
 }
 
 // String is the qualified name, quoted as SQL needs it.

@@ -16,12 +16,7 @@ func isPq(db *sql.DB) bool { return fmt.Sprintf("%T", db.Driver()) == pqDriver }
 const pqDriver = "*pq.Driver"
 
 // inline returns the statement with its arguments in it, if it can write all of them.
-func inline(text string, args []any) (string, bool) { return inlineBy(quoteLiteral, text, args) }
-
-// inlineASCII is inline for a connection whose client_encoding isn't known.
-func inlineASCII(text string, args []any) (string, bool) { return inlineBy(asciiLiteral, text, args) }
-
-func inlineBy(quote func(string) string, text string, args []any) (string, bool) {
+func inline(quote func(string) string, text string, args []any) (string, bool) {
 	literals := make([]string, len(args))
 
 	for i, arg := range args {

@@ -35,7 +35,12 @@ func judge(err error, trustBadConn bool) outcome {
 		return refused // before it was sent
 	}
 
-	if code := sqlState(err); code == "" || provesNothing(code) || fatal(err) {
+	switch field(serverError(err), fieldSeverity) {
+	case "FATAL", "PANIC": // the server ended the session
+		return unknown
+	}
+
+	if code := sqlState(err); code == "" || provesNothing(code) {
 		return unknown
 	}
 
@@ -57,17 +62,9 @@ func provesNothing(code string) bool {
 // Transient reports whether the same request may succeed if it is repeated: the server could not be
 // reached, had no room, or refused the request for a reason that passes.
 func Transient(err error) bool {
-	for _, lasting := range []error{
-		ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrInvalidTTL,
-		ErrUnsupportedDriver, ErrUnsupportedEncoding,
-	} {
-		if errors.Is(err, lasting) {
-			return false
-		}
-	}
-
-	// database/sql has no name for this one. Nothing comes after it.
-	if strings.Contains(err.Error(), "sql: database is closed") {
+	// database/sql has no name for the last one.
+	if isAny(err, ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrInvalidTTL,
+		ErrUnsupportedDriver, ErrUnsupportedEncoding) || strings.Contains(err.Error(), "sql: database is closed") {
 		return false
 	}
 

@@ -172,7 +172,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		}
 
 		for _, req := range reqs {
-			req.progress.send()
+			sending(req.progress)
 		}
 
 		return l.statement(reqs), true

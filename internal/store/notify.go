@@ -21,12 +21,6 @@ type quiet struct {
 	said  atomic.Bool
 }
 
-func (q *quiet) is() bool {
-	until := q.until.Load()
-
-	return until != 0 && time.Now().UnixNano() < until
-}
-
 var notifyCall = regexp.MustCompile(`(?:pg_catalog\.)?pg_notify\([^()]*\)`)
 
 // withoutNotify is a statement that notifies nobody.
@@ -38,7 +32,7 @@ func withoutNotify(text string) (string, bool) {
 
 // audible is a statement as it is sent at present.
 func (s *Store) audible(text string) string {
-	if s.quiet.is() {
+	if until := s.quiet.until.Load(); until != 0 && time.Now().UnixNano() < until {
 		text, _ = withoutNotify(text)
 	}
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // request is what one caller asks of one lock. Which fields count depends on the verb.
@@ -23,7 +24,7 @@ type request struct {
 	// discard: if the caller has left, nobody wants the grant.
 	discard bool
 	// progress is told when it is sent.
-	progress *progress
+	progress *atomic.Bool
 }
 
 // parameter is one value of a request: a text or a number.

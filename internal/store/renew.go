@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -76,11 +77,10 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		return nil, time.Time{}, err
 	}
 
-	leases := make([]lease, len(renewals))
+	leases := valuesOf(renewals, func(r *Renewal) lease { return lease{r.LockID, r.Generation} })
 	longest := make(map[lease]time.Duration, len(renewals))
 
 	for i, r := range renewals {
-		leases[i] = lease{r.LockID, r.Generation}
 		longest[leases[i]] = max(longest[leases[i]], r.TTL)
 	}
 
@@ -102,26 +102,14 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 	}
 
 	// Busy or gone? It asks about those that were passed over.
-	var missing []lease
-
-	for _, l := range leases {
-		if states[l].State != Renewed {
-			missing = append(missing, l)
-		}
-	}
-
+	missing := slices.DeleteFunc(slices.Clone(leases), func(l lease) bool { return states[l].State == Renewed })
 	if len(missing) > 0 {
 		for _, l := range s.stillHeld(ctx, sh, missing) {
 			states[l] = RenewResult{State: RenewBusy}
 		}
 	}
 
-	results = make([]RenewResult, len(renewals))
-	for i, l := range leases {
-		results[i] = states[l]
-	}
-
-	return results, a.sent, nil
+	return valuesOf(leases, func(l *lease) RenewResult { return states[*l] }), a.sent, nil
 }
 
 // sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
@@ -138,7 +126,7 @@ func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer
 	})
 
 	if outdated(a.err) {
-		s.shape.set(nil)
+		s.shape.found.Store(nil)
 	}
 
 	a.err = s.named(ctx, a.err)

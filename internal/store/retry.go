@@ -72,7 +72,7 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 			return a
 		default:
 			if outdated(a.err) {
-				s.shape.set(nil)
+				s.shape.found.Store(nil)
 			}
 
 			a.err = s.named(ctx, a.err)

@@ -351,3 +351,29 @@ func TestIdentity(t *testing.T) {
 		}
 	})
 }
+
+// TestForeignOperatorClass: a table whose unique index takes two ids for one is refused, though its
+// column and collation don't show it.
+func TestForeignOperatorClass(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := contract.Open(t, driver, newDatabase(t).String())
+
+		for _, text := range []string{
+			"CREATE FUNCTION lax(text, text) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT bttextcmp(lower($1), lower($2))'",
+			"CREATE FUNCTION laxly_equal(text, text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT lower($1) = lower($2)'",
+			"CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = laxly_equal)",
+			"CREATE OPERATOR CLASS lax FOR TYPE text USING btree AS OPERATOR 3 ===, FUNCTION 1 lax(text, text)",
+			"CREATE TABLE locks (lock_id text NOT NULL, generation bigint NOT NULL, expires_at timestamptz NOT NULL)",
+			"CREATE UNIQUE INDEX ON locks (lock_id lax)",
+		} {
+			contract.Exec(t, db, text)
+		}
+
+		s := store.New(db, store.Table{Schema: "public", Name: "locks"}, nil)
+
+		if res, err := s.Acquire(t.Context(), "a", "me", time.Minute, margin); !errors.Is(err, store.ErrInvalidTable) {
+			t.Errorf("Acquire: %+v, %v, want ErrInvalidTable", res, err)
+		}
+	})
+}

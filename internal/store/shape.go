@@ -26,17 +26,6 @@ type shapeCache struct {
 	looking chan struct{}
 }
 
-func newShapeCache() *shapeCache { return &shapeCache{looking: make(chan struct{}, 4)} }
-
-// set with nil has the shape looked up again.
-func (c *shapeCache) set(found *shape) {
-	c.found.Store(found)
-
-	if found != nil {
-		c.last.Store(found)
-	}
-}
-
 // shapeOf returns the table's shape. Of many first callers a few look it up.
 func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	if found := s.shape.found.Load(); found != nil {
@@ -74,7 +63,8 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 
 	f := table.form(floor)
 	found := &shape{full: f.full, secured: table.secured, statements: render(s.table, f)}
-	s.shape.set(found)
+	s.shape.found.Store(found)
+	s.shape.last.Store(found)
 
 	return found, nil
 }

@@ -51,13 +51,6 @@ func sqlState(err error) string {
 	return field(serverError(err), fieldCode)
 }
 
-// fatal reports whether the server ended the session with its error.
-func fatal(err error) bool {
-	severity := field(serverError(err), fieldSeverity)
-
-	return severity == "FATAL" || severity == "PANIC"
-}
-
 // maxChain bounds how deep errors are looked into.
 const maxChain = 32
 

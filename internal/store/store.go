@@ -56,7 +56,7 @@ type LateFunc func(id string, granted Result, ttl time.Duration)
 func New(db *sql.DB, table Table, late LateFunc) *Store {
 	s := &Store{
 		table:    table,
-		shape:    newShapeCache(),
+		shape:    &shapeCache{looking: make(chan struct{}, 4)},
 		detached: new(counter),
 		late:     late,
 		quiet:    new(quiet),

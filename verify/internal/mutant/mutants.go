@@ -238,7 +238,7 @@ func All() []Mutant {
 			// A pooler that loses its connection to the server says so in place of the reply.
 			Name: "an error in place of a reply taken for a refusal",
 			Edits: []Edit{
-				{judging, "provesNothing(code) || fatal(err) {", "provesNothing(code) {"},
+				{judging, "	case \"FATAL\", \"PANIC\": // the server ended the session\n", "	case \"none\":\n"},
 				{
 					judging,
 					"	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:\n",
