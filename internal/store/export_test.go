@@ -54,7 +54,7 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 
 	take := func() []request { return reqs }
 
-	if lane := map[string]*lane[bool]{"release": s.lanes.release, "giveBack": s.lanes.giveBack}[verb]; lane != nil {
+	if lane := map[string]*lane[bool]{"release": s.lanes.release, "unwanted": s.lanes.unwanted}[verb]; lane != nil {
 		for i, a := range lane.askMany(ctx, take) {
 			asked[i].Matched, asked[i].Err, asked[i].Unknown = len(a.rows) == 1, a.err, a.outcome == unknown
 		}

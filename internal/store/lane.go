@@ -29,7 +29,7 @@ const (
 type lanes struct {
 	acquire, insert, refresh, get, look, settle, create *lane[Row]
 	try, claim                                          *lane[attempted]
-	release, giveBack                                   *lane[bool]
+	release, unwanted                                   *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -47,7 +47,7 @@ func newLanes(s *Store) *lanes {
 		try:      newLane(s, kind[attempted]{verb: try, scan: scanTry}),
 		claim:    newLane(s, kind[attempted]{verb: claim, scan: scanClaim}),
 		release:  newLane(s, kind[bool]{verb: release, scan: scanBool}),
-		giveBack: newLane(s, kind[bool]{verb: giveBack, scan: scanBool}),
+		unwanted: newLane(s, kind[bool]{verb: unwanted, scan: scanBool}),
 	}
 }
 

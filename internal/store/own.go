@@ -112,13 +112,9 @@ func closing(hook afterConnect) afterConnect {
 func naming(name string, before beforeConnect) beforeConnect {
 	return func(ctx context.Context, cfg *pgx.ConnConfig) error {
 		if cfg.RuntimeParams["application_name"] == "" {
-			params := map[string]string{"application_name": name}
+			params := make(map[string]string)
 			maps.Copy(params, cfg.RuntimeParams)
-
-			if params["application_name"] == "" {
-				params["application_name"] = name
-			}
-
+			params["application_name"] = name
 			cfg.RuntimeParams = params
 		}
 

@@ -165,7 +165,7 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 
 	if s.Full() {
 		together("settle", true)
-		together("giveBack", true)
+		together("unwanted", true)
 	} else {
 		together("get", true)
 		together("release", true)

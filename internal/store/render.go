@@ -10,9 +10,9 @@ import (
 type statements struct {
 	acquire, try, claim, refresh, renew, release texts
 	insert, create, get, look, held              texts
-	settle, giveBack                             texts
+	settle, unwanted                             texts
 
-	giveBackLast, guard string
+	unwantedLast, guard string
 }
 
 // texts are those of one verb: for one request, and for several.
@@ -34,7 +34,7 @@ type verb struct {
 	of func(*statements) *texts
 }
 
-var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &giveBack}
+var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted}
 
 // form is what the texts depend on beside the table's name.
 type form struct {
@@ -70,7 +70,7 @@ func render(table Table, f form) (st statements) {
 	st.guard = w.one(nil, sqlGuard)
 
 	if f.full {
-		st.giveBackLast = w.one(giveBack.given, sqlGiveBackLast)
+		st.unwantedLast = w.one(unwanted.given, sqlUnwantedLast)
 	}
 
 	return st

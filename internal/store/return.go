@@ -2,21 +2,21 @@ package store
 
 import "context"
 
-// giveBack returns a grant: held by one of {owners} -> free. It locks as acquire does. In a batch,
+// unwanted returns a grant: held by one of {owners} -> free. It locks as acquire does. In a batch,
 // each element is an array of owners, as text.
-var giveBack = verb{
+var unwanted = verb{
 	given: parameters{paramID, paramOwners},
 	one:   change(with(sqlFreed, "{until}", `{clock}`), sqlOfOwners, `{notify}, {lazy}`),
 	many:  changeMany(sqlReleaseOnce, sqlOfOwners, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
 	six:   true,
-	of:    func(st *statements) *texts { return &st.giveBack },
+	of:    func(st *statements) *texts { return &st.unwanted },
 }
 
 const sqlOfOwners = `l.owner {=} ANY ({owners}::{text}[])`
 
-// sqlGiveBackLast is giveBack that locks the row whatever owner it shows, and waits for it behind
+// sqlUnwantedLast is unwanted that locks the row whatever owner it shows, and waits for it behind
 // every statement that waits already. The row that it then finds decides. It returns whether the lock is free.
-const sqlGiveBackLast = `
+const sqlUnwantedLast = `
 UPDATE {table} AS l
    SET generation = CASE WHEN ` + sqlOfOwners + ` THEN ` + sqlNext + ` ELSE l.generation END,
        expires_at = CASE WHEN ` + sqlOfOwners + ` THEN {clock} ELSE l.expires_at END,
@@ -37,7 +37,7 @@ func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue 
 	req := request{shape: sh, id: id, owners: textArray(owners)}
 
 	if !queue {
-		a := s.lanes.giveBack.write(ctx, req, false)
+		a := s.lanes.unwanted.write(ctx, req, false)
 
 		return len(a.rows) == 1, a.err
 	}
@@ -48,7 +48,7 @@ func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue 
 	defer s.loners.leave()
 
 	a := persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.giveBackLast, giveBack.given.ofOne(&req, true), scanBool(new(*string)))
+		return askAudibly(ctx, s, sh.statements.unwantedLast, unwanted.given.ofOne(&req, true), scanBool(new(*string)))
 	})
 
 	return len(a.rows) == 1 && a.rows[0], a.err

@@ -51,12 +51,9 @@ func sqlState(err error) string {
 	return field(serverError(err), fieldCode)
 }
 
-// maxChain bounds how deep errors are looked into.
-const maxChain = 32
-
 // serverError is the error in err's chain that has a SQLSTATE, or nil. Wrappers that hide an error
 // from [errors.Unwrap] mostly have it in a field or a method Cause.
-func serverError(err error) error { return serverErrorIn(err, maxChain) }
+func serverError(err error) error { return serverErrorIn(err, 32) }
 
 func serverErrorIn(err error, depth int) error {
 	if err == nil || depth == 0 {

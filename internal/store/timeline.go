@@ -17,15 +17,21 @@ const sqlNoFloor = "SELECT 0::bigint AS floor"
 // PostgreSQL may lack the functions or refuse them. Tokens then have no floor, which is logged
 // once.
 func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
-	err := s.askFloor(ctx, sqlTimeline)
+	ask := func(text string) error {
+		_, err := read(ctx, s, onPrimary(text), nil, scanOne[pgtype.Int8])
+
+		return err
+	}
+
+	err := ask(sqlTimeline)
 
 	// Any other refusal counts if the functions are its cause.
 	if code := sqlState(err); code != "" && !noTimeline(err) && !ofTheMoment(err) {
-		if controlErr := s.askFloor(ctx, sqlNoFloor); controlErr != nil {
+		if controlErr := ask(sqlNoFloor); controlErr != nil {
 			return false, err
 		}
 
-		if again := s.askFloor(ctx, sqlTimeline); sqlState(again) != code {
+		if again := ask(sqlTimeline); sqlState(again) != code {
 			return again == nil, again
 		}
 	} else if !noTimeline(err) {
@@ -38,12 +44,6 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 	}
 
 	return false, nil
-}
-
-func (s *Store) askFloor(ctx context.Context, text string) error {
-	_, err := read(ctx, s, onPrimary(text), nil, scanOne[pgtype.Int8])
-
-	return err
 }
 
 // noTimeline reports whether the server lacks the functions, or this role may not call them. Amazon
