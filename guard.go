@@ -3,7 +3,6 @@ package pglocker
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 )
 
@@ -27,18 +26,13 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 
-	var generation int64
+	held, err := lk.locker.store.Guard(ctx, tx, lk.lease.LockID, lk.lease.Generation)
 
-	st := lk.locker.store
-	query, args := st.Guard(lk.lease.LockID, lk.lease.Generation)
-
-	err := tx.QueryRowContext(ctx, query, args...).Scan(&generation)
-	if errors.Is(err, sql.ErrNoRows) {
+	switch {
+	case err != nil:
+		return tidy(fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err))
+	case !held:
 		return fmt.Errorf("%w: found by the guard of %q", ErrLockLost, lk.lease.LockID)
-	}
-
-	if err != nil {
-		return tidy(fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, st.GuardFailed(err)))
 	}
 
 	return nil

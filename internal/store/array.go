@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// arrayLiterals replaces slices by array literals. Drivers disagree on how a slice is
-// passed (pgx takes it, lib/pq wants a wrapper), but all of them pass a string.
+// arrayLiterals replaces slices by array literals, which every driver can pass.
 func arrayLiterals(args []any) []any {
 	literals := slices.Clone(args)
 
@@ -23,9 +22,9 @@ func arrayLiterals(args []any) []any {
 	return literals
 }
 
-// textArray writes a PostgreSQL array literal of text. Every element is quoted, so that NULL, braces, commas and
-// leading blanks are what they say; inside quotes only the quote and the
-// backslash are special.
+var arrayQuoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// textArray quotes every element: NULL, braces, commas and leading blanks are what they say.
 func textArray(values []string) string {
 	var b strings.Builder
 
@@ -37,21 +36,7 @@ func textArray(values []string) string {
 		}
 
 		b.WriteByte('"')
-
-		for {
-			special := strings.IndexAny(v, `"\`)
-			if special < 0 {
-				b.WriteString(v)
-
-				break
-			}
-
-			b.WriteString(v[:special])
-			b.WriteByte('\\')
-			b.WriteByte(v[special])
-			v = v[special+1:]
-		}
-
+		_, _ = arrayQuoter.WriteString(&b, v) // never fails
 		b.WriteByte('"')
 	}
 

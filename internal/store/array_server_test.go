@@ -15,7 +15,7 @@ import (
 func TestArraysOnTheServer(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {
-		db := contract.Open(t, driver, databases.NewDatabase(t).String())
+		db := contract.Open(t, driver, newDatabase(t).String())
 
 		texts := append(contract.OddLockIDs(), "", `\`, "\t", "(a,b)")
 		alphabet := []rune("aN \"\\{},'\n\tUL\U0001f512\u00e9()[]:=.0")

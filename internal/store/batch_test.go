@@ -36,7 +36,7 @@ func eachShape(t *testing.T, test func(t *testing.T, s *store.Store, db *sql.DB)
 					return
 				}
 
-				db := contract.Open(t, driver, databases.NewDatabase(t).String())
+				db := contract.Open(t, driver, newDatabase(t).String())
 				contract.Exec(t, db, "CREATE DOMAIN id AS text")
 				contract.Exec(t, db, "CREATE SCHEMA pglocker")
 
@@ -286,7 +286,7 @@ func TestBadRequestFailsAlone(t *testing.T) {
 			t.Parallel()
 			eachDriver(t, func(t *testing.T, driver string) {
 				ctx := t.Context()
-				url := databases.NewDatabase(t).String()
+				url := newDatabase(t).String()
 				admin := contract.Open(t, driver, url)
 
 				if err := store.Migrate(ctx, admin, table, nil); err != nil {

@@ -250,7 +250,7 @@ func TestFlushedTogether(t *testing.T) {
 			t.Parallel()
 			eachDriver(t, func(t *testing.T, driver string) {
 				ctx := t.Context()
-				url := databases.NewDatabase(t).String()
+				url := newDatabase(t).String()
 				admin := contract.Open(t, driver, url)
 
 				if err := store.Migrate(ctx, admin, table, nil); err != nil {

@@ -5,21 +5,27 @@ import (
 	"time"
 )
 
-// counter counts what is under way. Unlike a sync.WaitGroup it may be waited for
-// while it is being counted up from zero.
+// counter counts goroutines. Unlike a sync.WaitGroup it may be waited for while it counts up from
+// zero, and for a limited time.
 type counter struct {
 	// mu guards what follows.
 	mu sync.Mutex
 	n  int
-	// zero is closed when n is zero again; nil while nobody waits.
+	// zero is closed when n is zero again. It is nil while nobody waits.
 	zero chan struct{}
 }
 
-func (c *counter) add() {
+// start runs run on a goroutine of its own.
+func (c *counter) start(run func()) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-
 	c.n++
+	c.mu.Unlock()
+
+	go func() {
+		defer c.done()
+
+		run()
+	}()
 }
 
 func (c *counter) done() {
@@ -36,10 +42,9 @@ func (c *counter) done() {
 // waitFor returns when nothing is under way, or after d, and how much is.
 func (c *counter) waitFor(d time.Duration) (left int) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 
 	if c.n == 0 {
-		c.mu.Unlock()
-
 		return 0
 	}
 
@@ -55,12 +60,12 @@ func (c *counter) waitFor(d time.Duration) (left int) {
 
 	select {
 	case <-zero:
+		c.mu.Lock()
+
 		return 0
 	case <-timer.C:
+		c.mu.Lock()
+
+		return c.n
 	}
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	return c.n
 }

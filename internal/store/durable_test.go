@@ -99,7 +99,7 @@ func testGrantsAreDurable(t *testing.T, full bool) {
 			t.Parallel()
 			eachDriver(t, func(t *testing.T, driver string) {
 				ctx := t.Context()
-				url := databases.NewDatabase(t).String()
+				url := newDatabase(t).String()
 				admin := contract.Open(t, driver, url)
 
 				if err := store.Migrate(ctx, admin, table, nil); err != nil {

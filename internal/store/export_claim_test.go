@@ -28,7 +28,9 @@ func ClaimTogether(ctx context.Context, s *Store, ttl time.Duration, claims []*C
 
 	slices.SortStableFunc(claims, func(a, b *Claimed) int { return cmp.Compare(a.ID, b.ID) })
 
-	reqs := valuesOf(claims, func(c *Claimed) request {
+	reqs := valuesOf(claims, func(claimed **Claimed) request {
+		c := *claimed
+
 		return request{
 			shape: sh, id: c.ID, owner: c.Owner, ttl: Microseconds(ttl),
 			mark: Microseconds(c.Mark.For), signature: c.Mark.Signature,

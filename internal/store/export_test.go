@@ -19,7 +19,7 @@ var (
 )
 
 // SQLFloor is the expression for the floor of the server's timeline.
-var SQLFloor = sqlFloor
+var SQLFloor = qualified(sqlFloor)
 
 // Asked is a request that goes with others in one statement, and its answer.
 type Asked struct {
@@ -47,14 +47,15 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 	reqs := make([]request, len(asked))
 	for i, a := range asked {
 		reqs[i] = request{
-			shape: sh, id: a.ID, owner: a.Owner, ttl: Microseconds(a.TTL), generation: a.Generation,
+			shape: sh, id: a.ID, owner: a.Owner, owners: textArray([]string{a.Owner}),
+			ttl: Microseconds(a.TTL), generation: a.Generation,
 		}
 	}
 
 	take := func() []request { return reqs }
 
-	if verb == "release" {
-		for i, a := range s.lanes.release.askMany(ctx, take) {
+	if lane := map[string]*lane[bool]{"release": s.lanes.release, "unwanted": s.lanes.unwanted}[verb]; lane != nil {
+		for i, a := range lane.askMany(ctx, take) {
 			asked[i].Matched, asked[i].Err, asked[i].Unknown = len(a.rows) == 1, a.err, a.outcome == unknown
 		}
 
@@ -63,7 +64,7 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 
 	lane := map[string]*lane[Row]{
 		"acquire": s.lanes.acquire, "insert": s.lanes.insert, "refresh": s.lanes.refresh,
-		"get": s.lanes.get, "look": s.lanes.look,
+		"create": s.lanes.create, "settle": s.lanes.settle, "get": s.lanes.get, "look": s.lanes.look,
 	}[verb]
 
 	for i, a := range lane.askMany(ctx, take) {
@@ -76,30 +77,52 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 	return nil
 }
 
+// GuardArgs are the arguments of GuardSQL for database/sql.
+func (s *Store) GuardArgs(id string, generation int64) []any {
+	return s.arguments([]any{id, generation})
+}
+
+// GuardFailed is what becomes of a guard's error.
+func (s *Store) GuardFailed(err error) error { return s.guardFailed(err) }
+
 // DB is the handle that the store is on.
 func (s *Store) DB() *sql.DB { return s.db }
 
 // Texts are all statements for a table of six columns or of three, by their names.
 func Texts(full bool) map[string]string {
-	return texts(Table{Schema: "s", Name: "t"}, full, true, textIdentity)
+	return textsOf(Table{Schema: "s", Name: "t"}, form{full: full, floor: true})
 }
 
-func texts(table Table, full, floor bool, id identity) map[string]string {
-	st := reflect.ValueOf(render(table, full, floor, id))
-	texts := make(map[string]string)
-
-	for i := range st.NumField() {
-		texts[st.Type().Field(i).Name] = st.Field(i).String()
+func textsOf(table Table, f form) map[string]string {
+	st := reflect.ValueOf(render(table, f))
+	all := make(map[string]string)
+	add := func(name, text string) {
+		if text != "" {
+			all[name] = text
+		}
 	}
 
-	return texts
+	for i := range st.NumField() {
+		name := st.Type().Field(i).Name
+
+		if st.Field(i).Kind() == reflect.String {
+			add(name, st.Field(i).String())
+
+			continue
+		}
+
+		for j, suffix := range []string{"", "Many", "ManyDated"} { // as the fields of texts
+			add(name+suffix, st.Field(i).Field(j).String())
+		}
+	}
+
+	return all
 }
 
 // AllTexts is everything that is sent, for every shape of a table, by names.
 func AllTexts() map[string]string {
 	all := map[string]string{
 		"table":          onPrimary(sqlTable),
-		"identity":       onPrimary(sqlIdentity),
 		"timeline":       onPrimary(sqlTimeline),
 		"read only":      onPrimary(sqlReadOnly),
 		"migration lock": sqlMigrationLock,
@@ -110,10 +133,10 @@ func AllTexts() map[string]string {
 		"refused":        sqlRefused,
 		"accepted":       sqlAccepted,
 		"no floor":       onPrimary(sqlNoFloor),
-		"table blockers": blockersOf(sqlLocksOfTable),
-		"key blockers":   blockersOf(sqlLocksOfKey),
-		"holders":        holdersOf(Table{Schema: "s", Name: "t"}, sqlXmax),
-		"group holders":  holdersOf(Table{Schema: "s", Name: "t"}, sqlMembers),
+		"table holders":  holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfTable),
+		"key holders":    holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfKey),
+		"holders":        holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfRow),
+		"group holders":  holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfMembers),
 	}
 
 	for i, ddl := range []string{ddlSchema, ddlTable, ddlSetStorage(description{})} {
@@ -126,10 +149,9 @@ func AllTexts() map[string]string {
 
 	for _, full := range []bool{false, true} {
 		for _, floor := range []bool{false, true} {
-			id := textIdentity
-			id.keyed, id.datesOdd = floor, floor
+			f := form{full: full, floor: floor, keyed: floor, datesOdd: floor}
 
-			for name, text := range texts(Table{Schema: "s", Name: "t"}, full, floor, id) {
+			for name, text := range textsOf(Table{Schema: "s", Name: "t"}, f) {
 				all[fmt.Sprintf("%s, full %t, floor %t", name, full, floor)] = text
 			}
 		}

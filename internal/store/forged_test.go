@@ -31,7 +31,7 @@ func TestErrorAfterTheCommit(t *testing.T) {
 			eachDriver(t, func(t *testing.T, driver string) {
 				const locks = 64
 
-				databaseURL := databases.NewDatabase(t).String()
+				databaseURL := newDatabase(t).String()
 				if err := store.Migrate(t.Context(), contract.Open(t, driver, databaseURL), table, nil); err != nil {
 					t.Fatal(err)
 				}
@@ -106,7 +106,7 @@ func TestRefreshesByAStatusAreSettled(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		const locks = 16
 
-		databaseURL := databases.NewDatabase(t).String()
+		databaseURL := newDatabase(t).String()
 		if err := store.Migrate(t.Context(), contract.Open(t, driver, databaseURL), table, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func FuzzTextsOnTheServer(f *testing.F) {
 		f.Add(seed)
 	}
 
-	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
+	db := contract.Open(f, "pgx", newDatabase(f).String())
 
 	f.Fuzz(func(t *testing.T, text string) {
 		if !utf8.ValidString(text) || strings.Contains(text, "\x00") {
@@ -88,7 +88,7 @@ func FuzzTimelineOnTheServer(f *testing.F) {
 		f.Add(seed, uint64(math.MaxUint64))
 	}
 
-	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
+	db := contract.Open(f, "pgx", newDatabase(f).String())
 
 	const name = "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())"
 
@@ -138,7 +138,7 @@ func FuzzIntervalsOnTheServer(f *testing.F) {
 		f.Add(int64(seed))
 	}
 
-	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
+	db := contract.Open(f, "pgx", newDatabase(f).String())
 
 	f.Fuzz(func(t *testing.T, ns int64) {
 		if ns < 0 || ns > int64(longest) {
@@ -165,7 +165,7 @@ func FuzzMarksOnTheServer(f *testing.F) {
 		f.Add(signature, int64(10*time.Second/time.Microsecond))
 	}
 
-	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
+	db := contract.Open(f, "pgx", newDatabase(f).String())
 	if err := store.Migrate(f.Context(), db, table, nil); err != nil {
 		f.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func FuzzPayloads(f *testing.F) {
 		f.Add(seed)
 	}
 
-	db := contract.Open(f, "pgx", databases.NewDatabase(f).String())
+	db := contract.Open(f, "pgx", newDatabase(f).String())
 	if err := store.Migrate(f.Context(), db, table, nil); err != nil {
 		f.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func FuzzInline(f *testing.F) {
 			t.Skip("is never sent")
 		}
 
-		text, ok := inline(`SELECT $2, '$1', "$3", $1 /**/ $3, $1`, []any{a, b, n})
+		text, ok := inline(quoteLiteral, `SELECT $2, '$1', "$3", $1 /**/ $3, $1`, []any{a, b, n})
 		if !ok {
 			t.Fatal("refused")
 		}
@@ -147,7 +147,7 @@ func FuzzInlineText(f *testing.F) {
 	}
 
 	f.Fuzz(func(t *testing.T, text string) {
-		got, ok := inline(text, []any{"x"})
+		got, ok := inline(quoteLiteral, text, []any{"x"})
 		if !ok {
 			return
 		}

@@ -1,15 +1,15 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"strings"
 	"unicode/utf8"
 )
 
-// maxIdentifierBytes is NAMEDATALEN - 1 of a server built with default
-// settings. The server would cut a longer name without an error, and two names
-// that share their first 63 bytes would then be the same table.
+// maxIdentifierBytes is NAMEDATALEN - 1. The server would cut a longer name without an error, and
+// two names that share their first 63 bytes would be the same table.
 const maxIdentifierBytes = 63
 
 // Table names the table that holds the locks. The zero value is not usable.
@@ -18,14 +18,10 @@ type Table struct {
 	Name   string
 }
 
-// Validate returns an error wrapping [ErrInvalidIdentifier] unless both names
-// can be used as they are written.
+// Validate returns an error wrapping [ErrInvalidIdentifier] unless both names can be used as they
+// are.
 func (t Table) Validate() error {
-	if err := validateIdentifier("schema", t.Schema); err != nil {
-		return err
-	}
-
-	return validateIdentifier("table", t.Name)
+	return cmp.Or(validateIdentifier("schema", t.Schema), validateIdentifier("table", t.Name))
 }
 
 // String is the qualified name, quoted as SQL needs it.
@@ -33,9 +29,8 @@ func (t Table) String() string {
 	return quoteIdentifier(t.Schema) + "." + quoteIdentifier(t.Name)
 }
 
-// Channel is the name under which releases of this table's locks are notified.
-// Channels belong to a database, and their names are as short as identifiers, so
-// it is made of a hash. 64 bits that collide only wake somebody for nothing.
+// Channel is the name under which releases of this table's locks are notified. It is made of a
+// hash, since it must be as short as an identifier. A collision costs a wake-up.
 func (t Table) Channel() string {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(t.String())) // never fails
@@ -59,9 +54,8 @@ func validateIdentifier(kind, name string) error {
 	return nil
 }
 
-// quoteIdentifier quotes a name as PostgreSQL does: only the double quote is
-// special inside, and it is doubled. (Go's %q would escape backslashes and
-// newlines, which PostgreSQL takes literally.)
+// quoteIdentifier quotes a name as PostgreSQL does, by doubling the double quote. (Go's %q would
+// escape backslashes and newlines.)
 func quoteIdentifier(name string) string {
 	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 }

@@ -21,7 +21,7 @@ func TestInfinity(t *testing.T) {
 				t.Run(driver+", "+columns+", "+zone, func(t *testing.T) {
 					t.Parallel()
 
-					u := databases.NewDatabase(t)
+					u := newDatabase(t)
 					q := u.Query()
 					q.Set("timezone", zone)
 

@@ -8,25 +8,15 @@ import (
 	"unicode/utf8"
 )
 
-// isPq reports whether the driver is lib/pq. It parses a statement with arguments
-// in one message and runs it in another, under no name. Behind a pooler in
-// transaction mode the two may reach different server connections, and the second
-// then runs what somebody else had parsed there: not an error for certain, but
-// perhaps another statement. Without arguments it sends one message.
+// isPq reports whether the driver is lib/pq. It parses a statement with arguments in one message
+// and runs it in another, see [way]. Without arguments it sends one message.
 func isPq(db *sql.DB) bool { return fmt.Sprintf("%T", db.Driver()) == pqDriver }
 
 // pqDriver is the type of lib/pq's driver, which is not imported.
 const pqDriver = "*pq.Driver"
 
-// inline returns the statement with its arguments written into it, if it knows how
-// to write all of them.
-func inline(text string, args []any) (string, bool) { return inlineBy(quoteLiteral, text, args) }
-
-// inlineASCII is inline for a connection whose client_encoding isn't known: the arguments
-// are written in ASCII.
-func inlineASCII(text string, args []any) (string, bool) { return inlineBy(asciiLiteral, text, args) }
-
-func inlineBy(quote func(string) string, text string, args []any) (string, bool) {
+// inline returns the statement with its arguments in it, if it can write all of them.
+func inline(quote func(string) string, text string, args []any) (string, bool) {
 	literals := make([]string, len(args))
 
 	for i, arg := range args {
@@ -80,9 +70,8 @@ func inlineBy(quote func(string) string, text string, args []any) (string, bool)
 	return b.String(), true
 }
 
-// asciiLiteral is quoteLiteral with escapes for what isn't ASCII, which the server turns into
-// the encoding of the database. (PostgreSQL 12 does so in databases in UTF8 alone, and
-// refuses it in others.)
+// asciiLiteral is quoteLiteral with escapes for what isn't ASCII, which the server turns into the
+// encoding of the database. (PostgreSQL 12 does so in databases in UTF8 alone.)
 func asciiLiteral(s string) string {
 	var b strings.Builder
 

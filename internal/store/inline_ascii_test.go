@@ -18,7 +18,7 @@ func TestASCIILiteral(t *testing.T) {
 		}
 	}
 
-	if got, ok := inlineASCII("SELECT $1, $2", []any{"ß$2", int64(-7)}); !ok || got != `SELECT E'\U000000DF$2', '-7'` {
+	if got, ok := inline(asciiLiteral, "SELECT $1, $2", []any{"ß$2", int64(-7)}); !ok || got != `SELECT E'\U000000DF$2', '-7'` {
 		t.Errorf("%s, %t", got, ok)
 	}
 }

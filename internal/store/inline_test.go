@@ -18,7 +18,7 @@ func TestInline(t *testing.T) {
 		{"SELECT $10, $1", []any{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"}, "SELECT E'10', E'1'"},
 		{"SELECT $1, $2", []any{"$2", "$1"}, "SELECT E'$2', E'$1'"},
 	} {
-		if got, ok := inline(test.text, test.args); !ok || got != test.want {
+		if got, ok := inline(quoteLiteral, test.text, test.args); !ok || got != test.want {
 			t.Errorf("%s with %q: %s, %t, want %s", test.text, test.args, got, ok, test.want)
 		}
 	}
@@ -32,7 +32,7 @@ func TestInline(t *testing.T) {
 		{"SELECT $$x$$", []any{"x"}},
 		{"SELECT $1", []any{3.14}},
 	} {
-		if got, ok := inline(test.text, test.args); ok {
+		if got, ok := inline(quoteLiteral, test.text, test.args); ok {
 			t.Errorf("%s with %v: %s, want a refusal", test.text, test.args, got)
 		}
 	}

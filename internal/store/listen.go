@@ -4,17 +4,15 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/ismurov/pglocker/internal/listen"
 )
 
-// OpenListening opens a connection that can listen. listen.ErrUnsupported: the
-// driver can't, or the pool is so small that another connection can't be meant, or
-// the table has no room for a mark that somebody waits, without which no release
-// notifies.
+// OpenListening opens a connection that can listen. The error matches listen.ErrUnsupported if the
+// driver can't, the pool is of one connection, or the table has no room for marks, without which no
+// release notifies.
 func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
@@ -102,8 +100,7 @@ func (l *listening) Listen(ctx context.Context, channel string) error {
 	return err
 }
 
-// refusesForLong reports whether the server has answered that it doesn't do this, and is
-// unlikely to do it within minutes.
+// refusesForLong reports whether the server refuses this, and is likely to for minutes.
 func refusesForLong(err error) bool {
 	code := sqlState(err)
 	if code == "" || code == codeReadOnlyTransaction { // another server may be reached soon
@@ -111,13 +108,7 @@ func refusesForLong(err error) bool {
 	}
 
 	// Connections, what runs beside, resources, operators, systems, defects.
-	for _, class := range []string{"08", "40", "53", "55", "57", "58", "XX"} {
-		if strings.HasPrefix(code, class) {
-			return false
-		}
-	}
-
-	return true
+	return !hasPrefix(code, "08", "40", "53", "55", "57", "58", "XX")
 }
 
 func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {
@@ -133,8 +124,7 @@ func (l *listening) Close() { l.close() }
 
 var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '')")
 
-// Notify sends an empty notification. The error matches [listen.ErrUnsent] if none can
-// have been sent.
+// Notify sends an empty notification. The error matches [listen.ErrUnsent] if none was sent.
 func (s *Store) Notify(ctx context.Context, channel string) error {
 	place, err := s.places.take(ctx)
 	if err != nil {

@@ -10,13 +10,11 @@ import (
 	"time"
 )
 
-// migrationLock serialises migrations of all pglocker tables of a database:
-// "pglocker" in ASCII, as a bigint.
+// migrationLock serialises the migrations of a database: "pglocker" in ASCII, as a bigint.
 const migrationLock = 0x70676c6f636b6572
 
-// The parts of the schema, each with the statement that makes it.
-// migrations/0001_lock_statuses.sql is the same for the default names; a test
-// holds them together.
+// The parts of the schema. migrations/0001_lock_statuses.sql is the same for the default names,
+// which a test compares.
 const (
 	ddlSchema = `CREATE SCHEMA IF NOT EXISTS {schema}`
 
@@ -46,9 +44,9 @@ var (
 		{"contended_until", "TIMESTAMP WITH TIME ZONE"},
 	}
 
-	// storage keeps updates HOT and the table small: half of each page stays free
-	// for new versions of its rows, and autovacuum comes after a fixed number of
-	// dead rows rather than a share of the table, and doesn't dawdle.
+	// storage keeps updates HOT and the table small. Half of each page stays free for new versions.
+	// Autovacuum comes after a fixed number of dead rows, not a share of the table, and without
+	// pauses.
 	storage = []struct{ name, value string }{
 		{"fillfactor", "50"},
 		{"autovacuum_vacuum_scale_factor", "0"},
@@ -62,8 +60,8 @@ var (
 // addedColumn is a column that an older table may lack.
 type addedColumn struct{ name, kind string }
 
-// Migrate makes the table, or adds what an older one lacks. Where nothing is
-// missing it only reads the catalogs. log is told what it waits for.
+// Migrate makes the table, or adds what an older one lacks. Where nothing is missing it only reads the
+// catalogs. log is told what it waits for.
 func Migrate(ctx context.Context, db *sql.DB, table Table, log *slog.Logger) error {
 	s := New(db, table, nil)
 	s.unnamed.Store(true) // each text is sent once
@@ -107,52 +105,28 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 	return s.migrate(ctx, log)
 }
 
-// meet finds out whose connections the handle has, see [Store.native]. It sends nothing.
-func (s *Store) meet(ctx context.Context) error {
-	conn, done, err := s.connect(ctx)
-	if err != nil {
-		return err
-	}
-
-	defer done()
-
-	return conn.Raw(func(driverConn any) error {
-		if own, native := s.recognize(driverConn); native {
-			return readable(own.Conn().PgConn(), s.table.String(), nil)
+// writable fails where transactions are read-only by default, as on a standby. The migration may
+// not: lib/pq begins it as READ WRITE, which a standby refuses as a feature that it lacks.
+func (s *Store) writable(ctx context.Context) error {
+	_, err := read(ctx, s, onPrimary(sqlReadOnly), nil, func(row scanner) (setting string, err error) {
+		if err = row.Scan(&setting); err == nil && setting == "on" {
+			err = errReadOnlyConn{}
 		}
 
-		s.way.Store(wayOf(driverConn))
-
-		return nil
+		return setting, err
 	})
-}
-
-// writable fails where transactions are read-only by default, as all are on a
-// standby. The migration itself doesn't always: lib/pq begins each transaction
-// as READ WRITE, which overrides the default, and is a feature that a standby
-// doesn't support rather than a write it refuses.
-func (s *Store) writable(ctx context.Context) error {
-	_, err := read(ctx, s, onPrimary(sqlReadOnly), nil,
-		func(row scanner) (setting string, err error) {
-			if err = row.Scan(&setting); err == nil && setting == "on" {
-				err = errReadOnlyConn{}
-			}
-
-			return setting, err
-		})
 
 	return err
 }
 
-// errReadOnlyConn is what the server would say of a write: another connection is tried.
+// errReadOnlyConn is an error that has another connection tried.
 type errReadOnlyConn struct{}
 
 func (errReadOnlyConn) Error() string    { return "transaction_read_only is on" }
 func (errReadOnlyConn) SQLState() string { return codeReadOnlyTransaction }
 
-// migrate tries until it has an answer. Where somebody uses the table and
-// doesn't let go of it, trying again rather than waiting keeps those who come
-// after from queueing behind.
+// migrate tries until it has an answer. Where another transaction has the table locked, it tries
+// again and doesn't wait: others would queue behind it.
 func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 	var moved tries
 
@@ -181,35 +155,29 @@ const (
 	tableLock      = "a lock on the table"
 )
 
-// migrateOnce makes one attempt. If that fails, waitsFor is what it was waiting for, if it was,
-// or "".
+// migrateOnce makes one attempt. If that fails, waitsFor is what it waited for, or "".
 func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
-	conn, err := connect(ctx, s.db)
+	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return "", err
 	}
+	defer done()
 
-	waitsFor, err = s.migrateOver(ctx, conn)
-	if elsewhere(err) {
-		discard(conn)
-	}
-
-	_ = conn.Close() // back to the pool
-
-	return waitsFor, err
-}
-
-func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (waitsFor string, err error) {
-	tx, err := conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
-		return "", err
-	}
+	var tx *sql.Tx
 
 	defer func() {
-		if err != nil {
+		if err != nil && tx != nil {
 			_ = tx.Rollback() // the first error says more
 		}
+
+		if elsewhere(err) {
+			discard(conn)
+		}
 	}()
+
+	if tx, err = conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}); err != nil {
+		return "", err
+	}
 
 	if _, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '500ms'", s.arguments(nil)...); err != nil {
 		return "", err
@@ -239,8 +207,7 @@ func (s *Store) migrateOver(ctx context.Context, conn *sql.Conn) (waitsFor strin
 	return "", tx.Commit()
 }
 
-// missing returns the statements that complete the schema, in order. A table that can't hold
-// locks is left as it is.
+// missing returns the statements that complete the schema, in order.
 func (s *Store) missing(there description) ([]string, error) {
 	replace := strings.NewReplacer("{schema}", quoteIdentifier(s.table.Schema), "{table}", s.table.String()).Replace
 
@@ -271,8 +238,7 @@ func (s *Store) missing(there description) ([]string, error) {
 	return missing, nil
 }
 
-// ddlSetStorage sets the storage parameters that nobody has set; those that
-// somebody has stay as they are.
+// ddlSetStorage sets the storage parameters that are not set. Others stay as they are.
 func ddlSetStorage(there description) string {
 	var set []string
 

@@ -1,17 +1,17 @@
 package store
 
 import (
-	"log/slog"
+	"context"
 	"regexp"
 	"sync/atomic"
 	"time"
 )
 
-// A release notifies waiters. If the server refuses that, the release is made without it, since
-// waiters poll as well. Relatives of PostgreSQL lack pg_notify or refuse it. Or the queue of
-// notifications is full, since a session doesn't read them; the commit of the release then fails.
+// If the server refuses a notification, the release is made without it, since waiters poll as well.
+// Relatives of PostgreSQL lack pg_notify or refuse it. Or the queue is full, since a session
+// doesn't read it: the commit of the release then fails.
 
-// quietFor is how long releases go without a notification once it was refused.
+// quietFor is how long releases go without a notification after one was refused.
 const quietFor = time.Minute
 
 // quiet says whether releases notify.
@@ -19,12 +19,6 @@ type quiet struct {
 	// until is in nanoseconds since 1970, zero where nothing was refused.
 	until atomic.Int64
 	said  atomic.Bool
-}
-
-func (q *quiet) is() bool {
-	until := q.until.Load()
-
-	return until != 0 && time.Now().UnixNano() < until
 }
 
 var notifyCall = regexp.MustCompile(`(?:pg_catalog\.)?pg_notify\([^()]*\)`)
@@ -38,15 +32,23 @@ func withoutNotify(text string) (string, bool) {
 
 // audible is a statement as it is sent at present.
 func (s *Store) audible(text string) string {
-	if s.quiet.is() {
+	if until := s.quiet.until.Load(); until != 0 && time.Now().UnixNano() < until {
 		text, _ = withoutNotify(text)
 	}
 
 	return text
 }
 
-// orQuietly takes the answer to a statement. If a statement that notifies was refused, it is sent
-// again without the notification. The second answer counts, unless it is a refusal too.
+// askAudibly is ask for a statement that may notify.
+func askAudibly[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
+	text = s.audible(text)
+	send := func(text string) answer[T] { return ask(ctx, s, text, args, scan) }
+
+	return orQuietly(s, text, send(text), send)
+}
+
+// orQuietly sends a statement that was refused again, without its notification. The second answer
+// counts, unless it is a refusal too.
 func orQuietly[T any](s *Store, text string, a answer[T], send func(text string) answer[T]) answer[T] {
 	if a.outcome != refused || Passing(a.err) && !general(a.err) {
 		return a
@@ -77,6 +79,3 @@ func orQuietly[T any](s *Store, text string, a answer[T], send func(text string)
 		return a
 	}
 }
-
-// Log has the Store tell what it goes on without.
-func (s *Store) Log(log *slog.Logger) { s.log = log }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -23,17 +22,11 @@ const (
 	ListenName  = "pglocker listen"
 )
 
-// OpenOwn returns a database handle on the same server, with the same
-// credentials and connection hooks as db, that opens at most one connection and
-// does not take it from db's pool: renewals must go out while the application
-// has the whole pool in use. The caller closes it. It is false where the driver
-// can't be asked for another connection; renewals then share db's pool.
-//
-// The server shows the connection under name, unless the user has chosen another or
-// the driver can't be told.
-//
-// database/sql knows the connector but has no accessor for it; docs/adr/0001
-// weighs the ways around that.
+// OpenOwn returns a database handle on the same server, with the credentials and connection hooks
+// of db, that opens one connection at most and not out of db's pool: renewals must go out while the
+// application uses all of that. The caller closes it. It is false where the driver can't be asked.
+// The server shows the connection under name, unless the user has chosen another. See
+// docs/adr/0001.
 func OpenOwn(db *sql.DB, name string) (*sql.DB, bool) {
 	connector, ok := connectorOf(db, name)
 	if !ok {
@@ -46,8 +39,8 @@ func OpenOwn(db *sql.DB, name string) (*sql.DB, bool) {
 	return own, true
 }
 
-// borrowedConnector hides whatever Close method the connector has: sql.DB.Close
-// calls it, but it belongs to the application's handle.
+// borrowedConnector hides a Close method of the connector, which belongs to the application's handle:
+// sql.DB.Close would call it.
 type borrowedConnector struct{ connector driver.Connector }
 
 func (b borrowedConnector) Connect(ctx context.Context) (driver.Conn, error) {
@@ -56,8 +49,7 @@ func (b borrowedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 
 func (b borrowedConnector) Driver() driver.Driver { return b.connector.Driver() }
 
-// connectorOf returns a connector that makes connections as db's pool does, and gives
-// them a name where it can.
+// connectorOf returns a connector that makes connections as db's pool does, under a name if it can.
 func connectorOf(db *sql.DB, name string) (driver.Connector, bool) {
 	connector, ok := rawConnectorOf(db)
 	if !ok {
@@ -71,9 +63,8 @@ func connectorOf(db *sql.DB, name string) (driver.Connector, bool) {
 	return named(connector, name), true
 }
 
-// rawConnectorOf reads the connector that db was opened with. The field is written
-// once, before the handle is handed out, so reading it is no race. Name and type
-// are checked: should a Go release change them, the answer is false.
+// rawConnectorOf reads the connector that db was opened with. The field is written once, before the
+// handle is handed out, so reading it is no race. It is false if a Go release changes name or type.
 func rawConnectorOf(db *sql.DB) (driver.Connector, bool) {
 	field := reflect.ValueOf(db).Elem().FieldByName("connector")
 	if !field.IsValid() || field.Type() != reflect.TypeFor[driver.Connector]() || field.IsNil() {
@@ -83,8 +74,7 @@ func rawConnectorOf(db *sql.DB) (driver.Connector, bool) {
 	return *(*driver.Connector)(unsafe.Pointer(field.UnsafeAddr())), true
 }
 
-// pgxPoolOf finds the pgxpool.Pool under a handle made by stdlib.OpenDBFromPool,
-// whose connector takes connections out of that pool, exhausted or not.
+// pgxPoolOf finds the pgxpool.Pool under a handle made by stdlib.OpenDBFromPool.
 func pgxPoolOf(connector driver.Connector) (*pgxpool.Pool, bool) {
 	v := reflect.ValueOf(connector)
 	if v.Kind() != reflect.Struct {
@@ -106,109 +96,7 @@ type (
 	shouldPing    = func(context.Context, stdlib.ShouldPingParams) bool
 )
 
-// poolConnector makes connections as a pgxpool.Pool does, beside it: with its hooks, in
-// the order in which the pool would call them.
-type poolConnector struct {
-	driver.Connector
-	beforeClose func(*pgx.Conn)
-}
-
-// newPoolConnector reads the pool's configuration, and from the handle's connector what
-// was given to stdlib.OpenDBFromPool beside the pool.
-func newPoolConnector(pool *pgxpool.Pool, connector driver.Connector, name string) poolConnector {
-	cfg := pool.Config()
-
-	prepare := cfg.PrepareConn
-	//lint:ignore SA1019 pools in use have this hook
-	if acquire := cfg.BeforeAcquire; prepare == nil && acquire != nil {
-		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return acquire(ctx, conn), nil }
-	}
-
-	connected := func(ctx context.Context, conn *pgx.Conn) error {
-		if cfg.AfterConnect != nil {
-			if err := cfg.AfterConnect(ctx, conn); err != nil {
-				return err
-			}
-		}
-
-		if prepare == nil {
-			return nil
-		}
-
-		ok, err := prepare(ctx, conn)
-		if !ok && err == nil {
-			err = errRefusedByHook
-		}
-
-		return err
-	}
-
-	resetByUser, _ := fieldOf[afterConnect](reflect.ValueOf(connector), "ResetSession")
-
-	// reset stands for the release after one statement and the acquisition for the next.
-	// A connection that a hook doesn't want any more is dropped, and another opened.
-	reset := func(ctx context.Context, conn *pgx.Conn) error {
-		if cfg.AfterRelease != nil && !cfg.AfterRelease(conn) {
-			return driver.ErrBadConn
-		}
-
-		if prepare != nil {
-			if ok, err := prepare(ctx, conn); !ok || err != nil {
-				return driver.ErrBadConn
-			}
-		}
-
-		if resetByUser != nil {
-			return resetByUser(ctx, conn)
-		}
-
-		return nil
-	}
-
-	before := func(ctx context.Context, c *pgx.ConnConfig) error {
-		*c = *c.Copy() // the pool gives its hook one that it may change in any way
-
-		if cfg.BeforeConnect != nil {
-			return cfg.BeforeConnect(ctx, c)
-		}
-
-		return nil
-	}
-
-	return poolConnector{
-		Connector: stdlib.GetConnector(*cfg.ConnConfig,
-			stdlib.OptionBeforeConnect(naming(name, before)),
-			stdlib.OptionAfterConnect(closing(connected)),
-			stdlib.OptionResetSession(reset)),
-		beforeClose: cfg.BeforeClose,
-	}
-}
-
-var errRefusedByHook = errors.New("pglocker: the pool's hook PrepareConn or BeforeAcquire refuses a new connection")
-
-func (c poolConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.Connector.Connect(ctx)
-	if own, ok := conn.(*stdlib.Conn); ok && c.beforeClose != nil {
-		return &pooledConn{own, c.beforeClose}, err
-	}
-
-	return conn, err
-}
-
-// pooledConn is a connection whose end a hook is told of.
-type pooledConn struct {
-	*stdlib.Conn
-	beforeClose func(*pgx.Conn)
-}
-
-func (c *pooledConn) Close() error {
-	c.beforeClose(c.Conn.Conn())
-
-	return c.Conn.Close()
-}
-
-// closing closes the connection that a hook has failed on: package stdlib would leave it
-// open, one at each attempt.
+// closing closes the connection that a hook has failed on. Package stdlib leaves it open.
 func closing(hook afterConnect) afterConnect {
 	return func(ctx context.Context, conn *pgx.Conn) error {
 		err := hook(ctx, conn)
@@ -220,18 +108,13 @@ func closing(hook afterConnect) afterConnect {
 	}
 }
 
-// naming has a connection of pgx called name, unless it has a name. The hook may change
-// that.
+// naming calls a connection of pgx name, unless it has a name. The hook may change that.
 func naming(name string, before beforeConnect) beforeConnect {
 	return func(ctx context.Context, cfg *pgx.ConnConfig) error {
 		if cfg.RuntimeParams["application_name"] == "" {
-			params := map[string]string{"application_name": name}
+			params := make(map[string]string)
 			maps.Copy(params, cfg.RuntimeParams)
-
-			if params["application_name"] == "" {
-				params["application_name"] = name
-			}
-
+			params["application_name"] = name
 			cfg.RuntimeParams = params
 		}
 
@@ -241,9 +124,8 @@ func naming(name string, before beforeConnect) beforeConnect {
 
 const stdlibPath = "github.com/jackc/pgx/v5/stdlib"
 
-// named returns the connector with a name for its connections where the user has chosen
-// none. It knows the connectors of pgx, and that of lib/pq for a handle made by sql.Open.
-// Others are returned as they are.
+// named returns the connector with a name for its connections where the user has chosen none. It
+// knows those of pgx, and that of lib/pq for a handle made by sql.Open.
 func named(connector driver.Connector, name string) driver.Connector {
 	v := reflect.ValueOf(connector)
 
@@ -300,8 +182,8 @@ func fieldOf[T any](v reflect.Value, name string) (value T, ok bool) {
 	return value, ok
 }
 
-// pgxByDSN opens connections as sql.Open("pgx", dsn) does, which reads the string and
-// the environment again for each.
+// pgxByDSN opens connections as sql.Open("pgx", dsn) does, which reads the string and the environment
+// again for each.
 type pgxByDSN struct {
 	driver.Connector
 	dsn, name string
@@ -326,22 +208,21 @@ type pqByDSN struct {
 
 func (c pqByDSN) Connect(context.Context) (driver.Conn, error) { return c.Driver().Open(c.dsn) }
 
-// namedDSN adds a name to a connection string of lib/pq. One that is in the string, in
-// the environment or in a service file counts more.
+// namedDSN adds a name to a connection string of lib/pq. A name in the string, in the environment or in
+// a service file counts more.
 func namedDSN(dsn, name string) string {
 	const key = "fallback_application_name"
 
 	switch isURL := strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://"); {
 	case strings.Contains(dsn, key) || isURL && strings.Contains(dsn, "#"):
 		return dsn
-	case isURL:
-		separator := "?"
-		if strings.Contains(dsn, "?") {
-			separator = "&"
-		}
-
-		return dsn + separator + key + "=" + strings.ReplaceAll(name, " ", "%20")
+	case !isURL:
+		return dsn + " " + key + "='" + name + "'"
+	case strings.Contains(dsn, "?"):
+		dsn += "&"
+	default:
+		dsn += "?"
 	}
 
-	return dsn + " " + key + "='" + name + "'"
+	return dsn + key + "=" + strings.ReplaceAll(name, " ", "%20")
 }

@@ -53,7 +53,7 @@ func (c hookedConn) Driver() driver.Driver { return c.hooked }
 func openHooked(t *testing.T, query func(text string) error) *sql.DB {
 	t.Helper()
 
-	url := databases.NewDatabase(t).String()
+	url := newDatabase(t).String()
 	if err := store.Migrate(t.Context(), contract.Open(t, "pgx", url), table, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func (c silentConn) QueryContext(ctx context.Context, text string, args []driver
 func TestDriverWithoutSQLState(t *testing.T) {
 	t.Parallel()
 
-	url := databases.NewDatabase(t).String()
+	url := newDatabase(t).String()
 	if err := store.Migrate(t.Context(), contract.Open(t, "pgx", url), table, nil); err != nil {
 		t.Fatal(err)
 	}

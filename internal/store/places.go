@@ -7,82 +7,112 @@ import (
 	"time"
 )
 
-// Callers share statements, so a few connections serve any number of callers. When
-// statements hang, a pool without a limit must not grow with the number of callers. Two
-// bounds see to that. docs/adr/0007 says why.
+// Callers share statements, so a few connections serve any number of them. When statements hang, a
+// pool without a limit must not grow with the number of callers. docs/adr/0007 says why so.
 //
-// maxStatements bounds the statements under way, and so the connections of the pool. A
-// statement may hang on a dead connection, or at its commit. It ends with the context of its
-// callers.
+// maxStatements bounds the statements under way, and so the connections of the pool. maxLoners
+// bounds those among them that wait for a row that another transaction has locked. Every
+// passedOverPause a request beyond that asks again by a batch, which passes over locked rows. So
+// locked rows, however many, hold up no request for another row.
 //
-// maxLoners, which is lower, bounds those among them that wait for a row that another
-// transaction has locked. A request beyond that stands in line for room. Every
-// passedOverPause it asks again by the statement for several, which passes over locked
-// rows. So locked rows, however many, hold up no request for another row. A request that was
-// passed over only because its row had just changed is answered when it asks again.
+// maxOpenings is a third bound: an opening goes on, for the next caller, when its statement has
+// left its place.
 const (
 	maxStatements = 5
 	maxLoners     = 3
 
 	passedOverPause = 100 * time.Millisecond
 
-	// closingFor is how long a statement keeps its place after its context has ended, while
-	// its connection lives on. pgx sends a request to cancel over another connection, and then
-	// closes this one in the background; lib/pq waits for the server's answer. That may take
-	// minutes, and the next connection may do better, so the place is freed then.
+	// closingFor is how long a statement keeps its place after its context has ended, while its
+	// connection lives on: pgx closes it in the background, and lib/pq waits for the server's
+	// answer. That may take minutes, and the next connection may do better.
 	closingFor  = 5 * time.Second
 	closingLook = 10 * time.Millisecond
+
+	// maxWrittenOff bounds the statements without a place that the driver still waits for.
+	maxWrittenOff = 16
 )
 
 // places are those of statements under way.
-type places chan struct{}
+type places struct {
+	// One element for each statement in a place, and for each that lost its place.
+	taken, writtenOff chan struct{}
+}
 
-func newPlaces() places { return make(places, maxStatements) }
+func newPlaces() *places {
+	return &places{taken: make(chan struct{}, maxStatements), writtenOff: make(chan struct{}, maxWrittenOff)}
+}
 
 // take waits for a place until ctx ends, or the caller of [Outlive] has left.
-func (p places) take(ctx context.Context) (*place, error) {
+func (p *places) take(ctx context.Context) (*place, error) {
 	taken := &place{of: p}
 
 	select {
-	case p <- struct{}{}:
+	case p.taken <- struct{}{}:
 		return taken, nil
 	default:
 	}
 
-	var left <-chan struct{}
-	if caller, ok := ctx.Value(callerKey{}).(context.Context); ok {
-		left = caller.Done()
-	}
+	caller := callerOf(ctx)
 
 	select {
-	case p <- struct{}{}:
+	case p.taken <- struct{}{}:
 		return taken, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-left:
-		return nil, context.Canceled
+	case <-caller.Done():
+		return nil, caller.Err()
 	}
 }
 
-// place is one of them; freeing it again does nothing.
+// place is one of them.
 type place struct {
-	of    places
-	freed atomic.Bool
+	of    *places
+	state atomic.Int32
 }
 
+// The states of a place: a statement has it, or has lost it, or has ended.
+const (
+	placeTaken = iota
+	placeWrittenOff
+	placeFreed
+)
+
+// free ends the statement. Later calls do nothing.
 func (p *place) free() {
-	if p.freed.CompareAndSwap(false, true) {
-		<-p.of
+	switch p.state.Swap(placeFreed) {
+	case placeTaken:
+		<-p.of.taken
+	case placeWrittenOff:
+		<-p.of.writtenOff
 	}
 }
 
-// writeOff frees the place closingFor after ctx has ended, whatever the driver does. The caller
-// calls stop when the statement has ended.
-func (p *place) writeOff(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { time.AfterFunc(closingFor, p.free) })
+// writeOffAfter writes the place off closingFor after ctx has ended, unless stop is called.
+func (p *place) writeOffAfter(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { time.AfterFunc(closingFor, p.writeOff) })
 }
 
-// freeWhen frees the place when its connection is closed, or is being closed for too long.
+// writeOff gives the place to the next statement, once fewer than maxWrittenOff have lost theirs.
+func (p *place) writeOff() {
+	select {
+	case p.of.writtenOff <- struct{}{}:
+	default:
+		if p.state.Load() == placeTaken {
+			time.AfterFunc(closingFor, p.writeOff)
+		}
+
+		return
+	}
+
+	if p.state.CompareAndSwap(placeTaken, placeWrittenOff) {
+		<-p.of.taken
+	} else { // it ended at the same moment
+		<-p.of.writtenOff
+	}
+}
+
+// freeWhen frees the place when its connection is closed, or closingFor after since.
 func (p *place) freeWhen(closed <-chan struct{}, since time.Time) {
 	select {
 	case <-closed:
@@ -110,8 +140,8 @@ type loners struct {
 
 func newLoners(h *handle) *loners { return &loners{handle: h} }
 
-// open makes as much room as the pool has when it is first asked for: in a small one, all
-// connections but one, or the only one.
+// open makes room when it is first asked for: in a small pool all connections but one, or the only
+// one.
 func (l *loners) open() chan struct{} {
 	l.once.Do(func() {
 		n := maxLoners
@@ -125,7 +155,7 @@ func (l *loners) open() chan struct{} {
 	return l.room
 }
 
-// enter takes room if there is some now. A caller that gets it calls leave.
+// enter takes room if there is some. The caller then calls leave.
 func (l *loners) enter() bool {
 	select {
 	case l.open() <- struct{}{}:
@@ -135,7 +165,7 @@ func (l *loners) enter() bool {
 	}
 }
 
-// wait is enter that waits for room until ctx ends, and for limit at most unless that is 0.
+// wait is enter that waits until ctx ends, and for limit at most unless that is 0.
 func (l *loners) wait(ctx context.Context, limit time.Duration) bool {
 	var passed <-chan time.Time
 

@@ -118,16 +118,21 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 		all = append(all, a)
 	}
 
-	for _, verb := range []string{"acquire", "refresh", "get"} {
+	together := func(verb string, matches bool) {
+		t.Helper()
 		must(t, store.AskTogether(ctx, s, verb, all))
 
 		for _, a := range all {
-			if a.Err != nil || !a.Matched {
+			if a.Err != nil || a.Matched != matches {
 				t.Fatalf("%s of %q: matched %v, %v", verb, a.ID, a.Matched, a.Err)
 			}
 
 			a.Generation = a.Row.Generation
 		}
+	}
+
+	for _, verb := range []string{"acquire", "refresh", "get"} {
+		together(verb, true)
 	}
 
 	for _, a := range all {
@@ -137,6 +142,40 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 	_, _, err := s.Renew(ctx, renewals)
 	must(t, err)
 	must(t, store.AskTogether(ctx, s, "release", all))
+
+	claim := func(mark store.Mark) {
+		t.Helper()
+
+		var claims []*store.Claimed
+		for _, a := range all {
+			claims = append(claims, &store.Claimed{ID: a.ID, Owner: a.Owner, Mark: mark})
+		}
+
+		must(t, store.ClaimTogether(ctx, s, time.Minute, claims))
+
+		for _, c := range claims {
+			if c.Err != nil || !c.Answered {
+				t.Fatalf("claim of %q: answered %v, %v", c.ID, c.Answered, c.Err)
+			}
+		}
+	}
+
+	claim(store.Mark{For: time.Second}) // is granted the locks
+	claim(store.Mark{For: time.Second}) // leaves marks
+
+	if s.Full() {
+		together("settle", true)
+		together("unwanted", true)
+	} else {
+		together("get", true)
+		together("release", true)
+	}
+
+	claim(store.Mark{}) // tries
+	together("look", true)
+	together("release", true)
+	together("insert", false)
+	together("create", false)
 
 	for _, a := range all {
 		res, err := s.Acquire(ctx, a.ID, "me too", time.Minute, 0)

@@ -9,64 +9,61 @@ import (
 )
 
 // sqlLacking lists what the role lacks for locks in the table $2 of the schema $1, or, if $3 is
-// true, for making or completing that table: in words, with the statement that mends it where
-// there is one. It reads the catalogs alone. SELECT must be granted on the table, since ctid is
-// read too, which can't be granted alone. Everything is qualified, see sqlTable.
-const sqlLacking = `
-SELECT CURRENT_USER::pg_catalog.text, lacks.what, lacks.mend
-  FROM (VALUES ($1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text OPERATOR(pg_catalog.=) 'true'))
+// true, for making or completing it, with the statement that mends it. It reads the catalogs alone.
+// SELECT must be granted on the table: ctid can't be granted alone.
+var sqlLacking = qualified(`
+SELECT CURRENT_USER::{text}, lacks.what, lacks.mend
+  FROM (VALUES ($1::{text}, $2::{text}, $3::{text} {=} 'true'))
        AS given (of_schema, of_table, migrating)
   LEFT JOIN pg_catalog.pg_namespace AS n
-    ON n.nspname OPERATOR(pg_catalog.=) given.of_schema::pg_catalog.name
+    ON n.nspname {=} given.of_schema::pg_catalog.name
   LEFT JOIN pg_catalog.pg_class AS c
-    ON c.relnamespace OPERATOR(pg_catalog.=) n.oid AND c.relname OPERATOR(pg_catalog.=) given.of_table::pg_catalog.name
+    ON c.relnamespace {=} n.oid AND c.relname {=} given.of_table::pg_catalog.name
  CROSS JOIN LATERAL (
-        SELECT v.privilege OPERATOR(pg_catalog.||) ' on the database',
+        SELECT v.privilege {||} ' on the database',
                pg_catalog.format('GRANT %s ON DATABASE %I TO %I', v.privilege, pg_catalog.current_database(), CURRENT_USER)
           FROM (VALUES ('CREATE')) AS v (privilege)
          WHERE given.migrating AND n.oid IS NULL
            AND NOT pg_catalog.has_database_privilege(pg_catalog.current_database(), v.privilege)
          UNION ALL
-        SELECT v.privilege OPERATOR(pg_catalog.||) ' on the schema',
+        SELECT v.privilege {||} ' on the schema',
                pg_catalog.format('GRANT %s ON SCHEMA %I TO %I', v.privilege, n.nspname, CURRENT_USER)
           FROM (VALUES ('USAGE', true), ('CREATE', given.migrating AND c.oid IS NULL)) AS v (privilege, needed)
          WHERE v.needed AND NOT pg_catalog.has_schema_privilege(n.oid, v.privilege)
          UNION ALL
-        SELECT v.privilege OPERATOR(pg_catalog.||) ' on the table',
+        SELECT v.privilege {||} ' on the table',
                pg_catalog.format('GRANT %s ON %I.%I TO %I', v.privilege, n.nspname, c.relname, CURRENT_USER)
           FROM (VALUES ('SELECT'), ('INSERT'), ('UPDATE')) AS v (privilege)
          WHERE NOT given.migrating
            AND NOT pg_catalog.has_table_privilege(c.oid, v.privilege)
-           AND (v.privilege OPERATOR(pg_catalog.=) 'SELECT'
+           AND (v.privilege {=} 'SELECT'
                 OR EXISTS (SELECT
                              FROM pg_catalog.pg_attribute AS a
-                            WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid
-                              AND a.attname OPERATOR(pg_catalog.=) ANY (ARRAY['lock_id', 'generation', 'expires_at',
+                            WHERE a.attrelid {=} c.oid
+                              AND a.attname {=} ANY (ARRAY['lock_id', 'generation', 'expires_at',
                                                                              'owner', 'acquired_at', 'contended_until'])
                               AND NOT a.attisdropped
                               AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, v.privilege)))
          UNION ALL
-        SELECT 'the table''s ownership, which is ' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) OPERATOR(pg_catalog.||) '''s',
+        SELECT 'the table''s ownership, which is ' {||} pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) {||} '''s',
                pg_catalog.format('GRANT %I TO %I, or run it as that role', pg_catalog.pg_get_userbyid(c.relowner), CURRENT_USER)
          WHERE given.migrating AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')
          UNION ALL
-        SELECT 'a policy of row-level security on the table for ' OPERATOR(pg_catalog.||) ` + sqlWithoutPolicy + `,
+        SELECT 'a policy of row-level security on the table for ' {||} ` + sqlWithoutPolicy + `,
                'CREATE POLICY'
          WHERE NOT given.migrating AND ` + sqlWithoutPolicy + ` IS NOT NULL
          UNION ALL
         SELECT '', ''
          WHERE NOT given.migrating AND pg_catalog.row_security_active(c.oid)
-       ) AS lacks (what, mend)`
+       ) AS lacks (what, mend)`)
 
-// lack is one thing that the role lacks, as sqlLacking returns it. A lack of nothing says that
-// row-level security applies to the role.
+// lack is one thing that the role lacks. A lack of nothing says that row-level security applies.
 type lack struct{ role, what, mend string }
 
-// lookTime bounds a look for what an error doesn't say.
+// lookTime bounds a look-up of what an error doesn't say.
 const lookTime = time.Second
 
-// denied names what the role lacks, for an error of the server that says only that it was
-// denied. If that can't be found out, it says what locks need.
+// denied adds to a server's error that permission was denied what the role lacks.
 func (s *Store) denied(ctx context.Context, err error, migrating bool) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
@@ -86,23 +83,16 @@ func (s *Store) denied(ctx context.Context, err error, migrating bool) error {
 
 	switch {
 	case len(lacking) > 0:
+		list := valuesOf(lacking, func(l *lack) string { return l.what + " (" + l.mend + ")" })
+
 		return fmt.Errorf("%w: the role %s lacks for %s: %s: %w",
-			ErrPermissionDenied, quoteIdentifier(lacking[0].role), s.table, list(lacking), err)
+			ErrPermissionDenied, quoteIdentifier(lacking[0].role), s.table, strings.Join(list, ", "), err)
 	case secured:
 		return fmt.Errorf("%w: row-level security of %s refused it, or another object that a trigger or a policy of it uses: %w",
 			ErrPermissionDenied, s.table, err)
 	}
 
 	return fmt.Errorf("%w: the role has all privileges on %s itself: %w", ErrPermissionDenied, s.table, err)
-}
-
-func list(lacking []lack) string {
-	texts := make([]string, len(lacking))
-	for i, l := range lacking {
-		texts[i] = l.what + " (" + l.mend + ")"
-	}
-
-	return strings.Join(texts, ", ")
 }
 
 // named is [Store.explain] that asks the server what a role lacks that was denied something.
@@ -114,8 +104,8 @@ func (s *Store) named(ctx context.Context, err error) error {
 	return s.explain(err)
 }
 
-// hidden is the error of a request whose row is hidden by row-level security: PostgreSQL passes
-// over a row that the role may not see or change, without an error.
+// hidden is the error of a request whose row is hidden by row-level security. PostgreSQL passes
+// over such a row without an error.
 func (s *Store) hidden(id string) error {
 	return fmt.Errorf("%w: no policy of row-level security on %s lets this role see and update the row of the lock %q",
 		ErrPermissionDenied, s.table, id)

@@ -2,20 +2,21 @@ package store
 
 import "strings"
 
-// PostgreSQL looks a name up in every schema of the search_path. It picks an operator by the
-// types of its operands: it has no bigint * interval, only casts that lead to one. A role that
-// may create in a schema of the search_path can make that operator, which is then called
-// instead, as the Locker's role. So every name in a statement has its schema.
+// PostgreSQL looks a name up in every schema of the search_path, and picks an operator by the types
+// of its operands. It has no bigint * interval: another role could make that operator in a schema
+// of the search_path, and have it called as the Locker's role. So every name has its schema. For
+// IN, BETWEEN, LIKE, CASE x WHEN and IS DISTINCT FROM there is no such spelling, so no text has
+// them. Operators bind alike, from the left: hence the parentheses.
 
 // qualified writes PostgreSQL's own operators, types and functions into a text.
 var qualified = strings.NewReplacer(func() (pairs []string) {
-	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "||", "<<"} {
+	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "||", "|", "<<"} {
 		pairs = append(pairs, "{"+op+"}", "OPERATOR(pg_catalog."+op+")")
 	}
 
 	return append(pairs,
 		"{now}", "pg_catalog.clock_timestamp()",
-		"{began}", sqlBegan,
+		"{began}", "pg_catalog.statement_timestamp()",
 		"{us}", "interval '1 microsecond'", // a type by a keyword is always PostgreSQL's own, as bigint is
 		"{text}", "pg_catalog.text",
 		"{timestamptz}", "pg_catalog.timestamptz",
@@ -23,9 +24,8 @@ var qualified = strings.NewReplacer(func() (pairs []string) {
 	)
 }()...).Replace
 
-// onPrimary has a reading statement answered by the primary, where a pooler sends reads to
-// standbys, which may lag. It locks nothing, but poolers go by the words FOR UPDATE. Unlike a
-// statement with sqlPrimary, it works on a standby, and for a table that isn't there.
+// onPrimary has the primary answer a statement that reads. Poolers go by the words FOR UPDATE. It
+// locks nothing. Unlike sqlPrimary, it works on a standby, and for a table that isn't there.
 func onPrimary(text string) string {
 	return "WITH found AS MATERIALIZED (" + text + ")\nSELECT * FROM found FOR UPDATE"
 }

@@ -185,7 +185,7 @@ func TestReadsFromALaggingStandby(t *testing.T) {
 func TestLookCostsNothing(t *testing.T) {
 	t.Parallel()
 
-	db := contract.Open(t, "pgx", databases.NewDatabase(t).String())
+	db := contract.Open(t, "pgx", newDatabase(t).String())
 	if err := store.Migrate(t.Context(), db, store.Table{Schema: "s", Name: "t"}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestLookCostsNothing(t *testing.T) {
 	for name, args := range map[string][]any{
 		"look":     {"a"},
 		"lookMany": {[]string{"a", "b"}},
-		"held":     {[]string{"a", "b"}, []int64{1, 1}},
+		"heldMany": {[]string{"a", "b"}, []int64{1, 1}},
 	} {
 		tx, err := db.BeginTx(t.Context(), nil)
 		if err != nil {

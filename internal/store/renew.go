@@ -2,9 +2,38 @@ package store
 
 import (
 	"context"
-	"strings"
+	"slices"
 	"time"
 )
+
+// renew: held by a generation -> held for longer. Only the expiry moves, only to later. A lease
+// that ended is never revived. It passes over a locked row: a guard's share lock lasts as long as
+// its transaction.
+var renew = verb{
+	given: parameters{paramID, paramGeneration, paramTTL},
+	many: with(changeMany(`{durable} AS durable`, sqlStillHeld, "",
+		`expires_at = greatest(l.expires_at, {now} {+} ({ttl} {*} {us}))`,
+		`r.n, {iso}`+sqlExpiresAt+`{/iso}, {began}`), "{lock}", "{lock_expiry}"),
+	of: func(st *statements) *texts { return &st.renew },
+}
+
+// held reads which leases still run. One that renew passed over is busy if it is among them, else
+// gone.
+var held = verb{
+	given: parameters{paramID, paramGeneration},
+	many: sqlPrimary + with(`
+SELECT r.n
+  FROM {requests} WITH ORDINALITY AS r ({columns}, n),
+       LATERAL (SELECT
+                  FROM {table} AS l
+                 WHERE l.lock_id {=} {lock_id}
+                   AND {where}
+                OFFSET 0) AS l`, "{where}", sqlStillHeld),
+	of: func(st *statements) *texts { return &st.held },
+}
+
+const sqlStillHeld = sqlOfGeneration + `
+   AND l.expires_at {>} {now}`
 
 // Renewal asks for one lease to run for TTL from now.
 type Renewal struct {
@@ -17,9 +46,9 @@ type Renewal struct {
 type RenewState int
 
 const (
-	// RenewGone: the generation is another, or the lease has ended. Final.
+	// RenewGone: the generation is another, or the lease has ended. It is final.
 	RenewGone RenewState = iota
-	// RenewBusy: somebody has the row locked. The lease still runs.
+	// RenewBusy: another transaction has the row locked. The lease still runs.
 	RenewBusy
 	// Renewed: the lease runs until ExpiresAt, and that is durable.
 	Renewed
@@ -29,44 +58,38 @@ const (
 type RenewResult struct {
 	State     RenewState
 	ExpiresAt time.Time
-	// Lease is how long the row shows the lease, counted from a moment after the statement
-	// was sent: at least what was asked for, unless a trigger cut it.
+	// Lease is how long the row shows the lease, counted from after the statement was sent.
 	Lease time.Duration
 }
 
-// lease is what a renewal is found again by.
+// lease is by what a renewal is found again.
 type lease struct {
 	lockID     string
 	generation int64
 }
 
-// Renew renews leases in one statement. The results stand in the order of the
-// renewals; a lease that is asked for twice gets the longer TTL. sent is the moment
-// before the statement went out. After an error nothing is known, and since a renewal
-// can be repeated that is all there is to say. If [Divides] says so, some of them
-// may succeed without the others.
+// Renew renews leases in one statement. The results are in the order of the renewals. A lease that
+// is asked for twice gets the longer TTL. After an error nothing is known, and the renewal can be
+// repeated: see [Divides].
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 
-	leases := make([]lease, len(renewals))
+	leases := valuesOf(renewals, func(r *Renewal) lease { return lease{r.LockID, r.Generation} })
 	longest := make(map[lease]time.Duration, len(renewals))
 
 	for i, r := range renewals {
-		leases[i] = lease{r.LockID, r.Generation}
 		longest[leases[i]] = max(longest[leases[i]], r.TTL)
 	}
 
-	ttls := make([]int64, len(renewals))
+	reqs := requests(leases)
 	for i, l := range leases {
-		ttls[i] = Microseconds(longest[l])
+		reqs[i].ttl = Microseconds(longest[l])
 	}
 
-	ids, generations := arrays(leases)
-
-	a := s.sendRenewal(ctx, sh.statements.renew, []any{ids, generations, ttls})
+	a := s.sendRenewal(ctx, sh.statements.renew.many, renew.given.ofMany(reqs, sh.full))
 	if a.err != nil {
 		return nil, time.Time{}, a.err
 	}
@@ -78,31 +101,18 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		}
 	}
 
-	// Busy or gone? What was passed over is asked for once more.
-	var missing []lease
-
-	for _, l := range leases {
-		if states[l].State != Renewed {
-			missing = append(missing, l)
-		}
-	}
-
+	// Busy or gone? It asks about those that were passed over.
+	missing := slices.DeleteFunc(slices.Clone(leases), func(l lease) bool { return states[l].State == Renewed })
 	if len(missing) > 0 {
 		for _, l := range s.stillHeld(ctx, sh, missing) {
 			states[l] = RenewResult{State: RenewBusy}
 		}
 	}
 
-	results = make([]RenewResult, len(renewals))
-	for i, l := range leases {
-		results[i] = states[l]
-	}
-
-	return results, a.sent, nil
+	return valuesOf(leases, func(l *lease) RenewResult { return states[*l] }), a.sent, nil
 }
 
-// sendRenewal sends the statement, and again a few times if it didn't reach the server or
-// was rolled back for the sake of others. No longer: with fewer leases it may succeed.
+// sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
 func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer[one[Row]] {
 	scan := func(from scanner) (o one[Row], err error) {
 		err = from.Scan(&o.number, &o.value.ExpiresAt, &o.value.Began)
@@ -110,35 +120,23 @@ func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer
 		return o, err
 	}
 
-	var moved tries
-
-	for n := 1; ; n++ {
-		a := ask(ctx, s, text, args, scan)
-
-		for a.outcome == refused && s.afresh(a.err, &moved) {
-			a = ask(ctx, s, text, args, scan)
-		}
-
-		again := a.outcome == nothingSent && sqlState(a.err) == "" ||
+	a := insist(ctx, s, func(bool) answer[one[Row]] { return ask(ctx, s, text, args, scan) }, func(a answer[one[Row]]) bool {
+		return a.outcome == nothingSent && sqlState(a.err) == "" ||
 			a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named))
-		if a.err != nil && again && n < sendAttempts && pause(ctx, n) {
-			continue
-		}
+	})
 
-		if outdated(a.err) {
-			s.shape.set(nil)
-		}
-
-		a.err = s.named(ctx, a.err)
-
-		return a
+	if outdated(a.err) {
+		s.shape.found.Store(nil)
 	}
+
+	a.err = s.named(ctx, a.err)
+
+	return a
 }
 
-// Divides reports whether the server refused renewals perhaps on account of some of them
-// only: a trigger, a policy, a constraint, a page that can't be read, a limit of time. It
-// leaves out what is about the connection, the table or the server as a whole. It goes
-// further than [divisible], since a renewal may be repeated whatever became of it.
+// Divides reports whether the server may have refused renewals because of some of them alone: a
+// trigger, a policy, a constraint, a limit of time. It goes further than [divisible], since a
+// renewal may be repeated whatever became of it.
 func Divides(err error) bool {
 	switch code := sqlState(err); code {
 	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
@@ -146,36 +144,22 @@ func Divides(err error) bool {
 		return false
 	default:
 		// Connections, authorization, catalogs, resources, operators.
-		for _, class := range []string{"08", "28", "3D", "53", "57P"} {
-			if strings.HasPrefix(code, class) {
-				return false
-			}
-		}
+		return !hasPrefix(code, "08", "28", "3D", "53", "57P")
 	}
-
-	return true
 }
 
-// stillHeld returns those of the leases that still run. If it can't ask, that is
-// all of them: the renewals of the others are worth more than the error, and
-// these will be asked for again, as if busy.
+// stillHeld returns those of the leases that still run. If it can't ask, that is all of them: they
+// are asked for again, as if busy.
 func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
-	ids, generations := arrays(leases)
-
-	numbers, err := read(ctx, s, sh.statements.held, []any{ids, generations}, func(from scanner) (n int64, err error) {
-		err = from.Scan(&n)
-
-		return n, err
-	})
+	numbers, err := read(ctx, s, sh.statements.held.many, held.given.ofMany(requests(leases), sh.full), scanOne[int64])
 	if err != nil {
 		return leases
 	}
 
-	return valuesOf(numbers, func(n int64) lease { return leases[n-1] })
+	return valuesOf(numbers, func(n *int64) lease { return leases[*n-1] })
 }
 
-// arrays splits leases into columns.
-func arrays(leases []lease) (ids []string, generations []int64) {
-	return valuesOf(leases, func(l lease) string { return l.lockID }),
-		valuesOf(leases, func(l lease) int64 { return l.generation })
+// requests are those for leases.
+func requests(leases []lease) []request {
+	return valuesOf(leases, func(l *lease) request { return request{id: l.lockID, generation: l.generation} })
 }

@@ -13,54 +13,49 @@ type Row struct {
 	Owner      string    // "" where there is none
 	AcquiredAt time.Time // zero where it isn't known
 
-	// ContendedUntil is the mark of who waits: zero where there never was one.
+	// ContendedUntil is the waiters' mark: zero where there never was one.
 	ContendedUntil time.Time
 
-	// Now is the database's clock when the statement looked, and Began when it had
-	// received the statement. Between them it may have waited for the row.
+	// Now is the database's clock when the statement looked, and Began when the server received it.
 	Now, Began time.Time
 }
 
 // Held reports whether the lease still ran when the statement looked.
 func (r Row) Held() bool { return r.ExpiresAt.After(r.Now) }
 
-// mostRemaining bounds what is left of a lease, so that more can be added to it: no TTL is
-// longer, but a row may show any time if it wasn't written here.
+// mostRemaining bounds what is left of a lease, so that more can be added to it. A row that another
+// program wrote may show any time.
 const mostRemaining = 200 * 365 * 24 * time.Hour
 
-// Remaining is what was left of the lease by the database's clock, at most zero
-// if it was over.
+// Remaining is what was left of the lease by the database's clock: zero or less if it was over.
 func (r Row) Remaining() time.Duration { return min(r.ExpiresAt.Sub(r.Now), mostRemaining) }
 
-// leaseOf is how long a lease runs from when the statement began, at most
-// [mostRemaining].
+// leaseOf is how long a lease runs from when the statement began, at most [mostRemaining].
 func leaseOf(expiresAt, began time.Time) time.Duration {
 	return min(expiresAt.Sub(began), mostRemaining)
 }
 
-// rowScanner reads {row} and what stands behind it, row after row.
-type rowScanner struct {
+// rowScan reads {row} and more columns, row after row. It is one allocation.
+type rowScan struct {
 	row                        Row
 	owner                      pgtype.Text
 	acquiredAt, contendedUntil pgtype.Timestamptz
-	dest                       []any
+	dest                       [10]any // seven, and what stands behind them
+	columns                    int
 }
 
-func newRowScanner(more ...any) *rowScanner {
-	s := new(rowScanner)
-	s.dest = append([]any{
+func (s *rowScan) init(more ...any) {
+	s.columns = copy(s.dest[:], []any{
 		&s.row.Generation, &s.row.ExpiresAt, &s.owner, &s.acquiredAt, &s.contendedUntil, &s.row.Now, &s.row.Began,
-	}, more...)
-
-	return s
+	})
+	s.columns += copy(s.dest[s.columns:], more)
 }
 
-func (s *rowScanner) scan(from scanner) (Row, error) {
-	err := from.Scan(s.dest...)
+func (s *rowScan) scan(from scanner) (Row, error) {
+	err := from.Scan(s.dest[:s.columns]...)
 	row := s.row
 
-	// Drivers differ in the location they give a time: in UTC equal rows are
-	// equal by ==. What is NULL is the zero value.
+	// Drivers differ in a time's location. In UTC equal rows are equal by ==.
 	row.ExpiresAt, row.Now, row.Began = row.ExpiresAt.UTC(), row.Now.UTC(), row.Began.UTC()
 	row.AcquiredAt, row.ContendedUntil = s.acquiredAt.Time.UTC(), s.contendedUntil.Time.UTC()
 	row.Owner = s.owner.String
@@ -68,16 +63,15 @@ func (s *rowScanner) scan(from scanner) (Row, error) {
 	return row, err
 }
 
-// scanRow reads {row} and one more column, of which only the side effect was
-// wanted.
-func scanRow(from scanner) (Row, error) {
-	var effect *string
+// scanRow reads a row and the column behind it.
+func scanRow(more any) scanFunc[Row] {
+	s := new(rowScan)
+	s.init(more)
 
-	return newRowScanner(&effect).scan(from)
+	return s.scan
 }
 
-// Microseconds is how a TTL travels: whole microseconds, rounded up, so that
-// the database never grants less than was asked for.
+// Microseconds is how a TTL travels, rounded up: never less is granted than was asked for.
 func Microseconds(ttl time.Duration) int64 {
 	us := int64(ttl / time.Microsecond)
 	if ttl%time.Microsecond > 0 {

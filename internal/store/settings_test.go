@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,6 +42,33 @@ var oddSettings = map[string]string{
 	"no tid scans":                "enable_tidscan = off",
 }
 
+// togetherOdd are all of oddSettings in as few groups as they fit in, each value of a setting in one
+// of them, and all alone that say how a statement is planned.
+func togetherOdd() map[string]string {
+	groups := map[string]string{}
+
+	for what, setting := range oddSettings {
+		name, _, _ := strings.Cut(setting, " = ")
+
+		if name == "" || strings.HasPrefix(name, "enable_") || name == "plan_cache_mode" {
+			groups[what] = setting
+
+			continue
+		}
+
+		for n := 1; ; n++ {
+			group := fmt.Sprintf("group %d", n)
+			if !strings.Contains(groups[group], name+" = ") {
+				groups[group] += setting + "; "
+
+				break
+			}
+		}
+	}
+
+	return groups
+}
+
 // TestOddSettings: no default of the role or the database changes what the statements do.
 func TestOddSettings(t *testing.T) {
 	t.Parallel()
@@ -65,15 +93,21 @@ func TestOddSettings(t *testing.T) {
 				u.RawQuery = q.Encode()
 			}
 
+			set := func(setting string) {
+				contract.Exec(t, admin, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET ALL', current_database()); END $$")
+
+				for one := range strings.SplitSeq(setting, "; ") {
+					if one != "" {
+						contract.Exec(t, admin, fmt.Sprintf(
+							"DO $do$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %%s', current_database(), $$%s$$); END $do$", one))
+					}
+				}
+			}
+
 			n := 0
 
 			for what, setting := range oddSettings {
-				contract.Exec(t, admin, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET ALL', current_database()); END $$")
-
-				if setting != "" {
-					contract.Exec(t, admin, fmt.Sprintf(
-						"DO $do$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %%s', current_database(), $$%s$$); END $do$", setting))
-				}
+				set(setting)
 
 				n++
 				cfg := &pglocker.Config{Table: fmt.Sprintf("six_%d", n)}
@@ -81,8 +115,14 @@ func TestOddSettings(t *testing.T) {
 				if err := everyVerb(t.Context(), contract.Open(t, way.driver, u.String()), cfg, true); err != nil {
 					t.Errorf("%s, six columns: %v", what, err)
 				}
+			}
 
-				cfg = &pglocker.Config{Scheme: "public", Table: fmt.Sprintf("three_%d", n)}
+			// The statements for three columns are made of the same parts.
+			for what, setting := range togetherOdd() {
+				set(setting)
+
+				n++
+				cfg := &pglocker.Config{Scheme: "public", Table: fmt.Sprintf("three_%d", n)}
 				contract.Exec(t, admin, fmt.Sprintf("CREATE TABLE public.%s (%s)", cfg.Table, contract.ThreeColumns))
 
 				if err := everyVerb(t.Context(), contract.Open(t, way.driver, u.String()), cfg, false); err != nil {
@@ -262,7 +302,7 @@ func TestIdentity(t *testing.T) {
 			"varchar":  {"", "lock_id varchar(100) PRIMARY KEY"},
 			"a domain": {"CREATE DOMAIN d AS text CHECK (VALUE <> 'b'); ", "lock_id d PRIMARY KEY"},
 		} {
-			u := databases.NewDatabase(t).String()
+			u := newDatabase(t).String()
 			several := contract.Open(t, "postgres", u) // takes several statements in one text
 
 			contract.Exec(t, several, c.before+"CREATE TABLE public.locks ("+c.columns+
@@ -308,6 +348,32 @@ func TestIdentity(t *testing.T) {
 
 				_ = tx.Rollback() // it only read
 			}
+		}
+	})
+}
+
+// TestForeignOperatorClass: a table whose unique index takes two ids for one is refused, though its
+// column and collation don't show it.
+func TestForeignOperatorClass(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := contract.Open(t, driver, newDatabase(t).String())
+
+		for _, text := range []string{
+			"CREATE FUNCTION lax(text, text) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT bttextcmp(lower($1), lower($2))'",
+			"CREATE FUNCTION laxly_equal(text, text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT lower($1) = lower($2)'",
+			"CREATE OPERATOR === (LEFTARG = text, RIGHTARG = text, FUNCTION = laxly_equal)",
+			"CREATE OPERATOR CLASS lax FOR TYPE text USING btree AS OPERATOR 3 ===, FUNCTION 1 lax(text, text)",
+			"CREATE TABLE locks (lock_id text NOT NULL, generation bigint NOT NULL, expires_at timestamptz NOT NULL)",
+			"CREATE UNIQUE INDEX ON locks (lock_id lax)",
+		} {
+			contract.Exec(t, db, text)
+		}
+
+		s := store.New(db, store.Table{Schema: "public", Name: "locks"}, nil)
+
+		if res, err := s.Acquire(t.Context(), "a", "me", time.Minute, margin); !errors.Is(err, store.ErrInvalidTable) {
+			t.Errorf("Acquire: %+v, %v, want ErrInvalidTable", res, err)
 		}
 	})
 }

@@ -9,6 +9,34 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// SQLSTATE codes that the package tells apart.
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+const (
+	codeStringTooLong        = "22001"
+	codeDatetimeOverflow     = "22008"
+	codeNotInRepertoire      = "22021"
+	codeUntranslatable       = "22P05"
+	codeReadOnlyTransaction  = "25006"
+	codeFailedTransaction    = "25P02"
+	codeIdleInTransaction    = "25P03"
+	codeTransactionTimeout   = "25P04"
+	codeInvalidStatementName = "26000"
+	codeSerializationFailure = "40001"
+	codeCompletionUnknown    = "40003"
+	codeDeadlockDetected     = "40P01"
+	codeInsufficientPriv     = "42501"
+	codeUndefinedColumn      = "42703"
+	codeUndefinedFunction    = "42883"
+	codeUndefinedTable       = "42P01"
+	codeDuplicateStatement   = "42P05"
+	codeFeatureNotSupported  = "0A000"
+	codeNotInState           = "55000"
+	codeLockNotAvailable     = "55P03"
+	codeQueryCanceled        = "57014"
+	codeCannotConnectNow     = "57P03"
+	codeInternalError        = "XX000"
+)
+
 // Fields of an error response.
 // https://www.postgresql.org/docs/current/protocol-error-fields.html
 const (
@@ -18,25 +46,14 @@ const (
 	fieldSeverity = 'V' // not translated; 'S' is
 )
 
-// sqlState is the SQLSTATE of a server's error, or "" for any other error. Drivers report it
-// in different ways, see [field].
+// sqlState is the SQLSTATE of a server's error, or "" for any other error.
 func sqlState(err error) string {
 	return field(serverError(err), fieldCode)
 }
 
-// fatal reports whether the server ended the session with its error.
-func fatal(err error) bool {
-	severity := field(serverError(err), fieldSeverity)
-
-	return severity == "FATAL" || severity == "PANIC"
-}
-
-// maxChain bounds how deep errors are looked into.
-const maxChain = 32
-
-// serverError is the error in err's chain that has a SQLSTATE, or nil. Wrappers that hide an
-// error from [errors.Unwrap] mostly show it as a field or by a method Cause.
-func serverError(err error) error { return serverErrorIn(err, maxChain) }
+// serverError is the error in err's chain that has a SQLSTATE, or nil. Wrappers that hide an error
+// from [errors.Unwrap] mostly have it in a field or a method Cause.
+func serverError(err error) error { return serverErrorIn(err, 32) }
 
 func serverErrorIn(err error, depth int) error {
 	if err == nil || depth == 0 {
@@ -87,8 +104,8 @@ func errorFields(err error) (inner []error) {
 	return inner
 }
 
-// field is what err itself says of a field of the server's response: pgx's error by its fields,
-// lib/pq's by a method and fields, that of bun's pgdriver by a method for all fields.
+// field is what err itself says of a field of the server's response. pgx's error has it in a field,
+// lib/pq's in a method and fields, that of bun's pgdriver in a method for all fields.
 func field(err error, name byte) string {
 	switch e := err.(type) { //nolint:errorlint // err is a link of the chain
 	case nil:
@@ -121,6 +138,8 @@ func field(err error, name byte) string {
 		}
 	}
 
+	notEmpty := func(s string) bool { return s != "" }
+
 	switch name {
 	case fieldCode:
 		return stringField(err, isSQLState, "SQLState", "SQLSTATE", "Code")
@@ -133,8 +152,7 @@ func field(err error, name byte) string {
 	}
 }
 
-// stringField is the first of an error's exported fields of these names that has such a
-// value, or "".
+// stringField is the first of these exported fields with such a value, or "".
 func stringField(err error, such func(string) bool, names ...string) string {
 	v := reflect.Indirect(reflect.ValueOf(err))
 	if v.Kind() != reflect.Struct {
@@ -150,17 +168,14 @@ func stringField(err error, such func(string) bool, names ...string) string {
 	return ""
 }
 
-func notEmpty(s string) bool { return s != "" }
-
-// isSQLState reports whether a value looks like a SQLSTATE. All of PostgreSQL's have a digit;
-// codes of other things, such as "EPIPE", don't.
+// isSQLState reports whether a value looks like a SQLSTATE. All have a digit, unlike "EPIPE".
 func isSQLState(s string) bool {
 	foreign := func(r rune) bool { return (r < '0' || r > '9') && (r < 'A' || r > 'Z') }
 
 	return len(s) == 5 && !strings.ContainsFunc(s, foreign) && strings.ContainsAny(s, "0123456789")
 }
 
-// hasClass reports whether a SQLSTATE is of one of the classes.
-func hasClass(code string, classes ...string) bool {
-	return len(code) == 5 && slices.Contains(classes, code[:2])
+// hasPrefix reports whether a SQLSTATE begins with one of the prefixes.
+func hasPrefix(code string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(code, prefix) })
 }

@@ -32,7 +32,7 @@ func TestLockedTable(t *testing.T) {
 					most    = 30 * limit // it would be hundreds
 				)
 
-				url := databases.NewDatabase(t).String()
+				url := newDatabase(t).String()
 				admin := contract.Open(t, driver, url)
 				must(t, store.Migrate(t.Context(), admin, table, nil))
 				contract.Exec(t, admin, fmt.Sprintf(

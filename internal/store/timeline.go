@@ -7,27 +7,31 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// sqlTimeline is the floor, and NULL on a standby: it has the functions and refuses them
-// until it is promoted.
-var sqlTimeline = "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN " + sqlFloor + " END AS floor"
+// sqlTimeline is the floor, and NULL on a standby, which refuses the functions until it is promoted.
+var sqlTimeline = qualified("SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN " + sqlFloor + " END AS floor")
 
-// sqlNoFloor returns the same without the functions.
+// sqlNoFloor is the same without the functions.
 const sqlNoFloor = "SELECT 0::bigint AS floor"
 
-// hasTimeline reports whether the server can tell its timeline inside a statement.
-// Relatives of PostgreSQL may lack the functions or refuse them; the tokens then have no
-// floor (docs/guarantees.md says what that loses), which is said once.
+// hasTimeline reports whether the server can tell its timeline inside a statement. Relatives of
+// PostgreSQL may lack the functions or refuse them. Tokens then have no floor, which is logged
+// once.
 func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
-	err := s.askFloor(ctx, sqlTimeline)
+	ask := func(text string) error {
+		_, err := read(ctx, s, onPrimary(text), nil, scanOne[pgtype.Int8])
 
-	// Any other refusal counts if the functions are its cause: without them the server
-	// doesn't refuse.
-	if code := sqlState(err); code != "" && !noTimeline(err) && !passing(err) {
-		if controlErr := s.askFloor(ctx, sqlNoFloor); controlErr != nil {
+		return err
+	}
+
+	err := ask(sqlTimeline)
+
+	// Any other refusal counts if the functions are its cause.
+	if code := sqlState(err); code != "" && !noTimeline(err) && !ofTheMoment(err) {
+		if controlErr := ask(sqlNoFloor); controlErr != nil {
 			return false, err
 		}
 
-		if again := s.askFloor(ctx, sqlTimeline); sqlState(again) != code {
+		if again := ask(sqlTimeline); sqlState(again) != code {
 			return again == nil, again
 		}
 	} else if !noTimeline(err) {
@@ -42,19 +46,8 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-func (s *Store) askFloor(ctx context.Context, text string) error {
-	_, err := read(ctx, s, onPrimary(text), nil, func(from scanner) (floor pgtype.Int8, err error) {
-		err = from.Scan(&floor)
-
-		return floor, err
-	})
-
-	return err
-}
-
-// noTimeline reports whether the server answered that it lacks the functions by which the
-// timeline is read, or that this role may not call them. Amazon Aurora raises 55000 on the
-// writer unless wal_level is logical.
+// noTimeline reports whether the server lacks the functions, or this role may not call them. Amazon
+// Aurora raises 55000 on the writer unless wal_level is logical.
 func noTimeline(err error) bool {
 	switch code := sqlState(err); code {
 	case codeUndefinedFunction, codeInsufficientPriv, codeNotInState:
@@ -64,21 +57,12 @@ func noTimeline(err error) bool {
 	}
 }
 
-// passing reports whether an error may be due to the moment: to what runs beside the
-// statement, to the connection, or to what the server has no room for.
-func passing(err error) bool {
-	code := sqlState(err)
-
-	for _, class := range []string{"08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58"} {
-		if strings.HasPrefix(code, class) {
-			return true
-		}
-	}
-
-	return false
+// ofTheMoment reports whether an error may be due to other statements, the connection, or a lack of
+// room.
+func ofTheMoment(err error) bool {
+	return hasPrefix(sqlState(err), "08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58")
 }
 
-// outdated reports whether a statement was refused since the table or the server is no longer
-// as it was when they were looked at. A standby of a relative of PostgreSQL, for example, may be
-// promoted to a writer that refuses to tell its timeline.
+// outdated reports whether a statement was refused because the table or the server changed since
+// they were looked at: after a failover of a relative of PostgreSQL, for example.
 func outdated(err error) bool { return sqlState(err) == codeUndefinedColumn || noTimeline(err) }

@@ -28,16 +28,18 @@ type Mutant struct {
 type Edit struct{ File, Old, New string }
 
 const (
-	statements = "internal/store/statements.go"
-	shape      = "internal/store/shape.go"
-	store      = "internal/store/store.go"
-	verbs      = "internal/store/verbs.go"
+	transition = "internal/store/transition.go"
+	acquire    = "internal/store/acquire.go"
+	claim      = "internal/store/claim.go"
+	release    = "internal/store/release.go"
+	renew      = "internal/store/renew.go"
+	guard      = "internal/store/guard.go"
+	grants     = "internal/store/grant.go"
 	role       = "verify/internal/cluster/role.go"
 	listener   = "internal/listen/listener.go"
 	waiting    = "internal/line/waiter.go"
-	grants     = "internal/store/grant.go"
 
-	storeErrors = "internal/store/errors.go"
+	judging = "internal/store/judge.go"
 )
 
 // All lists the mutants.
@@ -46,9 +48,9 @@ func All() []Mutant {
 		{
 			Name: "no generation check on renew",
 			Edits: []Edit{{
-				statements,
-				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
-				"   AND r.generation > 0\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
+				renew,
+				"changeMany(`{durable} AS durable`, sqlStillHeld, ",
+				"changeMany(`{durable} AS durable`, `{generation} {>} 0 AND l.expires_at {>} {now}`, ",
 			}},
 			Fault:  "net-late",
 			Expect: []oracle.Name{oracle.Audit},
@@ -57,21 +59,11 @@ func All() []Mutant {
 			Name: "no generation check on release",
 			Edits: []Edit{
 				{
-					statements,
-					"   AND l.generation {=} $2::bigint{seen}\nRETURNING {notify}",
-					"   AND $2::bigint > 0{seen}\nRETURNING {notify}",
+					release,
+					"sqlOfGeneration+sqlSeen,\n		`{notify}, CASE WHEN",
+					"`{generation} {>} 0`+sqlSeen,\n		`{notify}, CASE WHEN",
 				},
-				{
-					statements,
-					"AS r ({columns}, n),\n           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version\n" +
-						"                      FROM {table} AS l\n                     WHERE l.lock_id {is} r.lock_id\n" +
-						"                       AND l.generation {=} r.generation\n                       {lock} SKIP LOCKED) AS l\n" +
-						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation {+} 1, c.floor),\n       expires_at = c.now{optional}",
-					"AS r ({columns}, n),\n           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version\n" +
-						"                      FROM {table} AS l\n                     WHERE l.lock_id {is} r.lock_id\n" +
-						"                       AND r.generation > 0\n                       {lock} SKIP LOCKED) AS l\n" +
-						")\nUPDATE {table} AS l\n   SET generation = greatest(l.generation {+} 1, c.floor),\n       expires_at = c.now{optional}",
-				},
+				{release, "changeMany(sqlReleaseOnce, sqlOfGeneration, ", "changeMany(sqlReleaseOnce, `{generation} {>} 0`, "},
 			},
 			Fault:  "net-late",
 			Expect: []oracle.Name{oracle.Audit},
@@ -80,9 +72,9 @@ func All() []Mutant {
 			// What a halted server finds in its sockets when it goes on is late by more than a lease.
 			Name: "renewal revives a lease",
 			Edits: []Edit{{
-				statements,
-				"   AND l.generation {=} r.generation\n                       AND l.expires_at {>} {now}\n                       {lock_expiry}",
-				"   AND l.generation {=} r.generation\n                       {lock_expiry}",
+				renew,
+				"changeMany(`{durable} AS durable`, sqlStillHeld, ",
+				"changeMany(`{durable} AS durable`, sqlOfGeneration, ",
 			}},
 			Fault:  "server-stop",
 			Expect: []oracle.Name{oracle.Audit},
@@ -90,7 +82,7 @@ func All() []Mutant {
 		{
 			Name: "local deadline counted from the reply",
 			Edits: []Edit{{
-				store,
+				"internal/store/ask.go",
 				"	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n",
 				"	a.sent = time.Now()\n	if err != nil {\n		a.rows, a.err, a.outcome = nil, err, judge(err, native)\n",
 			}},
@@ -101,7 +93,7 @@ func All() []Mutant {
 			// The guard is the one statement that runs in a transaction of somebody else's.
 			Name: "now() in a long transaction",
 			Edits: []Edit{{
-				statements,
+				guard,
 				"   AND l.expires_at {>} {now}\n   FOR SHARE`",
 				"   AND l.expires_at {>} pg_catalog.now()\n   FOR SHARE`",
 			}},
@@ -118,16 +110,16 @@ func All() []Mutant {
 					"GRANT SELECT, INSERT, UPDATE, DELETE ON pglocker.lock_statuses",
 				},
 				{
-					statements,
-					"UPDATE {table} AS l\n   SET generation = {next},\n" +
-						"       expires_at = {now} {+} ($3::bigint {*} {us}){optional}\n",
-					"DELETE FROM {table} AS l\n",
+					release,
+					"	one: change(with(sqlFreed, \"{until}\", sqlAfterHold), sqlOfGeneration+sqlSeen,\n		`{notify}, CASE WHEN {hold} {>} 0 THEN {durable} ELSE {lazy} END`),\n",
+					"	one: \"DELETE FROM {table} AS l WHERE l.lock_id {=} {lock_id} AND \" + sqlOfGeneration + sqlSeen +\n" +
+						"		\" RETURNING {notify}, CASE WHEN {hold} {>} 0 THEN {durable} ELSE {lazy} END\",\n",
 				},
 				{
-					statements,
-					"UPDATE {table} AS l\n   SET generation = greatest(l.generation {+} 1, c.floor),\n" +
-						"       expires_at = c.now{optional}\n  FROM held AS r, c\n",
-					"DELETE FROM {table} AS l\n USING held AS r, c\n",
+					release,
+					"	many:    changeMany(sqlReleaseOnce, sqlOfGeneration, \"\", with(sqlFreed, \"{until}\", `{clock}`), `{notify}, r.n`),\n",
+					"	many:    with(sqlFind, \"{once}\", sqlReleaseOnce, \"{where}\", sqlOfGeneration) +\n" +
+						"		\" DELETE FROM {table} AS l USING found AS r, c WHERE l.ctid {=} r.row_version AND l.tableoid {=} r.part RETURNING {notify}, r.n\",\n",
 				},
 			},
 			Fault:  "none",
@@ -137,7 +129,7 @@ func All() []Mutant {
 			// All statements that grant or renew take it from there.
 			Name: "grants with synchronous_commit off",
 			Edits: []Edit{{
-				statements,
+				transition,
 				"THEN pg_catalog.set_config('synchronous_commit', 'on', true) END`",
 				"THEN pg_catalog.set_config('synchronous_commit', 'off', true) END`",
 			}},
@@ -148,9 +140,9 @@ func All() []Mutant {
 			// A commit of somebody else's mostly flushes it a moment later.
 			Name: "renewals with synchronous_commit off",
 			Edits: []Edit{{
-				statements,
-				"    SELECT {durable} AS durable\n), due AS MATERIALIZED (",
-				"    SELECT pg_catalog.set_config('synchronous_commit', 'off', true) AS durable\n), due AS MATERIALIZED (",
+				renew,
+				"changeMany(`{durable} AS durable`, ",
+				"changeMany(`pg_catalog.set_config('synchronous_commit', 'off', true) AS durable`, ",
 			}},
 			Fault:  "server-kill",
 			Expect: []oracle.Name{oracle.Audit},
@@ -159,7 +151,7 @@ func All() []Mutant {
 			// What is read after the rows says whether they were committed.
 			Name: "grant counted on the first row of RETURNING",
 			Edits: []Edit{{
-				store,
+				"internal/store/scan.go",
 				"	err = rows.Err()\n	if closeErr := rows.Close(); err == nil {\n		err = closeErr\n	}\n",
 				"	err = rows.Err()\n	if closeErr := rows.Close(); err == nil {\n		err = closeErr\n	}\n\n" +
 					"	if len(scanned) > 0 {\n		err = nil\n	}\n",
@@ -171,7 +163,7 @@ func All() []Mutant {
 			// Requests that go alone and those that go with others end up there.
 			Name: "unknown acquire reported as free",
 			Edits: []Edit{{
-				store,
+				"internal/store/retry.go",
 				"a.err = fmt.Errorf(\"%w: %w\", ErrUnknownOutcome, a.err)",
 				"a.outcome = refused",
 			}},
@@ -183,12 +175,12 @@ func All() []Mutant {
 			Name: "unknown release reported as refused",
 			Edits: []Edit{
 				{
-					verbs,
+					release,
 					"			if doubt != nil {\n				return Result{}, doubt\n",
 					"			if doubt != nil {\n				return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n",
 				},
 				{
-					verbs,
+					release,
 					"		if doubt != nil {\n			return Result{}, doubt\n		}\n\n		if err",
 					"		if doubt != nil {\n			return Result{}, fmt.Errorf(\"pglocker: refused: %v\", doubt)\n		}\n\n		if err",
 				},
@@ -198,7 +190,7 @@ func All() []Mutant {
 		},
 		{
 			Name:   "guard as FOR KEY SHARE",
-			Edits:  []Edit{{statements, "   FOR SHARE`", "   FOR KEY SHARE`"}},
+			Edits:  []Edit{{guard, "   FOR SHARE`", "   FOR KEY SHARE`"}},
 			Fault:  "writer-stop",
 			Expect: []oracle.Name{oracle.Fencing},
 		},
@@ -206,12 +198,12 @@ func All() []Mutant {
 			Name: "wake-up sent before the commit",
 			Edits: []Edit{
 				{
-					shape,
-					"\" THEN pg_catalog.pg_notify('\"+table.Channel()+\"', l.lock_id) END IS NOT NULL)\"",
-					"\" THEN true END IS NOT NULL)\"",
+					transition,
+					"THEN pg_catalog.pg_notify('{channel}', l.lock_id) END IS NOT NULL)",
+					"THEN true END IS NOT NULL)",
 				},
 				{
-					verbs,
+					release,
 					"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
 					"	if sh.full {\n		_, _ = s.db.ExecContext(ctx, \"SELECT pg_notify('\"+s.table.Channel()+\"', $1::text)\", id)\n	}\n\n" +
 						"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
@@ -246,9 +238,9 @@ func All() []Mutant {
 			// A pooler that loses its connection to the server says so in place of the reply.
 			Name: "an error in place of a reply taken for a refusal",
 			Edits: []Edit{
-				{storeErrors, "provesNothing(code) || fatal(err) {", "provesNothing(code) {"},
+				{judging, "	case \"FATAL\", \"PANIC\": // the server ended the session\n", "	case \"none\":\n"},
 				{
-					storeErrors,
+					judging,
 					"	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:\n",
 					"	case codeCompletionUnknown:\n",
 				},
@@ -259,7 +251,7 @@ func All() []Mutant {
 		{
 			Name: "a timeout of the role ends a wait",
 			Edits: []Edit{{
-				storeErrors,
+				judging,
 				"	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:\n",
 				"	case codeCannotConnectNow:\n",
 			}},
@@ -269,7 +261,7 @@ func All() []Mutant {
 		{
 			Name: "no other connection tried where one is read-only",
 			Edits: []Edit{{
-				storeErrors,
+				judging,
 				"	case codeReadOnlyTransaction, codeFailedTransaction:\n		return true\n",
 				"	case codeFailedTransaction:\n		return true\n",
 			}},
@@ -297,7 +289,7 @@ func All() []Mutant {
 		},
 		{
 			Name:   "a renewal keeps foreign keys off",
-			Edits:  []Edit{{"internal/store/identity.go", "	return \"FOR NO KEY UPDATE\"\n", "	return \"FOR UPDATE\"\n"}},
+			Edits:  []Edit{{"internal/store/render.go", "	return \"FOR NO KEY UPDATE\"\n", "	return \"FOR UPDATE\"\n"}},
 			Fault:  "rows-referenced",
 			Expect: []oracle.Name{oracle.Bearing},
 		},
@@ -314,7 +306,7 @@ func All() []Mutant {
 		{
 			Name: "one refused row costs all requests that are sent with it",
 			Edits: []Edit{{
-				storeErrors,
+				judging,
 				"	return !elsewhere(err) && !stalePlan(err)\n}",
 				"	return hasClass(sqlState(err), \"22\")\n}",
 			}},
@@ -334,33 +326,14 @@ func All() []Mutant {
 		{
 			Name: "lease granted before its end",
 			Edits: []Edit{
+				{acquire, "`l.expires_at {<=} {now}`", "`l.expires_at {<=} ({now} {+} interval '50 ms')`"},
 				{
-					statements,
-					" WHERE l.lock_id {is} $1\n   AND l.expires_at {<=} {now}\nRETURNING {row}, {durable}`",
-					" WHERE l.lock_id {is} $1\n   AND l.expires_at {<=} ({now} {+} interval '50 ms')\nRETURNING {row}, {durable}`",
-				},
-				{
-					statements,
-					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED) AS l\n)\nUPDATE",
-					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED) AS l\n)\nUPDATE",
-				},
-				{
-					statements,
-					"AND l.expires_at {<=} {now}\n                       {lock} SKIP LOCKED) AS l\n), got AS",
-					"AND l.expires_at {<=} ({now} {+} interval '50 ms')\n                       {lock} SKIP LOCKED) AS l\n), got AS",
-				},
-				{
-					statements,
-					"       AND l.expires_at {<=} {now}\n    RETURNING l.*",
-					"       AND l.expires_at {<=} ({now} {+} interval '50 ms')\n    RETURNING l.*",
-				},
-				{
-					statements,
+					claim,
 					"FROM (SELECT {now} AS now OFFSET 0) AS n\n        OFFSET 0) AS c",
 					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n\n        OFFSET 0) AS c",
 				},
 				{
-					statements,
+					claim,
 					"FROM (SELECT {now} AS now OFFSET 0) AS n\n), found AS",
 					"FROM (SELECT {now} {+} interval '50 ms' AS now OFFSET 0) AS n\n), found AS",
 				},
@@ -370,7 +343,7 @@ func All() []Mutant {
 		},
 		{
 			Name:   "floor left out",
-			Edits:  []Edit{{statements, "::bit(32)::bigint) {-} 1) {<<} 40)", "::bit(32)::bigint) {*} 0) {<<} 40)"}},
+			Edits:  []Edit{{transition, "::bit(32)::bigint) {-} 1) {<<} 40)", "::bit(32)::bigint) {*} 0) {<<} 40)"}},
 			Fault:  "failover-async",
 			Expect: []oracle.Name{oracle.Tokens},
 			Flags:  []string{"-ha"},
@@ -378,7 +351,7 @@ func All() []Mutant {
 		{
 			Name: "grants that don't wait for the standby",
 			Edits: []Edit{{
-				statements,
+				transition,
 				"THEN pg_catalog.set_config('synchronous_commit', 'on', true) END`",
 				"THEN pg_catalog.set_config('synchronous_commit', 'local', true) END`",
 			}},

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// sqlFree is a lock that nobody holds.
+const sqlFree = `l.expires_at {<=} {now}`
+
+// acquire: free -> held. A held lock matches nothing, and costs no write. It waits for the row only
+// where that was free in the statement's snapshot: for another grant, which then decides, or for
+// another transaction's row lock.
+var acquire = verb{
+	given: parameters{paramID, paramTTL, paramOwner},
+	one:   change(sqlGranted, sqlFree, `{row}, {durable}`),
+	many:  changeMany(sqlGrantOnce, sqlFree, "", sqlGranted, `{row}, r.n`),
+	of:    func(st *statements) *texts { return &st.acquire },
+}
+
+// try is acquire that returns the granted row, or else the row as the statement's snapshot shows
+// it, or none if there is no such lock.
+var try = verb{
+	given: parameters{paramID, paramTTL, paramOwner},
+	one: `
+WITH got AS (` + change(sqlGranted, sqlFree, `l.*, {durable} AS pglocker_durable`) + `
+)
+SELECT {row}, l.pglocker_durable, true FROM got AS l
+ UNION ALL
+SELECT {row}, NULL::{text}, false
+  FROM {table} AS l
+ WHERE l.lock_id {=} {lock_id}
+   AND NOT EXISTS (SELECT FROM got)`,
+	many: changeMany(sqlGrantOnce, sqlFree, `, got AS (`, sqlGranted, `l.*, r.n AS pglocker_n`) + `
+)
+SELECT {row}, l.pglocker_n, true FROM got AS l
+ UNION ALL
+SELECT {row}, r.n, false
+  FROM {requests} WITH ORDINALITY AS r ({columns}, n),
+       LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id {=} r.lock_id OFFSET 0) AS l
+ WHERE NOT EXISTS (SELECT FROM got WHERE got.pglocker_n {=} r.n)`,
+	of: func(st *statements) *texts { return &st.try },
+}
+
+// maxContests bounds the rounds of one Acquire. A round ends without an answer only if the lock
+// changed hands between two statements.
+const maxContests = 16
+
+// Acquire grants the lock to owner for ttl if it is free, and creates it if it isn't there. owner
+// must be of this call alone: a grant whose reply is lost is found by it. Later attempts have
+// owners made from it. A grant with margin or less remaining is not reported.
+//
+// An error that matches [ErrUnknownOutcome] means that the lock may have been granted, to one of
+// Result.Stray. Any other error means that it was not.
+func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.Duration) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
+
+	return g.result(g.acquire(ctx, margin))
+}
+
+func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, error) {
+	var (
+		s     = g.store
+		seen  Result
+		alone bool
+		free  int64 // the generation with which the row was seen free
+		moved bool
+	)
+
+	for contests := 0; contests < maxContests; {
+		res, granted, err := g.try(ctx, s.lanes.acquire, State{}, alone)
+		if err != nil {
+			return Result{}, err
+		}
+
+		if granted || g.waited || !alone { // else a batch may have passed it over again
+			contests++
+		}
+
+		if !granted {
+			if seen, err = s.look(ctx, g.shape, g.id); err != nil {
+				return Result{}, g.doubt(err)
+			}
+
+			// If it is free, a batch may have passed it over.
+			alone = true
+
+			switch {
+			case seen.Verdict == NotFound:
+				res, granted, err = g.try(ctx, s.lanes.insert, State{}, false)
+				if err != nil {
+					return Result{}, err
+				}
+			case seen.Row.Held() && !g.mine(seen.Row):
+				if g.doubtful && !g.shape.full {
+					return Result{}, g.doubt(nil)
+				}
+
+				seen.Verdict = Busy
+
+				return seen, nil
+			default:
+				moved = moved || free != 0 && free != seen.Row.Generation
+				free = seen.Row.Generation
+			}
+		}
+
+		// The lease was computed before the statement waited for the row, and part of it may be
+		// gone.
+		for granted && res.Row.Remaining() <= margin {
+			if res.Lease() <= margin {
+				return Result{}, errCut(res, margin)
+			}
+
+			g.over = true
+			res, granted, err = g.try(ctx, s.lanes.refresh, State{Generation: res.Row.Generation}, true)
+			if err != nil {
+				return Result{}, err
+			}
+		}
+
+		if granted {
+			return res, nil
+		}
+	}
+
+	if g.doubtful {
+		return Result{}, g.doubt(nil)
+	}
+
+	if g.shape.secured && !seen.Row.Held() && !moved {
+		return Result{}, s.hidden(g.id)
+	}
+
+	// Every round found it free and lost it to another: contended, if not held at this moment.
+	seen.Verdict = Busy
+
+	return seen, nil
+}

@@ -1,0 +1,76 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+const (
+	sqlInsertOne = `
+INSERT INTO {table} AS l ({into})
+VALUES ({values})
+ON CONFLICT DO NOTHING
+RETURNING {row}, {durable}`
+
+	// sqlInsertMany returns rows by their ids, and inserts the first of equal ids. It can't pass
+	// over a lock that an open transaction creates: it waits for that one for 20 ms, and fails with
+	// 55P03.
+	sqlInsertMany = `
+WITH c AS MATERIALIZED (
+    SELECT ` + sqlGrantOnce + `,
+           pg_catalog.set_config('lock_timeout', '20ms', true) AS patience
+)
+INSERT INTO {table} AS l ({into})
+SELECT {values}
+  FROM {requests} AS r ({columns}), c
+ON CONFLICT DO NOTHING
+RETURNING {row}, l.lock_id`
+
+	sqlHeldColumns = `lock_id, generation, expires_at{six}, owner, acquired_at{end}`
+	sqlHeldValues  = `{lock_id}, greatest(2, {floor}), {clock} {+} ({ttl} {*} {us}){six}, {owner}, {clock}{end}`
+
+	sqlFreeColumns = `lock_id, generation, expires_at`
+	sqlFreeValues  = `{lock_id}, 1, {clock}`
+)
+
+// insert: no row -> held. It locks no row that exists. Where an open transaction creates the lock,
+// it waits for the end of that one, and then does nothing.
+var insert = verb{
+	given: parameters{paramID, paramTTL, paramOwner},
+	one:   with(sqlInsertOne, "{into}", sqlHeldColumns, "{values}", sqlHeldValues),
+	many:  with(sqlInsertMany, "{into}", sqlHeldColumns, "{values}", sqlHeldValues),
+	of:    func(st *statements) *texts { return &st.insert },
+}
+
+// create: no row -> free, generation 1. It locks as insert does.
+var create = verb{
+	given: parameters{paramID},
+	one:   with(sqlInsertOne, "{into}", sqlFreeColumns, "{values}", sqlFreeValues),
+	many:  with(sqlInsertMany, "{into}", sqlFreeColumns, "{values}", sqlFreeValues),
+	of:    func(st *statements) *texts { return &st.create },
+}
+
+// Create makes the lock, free and with generation 1, unless it is there, and returns its row.
+func (s *Store) Create(ctx context.Context, id string) (Row, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Row{}, err
+	}
+
+	for range maxContests {
+		seen, err := s.look(ctx, sh, id)
+		if err != nil || seen.Verdict != NotFound {
+			return seen.Row, err
+		}
+
+		if a := s.lanes.create.write(ctx, request{shape: sh, id: id}, false); a.err != nil || len(a.rows) == 1 {
+			return append(a.rows, Row{})[0], a.err
+		}
+	}
+
+	if sh.secured {
+		return Row{}, s.hidden(id)
+	}
+
+	return Row{}, fmt.Errorf("pglocker: lock %q appears and vanishes: rows of %s are being deleted", id, s.table)
+}

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"database/sql/driver"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// outcome says what a failed statement may have done.
+type outcome int
+
+const (
+	// nothingSent: the statement did not reach the server.
+	nothingSent outcome = iota
+	// refused: the server answered with an error and rolled back.
+	refused
+	// unknown: it was sent, and may have been committed or be about to be.
+	unknown
+)
+
+// judge reads an error of a statement that was handed to a connection. trustBadConn: the driver
+// returns driver.ErrBadConn only when nothing was sent, as pgx does. lib/pq also returns it for a
+// connection that broke while the answer was under way.
+func judge(err error, trustBadConn bool) outcome {
+	badConn := errors.Is(err, driver.ErrBadConn)
+
+	switch {
+	case pgconn.SafeToRetry(err) || badConn && trustBadConn:
+		return nothingSent
+	case badConn:
+		return unknown
+	case errors.Is(err, ErrUnsupportedEncoding):
+		return refused // before it was sent
+	}
+
+	switch field(serverError(err), fieldSeverity) {
+	case "FATAL", "PANIC": // the server ended the session
+		return unknown
+	}
+
+	if code := sqlState(err); code == "" || provesNothing(code) {
+		return unknown
+	}
+
+	return refused
+}
+
+// provesNothing reports whether an error may come in place of the reply to a committed statement. A
+// pooler that loses its connection to the server reports classes 08, 58 and XX000. A server that
+// ends a session reports the others.
+func provesNothing(code string) bool {
+	switch code {
+	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:
+		return true
+	}
+
+	return hasPrefix(code, "08", "58", "57P")
+}
+
+// Transient reports whether the same request may succeed if it is repeated: the server could not be
+// reached, had no room, or refused the request for a reason that passes.
+func Transient(err error) bool {
+	// database/sql has no name for the last one.
+	if isAny(err, ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrInvalidTTL,
+		ErrUnsupportedDriver, ErrUnsupportedEncoding) || strings.Contains(err.Error(), "sql: database is closed") {
+		return false
+	}
+
+	// The code alone decides: a login is refused with severity FATAL, and may be for good.
+	code := sqlState(err)
+
+	return code == "" || errors.Is(err, ErrUnknownOutcome) || provesNothing(code) || Passing(err)
+}
+
+// Passing reports whether the server refused a request, or a connection, for a reason that passes,
+// or that another connection doesn't meet. The request was not carried out.
+func Passing(err error) bool {
+	if errors.Is(err, ErrUnknownOutcome) {
+		return false
+	}
+
+	switch code := sqlState(err); code {
+	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:
+		return true
+	default:
+		return hasPrefix(code, "53") || retriable(err) || elsewhere(err) || stalePlan(err)
+	}
+}
+
+// elsewhere reports whether the connection is at fault: it leads to a standby, or its last user left a
+// setting or a failed transaction on it.
+func elsewhere(err error) bool {
+	switch sqlState(err) {
+	case codeReadOnlyTransaction, codeFailedTransaction:
+		return true
+	case codeFeatureNotSupported, codeNotInState:
+		// "cannot set transaction read-write mode during recovery", "recovery is in progress"
+		return strings.Contains(field(serverError(err), fieldMessage), "recovery")
+	}
+
+	return false
+}
+
+// stalePlan reports whether a statement was refused only because the table was altered. The driver
+// prepares it anew next time.
+func stalePlan(err error) bool {
+	server := serverError(err)
+
+	return field(server, fieldCode) == codeFeatureNotSupported &&
+		(field(server, fieldRoutine) == "RevalidateCachedQuery" ||
+			strings.Contains(field(server, fieldMessage), "cached plan must not change result type"))
+}
+
+// retriable reports whether the server rolled back only for the sake of others, as is normal where
+// SERIALIZABLE or REPEATABLE READ is the default.
+func retriable(err error) bool {
+	code := sqlState(err)
+
+	return code == codeSerializationFailure || code == codeDeadlockDetected
+}
+
+// divisible reports whether a refusal may be due to one of several requests: a bad value, a
+// constraint, a policy, a trigger, a full queue, a limit of time, a conflict about a row. The other
+// refusals are about the connection.
+func divisible(err error) bool {
+	if errors.Is(err, ErrUnsupportedEncoding) {
+		return true // of one id
+	}
+
+	switch sqlState(err) {
+	case "", codeInvalidStatementName, codeDuplicateStatement:
+		return false
+	}
+
+	return !elsewhere(err) && !stalePlan(err)
+}
+
+// general reports whether a refusal is mostly about the table or the server as a whole. A trigger
+// may raise it for one row all the same.
+func general(err error) bool {
+	switch code := sqlState(err); code {
+	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedFunction:
+		return true
+	default:
+		// Authorization, catalogs, resources.
+		return hasPrefix(code, "28", "3D", "53")
+	}
+}
+
+// sweeping reports whether a refusal may be about the table as a whole: it is general, a privilege
+// is lacking, or the table is locked for longer than the role waits. The last two may be about one
+// row.
+func sweeping(err error) bool {
+	switch sqlState(err) {
+	case codeInsufficientPriv, codeLockNotAvailable, codeQueryCanceled:
+		return true
+	}
+
+	return general(err)
+}

@@ -1,0 +1,281 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/coalesce"
+)
+
+const (
+	// batchLimit bounds the requests in one statement, and so how long its row locks last.
+	batchLimit = 512
+	// patience is how long a statement in flight holds back others of its kind: some times what one
+	// takes that waits for nothing but the disk.
+	patience = 20 * time.Millisecond
+	// readyWithin is how long a batch has to get a connection before another takes its place.
+	readyWithin = time.Second
+	// grace is how long a statement goes on whose callers have all left.
+	grace = time.Second
+)
+
+// lanes send the requests of one verb each: alone, or with others that come while a statement is in
+// flight.
+type lanes struct {
+	acquire, insert, refresh, get, look, settle, create *lane[Row]
+	try, claim                                          *lane[attempted]
+	release, unwanted                                   *lane[bool]
+
+	// connected counts the batches that have a connection.
+	connected atomic.Int64
+}
+
+func newLanes(s *Store) *lanes {
+	return &lanes{
+		acquire:  newLane(s, kind[Row]{verb: acquire, scan: scanRow}),
+		refresh:  newLane(s, kind[Row]{verb: refresh, scan: scanRow}),
+		settle:   newLane(s, kind[Row]{verb: settle, scan: scanRow}),
+		insert:   newLane(s, kind[Row]{verb: insert, scan: scanRow, inserts: true}),
+		create:   newLane(s, kind[Row]{verb: create, scan: scanRow, inserts: true}),
+		get:      newLane(s, kind[Row]{verb: get, scan: scanRow, reads: true}),
+		look:     newLane(s, kind[Row]{verb: look, scan: scanRow, reads: true}),
+		try:      newLane(s, kind[attempted]{verb: try, scan: scanTry}),
+		claim:    newLane(s, kind[attempted]{verb: claim, scan: scanClaim}),
+		release:  newLane(s, kind[bool]{verb: release, scan: scanBool}),
+		unwanted: newLane(s, kind[bool]{verb: unwanted, scan: scanBool}),
+	}
+}
+
+// kind is how a verb's requests are sent, and its answers read.
+type kind[T any] struct {
+	verb
+	// scan makes the function for one statement's rows, of which more is the column behind the value.
+	scan func(more any) scanFunc[T]
+	// reads: it waits for no row.
+	reads bool
+	// inserts: the rows of a batch are told apart by the id, and it waits less than the statement for
+	// one, see sqlInsertMany.
+	inserts bool
+}
+
+// lane sends requests of one kind.
+type lane[T any] struct {
+	store   *Store
+	kind    kind[T]
+	batcher *coalesce.Batcher[request, answer[T]]
+}
+
+func newLane[T any](s *Store, k kind[T]) *lane[T] {
+	l := &lane[T]{store: s, kind: k}
+	l.batcher = coalesce.New(coalesce.Config[request, answer[T]]{
+		One:  func(ctx context.Context, req request) answer[T] { return l.askOne(ctx, req, false) },
+		Many: l.askMany,
+		Left: func(ctx context.Context, sent bool) answer[T] {
+			if sent {
+				return answer[T]{outcome: unknown, err: ctxError(ctx)}
+			}
+
+			return answer[T]{err: s.ended(ctx)}
+		},
+		Late: l.late,
+		Broken: func(cause any) answer[T] {
+			err := errDriverLeft
+			if cause != nil {
+				err = fmt.Errorf("%w: %v", errDriverPanicked, cause)
+			}
+
+			return answer[T]{outcome: unknown, err: err}
+		},
+		Go:       s.detached.start,
+		Compare:  func(a, b request) int { return cmp.Compare(a.id, b.id) },
+		Limit:    batchLimit,
+		Patience: patience,
+		Ready:    readyWithin,
+		Grace:    grace,
+	})
+
+	return l
+}
+
+// write sends a request, see [persist]. The answer has one row or none. A batch may pass over a
+// locked row. With alone, the statement waits for the row, if there is room: see [loners].
+func (l *lane[T]) write(ctx context.Context, req request, alone bool) answer[T] {
+	return persist(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, alone || again) })
+}
+
+// read sends a request that changes nothing, as [read] does.
+func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
+	return persistRead(ctx, l.store, func(again bool) answer[T] { return l.ask(ctx, req, again) })
+}
+
+func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
+	if alone {
+		return l.askOne(ctx, req, true)
+	}
+
+	req.progress = progressOf(ctx)
+
+	return l.batcher.Do(ctx, req)
+}
+
+// askOne sends the statement for one request, which waits for the row, if there is room for that.
+// Else it sends the one for several. A request that was passed over before waits for room first.
+func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T] {
+	room := l.store.loners
+
+	switch {
+	case l.kind.reads:
+	case room.enter(), again && room.wait(ctx, passedOverPause):
+		defer room.leave()
+	case again:
+		return l.batcher.Do(ctx, req)
+	default:
+		reqs, answers := []request{req}, make([]answer[T], 1)
+		l.divide(ctx, reqs, l.askAgain(ctx, reqs), answers)
+
+		return answers[0]
+	}
+
+	text, args := l.kind.of(&req.shape.statements).one, l.kind.given.ofOne(&req, req.shape.full)
+	a := askAudibly(ctx, l.store, text, args, l.kind.scan(new(*string)))
+	a.waited = true
+
+	return a
+}
+
+// askMany answers requests that gathered while it waited for a connection.
+func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T] {
+	var (
+		reqs  []request
+		taken bool
+	)
+
+	defer func() {
+		if taken {
+			l.store.lanes.connected.Add(-1)
+		}
+	}()
+
+	ctx = stay(ctx)
+
+	a := askDriver(ctx, l.store, func() (prepared, bool) {
+		l.store.lanes.connected.Add(1)
+
+		reqs, taken = take(), true
+		if len(reqs) == 0 {
+			return prepared{}, false
+		}
+
+		for _, req := range reqs {
+			sending(req.progress)
+		}
+
+		return l.statement(reqs), true
+	}, l.scanMany())
+
+	if !taken {
+		reqs = take()
+	}
+
+	answers := make([]answer[T], len(reqs))
+	l.divide(ctx, reqs, a, answers)
+
+	return answers
+}
+
+// statement is that for several requests.
+func (l *lane[T]) statement(reqs []request) prepared {
+	sh := reqs[0].shape
+	t := l.kind.of(&sh.statements)
+
+	text, given := t.many, l.kind.given
+	if l.kind.dated != "" {
+		if given = l.kind.undated; dated(reqs) {
+			text, given = t.dated, l.kind.given
+		}
+	}
+
+	return prepared{l.store.audible(text), given.ofMany(reqs, sh.full), len(reqs)}
+}
+
+func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
+	p := l.statement(reqs)
+
+	return ask(ctx, l.store, p.text, p.args, l.scanMany())
+}
+
+func (l *lane[T]) scanMany() scanFunc[one[T]] { return scanMany(l.kind.scan, l.kind.inserts) }
+
+// late tells of a grant whose caller has left.
+func (l *lane[T]) late(req request, a answer[T]) {
+	if len(a.rows) == 0 || !req.discard || l.store.late == nil {
+		return
+	}
+
+	row, granted := any(a.rows[0]).(Row)
+	if attempt, ok := any(a.rows[0]).(attempted); ok {
+		row, granted = attempt.row, attempt.granted
+	}
+
+	if granted {
+		l.store.late(req.id, Result{Verdict: Granted, Row: row, Sent: a.sent}, time.Duration(req.ttl)*time.Microsecond)
+	}
+}
+
+// spread gives each request its part of an answer.
+func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) {
+	// A refusal of a single request is its own, unless the statement for one would have waited.
+	shared := len(reqs) > 1 || sqlState(a.err) == codeLockNotAvailable
+
+	for i := range answers {
+		answers[i] = answer[T]{sent: a.sent, named: a.named, outcome: a.outcome, err: a.err, shared: shared}
+	}
+
+	values := make([]T, len(a.rows))
+	strange := false
+
+	for k, row := range a.rows {
+		i := int(row.number) - 1
+		if row.id != "" {
+			i = indexOf(reqs, row.id)
+		}
+
+		if i < 0 {
+			strange = true
+
+			continue
+		}
+
+		values[k] = row.value
+		answers[i].rows = values[k : k+1 : k+1]
+	}
+
+	if !strange {
+		return
+	}
+
+	// One of the requests was carried out, and nobody can say which.
+	for i := range answers {
+		if len(answers[i].rows) == 0 {
+			answers[i].outcome, answers[i].err = unknown, errStrangeID
+		}
+	}
+}
+
+// errStrangeID: the table changes ids as they are written.
+var errStrangeID = errors.New("pglocker: the table shows another lock_id than was written")
+
+// indexOf is the first of the sorted requests for the lock, or -1.
+func indexOf(reqs []request, id string) int {
+	i, found := slices.BinarySearchFunc(reqs, id, func(r request, id string) int { return cmp.Compare(r.id, id) })
+	if !found {
+		return -1
+	}
+
+	return i
+}

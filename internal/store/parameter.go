@@ -1,0 +1,145 @@
+package store
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+)
+
+// request is what one caller asks of one lock. Which fields count depends on the verb.
+type request struct {
+	shape      *shape
+	id         string
+	owner      string
+	ttl        int64 // microseconds
+	generation int64
+	hold       int64 // microseconds
+	// seen is [State].Until in microseconds, see sqlSeen. 0 is none.
+	seen int64
+	// mark, in microseconds, and signature are those of a claim.
+	mark, signature int64
+	// owners are those of a return, as an array literal.
+	owners string
+	// discard: if the caller has left, nobody wants the grant.
+	discard bool
+	// progress is told when it is sent.
+	progress *atomic.Bool
+}
+
+// parameter is one value of a request: a text or a number.
+type parameter struct {
+	name   string
+	text   func(*request) string
+	number func(*request) int64
+	// six: only a table of six columns has a use for it.
+	six bool
+}
+
+var (
+	paramID         = parameter{name: "lock_id", text: func(r *request) string { return r.id }}
+	paramOwner      = parameter{name: "owner", text: func(r *request) string { return r.owner }, six: true}
+	paramOwners     = parameter{name: "owners", text: func(r *request) string { return r.owners }}
+	paramTTL        = parameter{name: "ttl", number: func(r *request) int64 { return r.ttl }}
+	paramGeneration = parameter{name: "generation", number: func(r *request) int64 { return r.generation }}
+	paramHold       = parameter{name: "hold", number: func(r *request) int64 { return r.hold }}
+	paramSeen       = parameter{name: "seen", number: func(r *request) int64 { return r.seen }, six: true}
+	paramMark       = parameter{name: "mark", number: func(r *request) int64 { return r.mark }}
+	paramSignature  = parameter{name: "signature", number: func(r *request) int64 { return r.signature }}
+)
+
+// parameters are those of a statement. Those for six columns come last.
+type parameters []parameter
+
+// shaped leaves out what a table of three columns has no use for.
+func (p parameters) shaped(full bool) parameters {
+	for !full && len(p) > 0 && p[len(p)-1].six {
+		p = p[:len(p)-1]
+	}
+
+	return p
+}
+
+// inOne writes the parameters into a statement for one request: {ttl} is $2::bigint, say.
+func (p parameters) inOne(text string, full bool) string {
+	var pairs []string
+
+	for i, param := range p.shaped(full) {
+		value := "$" + strconv.Itoa(i+1)
+		if param.number != nil {
+			value += "::bigint"
+		}
+
+		pairs = append(pairs, "{"+param.name+"}", value)
+	}
+
+	return strings.NewReplacer(pairs...).Replace(text)
+}
+
+// inMany writes the parameters into a statement for several, which gets arrays: {ttl} is r.ttl.
+// Hidden in a subquery, an array can't tempt the planner to plan for its length, time and again.
+func (p parameters) inMany(text string, full bool) string {
+	var pairs, arrays, columns []string
+
+	for i, param := range p.shaped(full) {
+		kind := "{text}[]"
+		if param.number != nil {
+			kind = "bigint[]"
+		}
+
+		pairs = append(pairs, "{"+param.name+"}", "r."+param.name)
+		arrays = append(arrays, "pg_catalog.unnest((SELECT $"+strconv.Itoa(i+1)+"::"+kind+"))")
+		columns = append(columns, param.name)
+	}
+
+	return strings.NewReplacer(append(pairs,
+		"{requests}", "ROWS FROM ("+strings.Join(arrays, ", ")+")",
+		"{columns}", strings.Join(columns, ", "))...).Replace(text)
+}
+
+// ofOne are the arguments for one request.
+func (p parameters) ofOne(r *request, full bool) []any {
+	p = p.shaped(full)
+	args := make([]any, len(p))
+
+	for i, param := range p {
+		if param.text != nil {
+			args[i] = param.text(r)
+		} else {
+			args[i] = param.number(r)
+		}
+	}
+
+	return args
+}
+
+// ofMany are the arguments for several requests.
+func (p parameters) ofMany(reqs []request, full bool) []any {
+	p = p.shaped(full)
+	args := make([]any, len(p))
+
+	for i, param := range p {
+		if param.text != nil {
+			args[i] = valuesOf(reqs, param.text)
+		} else {
+			args[i] = valuesOf(reqs, param.number)
+		}
+	}
+
+	return args
+}
+
+// valuesOf is one value of each.
+func valuesOf[T, V any](of []T, value func(*T) V) []V {
+	values := make([]V, len(of))
+	for i := range of {
+		values[i] = value(&of[i])
+	}
+
+	return values
+}
+
+// dated reports whether a request goes by more than a generation, or takes effect later.
+func dated(reqs []request) bool {
+	return slices.ContainsFunc(reqs, func(r request) bool { return r.seen != 0 || r.hold != 0 })
+}

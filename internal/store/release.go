@@ -1,0 +1,98 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// release: a generation -> free after {hold} microseconds, with the next generation. More than 0
+// honours a minimum hold, and is as durable as a grant: the lease that a crash would revive may end
+// before it. In a batch, one such release makes all durable. It locks as acquire does.
+var release = verb{
+	given: parameters{paramID, paramGeneration, paramHold, paramSeen},
+	one: change(with(sqlFreed, "{until}", sqlAfterHold), sqlOfGeneration+sqlSeen,
+		`{notify}, CASE WHEN {hold} {>} 0 THEN {durable} ELSE {lazy} END`),
+	dated: changeMany(`{now} AS now, {timeline} AS floor,
+           CASE WHEN pg_catalog.max(r.hold) {>} 0 THEN {durable} ELSE {lazy} END AS how
+      FROM {requests} AS r ({columns})`,
+		sqlOfGeneration+sqlSeen, "", with(sqlFreed, "{until}", sqlAfterHold), `{notify}, r.n`),
+
+	undated: parameters{paramID, paramGeneration},
+	many:    changeMany(sqlReleaseOnce, sqlOfGeneration, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
+
+	of: func(st *statements) *texts { return &st.release },
+}
+
+const sqlAfterHold = `{clock} {+} ({hold} {*} {us})`
+
+// Release frees the lock if it is in the given state, at once or, to honour a minimum hold, that
+// much later, and notifies waiters. The verdict is Granted, WrongGeneration or NotFound. If the
+// generation is another after a lost reply, the error matches [ErrUnknownOutcome]: nobody can tell
+// who moved it.
+func (s *Store) Release(ctx context.Context, id string, state State, hold time.Duration) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	var (
+		req   = request{shape: sh, id: id, generation: state.Generation, seen: state.seen(sh), hold: Microseconds(hold)}
+		alone bool
+		doubt error
+		lost  int // replies
+		anew  bool
+	)
+
+	for {
+		a := s.lanes.release.write(ctx, req, alone)
+		if a.err == nil && len(a.rows) == 1 {
+			return Result{Verdict: Granted, Notified: a.rows[0]}, nil
+		}
+
+		if a.outcome == unknown {
+			doubt = a.err // until it is settled
+			if lost++; lost < sendAttempts && pause(ctx, lost) {
+				continue
+			}
+		}
+
+		if a.outcome == refused && outdated(a.err) && !anew {
+			anew = true
+
+			if found, ok := s.changed(ctx, req.shape); ok {
+				req.shape, req.seen = found, state.seen(found)
+
+				continue
+			}
+		}
+
+		if a.err != nil {
+			if doubt != nil {
+				return Result{}, doubt
+			}
+
+			return Result{}, a.err
+		}
+
+		seen, err := s.look(ctx, req.shape, id)
+		if err == nil && seen.Verdict == Granted && seen.Row.Generation == state.Generation && !a.waited {
+			alone = true // a batch passed it over
+
+			continue
+		}
+
+		if doubt != nil {
+			return Result{}, doubt
+		}
+
+		if err == nil && seen.Verdict == Granted {
+			if req.shape.secured && state.shownBy(seen.Row) {
+				return Result{}, s.hidden(id)
+			}
+
+			seen.Verdict = WrongGeneration
+		}
+
+		return seen, err
+	}
+}

@@ -1,0 +1,148 @@
+package store
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// statements are the SQL texts for one table.
+type statements struct {
+	acquire, try, claim, refresh, renew, release texts
+	insert, create, get, look, held              texts
+	settle, unwanted                             texts
+
+	unwantedLast, guard string
+}
+
+// texts are those of one verb: for one request, and for several.
+type texts struct{ one, many, dated string }
+
+// verb is what a request does, as SQL.
+type verb struct {
+	given     parameters
+	one, many string
+
+	// dated is for several requests of which some go by more than a generation, or take effect
+	// later. Without such, many needs undated alone.
+	dated   string
+	undated parameters
+
+	// six: only a table of six columns has it.
+	six bool
+	// of finds its texts.
+	of func(*statements) *texts
+}
+
+var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted}
+
+// form is what the texts depend on beside the table's name.
+type form struct {
+	// full: the columns owner, acquired_at and contended_until are there.
+	full bool
+	// floor: the server tells its timeline.
+	floor bool
+	// keyed: a unique index, to which a foreign key may refer, has other columns than lock_id.
+	// expiryKeyed: it has expires_at.
+	keyed, expiryKeyed bool
+	// datesOdd: drivers can't read the role's DateStyle. pgx takes times as text when statements
+	// have no names, as behind a pooler.
+	datesOdd bool
+}
+
+// render writes the statements for a table.
+func render(table Table, f form) (st statements) {
+	w := newWriter(table, f)
+
+	for _, v := range verbs {
+		if v.six && !f.full {
+			continue
+		}
+
+		given := v.given
+		if v.dated != "" {
+			given = v.undated
+		}
+
+		*v.of(&st) = texts{one: w.one(v.given, v.one), many: w.many(given, v.many), dated: w.many(v.given, v.dated)}
+	}
+
+	st.guard = w.one(nil, sqlGuard)
+
+	if f.full {
+		st.unwantedLast = w.one(unwanted.given, sqlUnwantedLast)
+	}
+
+	return st
+}
+
+// writer fills in what stands in braces.
+type writer struct {
+	form
+	table         Table
+	shared, rules *strings.Replacer
+}
+
+func newWriter(table Table, f form) writer {
+	floor, iso, isoEnd := "0::bigint", "", ""
+	if f.floor {
+		floor = sqlFloor
+	}
+
+	if f.datesOdd {
+		// It holds for the transaction, and is evaluated before any column of the row is sent.
+		iso, isoEnd = "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN ", " END"
+	}
+
+	return writer{
+		form: f, table: table,
+		shared: strings.NewReplacer("{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead),
+		rules: strings.NewReplacer(
+			"{timeline}", floor,
+			"{iso}", iso, "{/iso}", isoEnd,
+			"{lock}", rowLock(f.keyed),
+			"{lock_expiry}", rowLock(f.expiryKeyed),
+			"{modulus}", strconv.FormatInt(MarkModulus, 10),
+			"{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
+		),
+	}
+}
+
+var ofColumns = regexp.MustCompile(`(?s)\{six\}(.*?)(?:\{three\}(.*?))?\{end\}`)
+
+// one writes a statement for one request.
+func (w writer) one(given parameters, text string) string {
+	return w.write(text, "{now}", "{timeline}", given.inOne)
+}
+
+// many writes a statement for several requests.
+func (w writer) many(given parameters, text string) string {
+	return w.write(text, "c.now", "c.floor", given.inMany)
+}
+
+func (w writer) write(text, clock, floor string, fill func(text string, full bool) string) string {
+	if text == "" {
+		return ""
+	}
+
+	kept := "$2"
+	if w.full {
+		kept = "$1"
+	}
+
+	text = ofColumns.ReplaceAllString(w.shared.Replace(text), kept)
+	text = fill(with(text, "{clock}", clock, "{floor}", floor), w.full)
+
+	// The table's name, which may have braces, comes last.
+	return with(qualified(w.rules.Replace(text)), "{table}", w.table.String(), "{channel}", w.table.Channel())
+}
+
+// rowLock is what a batch locks its rows by. An UPDATE of columns to which a foreign key may refer
+// needs FOR UPDATE: with a weaker lock it would wait for the row. Others leave foreign keys be.
+func rowLock(keyed bool) string {
+	if keyed {
+		return "FOR UPDATE"
+	}
+
+	return "FOR NO KEY UPDATE"
+}
