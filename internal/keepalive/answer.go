@@ -118,11 +118,15 @@ func (r *Renewer) renewed(l *Lease, result store.RenewResult, sent, now time.Tim
 }
 
 // busy notes that another transaction has the row locked. A guarded transaction does that now
-// and then: it is no trouble while half of the term is left.
+// and then: it is no trouble while half of the term is left. While an earlier attempt has no
+// answer, the transaction may be its own, which is no cause of a loss.
 func (r *Renewer) busy(l *Lease, current bool, now time.Time) {
 	if current {
 		l.failures++
-		l.locked, l.lastErr = true, nil
+
+		if l.asked == nil {
+			l.locked, l.lastErr = true, nil
+		}
 
 		r.wait(l, now.Add(l.retryDelay()))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,7 @@ func (r refusal) SQLState() string { return string(r) }
 
 // refusing answers statements that one of the leases is part of by an error, when after has
 // passed.
-func refusing(err error, after time.Duration, culprits ...string) func(context.Context, int, []store.Renewal) ([]store.RenewResult, error) {
+func refusing(err error, after time.Duration, culprits ...string) answerFunc {
 	return func(_ context.Context, _ int, renewals []store.Renewal) ([]store.RenewResult, error) {
 		for _, r := range renewals {
 			for _, id := range culprits {
@@ -99,6 +100,80 @@ func TestOneRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+// rows are locked by the statements under way: another passes over them, and says busy.
+type rows struct {
+	mu     sync.Mutex
+	locked map[string]bool
+}
+
+type answerFunc = func(context.Context, int, []store.Renewal) ([]store.RenewResult, error)
+
+func (r *rows) locking(answer answerFunc) answerFunc {
+	return func(ctx context.Context, n int, renewals []store.Renewal) ([]store.RenewResult, error) {
+		var free []store.Renewal
+
+		r.mu.Lock()
+
+		results := all(renewals, store.RenewBusy)
+		for i, renewal := range renewals {
+			if !r.locked[renewal.LockID] {
+				r.locked[renewal.LockID] = true
+				free = append(free, renewal)
+				results[i].State = store.Renewed
+			}
+		}
+		r.mu.Unlock()
+
+		_, err := answer(ctx, n, free)
+
+		r.mu.Lock()
+		defer r.mu.Unlock()
+
+		for _, renewal := range free {
+			delete(r.locked, renewal.LockID)
+		}
+
+		return results, err
+	}
+}
+
+// TestRefusedLate: the refusal comes when the patience with the attempt has ended. The next attempts
+// find the row locked by that one. The loss is for what the server said, not for the lock.
+func TestRefusedLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			ttl  = 10 * time.Second
+			code = refusal("57014")
+		)
+
+		s := newServer()
+		s.answer = (&rows{locked: make(map[string]bool)}).locking(refusing(code, time.Second, "5"))
+		r := New(s.open, nil)
+
+		var holders []*holder
+
+		for i := range 8 {
+			holders = append(holders, hold(r, fmt.Sprint(i), ttl, ttl/3))
+		}
+
+		time.Sleep(ttl)
+
+		for i, h := range holders {
+			if i == 5 {
+				h.wantLost(t, ttl*9/10, false, code)
+
+				continue
+			}
+
+			h.wantHeld(t)
+			r.Remove(&h.Lease)
+		}
+
+		wantAtRest(t, r, s)
+	})
 }
 
 // TestCulpritStaysAlone: once found, a lease that is refused costs the others nothing, until
