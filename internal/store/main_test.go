@@ -30,8 +30,11 @@ func TestMain(m *testing.M) {
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
-		// Many tests run at once, and some open connections until they can't.
-		ServerOptions: []pgtesting.ServerOption{pgtesting.WithSetting("max_connections", "1000")},
+		// Many tests run at once, and some open connections until they can't. Settings that make plans
+		// look costly would have every statement compiled.
+		ServerOptions: []pgtesting.ServerOption{
+			pgtesting.WithSetting("max_connections", "1000"), pgtesting.WithSetting("jit", "off"),
+		},
 	})
 
 	// Most tests wait, for a lock, a lease or the server.
