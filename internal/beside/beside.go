@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -254,16 +255,11 @@ func (p *Pool) use() *Session {
 	return p.spare
 }
 
-const (
-	// AttemptMax bounds one attempt: its connection may be dead without anybody knowing.
-	AttemptMax = 5 * time.Second
-	// attemptMin is for how long an attempt is not given up, however short the lease. A request that is given
-	// up costs a pooler a connection, and keeps a slow one slow for good (docs/adr/0006).
-	attemptMin = 500 * time.Millisecond
-)
+// AttemptMax bounds one attempt: its connection may be dead without anybody knowing.
+const AttemptMax = 5 * time.Second
 
 // Attempt is for how long one attempt goes on that should take d at most.
-func Attempt(d time.Duration) time.Duration { return min(max(d, attemptMin), AttemptMax) }
+func Attempt(d time.Duration) time.Duration { return min(max(d, keepalive.AttemptMin), AttemptMax) }
 
 // Err is the error of a context that has ended, with the cause that its owner gave.
 func Err(ctx context.Context) error {

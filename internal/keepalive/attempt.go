@@ -26,7 +26,7 @@ const (
 	attemptLimit = 4
 	// AttemptMin is how long a statement that was sent is not given up, even if its leases are
 	// over before. Giving it up costs a connection, here and in a pooler, and opening the next
-	// one is slow where answers are slow.
+	// one is slow where answers are slow (docs/adr/0006).
 	AttemptMin = 500 * time.Millisecond
 	// openWithin is the same for an attempt that opens its connection. If each were cancelled
 	// for the next before the server lets it in, none would ever be open.

@@ -62,6 +62,8 @@ const (
 	// A server that refuses LISTEN is asked again: it may be another by then.
 	refusedMin = 5 * time.Minute
 	refusedMax = time.Hour
+
+	polling = "pglocker: waiting by polling"
 )
 
 // Listener listens for all waiters of one Locker.
@@ -166,7 +168,7 @@ func (l *Listener) run(ctx context.Context) {
 
 	for pause.Sleep(ctx, l.untilAsked()) {
 		began := time.Now()
-		connected, err := l.listen(ctx)
+		cause, err := l.listen(ctx)
 
 		if ctx.Err() != nil {
 			return
@@ -177,7 +179,7 @@ func (l *Listener) run(ctx context.Context) {
 
 		switch {
 		case errors.Is(err, ErrUnsupported):
-			l.cfg.Logger.Info("pglocker: waiting by polling, without notifications", "reason", err)
+			l.cfg.Logger.Info(polling, "cause", cause, "error", err)
 			l.change(ctx, func() {
 				l.never = true
 				l.end()
@@ -185,14 +187,19 @@ func (l *Listener) run(ctx context.Context) {
 
 			return
 		case errors.Is(err, ErrRefused):
-			l.change(ctx, func() { l.putOff(err) })
+			l.change(ctx, func() {
+				if l.refused == 0 {
+					l.cfg.Logger.Info(polling, "cause", cause, "error", err)
+				}
+
+				l.refused = min(max(2*l.refused, refusedMin), refusedMax)
+				l.refusedUntil = time.Now().Add(l.refused)
+			})
 
 			continue
-		case connected:
-			l.cfg.Logger.Warn("pglocker: listener lost its connection; waiting by polling until it is back", "error", err)
-		default:
-			l.cfg.Logger.Warn("pglocker: listener has no connection yet; waiting by polling until it has one", "error", err)
 		}
+
+		l.cfg.Logger.Warn(polling, "cause", cause, "error", err)
 
 		if time.Since(began) > reconnectMax {
 			delay = reconnectMin
@@ -212,22 +219,11 @@ func (l *Listener) untilAsked() time.Duration {
 	return time.Until(l.refusedUntil)
 }
 
-// putOff notes that the server refuses LISTEN. The caller holds mu.
-func (l *Listener) putOff(err error) {
-	if l.refused == 0 {
-		l.cfg.Logger.Info("pglocker: waiting by polling, without notifications; the server is asked again now and then",
-			"reason", err)
-	}
-
-	l.refused = min(max(2*l.refused, refusedMin), refusedMax)
-	l.refusedUntil = time.Now().Add(l.refused)
-}
-
-// listen is the life of one connection. connected: it did listen.
-func (l *Listener) listen(ctx context.Context) (connected bool, err error) {
+// listen is the life of one connection. It returns what has ended it, and the error of that.
+func (l *Listener) listen(ctx context.Context) (cause string, err error) {
 	conn, err := l.open(ctx)
 	if err != nil {
-		return false, err
+		return "the listener has no connection", err
 	}
 
 	defer conn.Close()
@@ -247,14 +243,16 @@ func (l *Listener) listen(ctx context.Context) (connected bool, err error) {
 	defer prober.Wait()
 	defer deafen(nil)
 
-	for proven := false; ; {
+	for {
 		channel, payload, err := conn.Wait(ctx)
 
 		switch {
-		case err != nil && errors.Is(context.Cause(ctx), errDeaf):
-			return true, errDeaf
 		case err != nil:
-			return true, err
+			if errors.Is(context.Cause(ctx), errDeaf) {
+				err = errDeaf
+			}
+
+			return "the listener lost its connection", err
 		case channel == l.cfg.Channel:
 			l.cfg.Wake(payload)
 		case channel == l.cfg.Probe:
@@ -263,9 +261,7 @@ func (l *Listener) listen(ctx context.Context) (connected bool, err error) {
 			default:
 			}
 
-			if !proven {
-				proven = true
-
+			if !l.Proven() {
 				l.change(ctx, func() { l.proven.Store(true) })
 				l.cfg.WakeAll()
 			}

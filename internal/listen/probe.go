@@ -35,21 +35,21 @@ func (l *Listener) probeUntilHeard(ctx context.Context, heard <-chan struct{}) b
 			return false
 		}
 
-		var (
-			what = "pglocker: waiting by polling, since no notification arrives (a pooler in transaction mode?)"
-			why  []any
-		)
+		cause := "no notification arrives (a pooler in transaction mode?)"
+		attrs := []any{"error", err}
 
 		switch {
 		case errors.Is(err, ErrUnsent):
-			what, why = "pglocker: waiting by polling, since no notification could be sent to try the listener", []any{"error", err}
+			cause = "no notification could be sent to try the listener"
 		case err != nil:
-			what, why = "pglocker: waiting by polling, since no notification was sent for certain", []any{"error", err}
+			cause = "no notification was sent for certain"
+		default:
+			attrs = nil
 		}
 
-		if what != told {
-			told = what
-			l.cfg.Logger.Info(what, why...)
+		if cause != told {
+			told = cause
+			l.cfg.Logger.Info(polling, append(attrs, "cause", cause)...)
 		}
 	}
 }

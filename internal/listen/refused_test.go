@@ -174,7 +174,7 @@ func TestNeverConnected(t *testing.T) {
 		l.Use()
 		synctest.Wait()
 
-		if o.logged("has no connection yet") != 1 || o.logged("lost its connection") != 0 {
+		if o.logged("has no connection") != 1 || o.logged("lost its connection") != 0 {
 			t.Errorf("told: %s", o.log())
 		}
 

@@ -22,16 +22,11 @@ func Start[T any](start func(run func()), ask func() T, late func(T)) *Request[T
 	r := &Request[T]{result: make(chan T), left: make(chan struct{})}
 
 	start(func() {
-		var (
-			result   T
-			returned bool
-		)
+		var result T
 
 		defer func() {
-			if !returned {
-				if cause := recover(); cause != nil {
-					panic(cause)
-				}
+			if cause := recover(); cause != nil {
+				panic(cause)
 			}
 
 			select {
@@ -44,7 +39,6 @@ func Start[T any](start func(run func()), ask func() T, late func(T)) *Request[T
 		}()
 
 		result = ask()
-		returned = true
 	})
 
 	return r
