@@ -63,10 +63,6 @@ func (h *heldLocks) add(lk *Lock) bool {
 		return false
 	}
 
-	if h.locks == nil {
-		h.locks = make(map[*Lock]struct{})
-	}
-
 	h.locks[lk] = struct{}{}
 
 	return true

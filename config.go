@@ -84,7 +84,12 @@ func (c *Config) complete(db *sql.DB) (Config, error) {
 	completed.SetDefault()
 
 	if completed.Owner == "" {
-		completed.Owner = defaultOwner()
+		host, err := os.Hostname()
+		if err != nil || !utf8.ValidString(host) {
+			host = "unknown-host"
+		}
+
+		completed.Owner = fmt.Sprintf("%s:%d", host, os.Getpid())
 	}
 
 	if completed.Logger == nil {
@@ -121,13 +126,4 @@ func (c *Config) margin(ttl time.Duration) time.Duration {
 	}
 
 	return min(ttl/10, time.Second)
-}
-
-func defaultOwner() string {
-	host, err := os.Hostname()
-	if err != nil || !utf8.ValidString(host) {
-		host = "unknown-host"
-	}
-
-	return fmt.Sprintf("%s:%d", host, os.Getpid())
 }

@@ -138,7 +138,7 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 	defer end()
 
 	watched, ended := l.watch.start(ctx, OperationRelease, status.LockID, 1)
-	err = l.desk.ReleaseOnce(watched, handover.Tenure{LockID: status.LockID, State: status.state()})
+	err = l.desk.ReleaseOnce(watched, l.store, &handover.Tenure{LockID: status.LockID, State: status.state()})
 	ended(err)
 
 	if err != nil {

@@ -68,6 +68,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		log:   completed.Logger,
 		names: &handover.Names{Locker: completed.Owner + "#" + random},
 		watch: watch{completed.Observer},
+		held:  heldLocks{locks: make(map[*Lock]struct{})},
 	}
 
 	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {
@@ -98,13 +99,13 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		OnTrouble: l.report.release,
 		Log:       l.log,
 	})
-	l.line = line.New(line.Config{
+	l.line = &line.Line{
 		Desk:     l.desk,
 		Listener: l.listener,
 		Observe:  l.watch.request,
 		Held:     l.heldError,
-	})
-	l.report.desk, l.report.log, l.report.beside = l.desk, l.log, l.beside
+	}
+	l.report.desk = l.desk
 	l.renewer = keepalive.New(func() keepalive.Session {
 		return renewals{l.beside.ForRenewals(), l.watch}
 	}, l.report.renewal)

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/store"
@@ -66,9 +65,7 @@ func (t *trouble) over(now time.Time) (lasted time.Duration, failed int, tell bo
 
 // report logs the troubles of one Locker, which its renewer and its desk tell it.
 type report struct {
-	desk   *handover.Desk
-	log    *slog.Logger
-	beside *beside.Pool
+	desk *handover.Desk
 
 	renewals, releases trouble
 	// looking is held while a goroutine looks up which transactions have a row locked.
@@ -78,7 +75,7 @@ type report struct {
 // over logs the end of a trouble, if its beginning was logged.
 func (r *report) over(t *trouble, message string) {
 	if lasted, failed, tell := t.over(time.Now()); tell {
-		r.log.Info(message, "lasted", lasted, "failed_attempts", failed)
+		r.desk.Log.Info(message, "lasted", lasted, "failed_attempts", failed)
 	}
 }
 
@@ -106,7 +103,7 @@ func (r *report) renewal(t keepalive.Trouble) {
 			r.looking.Unlock()
 		}
 
-		r.log.Log(context.Background(), level, "pglocker: renewals are in trouble", "locks", t.Locks,
+		r.desk.Log.Log(context.Background(), level, "pglocker: renewals are in trouble", "locks", t.Locks,
 			"lock", t.LockID, "token", t.Generation, "left", t.Left, "last_renewed_ago", t.Since, "error", causeOf(t.Cause, holders))
 	})
 }
@@ -115,7 +112,7 @@ func (r *report) release(t handover.Trouble) {
 	if t.Locks == 0 {
 		r.over(&r.releases, "pglocker: releases are no longer in trouble")
 	} else if r.releases.happened(time.Now()) {
-		r.log.Warn("pglocker: releases are in trouble", "locks", t.Locks, "lock", t.LockID, "token", t.Token, "error", t.Err)
+		r.desk.Log.Warn("pglocker: releases are in trouble", "locks", t.Locks, "lock", t.LockID, "token", t.Token, "error", t.Err)
 	}
 }
 
@@ -127,7 +124,7 @@ func (r *report) rowHolders(lockID string) string {
 	ctx, cancel := context.WithTimeout(r.desk.Context(), holdersWithin)
 	defer cancel()
 
-	caller := r.beside.Caller()
+	caller := r.desk.Beside.Caller()
 	defer caller.Done()
 
 	var names []string

@@ -122,9 +122,9 @@ func (d *Desk) Aside(run func()) {
 	}()
 }
 
-// untilClosed returns a context that ends [Grace] after the Desk is closed.
-func (d *Desk) untilClosed() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(d.ctx))
+// UntilClosed returns a context made from parent. It ends [Grace] after the Desk is closed.
+func (d *Desk) UntilClosed(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
 	stop := context.AfterFunc(d.ctx, func() { EndSoon(ctx, cancel) })
 
 	return ctx, func() {
@@ -158,10 +158,7 @@ type Names struct {
 
 // Next is the name of the next request.
 func (n *Names) Next() string {
-	name := make([]byte, 0, len(n.Locker)+14)
-	name = append(append(name, n.Locker...), '.')
-
-	return string(strconv.AppendUint(name, n.requests.Add(1), 36))
+	return n.Locker + "." + strconv.FormatUint(n.requests.Add(1), 36)
 }
 
 // LockerOf is the name of the Locker that made a request of this name.

@@ -98,7 +98,7 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 
 	for time.Until(until) > 0 {
 		err = caller.Ask(ctx, until, left/4, func(ctx context.Context, st *store.Store) error {
-			return d.releaseOver(ctx, st, t)
+			return d.ReleaseOnce(ctx, st, t)
 		})
 		if err == nil {
 			return nil
@@ -145,14 +145,9 @@ func (d *Desk) WakeAt(lockID string, leaseEnd time.Time) {
 	d.Queue.WakeAfter(lockID, time.Until(leaseEnd)+PollLate)
 }
 
-// ReleaseOnce is one attempt of Release, over the pool.
-func (d *Desk) ReleaseOnce(ctx context.Context, t Tenure) error {
-	return d.releaseOver(ctx, d.Store, &t)
-}
-
-// releaseOver hands a tenure over to the head here, or releases it for all. If the waiter leaves while its
-// grant is on the way, that grant becomes the tenure.
-func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) error {
+// ReleaseOnce is one attempt of Release: it hands a tenure over to the head here, or releases it for all. If
+// the waiter leaves while its grant is on the way, that grant becomes the tenure.
+func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) error {
 	var (
 		hold = time.Until(t.HeldUntil)
 		head *waitqueue.Waiter
@@ -197,9 +192,7 @@ func (d *Desk) releaseOver(ctx context.Context, st *store.Store, t *Tenure) erro
 	switch heard := d.Heard(); {
 	case !over || heard && !res.Notified:
 		d.Queue.Wake(t.LockID)
-	case heard:
-		// The waiters here hear of it as all others do.
-	default:
+	case !heard: // else the waiters here hear of it as all others do
 		// Others poll, and ask first.
 		d.Queue.WakeAfter(t.LockID, PollMax+pause.Jitter(PollMax, 2))
 	}
@@ -230,7 +223,7 @@ func (d *Desk) ReturnAside(lockID string, res store.Result, ttl time.Duration) {
 // Return returns a grant that nobody wants. It tries until the lease is over, or for [Grace] once the Desk is
 // closed.
 func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
-	ctx, cancel := d.untilClosed()
+	ctx, cancel := d.UntilClosed(context.Background())
 	defer cancel()
 
 	until := res.Sent.Add(ttl)

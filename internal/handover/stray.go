@@ -2,6 +2,8 @@ package handover
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +44,7 @@ func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
 // settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for what a
 // request may have just brought, for [Grace] at most.
 func (d *Desk) settle(lockID string, added <-chan struct{}) {
-	ctx, cancel := d.untilClosed()
+	ctx, cancel := d.UntilClosed(context.Background())
 	defer cancel()
 
 	timer := time.NewTimer(delayMin)
@@ -133,7 +135,10 @@ func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Dur
 
 	for _, grant := range grants {
 		if len(all.grants) >= maxStrays {
-			all.forgetOldest()
+			oldest := slices.MinFunc(slices.Collect(maps.Keys(all.grants)), func(a, b string) int {
+				return all.grants[a].Compare(all.grants[b])
+			})
+			delete(all.grants, oldest)
 		}
 
 		all.grants[grant] = now.Add(ttl)
@@ -147,18 +152,6 @@ func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Dur
 	}
 
 	return all.added, first
-}
-
-func (all *straysOfLock) forgetOldest() {
-	var oldest string
-
-	for grant, until := range all.grants {
-		if oldest == "" || until.Before(all.grants[oldest]) {
-			oldest = grant
-		}
-	}
-
-	delete(all.grants, oldest)
 }
 
 type look struct {
@@ -178,13 +171,9 @@ func (s *strays) next(lockID string) (l look, more bool) {
 	all := s.locks[lockID]
 	now := time.Now()
 
+	maps.DeleteFunc(all.grants, func(_ string, until time.Time) bool { return !now.Before(until) })
+
 	for grant, until := range all.grants {
-		if !now.Before(until) {
-			delete(all.grants, grant)
-
-			continue
-		}
-
 		l.grants = append(l.grants, grant)
 
 		if until.After(l.until) {

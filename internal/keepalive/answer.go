@@ -136,8 +136,5 @@ func (r *Renewer) busy(l *Lease, current bool, now time.Time) {
 	}
 
 	r.trouble(l, now)
-
-	if l.OnLocked != nil {
-		r.calls = append(r.calls, l.OnLocked)
-	}
+	r.calls = append(r.calls, l.OnLocked)
 }

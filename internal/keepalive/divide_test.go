@@ -65,7 +65,7 @@ func TestOneRefused(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newServer()
 				s.answer = refusing(test.code, test.after, test.culprits...)
-				r := New(s.open, nil)
+				r := New(s.open, func(Trouble) {})
 
 				var holders []*holder
 
@@ -151,7 +151,7 @@ func TestRefusedLate(t *testing.T) {
 
 		s := newServer()
 		s.answer = (&rows{locked: make(map[string]bool)}).locking(refusing(code, time.Second, "5"))
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		var holders []*holder
 
@@ -184,7 +184,7 @@ func TestCulpritStaysAlone(t *testing.T) {
 		const ttl = time.Hour
 
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		refuse := refusing(refusal("P0001"), 0, "7")
 		since := func(from, to time.Duration) bool {
 			at := time.Since(s.start)
@@ -261,7 +261,7 @@ func TestNotDivided(t *testing.T) {
 
 				return renewedAll(renewals), nil
 			}
-			r := New(s.open, nil)
+			r := New(s.open, func(Trouble) {})
 
 			var holders []*holder
 			for i := range 20 {

@@ -191,6 +191,7 @@ func newHolder(id string, interval time.Duration) *holder {
 		LockID:     id,
 		Generation: 7,
 		Interval:   interval,
+		OnLocked:   func() {},
 		OnRenewed: func(expiresAt time.Time) {
 			h.mu.Lock()
 			defer h.mu.Unlock()

@@ -19,7 +19,7 @@ type Lease struct {
 	OnRenewed func(expiresAt time.Time)
 	// OnLost is called once when the lease is lost, unless it was removed before.
 	OnLost func(Loss)
-	// OnLocked, which may be nil, is called after each attempt that finds the row locked by
+	// OnLocked is called after each attempt that finds the row locked by
 	// another transaction when less than half of the term is left.
 	OnLocked func()
 

@@ -53,12 +53,8 @@ type Renewer struct {
 }
 
 // New returns a Renewer that owns nothing yet. It calls open when it needs a session. It calls
-// onTrouble, which may be nil and must return at once, of every [Trouble] and at its end.
+// onTrouble, which must return at once, of every [Trouble] and at its end.
 func New(open func() Session, onTrouble func(Trouble)) *Renewer {
-	if onTrouble == nil {
-		onTrouble = func(Trouble) {}
-	}
-
 	return &Renewer{
 		open:      open,
 		onTrouble: onTrouble,

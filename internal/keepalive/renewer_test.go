@@ -15,7 +15,7 @@ func TestRenewsAtTheInterval(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		time.Sleep(10 * time.Minute)
@@ -59,7 +59,7 @@ func TestIntervalNearTheTTL(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", time.Second, time.Second-1)
 
 		time.Sleep(time.Minute)
@@ -73,7 +73,7 @@ func TestRenewNow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := newHolder("a", time.Minute)
 		h.RenewNow = true
 		term := termOf(time.Hour)
@@ -104,7 +104,7 @@ func TestOutage(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		time.Sleep(26 * time.Second)
@@ -138,7 +138,7 @@ func TestOutageToTheEnd(t *testing.T) {
 
 			return nil, errDown
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := newHolder("a", 10*time.Second)
 		h.RenewNow = true
 
@@ -156,7 +156,7 @@ func TestSilenceToTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		s.answer = func(ctx context.Context, _ int, _ []store.Renewal) ([]store.RenewResult, error) { return silent(ctx) }
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		wantAtRest(t, r, s)
@@ -175,7 +175,7 @@ func TestSlowToConnect(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		s.connect = 160 * time.Millisecond
 
@@ -199,7 +199,7 @@ func TestSlowerToConnectThanALease(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		s.connect = time.Second
 
@@ -253,7 +253,7 @@ func TestSlowerToAnswerThanALease(t *testing.T) {
 				}
 				s.connect = AttemptMin / 5 // which is no part of it
 
-				r := New(s.open, nil)
+				r := New(s.open, func(Trouble) {})
 
 				for n := range leases {
 					h := hold(r, "a", 300*time.Millisecond, 75*time.Millisecond)
@@ -287,7 +287,7 @@ func TestDeafToCancel(t *testing.T) {
 
 			return nil, errDown
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		time.Sleep(27 * time.Second)
@@ -310,7 +310,7 @@ func TestSilentConnection(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		time.Sleep(5 * time.Minute)
@@ -340,7 +340,7 @@ func TestLateAnswer(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		wantAtRest(t, r, s)
@@ -371,7 +371,7 @@ func TestAnswersOutOfOrder(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		wantAtRest(t, r, s)
@@ -397,7 +397,7 @@ func TestGone(t *testing.T) {
 
 			return results, nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		a := hold(r, "a", 30*time.Second, 10*time.Second)
 		b := hold(r, "b", 30*time.Second, 10*time.Second)
 
@@ -434,7 +434,7 @@ func TestBusy(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		time.Sleep(26500 * time.Millisecond)
@@ -467,7 +467,7 @@ func TestMany(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		holders := make([]*holder, 10_000)
 		for i := range holders {
@@ -518,7 +518,7 @@ func TestBatchLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		term := termOf(3 * time.Hour)
 		holders := make([]*holder, 2*batchLimit+500)
@@ -564,7 +564,7 @@ func TestAtRest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		for round := 1; round <= 3; round++ {
 			h := hold(r, "a", 30*time.Second, 10*time.Second)
@@ -601,7 +601,7 @@ func TestRemoveInFlight(t *testing.T) {
 
 			return all(renewals, store.RenewGone), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		time.Sleep(11 * time.Second)

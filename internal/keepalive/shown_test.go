@@ -61,7 +61,7 @@ func TestShortLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		s.answer = cutting(6 * time.Second)
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		h := newHolder("a", 10*time.Second)
 		r.Add(&h.Lease, termOf(30*time.Second).Shown(6*time.Second)) // with a margin of 3 s
@@ -110,7 +110,7 @@ func TestShortRenewal(t *testing.T) {
 
 				return nil, errDown
 			}
-			r := New(s.open, nil)
+			r := New(s.open, func(Trouble) {})
 			h := newHolder("a", 10*time.Second)
 			h.RenewNow = true
 
@@ -154,7 +154,7 @@ func TestLongRow(t *testing.T) {
 
 			return results, nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", 30*time.Second, 10*time.Second)
 
 		wantAtRest(t, r, s)

@@ -13,7 +13,7 @@ import (
 // It happens twice a second, at every attempt and whenever a lease is added that ends
 // before the others.
 func BenchmarkStep(b *testing.B) {
-	r := New(func() Session { return idle{} }, nil)
+	r := New(func() Session { return idle{} }, func(Trouble) {})
 	r.stop = func() {} // no loop of its own: this one is the loop
 
 	term := Term{Sent: time.Now(), TTL: 24 * time.Hour, Margin: time.Second}

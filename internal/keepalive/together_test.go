@@ -23,7 +23,7 @@ func TestSlowNeighbour(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		patient := hold(r, "patient", time.Hour, time.Minute)
 
 		time.Sleep(time.Minute)
@@ -54,7 +54,7 @@ func TestDifferentTerms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		s.answer = func(ctx context.Context, _ int, _ []store.Renewal) ([]store.RenewResult, error) { return silent(ctx) }
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		short := hold(r, "short", time.Second, 300*time.Millisecond)
 		long := hold(r, "long", time.Minute, 20*time.Second)
 
@@ -71,7 +71,7 @@ func TestSleptThrough(t *testing.T) {
 	t.Parallel()
 
 	s := newServer()
-	r := New(s.open, nil)
+	r := New(s.open, func(Trouble) {})
 	h := newHolder("a", 20*time.Minute)
 	term := termOf(time.Hour)
 
@@ -96,7 +96,7 @@ func TestClockIsWatched(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		h := hold(r, "a", time.Hour, 20*time.Minute)
 
 		synctest.Wait()
@@ -123,7 +123,7 @@ func TestRemovedInSilence(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 		kept := hold(r, "kept", 30*time.Second, 10*time.Second)
 		removed := hold(r, "removed", 30*time.Second, 10*time.Second)
 

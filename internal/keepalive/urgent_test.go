@@ -38,7 +38,7 @@ func TestMostUrgentFirst(t *testing.T) {
 
 			return renewedAll(renewals), nil
 		}
-		r := New(s.open, nil)
+		r := New(s.open, func(Trouble) {})
 
 		var holders []*holder
 

@@ -39,8 +39,8 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
-// Config says what a Line works with.
-type Config struct {
+// Line serves all waiters of one Locker.
+type Line struct {
 	Desk     *handover.Desk
 	Listener *listen.Listener
 	// Observe is called before a request that doesn't wait, or the time in line, and what it returns after
@@ -48,17 +48,9 @@ type Config struct {
 	Observe func(ctx context.Context, waits bool, lockID string) (context.Context, func(error))
 	// Held is the error of a lock that another holds: the database showed row some time ago.
 	Held func(lockID string, row store.Row, ago time.Duration) error
-}
-
-// Line serves all waiters of one Locker.
-type Line struct {
-	Config
 
 	notices notices
 }
-
-// New returns a Line that owns nothing yet.
-func New(cfg Config) *Line { return &Line{Config: cfg} }
 
 // Request is what is asked for.
 type Request struct {
@@ -160,8 +152,7 @@ func (l *Line) firstWithin(ctx context.Context, r Request) (a answer, answered b
 	defer cancel()
 
 	// Close waits for no longer than for a waiter.
-	closed := l.Desk.Context()
-	stop := context.AfterFunc(closed, func() { handover.EndSoon(attempt, cancel) })
+	attempt, stop := l.Desk.UntilClosed(attempt)
 	defer stop()
 
 	a.res, a.err = l.first(attempt, r)
@@ -169,8 +160,8 @@ func (l *Line) firstWithin(ctx context.Context, r Request) (a answer, answered b
 	switch {
 	case a.err == nil || a.res.Verdict == store.Busy || attempt.Err() == nil || ctx.Err() != nil:
 		return a, true
-	case closed.Err() != nil:
-		a.err = fmt.Errorf("%w: %w", context.Cause(closed), a.err)
+	case l.Desk.Context().Err() != nil:
+		a.err = fmt.Errorf("%w: %w", context.Cause(l.Desk.Context()), a.err)
 
 		return a, true
 	}

@@ -3,6 +3,7 @@ package line
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -35,11 +36,7 @@ func (n *notices) due(lockID string, now time.Time) bool {
 	}
 
 	if len(n.last) >= n.limit {
-		for id, last := range n.last {
-			if now.Sub(last) >= noticeEvery {
-				delete(n.last, id)
-			}
-		}
+		maps.DeleteFunc(n.last, func(_ string, last time.Time) bool { return now.Sub(last) >= noticeEvery })
 
 		n.limit = max(2*len(n.last), 64)
 	}
@@ -59,14 +56,7 @@ func (l *Line) tellWaiting(ctx context.Context, lockID string, joined time.Time)
 		return
 	}
 
-	end, err := l.Desk.Begin()
-	if err != nil {
-		return
-	}
-
-	go func() {
-		defer end()
-
+	l.Desk.Aside(func() {
 		attempt, cancel := context.WithTimeout(store.Outlive(ctx), beside.AttemptMax)
 		defer cancel()
 
@@ -96,5 +86,5 @@ func (l *Line) tellWaiting(ctx context.Context, lockID string, joined time.Time)
 		}
 
 		l.Desk.Log.LogAttrs(ctx, slog.LevelInfo, "pglocker: waiting for a lock", attrs...)
-	}()
+	})
 }
