@@ -32,10 +32,10 @@ func (l *Locker) Close(ctx context.Context) error {
 		l.desk.Wait()
 		l.listener.Wait()
 		l.renewer.Wait()
-		l.beside.GiveUpOpening()
+		l.desk.Beside.GiveUpOpening()
 
 		if left := l.store.Wait(); left > 0 {
-			l.log.Warn("pglocker: closed, but the driver has not returned", "statements", left)
+			l.cfg.Logger.Warn("pglocker: closed, but the driver has not returned", "statements", left)
 		}
 	}()
 

@@ -33,22 +33,17 @@ func heldUnder(ctx context.Context, l *Locker, lockID string) error {
 		// Another Locker's locks are the same if its handle and its table are.
 		same := lk.locker == l || lk.locker.db == l.db && lk.locker.cfg.table() == l.cfg.table()
 		if same && lk.lease.LockID == lockID && lk.over() == nil {
-			return fmt.Errorf("%w; it is held under the context of this call, which would wait for itself", lk.heldError())
+			lk.mu.Lock()
+			status, ago := lk.status, time.Since(lk.statusAt)
+			lk.mu.Unlock()
+
+			held := &HeldError{
+				LockID: lockID, Owner: status.Owner, Generation: status.Generation, Remaining: max(lk.ttl-ago, 0),
+			}
+
+			return fmt.Errorf("%w; it is held under the context of this call, which would wait for itself", held)
 		}
 	}
 
 	return nil
-}
-
-// heldError says that this lock is held, by what was last acknowledged.
-func (lk *Lock) heldError() *HeldError {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
-
-	return &HeldError{
-		LockID:     lk.status.LockID,
-		Owner:      lk.status.Owner,
-		Generation: lk.status.Generation,
-		Remaining:  max(lk.ttl-time.Since(lk.statusAt), 0),
-	}
 }

@@ -103,8 +103,8 @@ var (
 // failed adds to an error what was asked of which lock.
 func failed(verb, lockID string, err error) error {
 	var held *HeldError
-	if errors.As(err, &held) {
-		return tidy(err) // it says so itself
+	if err == nil || errors.As(err, &held) {
+		return tidy(err) // a HeldError says so itself
 	}
 
 	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))

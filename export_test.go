@@ -18,10 +18,10 @@ var (
 )
 
 // GrantName is the name of a request.
-func (l *Locker) GrantName() string { return l.names.Next() }
+func (l *Locker) GrantName() string { return l.desk.Names.Next() }
 
 // Name is what the names of all requests of a Locker have in common.
-func (l *Locker) Name() string { return l.names.Locker }
+func (l *Locker) Name() string { return l.desk.Names.Locker }
 
 // GiveBack frees what a request of that name was granted.
 func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
@@ -30,5 +30,5 @@ func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
 
 // ForbidOwn has the Locker find no connector, as behind drivers that can't be asked.
 func (l *Locker) ForbidOwn() {
-	l.beside.Open = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
+	l.desk.Beside.Open = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
 }

@@ -21,11 +21,8 @@ func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, er
 	defer end()
 
 	row, err := l.store.Create(ctx, lockID)
-	if err != nil {
-		return nil, failed("create", lockID, err)
-	}
 
-	return newStatus(lockID, row), nil
+	return shown("create", lockID, row, err)
 }
 
 // GetLockStatus reads a lock. For information only: the lock may have changed when you read it, and a crash
@@ -45,11 +42,7 @@ func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus,
 		err = ErrLockNotFound
 	}
 
-	if err != nil {
-		return nil, failed("get", lockID, err)
-	}
-
-	return newStatus(lockID, res.Row), nil
+	return shown("get", lockID, res.Row, err)
 }
 
 // AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't wait for a holder. The caller
@@ -76,11 +69,8 @@ func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Durati
 	}
 
 	res, err := l.line.Ask(ctx, lockID, ttl)
-	if err != nil {
-		return nil, failed("acquire", lockID, err)
-	}
 
-	return newStatus(lockID, res.Row), nil
+	return shown("acquire", lockID, res.Row, err)
 }
 
 // RefreshLock takes the lock of the given status for another ttl, if nobody took, refreshed or released it
@@ -109,18 +99,14 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 	// under the lease that it extends.
 	watched, ended := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
 
-	res, err := l.store.Refresh(watched, status.LockID, status.state(), l.names.Next(), ttl, l.cfg.margin(ttl))
+	res, err := l.store.Refresh(watched, status.LockID, status.state(), l.desk.Names.Next(), ttl, l.cfg.margin(ttl))
 	if err == nil {
 		err = handover.VerdictError(res.Verdict)
 	}
 
 	ended(err)
 
-	if err != nil {
-		return nil, failed("refresh", status.LockID, err)
-	}
-
-	return newStatus(status.LockID, res.Row), nil
+	return shown("refresh", status.LockID, res.Row, err)
 }
 
 // ReleaseLock releases the lock of the given status, also if its lease has ended and nobody took it since. If
@@ -141,11 +127,16 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 	err = l.desk.ReleaseOnce(watched, l.store, &handover.Tenure{LockID: status.LockID, State: status.state()})
 	ended(err)
 
+	return failed("release", status.LockID, err)
+}
+
+// shown returns what the database showed of a lock, or the error.
+func shown(verb, lockID string, row store.Row, err error) (*LockStatus, error) {
 	if err != nil {
-		return failed("release", status.LockID, err)
+		return nil, failed(verb, lockID, err)
 	}
 
-	return nil
+	return newStatus(lockID, row), nil
 }
 
 // beginFor is begin for the lock of a status.

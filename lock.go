@@ -82,7 +82,9 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 	}
 	defer end()
 
-	options.waits = options.waits || wait
+	if wait && options.wait == 0 {
+		options.wait = Forever
+	}
 
 	lock, err := l.take(ctx, context.WithoutCancel(ctx), lockID, ttl, options)
 	if err != nil {
@@ -113,13 +115,13 @@ func (l *Locker) beginLock(lockID string, ttl, relockInterval time.Duration, opt
 
 // take takes the lock within ctx, and starts to keep it alive. Its context is made from parent.
 func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Duration, o lockOptions) (*Lock, error) {
-	if o.waits {
+	if o.wait > 0 {
 		if err := heldUnder(ctx, l, lockID); err != nil {
 			return nil, err
 		}
 	}
 
-	grant, err := l.line.Acquire(ctx, line.Request{LockID: lockID, TTL: ttl, Wait: o.waits, Limit: o.wait})
+	row, term, err := l.line.Acquire(ctx, line.Request{LockID: lockID, TTL: ttl, Wait: o.wait})
 	if errors.Is(err, line.ErrLate) {
 		err = fmt.Errorf("%w: %w", ErrLockLost, err)
 	}
@@ -128,7 +130,7 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 		return nil, err
 	}
 
-	return l.hold(parent, newStatus(lockID, grant.Row), grant.Term, o, false), nil
+	return l.hold(parent, newStatus(lockID, row), term, o, false), nil
 }
 
 // hold starts to keep alive a lease whose present term is known.

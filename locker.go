@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -31,13 +30,10 @@ const (
 // Locker takes, keeps and releases the locks of one table. It is safe for concurrent use. While it holds
 // nothing and nothing is under way, it owns no goroutine and no connection, so it need not be closed.
 type Locker struct {
-	cfg   Config
-	db    *sql.DB
-	log   *slog.Logger
-	names *handover.Names
+	cfg Config
+	db  *sql.DB
 
 	store    *store.Store
-	beside   *beside.Pool
 	renewer  *keepalive.Renewer
 	listener *listen.Listener
 	line     *line.Line
@@ -65,8 +61,6 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	l := &Locker{
 		cfg:   completed,
 		db:    db,
-		log:   completed.Logger,
-		names: &handover.Names{Locker: completed.Owner + "#" + random},
 		watch: watch{completed.Observer},
 		held:  heldLocks{locks: make(map[*Lock]struct{})},
 	}
@@ -74,30 +68,30 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {
 		l.desk.ReturnAside(lockID, granted, ttl)
 	})
-	l.store.Log(l.log)
+	l.store.Log(l.cfg.Logger)
 
-	l.beside = beside.New(db, completed.RenewDB, l.store, func() {
-		l.log.Warn("pglocker: renewals share the pool", "cause", "the driver can't be asked for a connection beside it",
+	pool := beside.New(db, completed.RenewDB, l.store, func() {
+		l.cfg.Logger.Warn("pglocker: renewals share the pool", "cause", "the driver can't be asked for a connection beside it",
 			"remedy", "set Config.RenewDB")
 	})
 	l.listener = listen.New(listen.Config{
-		Open:    l.beside.Listening().OpenListening,
-		Notify:  l.beside.Listening().Notify,
+		Open:    pool.Listening().OpenListening,
+		Notify:  pool.Listening().Notify,
 		Channel: completed.table().Channel(),
 		Probe:   "pglocker_probe_" + random,
 		Wake:    queue.Released,
 		WakeAll: queue.WakeAll,
-		Logger:  l.log,
+		Logger:  l.cfg.Logger,
 	})
 	l.desk = handover.New(handover.Config{
 		Queue:     queue,
 		Store:     l.store,
-		Beside:    l.beside,
-		Names:     l.names,
+		Beside:    pool,
+		Names:     &handover.Names{Locker: l.cfg.Owner + "#" + random},
 		Margin:    l.cfg.margin,
 		Heard:     l.listener.Proven,
 		OnTrouble: l.report.release,
-		Log:       l.log,
+		Log:       l.cfg.Logger,
 	})
 	l.line = &line.Line{
 		Desk:     l.desk,
@@ -107,7 +101,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	}
 	l.report.desk = l.desk
 	l.renewer = keepalive.New(func() keepalive.Session {
-		return renewals{l.beside.ForRenewals(), l.watch}
+		return renewals{pool.ForRenewals(), l.watch}
 	}, l.report.renewal)
 
 	return l, nil

@@ -75,7 +75,7 @@ func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 
 	l.watch.lost(lk, loss, err)
 	l.desk.Aside(func() {
-		l.log.Error("pglocker: a lock was lost", "lock", lk.lease.LockID, "token", lk.lease.Generation,
+		l.cfg.Logger.Error("pglocker: a lock was lost", "lock", lk.lease.LockID, "token", lk.lease.Generation,
 			"error", err, "ttl", lk.ttl, "held_for", heldFor, "last_renewed_ago", loss.Since)
 	})
 }

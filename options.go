@@ -11,11 +11,7 @@ type LockOption func(*lockOptions)
 
 // lockOptions are what the options of one call add up to.
 type lockOptions struct {
-	relockInterval time.Duration
-	// waits: for wait at most, or until the context ends if that is zero.
-	waits   bool
-	wait    time.Duration
-	minHold time.Duration
+	relockInterval, wait, minHold time.Duration
 }
 
 // WithRelockInterval sets the time between renewals. It must be above zero and below the TTL
@@ -73,11 +69,6 @@ func newLockOptions(ttl, relockInterval time.Duration, opts []LockOption) (lockO
 		return o, fmt.Errorf("%w: %s is negative", ErrInvalidWait, o.wait)
 	case o.minHold < 0 || o.minHold > MaxTTL:
 		return o, fmt.Errorf("%w: %s is not within 0 and %s", ErrInvalidMinHold, o.minHold, MaxTTL)
-	}
-
-	o.waits = o.wait > 0
-	if o.wait == Forever {
-		o.wait = 0
 	}
 
 	return o, nil

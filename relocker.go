@@ -61,11 +61,7 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 		closed = ErrClosed
 	}
 
-	if err := errors.Join(closed, lock.Unlock(detached)); err != nil {
-		return failed("relock", status.LockID, err)
-	}
-
-	return nil
+	return failed("relock", status.LockID, errors.Join(closed, lock.Unlock(detached)))
 }
 
 // undone reports whether a crash has undone the state of a status, and another has its generation now. If the
@@ -81,7 +77,7 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 
-	caller := l.beside.Caller()
+	caller := l.desk.Beside.Caller()
 	defer caller.Done()
 
 	for {

@@ -3,6 +3,7 @@
 package beside
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -65,13 +66,7 @@ func New(db, given *sql.DB, st *store.Store, shared func()) *Pool {
 }
 
 // Listening is the store over which a listener gets its connection.
-func (p *Pool) Listening() *store.Store {
-	if p.renewStore != nil {
-		return p.renewStore
-	}
-
-	return p.store
-}
+func (p *Pool) Listening() *store.Store { return cmp.Or(p.renewStore, p.store) }
 
 // GiveUpOpening ends the opening of connections that nobody waits for.
 func (p *Pool) GiveUpOpening() {

@@ -56,45 +56,33 @@ type Line struct {
 type Request struct {
 	LockID string
 	TTL    time.Duration
-	// Wait: wait for the lock if another holds it. Limit is for how long; zero: until ctx ends.
-	Wait  bool
-	Limit time.Duration
-}
-
-// Grant is a lock that was granted, and for how long that can be believed in.
-type Grant struct {
-	Row  store.Row
-	Term keepalive.Term
+	// Wait is how long to wait for the lock if another holds it. The longest is until ctx ends.
+	Wait time.Duration
 }
 
 // ErrLate is why a grant is none to work under: it took as long as its lease. It was returned.
 var ErrLate = errors.New("the grant took as long as its lease")
 
-// Acquire takes the lock, and waits for it as the request says.
-func (l *Line) Acquire(ctx context.Context, r Request) (Grant, error) {
-	var (
-		res store.Result
-		err error
-	)
-
-	if r.Wait {
-		res, err = l.wait(ctx, r)
-	} else {
-		res, err = l.first(ctx, r)
+// Acquire takes the lock, and waits for it as the request says. The grant can be believed in for the term.
+func (l *Line) Acquire(ctx context.Context, r Request) (row store.Row, term keepalive.Term, err error) {
+	ask := l.first
+	if r.Wait > 0 {
+		ask = l.wait
 	}
 
+	res, err := ask(ctx, r)
 	if err != nil {
-		return Grant{}, err
+		return row, term, err
 	}
 
-	term := l.Desk.Term(res, r.TTL)
+	term = l.Desk.Term(res, r.TTL)
 	if term.Left(time.Now()) <= 0 {
 		l.Desk.Return(r.LockID, res, r.TTL)
 
-		return Grant{}, ErrLate
+		return row, term, ErrLate
 	}
 
-	return Grant{res.Row, term}, nil
+	return res.Row, term, nil
 }
 
 // Ask asks for the lock once. A grant whose reply is lost is returned in the background.

@@ -1,9 +1,11 @@
 package line
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
@@ -45,16 +47,16 @@ type waiter struct {
 func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 	waiting := ctx
 
-	if r.Limit > 0 {
+	if r.Wait < math.MaxInt64 {
 		var cancel context.CancelFunc
 
-		waiting, cancel = context.WithTimeout(ctx, r.Limit)
+		waiting, cancel = context.WithTimeout(ctx, r.Wait)
 		defer cancel()
 	}
 
 	w := waiter{Line: l, Request: r}
 
-	if !l.Desk.Queue.Waiting(r.LockID) {
+	if head, _ := l.Desk.Queue.Head(r.LockID); head == nil {
 		a, answered := l.firstWithin(waiting, r)
 
 		switch {
@@ -285,12 +287,8 @@ func (w *waiter) leave(err error) error {
 		return err
 	}
 
-	if held := w.lastHeld(); held != nil {
-		return fmt.Errorf("%w: %w", err, held)
-	}
-
-	if w.told.inTheWay != nil {
-		return fmt.Errorf("%w: %w", err, w.told.inTheWay)
+	if known := cmp.Or(w.lastHeld(), w.told.inTheWay); known != nil {
+		return fmt.Errorf("%w: %w", err, known)
 	}
 
 	return err

@@ -9,6 +9,7 @@
 package listen
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -248,11 +249,7 @@ func (l *Listener) listen(ctx context.Context) (cause string, err error) {
 
 		switch {
 		case err != nil:
-			if errors.Is(context.Cause(ctx), errDeaf) {
-				err = errDeaf
-			}
-
-			return "the listener lost its connection", err
+			return "the listener lost its connection", cmp.Or(context.Cause(ctx), err)
 		case channel == l.cfg.Channel:
 			l.cfg.Wake(payload)
 		case channel == l.cfg.Probe:

@@ -85,15 +85,13 @@ func (l *Listener) sendProbe(ctx context.Context, within time.Duration) error {
 
 // hear reports whether a probe is heard within a time, and before ctx ends.
 func hear(ctx context.Context, heard <-chan struct{}, within time.Duration) bool {
-	timer := time.NewTimer(within)
-	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 
 	select {
 	case <-heard:
 		return true
 	case <-ctx.Done():
-	case <-timer.C:
+		return false
 	}
-
-	return false
 }

@@ -89,18 +89,12 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 	return w
 }
 
-// Waiting reports whether the lock has a waiter in this process.
-func (q *Queue) Waiting(id string) (waiting bool) {
-	q.with(id, func(*line) { waiting = true })
-
-	return waiting
-}
-
 // Head is the waiter that is next for the lock, nil if there is none.
 func (q *Queue) Head(id string) (head *Waiter, run Run) {
 	q.with(id, func(l *line) {
 		head = l.head()
-		run = Run{Length: l.turns.run, Began: l.turns.runBegan, Others: time.Now().Before(l.marks.othersUntil)}
+		run = l.turns.run
+		run.Others = time.Now().Before(l.marks.othersUntil)
 	})
 
 	return head, run

@@ -7,10 +7,8 @@ import (
 
 // turns are those of the processes that want one lock, as this process sees them.
 type turns struct {
-	// run counts the grants that were handed over in this process in a row, since the database last decided
-	// between processes; runBegan is when the first of them was.
-	run      int
-	runBegan time.Time
+	// run is that since the database last decided between processes.
+	run Run
 	// round counts the releases that all processes were told of, and won is the round that this process won
 	// last.
 	round, won int
@@ -40,16 +38,16 @@ type Run struct {
 }
 
 func (t *turns) handedOver() {
-	if t.run == 0 {
-		t.runBegan = time.Now()
+	if t.run.Length == 0 {
+		t.run.Began = time.Now()
 	}
 
-	t.run++
+	t.run.Length++
 }
 
 // EndRun is called when the lock is released for all processes.
 func (q *Queue) EndRun(id string) {
-	q.with(id, func(l *line) { l.turns.run = 0 })
+	q.with(id, func(l *line) { l.turns.run = Run{} })
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
@@ -75,7 +73,7 @@ func (t *turns) isOurs() bool {
 
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
-	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, 0 })
+	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
 }
 
 // Lost notes that another process got it.
