@@ -100,12 +100,16 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 
 // beginLock checks what a call that takes and keeps a lock is given. The caller calls end.
 func (l *Locker) beginLock(lockID string, ttl, relockInterval time.Duration, opts []LockOption) (o lockOptions, end func(), err error) {
-	if err = l.validateTTL(ttl); err != nil {
+	if end, err = l.begin(lockID); err != nil {
 		return o, nil, err
 	}
 
-	if o, err = newLockOptions(ttl, relockInterval, opts); err == nil {
-		end, err = l.begin(lockID)
+	if err = l.validateTTL(ttl); err == nil {
+		o, err = newLockOptions(ttl, relockInterval, opts)
+	}
+
+	if err != nil {
+		end()
 	}
 
 	return o, end, err
