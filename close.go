@@ -10,15 +10,15 @@ import (
 //
 //   - It cancels the contexts of all locks with cause [ErrClosed].
 //   - It unlocks the locks that [Locker.Lock] and [Locker.TryLock] have taken.
-//   - Waiters, and all later calls, get ErrClosed.
+//   - Calls that wait for a lock, and all later calls, get ErrClosed.
 //   - It waits until the functions of [Locker.Do] have returned, their locks are released, and every
 //     goroutine of the Locker has ended. If a driver doesn't return from a statement, Close leaves it behind
 //     after five seconds, and tells [Config.Logger].
 //
 // It leaves locks taken by [Locker.AcquireLock] as they are.
 //
-// If ctx ends first, Close returns its error, and the rest goes on by itself. Closing again waits again. A
-// function that Do runs must not call Close.
+// If ctx ends first, Close returns its error, and the rest goes on in the background. A second call of Close
+// waits for it. A function that Do runs must not call Close: it would wait for itself.
 func (l *Locker) Close(ctx context.Context) error {
 	l.desk.Close(ErrClosed)
 

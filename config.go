@@ -23,21 +23,22 @@ const (
 
 const maxOwnerBytes = 255
 
-// Config says where the locks are. The zero value means the defaults.
+// Config says where the locks are, and how a [Locker] treats them. The zero value means the defaults.
 type Config struct {
-	// Scheme is the database schema of the table: 1 to 63 bytes. It is quoted. Default: [DefaultScheme].
+	// Scheme is the database schema of the table: 1 to 63 bytes. It is quoted in SQL, so any characters may be
+	// in it. Default: [DefaultScheme].
 	Scheme string
 
-	// Table is the table that holds the locks, as Scheme. Default: [DefaultTable].
+	// Table is the table that holds the locks. The rules are those for Scheme. Default: [DefaultTable].
 	Table string
 
 	// Owner is how others see who holds a lock ([HeldError], [LockStatus]). The Locker adds a random id of
 	// its own, and a number for each grant. Default: host name and process id.
 	Owner string
 
-	// SafetyMargin is how long before the end of its lease a holder stops trusting it. It must exceed steps
-	// of the database's clock, and the drift of its rate against the holder's within one TTL. Default: a
-	// tenth of the TTL, at most a second.
+	// SafetyMargin is how long before the end of its lease a holder stops trusting it. It must exceed any step
+	// of the database's clock, and how far that clock and the holder's drift apart within one TTL, the length
+	// of a lease. Default: a tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
 
 	// RenewDB is a handle for what must get through while the application has its whole pool in use:
@@ -46,12 +47,12 @@ type Config struct {
 	// uses it for nothing else.
 	//
 	// A Locker uses at most eight of its connections, mostly one while it holds locks and one while it
-	// listens. Two are enough (SetMaxOpenConns). With one the Locker doesn't listen.
+	// listens. A limit of two is enough (SetMaxOpenConns). With a limit of one the Locker doesn't listen.
 	//
-	// Default: connections of the Locker's own, made by the connector of the handle that [New] is given,
-	// which is read by reflection. Where it can't be found, as behind some wrappers, renewals share the pool,
-	// and Logger is told so: if the application uses up its pool for longer than a lease, the lock is lost.
-	// To share the pool without the warning, set RenewDB to that handle.
+	// Default: the Locker opens connections of its own, by the connector of the handle that [New] is given. It
+	// reads that connector by reflection. Behind some wrappers it can't be found. Renewals then share the
+	// pool, and Logger is told so: if the application uses up its pool for longer than a lease, the lock is
+	// lost. To share the pool without that warning, set RenewDB to the handle that New is given.
 	RenewDB *sql.DB
 
 	// Observer is told of operations and of losses. Default: none.

@@ -9,14 +9,14 @@ import (
 type lockKey struct{}
 
 // FromContext returns the lock of a context: that of a function that [Locker.Do] runs, a [Lock.Context], or
-// one made from these. It is false if there is none.
+// one made from these. The result is false if there is none.
 func FromContext(ctx context.Context) (*Lock, bool) {
 	lock, ok := ctx.Value(lockKey{}).(*Lock)
 
 	return lock, ok
 }
 
-// Token returns the fencing token of the lock that [FromContext] finds. It is false if there is none.
+// Token returns the fencing token of the lock that [FromContext] finds in ctx. ok is false if there is none.
 func Token(ctx context.Context) (token int64, ok bool) {
 	lock, ok := FromContext(ctx)
 	if !ok {

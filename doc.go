@@ -1,5 +1,6 @@
-// Package pglocker provides distributed locks on PostgreSQL: leases with fencing tokens, kept in the rows of
-// one table.
+// Package pglocker provides distributed locks on PostgreSQL. A lock is a row of a table. Its holder has a
+// lease, which ends by itself unless it is renewed, and a fencing token, a number larger than that of every
+// holder before. A [Locker] takes the locks of one table.
 //
 // # Which layer to pick
 //
@@ -7,13 +8,15 @@
 // the lock can't be trusted any more, and releases the lock at the end. Take this one unless you have a
 // reason not to.
 //
-// [Locker.Lock], which waits, and [Locker.TryLock] return a [Lock] that is held until [Lock.Unlock], for work
-// that isn't a function call. In both, [Guard] ties a transaction to the lock of its context.
+// [Locker.Lock], which waits, and [Locker.TryLock], which doesn't, return a [Lock] that is held until
+// [Lock.Unlock]. Take these for work that isn't a function call. With Do and with these, [Guard] lets a
+// transaction commit only while the lock of its context is held.
 //
-// The lease verbs are one statement each, for programs that keep the [LockStatus] themselves, such as one
-// that hands it from one request to the next: [Locker.CreateLock], [Locker.GetLockStatus],
-// [Locker.AcquireLock], [Locker.RefreshLock], [Locker.ReleaseLock]. Nobody watches such a lease: the caller
-// counts its TTL from before the call that granted it. [Locker.StartRelocker] keeps it alive.
+// The lease verbs are [Locker.CreateLock], [Locker.GetLockStatus], [Locker.AcquireLock], [Locker.RefreshLock]
+// and [Locker.ReleaseLock]. Each is one statement. They are for programs that keep the [LockStatus]
+// themselves, such as one that hands it from one request to the next. The Locker doesn't watch such a lease:
+// the caller counts its TTL, the length of the lease, from before the call that granted it.
+// [Locker.StartRelocker] renews it.
 //
 // # The protocol
 //
@@ -32,25 +35,29 @@
 //	         not expired
 //	release  same generation   generation + 1, expires_at := now
 //
-// Refresh works on an expired lock too, if nobody took it since. Renew is what Do uses: the token stays the
-// same, and a lease that has ended is never revived. The first grant of a lock creates its row. After the
-// promotion of a standby, tokens start above all that the server issued before.
+// Do renews: the token stays the same, and a lease that has ended is never revived. Refresh works on an
+// expired lock too, if it was not granted to another since. The first grant of a lock creates its row. After
+// the promotion of a standby, tokens start above all that the old server issued.
 //
-// Three more columns are optional. owner and acquired_at say who holds the lock since when, and let a grant
-// whose reply was lost be found and released; without them it expires. By contended_until waiters ask to be
-// notified of the release; without it they poll.
+// Three more columns are optional:
+//
+//   - owner and acquired_at say who holds the lock, and since when. With them the Locker finds and releases
+//     a grant whose reply was lost. Without them such a grant expires.
+//   - By contended_until a call that waits for the lock asks to be notified of the release. Without it such
+//     calls poll: they ask again and again.
 //
 // # Clocks
 //
-// The database's clock alone tells the end of a lease. A holder counts the TTL by its own clocks, from the
-// moment before it sent the request, less [Config.SafetyMargin]. The lease in the database begins later, so
-// the holder is the first to stop believing in it, even if the database hangs.
+// A lease ends by the database's clock. A holder counts the TTL by its own clocks, from before it sent the
+// request, and stops [Config.SafetyMargin] earlier. The lease in the database begins later than that count.
+// So the holder stops believing that it has the lock before the lease ends, even if the database hangs.
 //
 // # What is promised
 //
-// Tokens of a lock strictly increase with every grant. Only one holder believes in a lock at a time, as long
-// as the database loses no commits, its clock doesn't jump by more than the margin, and the holder's process
-// isn't paused. [Guard] covers those cases for transactions in the same database. The token covers them for
-// any resource that refuses tokens smaller than the largest it has seen. An unknown outcome,
-// [ErrUnknownOutcome], is neither held nor free. docs/guarantees.md in the repository says it in full.
+// Tokens of a lock strictly increase with every grant. Only one holder at a time believes that it has the
+// lock, as long as the database loses no commits, its clock doesn't jump by more than the safety margin, and
+// the holder's process isn't paused. [Guard] covers those cases for transactions in the same database. The
+// token covers them for any resource that refuses tokens smaller than the largest it has seen. A request whose
+// reply was lost has an unknown outcome, [ErrUnknownOutcome]: it is neither taken for granted nor for refused.
+// docs/guarantees.md in the repository says all this in full.
 package pglocker

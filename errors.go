@@ -14,8 +14,8 @@ var (
 	// ErrAlreadyLocked: another holds the lock. The error is also a [*HeldError].
 	ErrAlreadyLocked = errors.New("pglocker: already locked")
 
-	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was read. That
-	// status holds it no more.
+	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was read. The
+	// status is no longer valid.
 	ErrWrongGeneration = handover.ErrWrongGeneration
 
 	// ErrLockNotFound: there is no lock of that id.
@@ -30,13 +30,13 @@ var (
 	// ErrAlreadyUnlocked: [Lock.Unlock], [Locker.Do] or [Locker.Close] has unlocked the lock before.
 	ErrAlreadyUnlocked = errors.New("pglocker: lock already unlocked")
 
-	// ErrUnknownOutcome: a statement was sent, and its reply was lost or the caller's context ended before it
-	// came. The lock may have been granted, refreshed or released, or may be later: take it neither as held
-	// nor as free. The error of the connection or of the context is wrapped too.
+	// ErrUnknownOutcome: a statement was sent, and its reply was lost, or the caller's context ended before the
+	// reply. The lock may have been granted, refreshed or released, or the server may still do it. Take the
+	// lock neither as held nor as free. The error of the connection or of the context is wrapped too.
 	ErrUnknownOutcome = store.ErrUnknownOutcome
 
-	// ErrNotReleased: [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] held the lock to the end, and
-	// don't know that it was released. It is free when its lease ends at the latest.
+	// ErrNotReleased: the lock was held until [Lock.Unlock], [Locker.Do] or [Locker.StartRelocker] released
+	// it, but the database didn't acknowledge the release. It is free when its lease ends, at the latest.
 	ErrNotReleased = errors.New("pglocker: lock not released")
 )
 
@@ -87,16 +87,17 @@ var (
 	// rows from it. Locks need USAGE on the schema and SELECT, INSERT, UPDATE on the table.
 	ErrPermissionDenied = store.ErrPermissionDenied
 
-	// ErrReadOnly: the server is a standby, or transactions are read-only by default, also over other
-	// connections of the pool. Waiting, renewing and releasing go on in spite of it.
+	// ErrReadOnly: the server is a standby, or transactions are read-only by default. Other connections of the
+	// pool were tried too. Waiters, renewals and releases keep trying in spite of it.
 	ErrReadOnly = store.ErrReadOnly
 
-	// ErrUnsupportedDriver: pglocker can't read the SQLSTATE of the server's errors from this driver.
+	// ErrUnsupportedDriver: the driver doesn't tell the SQLSTATE of the server's errors, so pglocker can't know
+	// what they mean. Use pgx or lib/pq, or a wrapper that passes on their errors.
 	ErrUnsupportedDriver = store.ErrUnsupportedDriver
 
-	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either it isn't
-	// ASCII and the connection's client_encoding isn't UTF8 (pgx takes that of the database unless
-	// client_encoding=UTF8 is set), or the database's encoding lacks a character.
+	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either the database's
+	// encoding lacks a character. Or the text isn't ASCII and the connection's client_encoding isn't UTF8: pgx
+	// uses the database's encoding unless client_encoding=UTF8 is in the URL.
 	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding
 )
 

@@ -6,13 +6,13 @@ import (
 	"fmt"
 )
 
-// Guard proves, inside the caller's transaction, that this lock is still held under this token, and keeps it
-// so until the transaction ends: nobody can be granted the lock before. If the transaction commits, its
-// writes were made under the lock, whatever pauses, crashes or clock jumps there were. The lock's table must
-// be in the database of the transaction.
+// Guard proves, inside the caller's transaction, that this lock is still held under this token. It keeps the
+// lock's row locked until the transaction ends, so no other can be granted the lock before. If the transaction
+// commits, its writes were made under the lock, whatever pauses, crashes or clock jumps there were. The lock's
+// table must be in the database of the transaction.
 //
-// A guarded transaction should end well within the TTL. As long as it lasts, the lock can't be renewed or
-// released either.
+// A guarded transaction should end well within the TTL: while it is open, the lock can't be renewed or
+// released.
 //
 // In READ COMMITTED the guard can stand anywhere in the transaction. In REPEATABLE READ and SERIALIZABLE it
 // goes first: after the transaction's first statement, any renewal and any new waiter makes it fail with
@@ -50,8 +50,8 @@ func Guard(ctx context.Context, tx *sql.Tx) error {
 }
 
 // GuardSQL is [Lock.Guard] for drivers other than database/sql: a query, with PostgreSQL's numbered
-// parameters, and its arguments. Run it in a transaction; what Guard says of isolation levels holds. It
-// returns one row if the lock is held. If it returns none, the lock is lost: roll back.
+// parameters, and its arguments. Run it in a transaction. The rules of Guard for isolation levels hold for it
+// too. It returns one row if the lock is held. If it returns none, the lock is lost: roll back.
 func (lk *Lock) GuardSQL() (query string, args []any) {
 	return lk.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
 }

@@ -15,9 +15,9 @@ type HeldError struct {
 	Owner string
 	// Generation is the holder's, or that of the release that left the minimum hold.
 	Generation int64
-	// Remaining is how long the lease still runs, counted from the return of the error: Age is already
-	// subtracted. The holder may have renewed or released the lock since the database was asked. Zero: the
-	// lock had just changed hands, or the lease is over.
+	// Remaining is how long the lease, or the minimum hold, still runs, counted from the return of the error:
+	// Age is already subtracted. The holder may have renewed or released the lock since the database was
+	// asked. Zero: the lock had just changed hands, or the lease is over.
 	Remaining time.Duration
 	// Age is how old the database's answer was when the error was returned. It is zero for a caller that
 	// hasn't waited, and grows while the database can't be asked.

@@ -45,16 +45,16 @@ func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus,
 	return shown("get", lockID, res.Row, err)
 }
 
-// AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't wait for a holder. The caller
-// renews the lease by [Locker.RefreshLock] or [Locker.StartRelocker], and stops believing in it before it
-// ends, counted by the local clock from before the call. If a trigger on the table shortens leases, the
-// status shows that.
+// AcquireLock takes a free lock for ttl, rounded up to microseconds. It doesn't wait for a holder. To hold the
+// lock for longer, the caller calls [Locker.RefreshLock] or [Locker.StartRelocker]. Otherwise it must stop
+// before the lease ends, and count ttl by its own clock from before the call. If a trigger on the table
+// shortens leases, the status shows that.
 //
 // Errors:
 //
 //   - [ErrAlreadyLocked], as a [*HeldError], if another holds the lock.
-//   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. The Locker
-//     releases what it may have been granted, or lets it expire where the table has no owners.
+//   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. If the lock
+//     was granted, the Locker releases it. On a table without the column owner, that lease expires instead.
 //   - [ErrInvalidLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and what the driver
 //     reports. The lock was not granted.
 func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Duration) (*LockStatus, error) {
@@ -73,15 +73,16 @@ func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Durati
 	return shown("acquire", lockID, res.Row, err)
 }
 
-// RefreshLock takes the lock of the given status for another ttl, if nobody took, refreshed or released it
-// since: a compare-and-swap by generation. It works on a lock whose lease has ended, and on one that was only
-// created. The returned status replaces the old one, which is no longer valid.
+// RefreshLock takes the lock of the given status for another ttl, under a new generation, if it was not
+// granted, refreshed or released since: a compare-and-swap by generation. It works on a lock whose lease has
+// ended, and on one that was only created. The returned status replaces the old one, which is no longer valid.
 //
 // Errors:
 //
 //   - [ErrWrongGeneration], [ErrLockNotFound].
 //   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. The old lease
-//     then runs to its end at least. If it was extended, the old status is no longer valid.
+//     runs to its end. If the request was carried out, a new lease runs, and the old status is no longer
+//     valid.
 //   - [ErrStatusIsNil], [ErrInvalidLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and
 //     what the driver reports.
 func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.Duration) (*LockStatus, error) {
@@ -109,9 +110,9 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 	return shown("refresh", status.LockID, res.Row, err)
 }
 
-// ReleaseLock releases the lock of the given status, also if its lease has ended and nobody took it since. If
-// another call in this Locker waits for the lock, the same statement grants it the lock. A lock that was not
-// released is free when its lease ends.
+// ReleaseLock releases the lock of the given status. The lease may have ended, if the lock was not granted to
+// another since. If a call of this Locker waits for the lock, the same statement grants the lock to that call.
+// A lock that was not released is free when its lease ends.
 //
 // Errors: [ErrWrongGeneration]; [ErrLockNotFound]; [ErrUnknownOutcome], if the reply was lost, or ctx ended
 // while the request was under way; [ErrStatusIsNil]; [ErrInvalidLockID]; [ErrClosed]; those of the database's

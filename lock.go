@@ -44,7 +44,7 @@ type Lock struct {
 }
 
 // TryLock takes the lock if it is free, and keeps it alive until [Lock.Unlock] or [Locker.Close]. The lease
-// runs for ttl, and is renewed as [Locker.Do] describes. Cancelling ctx doesn't release the lock. The lock's
+// runs for ttl. It is renewed as [Locker.Do] describes. Cancelling ctx doesn't release the lock. The lock's
 // context inherits ctx's values only.
 //
 // TryLock doesn't wait for a holder. It may wait for a transaction that has the row of a free lock locked,
@@ -56,9 +56,9 @@ func (l *Locker) TryLock(ctx context.Context, lockID string, ttl time.Duration, 
 	return l.lock(ctx, lockID, ttl, false, opts)
 }
 
-// Lock takes the lock as [Locker.TryLock] does, and waits for it until ctx ends. The waiters of one Locker are
-// served in the order in which they came. Called with a context under which the same lock is held, such as
-// [Locker.Do]'s, Lock returns a [*HeldError] at once: it would wait for itself.
+// Lock takes the lock as [Locker.TryLock] does, but waits for it until ctx ends. Calls of one Locker that wait
+// for the same lock are served in the order in which they came. If ctx was made from the context of this same
+// lock, as inside [Locker.Do], Lock returns a [*HeldError] at once: it would wait for itself.
 //
 // If ctx ends first, the error matches ctx's. It also matches
 //
@@ -102,12 +102,16 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 
 // beginLock checks what a call that takes and keeps a lock is given. The caller calls end.
 func (l *Locker) beginLock(lockID string, ttl, relockInterval time.Duration, opts []LockOption) (o lockOptions, end func(), err error) {
-	if err = l.validateTTL(ttl); err != nil {
+	if end, err = l.begin(lockID); err != nil {
 		return o, nil, err
 	}
 
-	if o, err = newLockOptions(ttl, relockInterval, opts); err == nil {
-		end, err = l.begin(lockID)
+	if err = l.validateTTL(ttl); err == nil {
+		o, err = newLockOptions(ttl, relockInterval, opts)
+	}
+
+	if err != nil {
+		end()
 	}
 
 	return o, end, err
@@ -163,9 +167,13 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 	return lk
 }
 
-// Context returns the lock's context. It is cancelled when the lock is unlocked; with cause [ErrClosed] when
-// the Locker is closed; and with a cause that matches [ErrLockLost] the moment the lock can't be trusted any
-// more. Inside [Locker.Do] it also ends with the context given to Do. The lock is held even then, until Do's
+// Context returns the lock's context. It is cancelled
+//
+//   - when the lock is unlocked;
+//   - with cause [ErrClosed], when the Locker is closed;
+//   - with a cause that matches [ErrLockLost], at the moment when the lock can't be trusted any more.
+//
+// Inside [Locker.Do] it also ends with the context given to Do. The lock is held even then, until Do's
 // function returns.
 func (lk *Lock) Context() context.Context { return lk.ctx }
 
@@ -222,7 +230,7 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 //   - [ErrNotReleased]: the lock was held until this call, but ctx or the lease ended before the database had
 //     answered. If ctx ended, the Locker goes on trying in the background.
 //
-// It returns when ctx ends, or half a second after the lease does at the latest.
+// It returns when ctx ends, and at the latest half a second after the lease has ended.
 func (lk *Lock) Unlock(ctx context.Context) error {
 	l := lk.locker
 	term := l.renewer.Remove(lk.lease)

@@ -27,8 +27,8 @@ const (
 	MaxTTL = 100 * 365 * 24 * time.Hour
 )
 
-// Locker takes, keeps and releases the locks of one table. It is safe for concurrent use. While it holds
-// nothing and nothing is under way, it owns no goroutine and no connection, so it need not be closed.
+// Locker takes, keeps and releases the locks of one table. It is safe for concurrent use. While it holds no
+// lock and no call is under way, it owns no goroutine and no connection, so it need not be closed.
 type Locker struct {
 	cfg Config
 	db  *sql.DB
@@ -44,9 +44,10 @@ type Locker struct {
 	held   heldLocks
 }
 
-// New returns a Locker for a table that exists, such as one of [MigrateDB]. A table of the user's own needs
-// at least the columns lock_id, generation and expires_at. New sends nothing: a missing table is found by the
-// first use. The caller closes db. cfg is not changed, and not used afterwards.
+// New returns a Locker for a table that exists, such as one that [MigrateDB] made. A table of the user's own
+// needs at least the columns lock_id, generation and expires_at. New sends nothing to the database: the first
+// call of a method finds out if the table is missing. The caller closes db. cfg is not changed, and not used
+// after New has returned.
 //
 // Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier], [ErrInvalidOwner],
 // [ErrInvalidSafetyMargin].

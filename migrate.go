@@ -8,17 +8,17 @@ import (
 )
 
 // MigrateDB makes the schema and the table that cfg names. To an older table it adds the columns owner,
-// acquired_at and contended_until, and those storage parameters that nobody has set. Rows stay as they are.
-// Where everything is in place it only reads the catalogs, which needs no right to create anything. Any
-// number of processes may call it at once.
+// acquired_at and contended_until, and those storage parameters that were not set by hand. Rows stay as they
+// are. Where everything is in place MigrateDB only reads the catalogs, and needs no right to create anything.
+// Any number of processes may call it at once.
 //
 // While another transaction keeps the table locked, a dump for example, MigrateDB tries again until ctx ends.
-// It tells [Config.Logger] which transaction that is, after half a second and then every minute. Its error
-// says it too.
+// After half a second, and then every minute, it tells [Config.Logger] which transaction that is. Its error
+// names the transaction too.
 //
 // Errors: [ErrDBIsNil]; [ErrConfigIsNil]; [ErrInvalidIdentifier]; [ErrPermissionDenied]; [ErrReadOnly];
-// [ErrInvalidTable] if something of that name is no table or can't hold locks; and what the driver reports.
-// If ctx ends, either all of it was done or nothing.
+// [ErrInvalidTable], if what has that name is not a table, or can't hold locks; and what the driver reports.
+// If ctx ends, either everything was done or nothing.
 func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
 	completed, err := cfg.complete(db)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 type Operation string
 
 const (
-	// OperationAcquire is one request for a lock that doesn't wait, or to refresh one.
+	// OperationAcquire is one request for a lock outside the line of waiters, or one to refresh a lock. A call
+	// that waits begins with one, too, unless other calls of its Locker wait for that lock already.
 	OperationAcquire Operation = "acquire"
 	// OperationWait is the time in line for a lock that another holds.
 	OperationWait Operation = "wait"
@@ -27,25 +28,27 @@ const (
 // traces. Its methods are called by many goroutines at once. They must return at once, and must not call the
 // Locker.
 type Observer interface {
-	// OperationStart is called before an operation. The context that it returns, made from ctx, is given to
-	// OperationEnd and to the database's driver. Of operations in one statement the driver gets one's.
+	// OperationStart is called before an operation. It returns ctx, or a context made from it, which is given
+	// to OperationEnd and to the database's driver. If one statement serves several operations, the driver
+	// gets the context of one of them.
 	OperationStart(ctx context.Context, start OperationStart) context.Context
-	// OperationEnd is called after it.
+	// OperationEnd is called after an operation.
 	OperationEnd(ctx context.Context, end OperationEnd)
 	// LockLost is called once for each lock that is lost while it is held.
 	LockLost(lost LockLost)
 }
 
-// OperationStart says what starts.
+// OperationStart says which operation starts.
 type OperationStart struct {
 	Operation Operation
 	// LockID is "" for OperationRenew.
 	LockID string
-	// Locks is how many locks it is about, 0 while the connection for renewals is opened.
+	// Locks is how many locks the operation is about. It is 0 for an OperationRenew that only opens the
+	// connection for renewals.
 	Locks int
 }
 
-// OperationEnd says how it ended.
+// OperationEnd says how an operation ended.
 type OperationEnd struct {
 	OperationStart
 	// Duration is from start to end.
@@ -57,7 +60,7 @@ type OperationEnd struct {
 // LockLost says which lock was lost, and why.
 type LockLost struct {
 	LockID string
-	// Token is the one under which it was held.
+	// Token is the fencing token under which the lock was held.
 	Token int64
 	// Gone: the database said that the lease is over. Otherwise no renewal was acknowledged in time.
 	Gone bool

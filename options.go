@@ -15,7 +15,8 @@ type lockOptions struct {
 }
 
 // WithRelockInterval sets the time between renewals. It must be above zero and below the TTL
-// ([ErrInvalidRelockInterval]). Default: a third of the TTL; with [Locker.Do], its argument.
+// ([ErrInvalidRelockInterval]). Default: a third of the TTL. With [Locker.Do], the default is Do's argument
+// relockInterval.
 func WithRelockInterval(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.relockInterval = d }
 }
@@ -27,26 +28,27 @@ const Forever time.Duration = math.MaxInt64
 // [Forever] until their context ends. With [Locker.Lock], the earlier of d and ctx's deadline applies. Zero
 // is as if the option were not given. d must not be negative ([ErrInvalidWait]).
 //
-// When d has passed, they fail with
+// When d has passed and the lock was not granted, they fail with
 //
 //   - [ErrAlreadyLocked], if another held the lock when the database last answered. The error also matches
 //     what has kept the database from answering since then.
 //   - [ErrUnknownOutcome], if their requests were not answered by then.
 //   - An error that matches [context.DeadlineExceeded], if none could be sent.
 //
-// Asking who holds the lock may take a second more. Called with a context under which the same lock is held,
-// they fail at once, as [Locker.Lock] does.
+// They may then take a second more to ask who holds the lock. If their context was made from
+// that of this same lock, they fail at once, as [Locker.Lock] does.
 func WithWait(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.wait = d }
 }
 
-// WithMinHold keeps the lock held until d has passed since it was granted, even if it is unlocked before. The
-// caller doesn't wait for that. It is for jobs that must run once per time slot on machines whose clocks
-// differ: a machine that is late finds the lock still held, and the [HeldError] names no owner.
+// WithMinHold sets a minimum hold: the lock stays held until d has passed since it was granted, even if it is
+// unlocked before. The caller doesn't wait for that. It is for jobs that must run once per time slot, by
+// processes whose clocks differ. A late process finds the lock still held. Its [HeldError] names no owner if
+// the lock was unlocked.
 //
-// The hold is kept even if the function of [Locker.Do] fails. It is written when the lock is unlocked: if the
-// holder crashes, it ends with the lease. d must be within 0 and [MaxTTL] ([ErrInvalidMinHold]). It may be
-// longer than the TTL.
+// The hold is kept even if the function of [Locker.Do] fails. It is written when the lock is unlocked. So if
+// the holder crashes, the lock is free when its lease ends. d must be within 0 and [MaxTTL]
+// ([ErrInvalidMinHold]). It may be longer than the TTL.
 func WithMinHold(d time.Duration) LockOption {
 	return func(o *lockOptions) { o.minHold = d }
 }

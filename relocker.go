@@ -11,15 +11,15 @@ import (
 )
 
 // StartRelocker keeps the lock of the given status alive until ctx ends. It then releases the lock, and
-// returns. It renews the lease at once to run for ttl, and then every relockInterval as [Locker.Do] does.
-// Renewals don't change the generation: the status stays valid. A lease that has ended is not revived: call
+// returns. It renews the lease at once, for ttl, and then every relockInterval as [Locker.Do] does. Renewals
+// don't change the generation, so the status stays valid. A lease that has ended is not revived: call
 // [Locker.RefreshLock] first.
 //
 // It returns nil after the release. Errors:
 //
 //   - One that matches [ErrLockLost], as soon as the lock can't be trusted any more. That is at the latest
 //     ttl after the last acknowledged renewal, or after the call if there was none.
-//   - [ErrNotReleased], as Do does.
+//   - [ErrNotReleased], if the release was not acknowledged.
 //   - [ErrClosed], after the release, if the Locker is closed.
 //   - [ErrStatusIsNil], [ErrInvalidLockID], [ErrInvalidTTL], [ErrInvalidRelockInterval].
 func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, relockInterval time.Duration) error {

@@ -15,10 +15,11 @@ type LockStatus struct {
 	// ExpiresAt is when the lease ends or ended, by the database's clock, in UTC. For 'infinity', set by
 	// hand, it is the last day of the year 9999, and for '-infinity' the zero time.
 	ExpiresAt time.Time
-	// Owner is who holds the lock, or held it if the lease has ended: [Config.Owner], "#", and what tells
-	// this grant from all others. "" after a release, and on a table without that column.
+	// Owner is who holds the lock, or who held it when its lease ended. It is [Config.Owner], "#", and a text
+	// that no other grant has. "" after a release, and on a table without that column.
 	Owner string
-	// AcquiredAt is when that grant or refresh was, by the database's clock, in UTC. Zero where Owner is "".
+	// AcquiredAt is when Owner was granted the lock or refreshed it, by the database's clock, in UTC. Zero
+	// where Owner is "".
 	AcquiredAt time.Time
 }
 

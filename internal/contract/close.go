@@ -31,6 +31,9 @@ func testClosed(t *testing.T, e *env) {
 	errs["ReleaseLock"] = locker.ReleaseLock(ctx, status)
 	errs["StartRelocker"] = locker.StartRelocker(ctx, status, minute, time.Second)
 	errs["Do"] = locker.Do(ctx, status.LockID, minute, time.Second, func(context.Context) error { return nil })
+	_, errs["Lock"] = locker.Lock(ctx, status.LockID, minute)
+	_, errs["TryLock"] = locker.TryLock(ctx, status.LockID, minute)
+	_, errs["TryLock with an invalid TTL"] = locker.TryLock(ctx, status.LockID, 0)
 
 	for verb, err := range errs {
 		if !errors.Is(err, pglocker.ErrClosed) {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -88,13 +87,17 @@ func TestMigrateSaysWhatItWaitsFor(t *testing.T) {
 				}
 
 				// Also where the first attempt has not ended.
-				short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				ctx, cancel = context.WithCancel(t.Context())
 				defer cancel()
 
-				err = contract.Receive(t, "MigrateDB returns", migrate(short))
+				done = migrate(ctx)
+				contract.Await(t, "an attempt that waits", func() bool { return contract.Query[bool](t, admin, attemptWaits) })
+				cancel()
+
+				err = contract.Receive(t, "MigrateDB returns", done)
 				for _, word := range test.words {
-					if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), word) {
-						t.Errorf("MigrateDB: %v, want context.DeadlineExceeded and %q", err, word)
+					if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), word) {
+						t.Errorf("MigrateDB: %v, want context.Canceled and %q", err, word)
 					}
 				}
 
@@ -133,6 +136,9 @@ func preparing(t *testing.T, databaseURL string) string {
 
 	return contract.StartServer(t, pgtesting.WithSetting("max_prepared_transactions", "5")).URL()
 }
+
+// attemptWaits reports whether a session waits for a lock in the database.
+const attemptWaits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
 
 // attemptsMade counts the transactions that were rolled back in the database.
 const attemptsMade = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()"

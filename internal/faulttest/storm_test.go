@@ -30,8 +30,6 @@ func TestStorm(t *testing.T) {
 		{name: "ListenerLost", rest: 5 * time.Second, saboteur: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel() // beside each other, and nothing else
-
 			s := newStorm(t, test.columns)
 			s.run(t, 4*time.Second, test.rest, test.saboteur)
 		})

@@ -228,9 +228,11 @@ func (r *Renewer) readClocks(now time.Time) {
 	if ahead-r.ahead > clockDrift {
 		for _, l := range r.ends.leases {
 			l.moments[byEnd] = r.end(l, now)
+			l.moments[byUrgency] = l.moments[byEnd]
 		}
 
 		heap.Init(&r.ends)
+		heap.Init(&r.due)
 		r.ahead = ahead
 	}
 

@@ -149,6 +149,27 @@ func TestClockIsSet(t *testing.T) {
 	until(27 * time.Hour)
 }
 
+// TestUrgentAfterSleep: a lease that is due goes by its end, also after the wall clock has got ahead.
+func TestUrgentAfterSleep(t *testing.T) {
+	t.Parallel()
+
+	r := New(nil, nil)
+	soon := &Lease{term: Term{Sent: r.began, TTL: 70 * time.Minute}}
+	late := &Lease{term: Term{Sent: r.began, TTL: 90 * time.Minute}}
+
+	for _, l := range []*Lease{soon, late} {
+		r.ends.put(l, r.end(l, r.began))
+	}
+
+	r.due.put(soon, soon.moments[byEnd])
+	r.readClocks(clocks(t, r.began, 0, time.Hour))
+	r.due.put(late, late.moments[byEnd])
+
+	if r.due.first() != soon {
+		t.Error("the lease that ends 20 minutes later goes first")
+	}
+}
+
 // TestTroubles: of what goes wrong the renewer tells how many leases it is about, which of
 // them is lost first and what is in the way, and when it is over.
 func TestTroubles(t *testing.T) {

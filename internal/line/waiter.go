@@ -115,7 +115,8 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 			return store.Result{}, w.leave(context.Cause(w.Desk.Context()))
 		case <-w.place.Woken():
 		case <-w.place.Hinted():
-			if at := w.place.AskAt(); at.Before(next) {
+			// It is zero if the time was taken by an earlier hint.
+			if at := w.place.AskAt(); !at.IsZero() && at.Before(next) {
 				sleep(time.Until(at))
 			}
 

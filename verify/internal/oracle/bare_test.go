@@ -65,6 +65,14 @@ func TestBare(t *testing.T) {
 		{"the same of a free lock", audited(chain(first, freed3, change{"c3.1", 60, freeSince(40, 4)}), grant1, free1, waits), ""},
 		{"a first grant of which nothing was left", audited(chain(change{"c3.1", 60, freeSince(40, 2)}), waits), ""},
 		{
+			"a lease by hand of which nothing was left", audited(chain(first, freed3, change{"c3.1", 60, freeSince(40, 4)}), grant1, free1,
+				op("c3.1", history.Acquire, 29, 62, history.Event{Outcome: history.OK, Token: 4, Expires: 40 * us})), "",
+		},
+		{
+			"the same with another end", audited(chain(first, freed3, change{"c3.1", 60, freeSince(40, 4)}), grant1, free1,
+				op("c3.1", history.Acquire, 29, 62, history.Event{Outcome: history.OK, Token: 4, Expires: 41 * us})), "was not committed",
+		},
+		{
 			"a grant of which little was left, and that was refreshed",
 			audited(chain(first, freed3, change{"c2.1", 30, bareFrom("c2.1", 30, 4)}, change{"c2.1", 31, bareFrom("c2.1", 31, 5)}),
 				grant1, free1, granted("c2.1", history.Acquire, 29, 32, 5)), "",

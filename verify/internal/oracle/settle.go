@@ -193,6 +193,10 @@ func (s *settler) match(ops []*history.Operation, chain []*audit.Transition) {
 		switch {
 		case op.Kind.Grants():
 			t := grants[fmt.Sprint(op.Owner, op.Token)]
+			if t == nil && traffic.IsBare(op.Lock) {
+				t = lateGrant(op, chain)
+			}
+
 			s.matchGrant(op, t)
 
 			granted[tenure{op.Client, op.Lock, op.Token}] = op
@@ -204,6 +208,18 @@ func (s *settler) match(ops []*history.Operation, chain []*audit.Transition) {
 			s.Claimed[created] = true
 		}
 	}
+}
+
+// lateGrant finds the grant of a lease by hand that was over when the audit saw it. To the audit
+// it looks like a release.
+func lateGrant(op *history.Operation, chain []*audit.Transition) *audit.Transition {
+	for _, t := range chain {
+		if t.New.Owner == "" && t.New.Generation == op.Token && t.New.Expires == op.Expires && t.App == op.Client {
+			return t
+		}
+	}
+
+	return nil
 }
 
 func (s *settler) matchGrant(op *history.Operation, t *audit.Transition) {
