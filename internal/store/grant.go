@@ -138,7 +138,7 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 			return Result{}, false, g.doubt(a.err)
 		}
 
-		if a.outcome == refused || !g.shape.full || n >= sendAttempts || !pause(ctx, n) {
+		if a.outcome == refused || !g.shape.full || n >= sendAttempts || !backOff(ctx, n) {
 			return Result{}, false, g.doubt(a.err)
 		}
 	}

@@ -102,13 +102,9 @@ func (l *listening) Listen(ctx context.Context, channel string) error {
 
 // refusesForLong reports whether the server refuses this, and is likely to for minutes.
 func refusesForLong(err error) bool {
-	code := sqlState(err)
-	if code == "" || code == codeReadOnlyTransaction { // another server may be reached soon
-		return false
-	}
-
-	// Connections, what runs beside, resources, operators, systems, defects.
-	return !hasPrefix(code, "08", "40", "53", "55", "57", "58", "XX")
+	// Connections, what runs beside, resources, operators, systems, defects. Another server may be
+	// reached soon instead of one that is read-only.
+	return sqlState(err) != "" && !hasState(err, "08", "40", "53", "55", "57", "58", "XX", codeReadOnlyTransaction)
 }
 
 func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {

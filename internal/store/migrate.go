@@ -143,7 +143,7 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 			w.note(ctx, waitsFor)
 		}
 
-		if !(blocked || retriable(err) || s.afresh(err, &moved)) || !pause(ctx, n) {
+		if !(blocked || retriable(err) || s.afresh(err, &moved)) || !backOff(ctx, n) {
 			return w.explain(err)
 		}
 	}

@@ -96,12 +96,10 @@ func (s *Store) arguments(args []any) []any {
 // lostStatement reports whether a statement failed only because a pooler lost its name. From then
 // on no names are used.
 func (s *Store) lostStatement(err error, named bool) bool {
-	switch sqlState(err) {
-	case codeInvalidStatementName, codeDuplicateStatement:
+	lost := lostName(err)
+	if lost {
 		s.unnamed.Store(true)
-
-		return named
 	}
 
-	return false
+	return lost && named
 }

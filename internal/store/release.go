@@ -51,7 +51,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 
 		if a.outcome == unknown {
 			doubt = a.err // until it is settled
-			if lost++; lost < sendAttempts && pause(ctx, lost) {
+			if lost++; lost < sendAttempts && backOff(ctx, lost) {
 				continue
 			}
 		}

@@ -138,14 +138,9 @@ func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer
 // trigger, a policy, a constraint, a limit of time. It goes further than [divisible], since a
 // renewal may be repeated whatever became of it.
 func Divides(err error) bool {
-	switch code := sqlState(err); code {
-	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
-		codeInvalidStatementName, codeDuplicateStatement:
-		return false
-	default:
-		// Connections, authorization, catalogs, resources, operators.
-		return !hasPrefix(code, "08", "28", "3D", "53", "57P")
-	}
+	// Connections, authorization, catalogs, resources, operators.
+	return sqlState(err) != "" && !lostName(err) &&
+		!hasState(err, "08", "28", "3D", "53", "57P", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction)
 }
 
 // stillHeld returns those of the leases that still run. If it can't ask, that is all of them: they

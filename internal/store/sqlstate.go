@@ -1,12 +1,9 @@
 package store
 
 import (
-	"cmp"
 	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // SQLSTATE codes that the package tells apart.
@@ -104,23 +101,12 @@ func errorFields(err error) (inner []error) {
 	return inner
 }
 
-// field is what err itself says of a field of the server's response. pgx's error has it in a field,
-// lib/pq's in a method and fields, that of bun's pgdriver in a method for all fields.
+// field is what err itself says of a field of the server's response. pgx's error and lib/pq's have it
+// in fields, that of bun's pgdriver in a method for all fields.
 func field(err error, name byte) string {
 	switch e := err.(type) { //nolint:errorlint // err is a link of the chain
 	case nil:
 		return ""
-	case *pgconn.PgError:
-		switch name {
-		case fieldCode:
-			return e.Code
-		case fieldSeverity:
-			return cmp.Or(e.SeverityUnlocalized, e.Severity)
-		case fieldRoutine:
-			return e.Routine
-		default:
-			return e.Message
-		}
 	case interface{ Field(name byte) string }:
 		value := e.Field(name)
 		if name == fieldSeverity && value == "" {
@@ -175,7 +161,13 @@ func isSQLState(s string) bool {
 	return len(s) == 5 && !strings.ContainsFunc(s, foreign) && strings.ContainsAny(s, "0123456789")
 }
 
-// hasPrefix reports whether a SQLSTATE begins with one of the prefixes.
-func hasPrefix(code string, prefixes ...string) bool {
+// hasState reports whether err has one of the SQLSTATEs, or one of the classes, which are two
+// characters.
+func hasState(err error, prefixes ...string) bool {
+	code := sqlState(err)
+
 	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(code, prefix) })
 }
+
+// lostName reports whether a pooler lost the name of a prepared statement.
+func lostName(err error) bool { return hasState(err, codeInvalidStatementName, codeDuplicateStatement) }
