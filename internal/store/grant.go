@@ -48,8 +48,16 @@ func (g *grant) lose(sent time.Time, cause error) {
 	g.owner = fmt.Sprintf("%s-%d", g.first, g.renamed+1)
 }
 
-// result adds the stray attempts to the result of a request.
-func (g *grant) result(res Result, err error) (Result, error) {
+// grant makes a request in the given way, and adds the stray attempts to its result.
+func (s *Store) grant(ctx context.Context, g grant, request func(g *grant) (Result, error)) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	g.store, g.shape = s, sh
+
+	res, err := request(&g)
 	res.Stray = g.lost
 
 	// A grant that was over, and not refreshed, may stand on the row as well.

@@ -118,26 +118,14 @@ func (l *listening) Wait(ctx context.Context) (channel, payload string, err erro
 
 func (l *listening) Close() { l.close() }
 
-var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '')")
+var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '') IS NOT NULL")
 
 // Notify sends an empty notification. The error matches [listen.ErrUnsent] if none was sent.
 func (s *Store) Notify(ctx context.Context, channel string) error {
-	place, err := s.places.take(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", listen.ErrUnsent, err)
-	}
-	defer place.free()
-
-	conn, done, err := s.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", listen.ErrUnsent, err)
-	}
-	defer done()
-
-	_, err = conn.ExecContext(ctx, sqlNotify, s.arguments([]any{channel})...)
-	if err != nil && judge(err, s.native.Load()) != unknown {
-		err = fmt.Errorf("%w: %w", listen.ErrUnsent, err)
+	a := ask(ctx, s, sqlNotify, []any{channel}, scanOne[bool])
+	if a.err != nil && a.outcome != unknown {
+		return fmt.Errorf("%w: %w", listen.ErrUnsent, a.err)
 	}
 
-	return err
+	return a.err
 }

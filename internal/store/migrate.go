@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // migrationLock serialises the migrations of a database: "pglocker" in ASCII, as a bigint.
@@ -110,7 +112,8 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 func (s *Store) writable(ctx context.Context) error {
 	_, err := read(ctx, s, onPrimary(sqlReadOnly), nil, func(row scanner) (setting string, err error) {
 		if err = row.Scan(&setting); err == nil && setting == "on" {
-			err = errReadOnlyConn{}
+			// This has another connection tried.
+			err = &pgconn.PgError{Code: codeReadOnlyTransaction, Message: "transaction_read_only is on"}
 		}
 
 		return setting, err
@@ -118,12 +121,6 @@ func (s *Store) writable(ctx context.Context) error {
 
 	return err
 }
-
-// errReadOnlyConn is an error that has another connection tried.
-type errReadOnlyConn struct{}
-
-func (errReadOnlyConn) Error() string    { return "transaction_read_only is on" }
-func (errReadOnlyConn) SQLState() string { return codeReadOnlyTransaction }
 
 // migrate tries until it has an answer. Where another transaction has the table locked, it tries
 // again and doesn't wait: others would queue behind it.

@@ -14,8 +14,6 @@ var refresh = verb{
 
 	undated: parameters{paramID, paramTTL, paramGeneration, paramOwner},
 	many:    changeMany(sqlGrantOnce, sqlOfGeneration, "", sqlGranted, `{row}, r.n`),
-
-	of: func(st *statements) *texts { return &st.refresh },
 }
 
 // sqlOfGeneration is a lock in the state that a request names.
@@ -49,24 +47,17 @@ func (st State) shownBy(row Row) bool {
 // Refresh grants the lock to owner for ttl if it is in the given state, held or not. Errors are as
 // for [Store.Acquire].
 func (s *Store) Refresh(ctx context.Context, id string, state State, owner string, ttl, margin time.Duration) (Result, error) {
-	return s.swap(ctx, grant{id: id, owner: owner, ttl: ttl, keep: true}, state, margin)
+	g := grant{id: id, owner: owner, ttl: ttl, keep: true}
+
+	return s.grant(ctx, g, func(g *grant) (Result, error) { return g.swap(ctx, state, margin) })
 }
 
 // HandOver is [Store.Refresh] for another owner than the holder: a release and the grant to the
 // next in one statement.
 func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration) (Result, error) {
-	return s.swap(ctx, grant{id: id, owner: owner, ttl: ttl}, State{Generation: generation}, margin)
-}
+	g := grant{id: id, owner: owner, ttl: ttl}
 
-func (s *Store) swap(ctx context.Context, g grant, state State, margin time.Duration) (Result, error) {
-	sh, err := s.shapeOf(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-
-	g.store, g.shape = s, sh
-
-	return g.result(g.swap(ctx, state, margin))
+	return s.grant(ctx, g, func(g *grant) (Result, error) { return g.swap(ctx, State{Generation: generation}, margin) })
 }
 
 // swap grants by a state.

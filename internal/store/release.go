@@ -19,8 +19,6 @@ var release = verb{
 
 	undated: parameters{paramID, paramGeneration},
 	many:    changeMany(sqlReleaseOnce, sqlOfGeneration, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
-
-	of: func(st *statements) *texts { return &st.release },
 }
 
 const sqlAfterHold = `{clock} {+} ({hold} {*} {us})`

@@ -9,7 +9,6 @@ var unwanted = verb{
 	one:   change(with(sqlFreed, "{until}", `{clock}`), sqlOfOwners, `{notify}, {lazy}`),
 	many:  changeMany(sqlReleaseOnce, sqlOfOwners, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
 	six:   true,
-	of:    func(st *statements) *texts { return &st.unwanted },
 }
 
 const sqlOfOwners = `l.owner {=} ANY ({owners}::{text}[])`

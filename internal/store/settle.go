@@ -13,7 +13,6 @@ var settle = verb{
 	one:   change(sqlUnchanged, sqlHeldByOwner, `{row}, {durable}`),
 	many:  changeMany(`{durable} AS durable`, sqlHeldByOwner, "", sqlUnchanged, `{row}, r.n`),
 	six:   true,
-	of:    func(st *statements) *texts { return &st.settle },
 }
 
 const (

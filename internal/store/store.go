@@ -43,7 +43,7 @@ type Store struct {
 	lanes  *lanes
 	late   LateFunc
 	places *places
-	loners *loners
+	loners loners
 
 	quiet *quiet
 	log   *slog.Logger

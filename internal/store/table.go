@@ -165,56 +165,40 @@ type description struct {
 	columns map[string]column
 }
 
-// describe puts the rows of sqlTable together.
-func describe(rows []described) description {
-	d := rows[0].description
-	d.columns = make(map[string]column, len(rows))
-
-	for _, row := range rows {
-		if row.column.name != "" {
-			d.columns[row.column.name] = row.column
-		}
-	}
-
-	return d
-}
-
-// described is one row of sqlTable.
-type described struct {
-	description
-	column column
-}
-
-func scanDescribed(from scanner) (d described, err error) {
-	c := &d.column
+// add reads one row of sqlTable.
+func (d *description) add(from scanner) (c column, err error) {
 	err = from.Scan(&d.schema, &d.table, &d.partitioned, &d.options, &d.unfit, &d.secured, &d.withoutPolicy, &d.datesOdd,
 		&c.name, &c.kind, &c.base, &c.oid, &c.typmod, &c.notNull, &c.generated, &c.coarse, &c.unique, &c.key, &c.clash)
+	if c.name != "" {
+		d.columns[c.name] = c
+	}
 
-	return d, err
+	return c, err
 }
 
 // description asks the catalogs.
 func (s *Store) description(ctx context.Context) (description, error) {
-	rows, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, scanDescribed)
-	if err != nil {
+	d := description{columns: make(map[string]column)}
+
+	_, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, d.add)
+	if err != nil { // a statement that ctx has ended may still add to d
 		return description{}, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
 	}
 
-	return describe(rows), nil
+	return d, nil
 }
 
 // descriptionIn is description inside a transaction.
 func (s *Store) descriptionIn(ctx context.Context, tx *sql.Tx) (description, error) {
-	rows, err := drain(func() (*sql.Rows, error) {
+	d := description{columns: make(map[string]column)}
+
+	_, err := drain(func() (*sql.Rows, error) {
 		text, args := s.plain(onPrimary(sqlTable), []any{s.table.Schema, s.table.Name})
 
 		return tx.QueryContext(ctx, text, args...)
-	}, 1, scanDescribed)
-	if err != nil {
-		return description{}, err
-	}
+	}, 1, d.add)
 
-	return describe(rows), nil
+	return d, err
 }
 
 // form is what the texts depend on, for a server with or without a floor.
