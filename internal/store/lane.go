@@ -161,7 +161,8 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		}
 	}()
 
-	ctx = stay(ctx)
+	// It serves several callers, and ends with none of them.
+	ctx = context.WithValue(ctx, callerKey{}, nil)
 
 	a := askDriver(ctx, l.store, func() (prepared, bool) {
 		l.store.lanes.connected.Add(1)
@@ -240,12 +241,12 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 	strange := false
 
 	for k, row := range a.rows {
-		i := int(row.number) - 1
-		if row.id != "" {
-			i = indexOf(reqs, row.id)
+		i, found := int(row.number)-1, true
+		if row.id != "" { // the first of the requests, which are sorted, for the lock
+			i, found = slices.BinarySearchFunc(reqs, row.id, func(r request, id string) int { return cmp.Compare(r.id, id) })
 		}
 
-		if i < 0 {
+		if !found {
 			strange = true
 
 			continue
@@ -269,13 +270,3 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 
 // errStrangeID: the table changes ids as they are written.
 var errStrangeID = errors.New("pglocker: the table shows another lock_id than was written")
-
-// indexOf is the first of the sorted requests for the lock, or -1.
-func indexOf(reqs []request, id string) int {
-	i, found := slices.BinarySearchFunc(reqs, id, func(r request, id string) int { return cmp.Compare(r.id, id) })
-	if !found {
-		return -1
-	}
-
-	return i
-}

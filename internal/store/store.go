@@ -91,7 +91,7 @@ func (s *Store) over(db *sql.DB, anew bool) *Store {
 
 	if anew {
 		_, on.pgx = db.Driver().(*stdlib.Driver)
-		on.pq = isPq(db)
+		on.pq = isPq(db.Driver())
 		on.native, on.unnamed, on.asItIs = new(atomic.Bool), new(atomic.Bool), new(atomic.Bool)
 		on.way = new(atomic.Pointer[way])
 	}
