@@ -196,7 +196,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 
 	text, given := t.many, l.kind.given
 	if l.kind.dated != "" {
-		if given = l.kind.undated; dated(reqs) {
+		if given = l.kind.undated; slices.ContainsFunc(reqs, func(r request) bool { return r.seen != 0 || r.hold != 0 }) {
 			text, given = t.dated, l.kind.given
 		}
 	}

@@ -240,7 +240,7 @@ func ddlSetStorage(there description) string {
 	var set []string
 
 	for _, p := range storage {
-		if !there.option(p.name) {
+		if !strings.Contains(","+there.options, ","+p.name+"=") {
 			set = append(set, p.name+" = "+p.value)
 		}
 	}

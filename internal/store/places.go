@@ -39,10 +39,6 @@ type places struct {
 	taken, writtenOff chan struct{}
 }
 
-func newPlaces() *places {
-	return &places{taken: make(chan struct{}, maxStatements), writtenOff: make(chan struct{}, maxWrittenOff)}
-}
-
 // take waits for a place until ctx ends, or the caller of [Outlive] has left.
 func (p *places) take(ctx context.Context) (*place, error) {
 	taken := &place{of: p}

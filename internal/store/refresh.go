@@ -67,19 +67,15 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 
 	for {
 		res, granted, err := g.try(ctx, s.lanes.refresh, state, alone)
-		if err != nil {
+
+		switch {
+		case err != nil:
 			return Result{}, err
-		}
-
-		if granted && res.Row.Remaining() > margin {
+		case granted && res.Row.Remaining() > margin:
 			return res, nil
-		}
-
-		if granted && res.Lease() <= margin {
+		case granted && res.Lease() <= margin:
 			return Result{}, errCut(res, margin)
-		}
-
-		if granted { // computed before a wait, see Acquire
+		case granted: // computed before a wait, see Acquire
 			g.over = true
 			state = State{Generation: res.Row.Generation}
 

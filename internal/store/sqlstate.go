@@ -43,6 +43,14 @@ const (
 	fieldSeverity = 'V' // not translated; 'S' is
 )
 
+// goNames are the names that the fields have in drivers' errors.
+var goNames = map[byte][]string{
+	fieldCode:     {"SQLState", "SQLSTATE", "Code"},
+	fieldMessage:  {"Message"},
+	fieldRoutine:  {"Routine"},
+	fieldSeverity: {"SeverityUnlocalized", "Severity"},
+}
+
 // sqlState is the SQLSTATE of a server's error, or "" for any other error.
 func sqlState(err error) string {
 	return field(serverError(err), fieldCode)
@@ -124,29 +132,14 @@ func field(err error, name byte) string {
 		}
 	}
 
-	notEmpty := func(s string) bool { return s != "" }
-
-	switch name {
-	case fieldCode:
-		return stringField(err, isSQLState, "SQLState", "SQLSTATE", "Code")
-	case fieldSeverity:
-		return stringField(err, notEmpty, "SeverityUnlocalized", "Severity")
-	case fieldRoutine:
-		return stringField(err, notEmpty, "Routine")
-	default:
-		return stringField(err, notEmpty, "Message")
-	}
-}
-
-// stringField is the first of these exported fields with such a value, or "".
-func stringField(err error, such func(string) bool, names ...string) string {
 	v := reflect.Indirect(reflect.ValueOf(err))
 	if v.Kind() != reflect.Struct {
 		return ""
 	}
 
-	for _, name := range names {
-		if f := v.FieldByName(name); f.IsValid() && f.Kind() == reflect.String && such(f.String()) {
+	for _, goName := range goNames[name] {
+		f := v.FieldByName(goName)
+		if f.IsValid() && f.Kind() == reflect.String && f.String() != "" && (name != fieldCode || isSQLState(f.String())) {
 			return f.String()
 		}
 	}

@@ -96,7 +96,8 @@ func (s *Store) over(db *sql.DB, anew bool) *Store {
 		on.way = new(atomic.Pointer[way])
 	}
 
-	on.places, on.loners = newPlaces(), newLoners(on.handle)
+	on.places = &places{taken: make(chan struct{}, maxStatements), writtenOff: make(chan struct{}, maxWrittenOff)}
+	on.loners = newLoners(on.handle)
 	on.handle.places = on.places
 	on.lanes = newLanes(&on)
 

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // sqlTable describes the schema $1 and its table $2, in a row for each column, or one row without a
@@ -216,11 +215,6 @@ func (d description) full() bool {
 	return !slices.ContainsFunc(addedColumns, func(c addedColumn) bool { return d.columns[c.name].name == "" })
 }
 
-// option reports whether a storage parameter is set.
-func (d description) option(name string) bool {
-	return slices.ContainsFunc(strings.Split(d.options, ","), func(o string) bool { return strings.HasPrefix(o, name+"=") })
-}
-
 // canHoldLocks names the first thing that keeps the table from holding locks. It checks the
 // optional columns if they are going to be used: all are there, or migrating adds the others. A
 // column that rounds times, or takes two ids for one, would grant a lock to another while its
@@ -266,7 +260,7 @@ func (d description) canHoldLocks(table Table, migrating bool) error {
 // usable returns why this role can't use the table as it is, or nil.
 func (s *Store) usable(d description) error {
 	if !d.table {
-		return s.tableNotFound(nil)
+		return s.tableNotFound()
 	}
 
 	if err := d.canHoldLocks(s.table, false); err != nil {
