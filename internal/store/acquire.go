@@ -51,7 +51,12 @@ const maxContests = 16
 // An error that matches [ErrUnknownOutcome] means that the lock may have been granted, to one of
 // Result.Stray. Any other error means that it was not.
 func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.Duration) (Result, error) {
-	return s.grant(ctx, grant{id: id, owner: owner, ttl: ttl}, func(g *grant) (Result, error) { return g.acquire(ctx, margin) })
+	g := grant{id: id, owner: owner, ttl: ttl}
+	if err := g.begin(ctx, s); err != nil {
+		return Result{}, err
+	}
+
+	return g.result(g.acquire(ctx, margin))
 }
 
 func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, error) {

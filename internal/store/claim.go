@@ -101,7 +101,12 @@ func SignatureOf(mark time.Time) int64 { return mark.UnixMicro() % MarkModulus }
 // The row of a failed attempt may be free: the lock was taken by another at the same moment, or
 // freed right after. owner must be of this call alone.
 func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Duration, mark Mark) (Result, error) {
-	return s.grant(ctx, grant{id: id, owner: owner, ttl: ttl}, func(g *grant) (Result, error) { return g.claim(ctx, margin, mark) })
+	g := grant{id: id, owner: owner, ttl: ttl}
+	if err := g.begin(ctx, s); err != nil {
+		return Result{}, err
+	}
+
+	return g.result(g.claim(ctx, margin, mark))
 }
 
 func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Result, error) {

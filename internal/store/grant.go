@@ -48,16 +48,16 @@ func (g *grant) lose(sent time.Time, cause error) {
 	g.owner = fmt.Sprintf("%s-%d", g.first, g.renamed+1)
 }
 
-// grant makes a request in the given way, and adds the stray attempts to its result.
-func (s *Store) grant(ctx context.Context, g grant, request func(g *grant) (Result, error)) (Result, error) {
-	sh, err := s.shapeOf(ctx)
-	if err != nil {
-		return Result{}, err
-	}
+// begin begins a request.
+func (g *grant) begin(ctx context.Context, s *Store) (err error) {
+	g.store = s
+	g.shape, err = s.shapeOf(ctx)
 
-	g.store, g.shape = s, sh
+	return err
+}
 
-	res, err := request(&g)
+// result adds the stray attempts to the result of a request.
+func (g *grant) result(res Result, err error) (Result, error) {
 	res.Stray = g.lost
 
 	// A grant that was over, and not refreshed, may stand on the row as well.

@@ -93,18 +93,14 @@ type listening struct {
 
 func (l *listening) Listen(ctx context.Context, channel string) error {
 	_, err := l.pgx.Exec(ctx, "LISTEN "+quoteIdentifier(channel))
-	if refusesForLong(err) {
+
+	// It refuses, and is likely to for minutes, unless the error is about connections, what runs beside,
+	// resources, operators, systems, or defects. Instead of a read-only server another may be reached.
+	if sqlState(err) != "" && !hasState(err, "08", "40", "53", "55", "57", "58", "XX", codeReadOnlyTransaction) {
 		err = fmt.Errorf("%w: %w", listen.ErrRefused, err)
 	}
 
 	return err
-}
-
-// refusesForLong reports whether the server refuses this, and is likely to for minutes.
-func refusesForLong(err error) bool {
-	// Connections, what runs beside, resources, operators, systems, defects. Another server may be
-	// reached soon instead of one that is read-only.
-	return sqlState(err) != "" && !hasState(err, "08", "40", "53", "55", "57", "58", "XX", codeReadOnlyTransaction)
 }
 
 func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {

@@ -48,16 +48,22 @@ func (st State) shownBy(row Row) bool {
 // for [Store.Acquire].
 func (s *Store) Refresh(ctx context.Context, id string, state State, owner string, ttl, margin time.Duration) (Result, error) {
 	g := grant{id: id, owner: owner, ttl: ttl, keep: true}
+	if err := g.begin(ctx, s); err != nil {
+		return Result{}, err
+	}
 
-	return s.grant(ctx, g, func(g *grant) (Result, error) { return g.swap(ctx, state, margin) })
+	return g.result(g.swap(ctx, state, margin))
 }
 
 // HandOver is [Store.Refresh] for another owner than the holder: a release and the grant to the
 // next in one statement.
 func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration) (Result, error) {
 	g := grant{id: id, owner: owner, ttl: ttl}
+	if err := g.begin(ctx, s); err != nil {
+		return Result{}, err
+	}
 
-	return s.grant(ctx, g, func(g *grant) (Result, error) { return g.swap(ctx, State{Generation: generation}, margin) })
+	return g.result(g.swap(ctx, State{Generation: generation}, margin))
 }
 
 // swap grants by a state.
