@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/keepalive"
+	"github.com/ismurov/pglocker/internal/pause"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -88,7 +89,7 @@ func (l *Locker) undone(ctx context.Context, status *LockStatus, term keepalive.
 
 			return err
 		})
-		if err == nil || !store.Transient(err) || !store.Pause(ctx, min(left/20, time.Second)) {
+		if err == nil || !store.Transient(err) || !pause.Sleep(ctx, pause.Jitter(max(min(left/20, time.Second), 2*time.Millisecond), 2)) {
 			return err == nil && undone
 		}
 	}

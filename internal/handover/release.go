@@ -130,7 +130,8 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 
 		d.OnTrouble(Trouble{Locks: int(d.failing.Load()), LockID: t.LockID, Token: t.State.Generation, Err: err})
 
-		if !store.Pause(ctx, min(left/20, time.Second, time.Until(until))) {
+		limit := max(min(left/20, time.Second, time.Until(until)), 2*time.Millisecond)
+		if !pause.Sleep(ctx, pause.Jitter(limit, 2)) {
 			break
 		}
 	}

@@ -15,7 +15,6 @@ var acquire = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
 	one:   change(sqlGranted, sqlFree, `{row}, {durable}`),
 	many:  changeMany(sqlGrantOnce, sqlFree, "", sqlGranted, `{row}, r.n`),
-	of:    func(st *statements) *texts { return &st.acquire },
 }
 
 // try is acquire that returns the granted row, or else the row as the statement's snapshot shows
@@ -39,7 +38,6 @@ SELECT {row}, r.n, false
   FROM {requests} WITH ORDINALITY AS r ({columns}, n),
        LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id {=} r.lock_id OFFSET 0) AS l
  WHERE NOT EXISTS (SELECT FROM got WHERE got.pglocker_n {=} r.n)`,
-	of: func(st *statements) *texts { return &st.try },
 }
 
 // maxContests bounds the rounds of one Acquire. A round ends without an answer only if the lock
@@ -53,12 +51,10 @@ const maxContests = 16
 // An error that matches [ErrUnknownOutcome] means that the lock may have been granted, to one of
 // Result.Stray. Any other error means that it was not.
 func (s *Store) Acquire(ctx context.Context, id, owner string, ttl, margin time.Duration) (Result, error) {
-	sh, err := s.shapeOf(ctx)
-	if err != nil {
+	g := grant{id: id, owner: owner, ttl: ttl}
+	if err := g.begin(ctx, s); err != nil {
 		return Result{}, err
 	}
-
-	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
 	return g.result(g.acquire(ctx, margin))
 }

@@ -74,9 +74,6 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	}
 }
 
-// prepareFunc is called when a connection is there. ok is false if nothing is left to send.
-type prepareFunc func() (p prepared, ok bool)
-
 // prepared is a statement and its arguments, and how many rows it may return.
 type prepared struct {
 	text string
@@ -90,14 +87,15 @@ var errDriverLeft = errors.New("pglocker: the driver did not return")
 // errDriverPanicked is an error for all whose requests the driver was given.
 var errDriverPanicked = errors.New("pglocker: the driver panicked")
 
-// askDriver turns a panic of the driver into an error for all callers.
-func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan scanFunc[T]) (a answer[T]) {
+// askDriver calls prepare when a connection is there. ok is false if nothing is left to send. It
+// turns a panic of the driver into an error for all callers.
+func askDriver[T any](ctx context.Context, s *Store, prepare func() (p prepared, ok bool), scan scanFunc[T]) (a answer[T]) {
 	place, err := s.places.take(ctx)
 	if err != nil {
 		return answer[T]{err: s.ended(callerOf(ctx))}
 	}
 
-	closed := closedChan
+	var closed <-chan struct{}
 
 	defer func() { place.freeWhen(closed, time.Now()) }()
 
@@ -112,15 +110,13 @@ func askDriver[T any](ctx context.Context, s *Store, prepare prepareFunc, scan s
 		returned   bool
 	)
 
-	// A driver that panics, or ends the goroutine, keeps its connection, but not the place of the
-	// next.
 	defer func() {
+		// A driver that panics, or ends the goroutine, keeps its connection, but not the place of
+		// the next.
 		if conn != nil && !returned {
-			s.handle.putBack()
+			defer s.handle.putBack()
 		}
-	}()
 
-	defer func() {
 		cause := recover()
 		if cause == nil {
 			return
@@ -166,11 +162,11 @@ func abandon(conn *sql.Conn) {
 	_ = conn.Raw(func(driverConn any) error { return driverConn.(driver.Conn).Close() })
 }
 
-// askOver runs a statement over a connection. closed is closed when nothing is left of it there.
+// askOver runs a statement over a connection. closed is closed when nothing is left of it there. It
+// is nil where that is so already.
 func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, scan scanFunc[T]) (a answer[T], closed <-chan struct{}) {
 	var err error
 
-	closed = closedChan
 	native := false
 
 	if s.pgx {
@@ -217,10 +213,3 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 
 	return a, closed
 }
-
-var closedChan = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-
-	return c
-}()

@@ -17,11 +17,6 @@ func Outlive(ctx context.Context) context.Context {
 	return context.WithValue(context.WithoutCancel(ctx), callerKey{}, ctx)
 }
 
-// stay returns a context without a caller that may leave, for a statement that serves several.
-func stay(ctx context.Context) context.Context {
-	return context.WithValue(ctx, callerKey{}, nil)
-}
-
 // callerOf is the context that ends when nobody waits for the connection any more.
 func callerOf(ctx context.Context) context.Context {
 	if caller, ok := ctx.Value(callerKey{}).(context.Context); ok && ctx.Err() == nil {

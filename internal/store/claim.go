@@ -57,7 +57,6 @@ UPDATE {table} AS l
    AND l.tableoid {=} r.part
 RETURNING {row}, r.n, r.free, r.stood`, "{set}", with(sqlClaimed, "{free}", `r.free`)),
 	six: true,
-	of:  func(st *statements) *texts { return &st.claim },
 }
 
 // sqlClaimed grants the lock if it is {free}, or else leaves a mark.
@@ -102,12 +101,10 @@ func SignatureOf(mark time.Time) int64 { return mark.UnixMicro() % MarkModulus }
 // The row of a failed attempt may be free: the lock was taken by another at the same moment, or
 // freed right after. owner must be of this call alone.
 func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Duration, mark Mark) (Result, error) {
-	sh, err := s.shapeOf(ctx)
-	if err != nil {
+	g := grant{id: id, owner: owner, ttl: ttl}
+	if err := g.begin(ctx, s); err != nil {
 		return Result{}, err
 	}
-
-	g := grant{store: s, shape: sh, id: id, owner: owner, ttl: ttl}
 
 	return g.result(g.claim(ctx, margin, mark))
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // column is one of the table's columns.
@@ -28,14 +30,6 @@ type column struct {
 	// clash is another unique index that this column is part of, or "".
 	clash string
 }
-
-// Object identifiers of built-in types, the same on every server.
-const (
-	oidBigint      = 20
-	oidText        = 25
-	oidVarchar     = 1043
-	oidTimestamptz = 1184
-)
 
 const (
 	// varcharHeader is what a varchar's modifier is above its length.
@@ -81,16 +75,16 @@ func (c column) needs() string {
 	switch c.name {
 	case "lock_id":
 		needed = "text or character varying, with a deterministic collation"
-		fits = (c.oid == oidText || c.oid == oidVarchar) && !c.coarse
+		fits = (c.oid == pgtype.TextOID || c.oid == pgtype.VarcharOID) && !c.coarse
 	case "owner":
 		needed = "text, or character varying(" + strconv.Itoa(ownerLength) + ") or longer, with a deterministic collation"
-		fits = (c.oid == oidText || c.oid == oidVarchar && (c.typmod < 0 || c.typmod >= ownerLength+varcharHeader)) && !c.coarse
+		fits = (c.oid == pgtype.TextOID || c.oid == pgtype.VarcharOID && (c.typmod < 0 || c.typmod >= ownerLength+varcharHeader)) && !c.coarse
 	case "generation":
 		needed = "bigint"
-		fits = c.oid == oidBigint
+		fits = c.oid == pgtype.Int8OID
 	default: // a time
 		needed = "timestamp with time zone, with microseconds (no precision, or 6)"
-		fits = c.oid == oidTimestamptz && (c.typmod < 0 || c.typmod == microseconds)
+		fits = c.oid == pgtype.TimestamptzOID && (c.typmod < 0 || c.typmod == microseconds)
 	}
 
 	if c.optional() {

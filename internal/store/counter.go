@@ -22,49 +22,42 @@ func (c *counter) start(run func()) {
 	c.mu.Unlock()
 
 	go func() {
-		defer c.done()
+		defer func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+
+			c.n--
+			if c.n == 0 && c.zero != nil {
+				close(c.zero)
+				c.zero = nil
+			}
+		}()
 
 		run()
 	}()
 }
 
-func (c *counter) done() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	c.n--
-	if c.n == 0 && c.zero != nil {
-		close(c.zero)
-		c.zero = nil
-	}
-}
-
 // waitFor returns when nothing is under way, or after d, and how much is.
 func (c *counter) waitFor(d time.Duration) (left int) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	zero, n := c.zero, c.n
 
-	if c.n == 0 {
-		return 0
+	if n > 0 && zero == nil {
+		zero = make(chan struct{})
+		c.zero = zero
 	}
-
-	if c.zero == nil {
-		c.zero = make(chan struct{})
-	}
-
-	zero := c.zero
 	c.mu.Unlock()
 
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+	if n == 0 {
+		return 0
+	}
 
 	select {
 	case <-zero:
-		c.mu.Lock()
-
 		return 0
-	case <-timer.C:
+	case <-time.After(d):
 		c.mu.Lock()
+		defer c.mu.Unlock()
 
 		return c.n
 	}

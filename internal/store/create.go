@@ -39,7 +39,6 @@ var insert = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
 	one:   with(sqlInsertOne, "{into}", sqlHeldColumns, "{values}", sqlHeldValues),
 	many:  with(sqlInsertMany, "{into}", sqlHeldColumns, "{values}", sqlHeldValues),
-	of:    func(st *statements) *texts { return &st.insert },
 }
 
 // create: no row -> free, generation 1. It locks as insert does.
@@ -47,7 +46,6 @@ var create = verb{
 	given: parameters{paramID},
 	one:   with(sqlInsertOne, "{into}", sqlFreeColumns, "{values}", sqlFreeValues),
 	many:  with(sqlInsertMany, "{into}", sqlFreeColumns, "{values}", sqlFreeValues),
-	of:    func(st *statements) *texts { return &st.create },
 }
 
 // Create makes the lock, free and with generation 1, unless it is there, and returns its row.

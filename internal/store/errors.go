@@ -34,7 +34,7 @@ func (s *Store) explain(err error) error {
 
 	switch sqlState(err) {
 	case codeUndefinedTable:
-		return s.tableNotFound(err)
+		return fmt.Errorf("%w: %w", s.tableNotFound(), err)
 	case codeInsufficientPriv:
 		return fmt.Errorf("%w: %w (the role needs USAGE on the schema and SELECT, INSERT, UPDATE on the table)",
 			ErrPermissionDenied, err)
@@ -58,14 +58,8 @@ func (s *Store) explain(err error) error {
 	return err
 }
 
-func (s *Store) tableNotFound(cause error) error {
-	err := fmt.Errorf("%w: %s (create it with pglocker.MigrateDB, or apply the SQL under migrations/)",
-		ErrTableNotFound, s.table)
-	if cause != nil {
-		err = fmt.Errorf("%w: %w", err, cause)
-	}
-
-	return err
+func (s *Store) tableNotFound() error {
+	return fmt.Errorf("%w: %s (create it with pglocker.MigrateDB, or apply the SQL under migrations/)", ErrTableNotFound, s.table)
 }
 
 // ended is the error of a call whose context ended before anything was sent.

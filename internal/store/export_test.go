@@ -5,7 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"reflect"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -94,27 +94,18 @@ func Texts(full bool) map[string]string {
 }
 
 func textsOf(table Table, f form) map[string]string {
-	st := reflect.ValueOf(render(table, f))
-	all := make(map[string]string)
-	add := func(name, text string) {
-		if text != "" {
-			all[name] = text
-		}
+	st := render(table, f)
+	all := map[string]string{"guard": st.guard, "unwantedLast": st.unwantedLast}
+
+	for name, v := range map[string]*verb{
+		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
+		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
+		"settle": &settle, "unwanted": &unwanted,
+	} {
+		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated
 	}
 
-	for i := range st.NumField() {
-		name := st.Type().Field(i).Name
-
-		if st.Field(i).Kind() == reflect.String {
-			add(name, st.Field(i).String())
-
-			continue
-		}
-
-		for j, suffix := range []string{"", "Many", "ManyDated"} { // as the fields of texts
-			add(name+suffix, st.Field(i).Field(j).String())
-		}
-	}
+	maps.DeleteFunc(all, func(_, text string) bool { return text == "" })
 
 	return all
 }

@@ -48,6 +48,14 @@ func (g *grant) lose(sent time.Time, cause error) {
 	g.owner = fmt.Sprintf("%s-%d", g.first, g.renamed+1)
 }
 
+// begin begins a request.
+func (g *grant) begin(ctx context.Context, s *Store) (err error) {
+	g.store = s
+	g.shape, err = s.shapeOf(ctx)
+
+	return err
+}
+
 // result adds the stray attempts to the result of a request.
 func (g *grant) result(res Result, err error) (Result, error) {
 	res.Stray = g.lost
@@ -138,8 +146,46 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 			return Result{}, false, g.doubt(a.err)
 		}
 
-		if a.outcome == refused || !g.shape.full || n >= sendAttempts || !pause(ctx, n) {
+		if a.outcome == refused || !g.shape.full || n >= sendAttempts || !backOff(ctx, n) {
 			return Result{}, false, g.doubt(a.err)
 		}
 	}
+}
+
+// settle finds out what became of a grant whose reply was lost: it writes the row that the grant to
+// {owner} left, unchanged. Its own commit, which is awaited, covers that of the grant. A SELECT
+// could show a grant that is not yet durable. It locks as acquire does.
+var settle = verb{
+	given: parameters{paramID, paramOwner},
+	one:   change(sqlUnchanged, sqlHeldByOwner, `{row}, {durable}`),
+	many:  changeMany(`{durable} AS durable`, sqlHeldByOwner, "", sqlUnchanged, `{row}, r.n`),
+	six:   true,
+}
+
+const (
+	sqlUnchanged   = `expires_at = l.expires_at`
+	sqlHeldByOwner = `l.owner {=} {owner}
+   AND l.expires_at {>} {now}`
+)
+
+// settle reports whether one of the lost attempts was granted. That one is stray no more.
+func (g *grant) settle(ctx context.Context, req request, alone bool) (a answer[Row], granted bool) {
+	req.seen, req.hold = 0, 0 // it goes by the owner alone
+
+	for i, owner := range g.lost {
+		req.owner = owner
+		a = g.store.lanes.settle.write(ctx, req, alone)
+		g.waited = g.waited && a.waited
+
+		switch {
+		case a.err != nil:
+			return a, false
+		case len(a.rows) == 1:
+			g.owner, g.lost = owner, slices.Delete(g.lost, i, i+1)
+
+			return a, true
+		}
+	}
+
+	return a, false
 }

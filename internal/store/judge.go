@@ -40,7 +40,7 @@ func judge(err error, trustBadConn bool) outcome {
 		return unknown
 	}
 
-	if code := sqlState(err); code == "" || provesNothing(code) {
+	if sqlState(err) == "" || provesNothing(err) {
 		return unknown
 	}
 
@@ -50,13 +50,9 @@ func judge(err error, trustBadConn bool) outcome {
 // provesNothing reports whether an error may come in place of the reply to a committed statement. A
 // pooler that loses its connection to the server reports classes 08, 58 and XX000. A server that
 // ends a session reports the others.
-func provesNothing(code string) bool {
-	switch code {
-	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:
-		return true
-	}
-
-	return hasPrefix(code, "08", "58", "57P")
+func provesNothing(err error) bool {
+	return hasState(err, "08", "58", "57P", codeCompletionUnknown, codeInternalError, codeIdleInTransaction,
+		codeTransactionTimeout)
 }
 
 // Transient reports whether the same request may succeed if it is repeated: the server could not be
@@ -69,38 +65,23 @@ func Transient(err error) bool {
 	}
 
 	// The code alone decides: a login is refused with severity FATAL, and may be for good.
-	code := sqlState(err)
-
-	return code == "" || errors.Is(err, ErrUnknownOutcome) || provesNothing(code) || Passing(err)
+	return sqlState(err) == "" || errors.Is(err, ErrUnknownOutcome) || provesNothing(err) || Passing(err)
 }
 
 // Passing reports whether the server refused a request, or a connection, for a reason that passes,
 // or that another connection doesn't meet. The request was not carried out.
 func Passing(err error) bool {
-	if errors.Is(err, ErrUnknownOutcome) {
-		return false
-	}
-
-	switch code := sqlState(err); code {
-	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:
-		return true
-	default:
-		return hasPrefix(code, "53") || retriable(err) || elsewhere(err) || stalePlan(err)
-	}
+	return !errors.Is(err, ErrUnknownOutcome) &&
+		(hasState(err, "53", codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow) ||
+			retriable(err) || elsewhere(err) || stalePlan(err))
 }
 
 // elsewhere reports whether the connection is at fault: it leads to a standby, or its last user left a
 // setting or a failed transaction on it.
 func elsewhere(err error) bool {
-	switch sqlState(err) {
-	case codeReadOnlyTransaction, codeFailedTransaction:
-		return true
-	case codeFeatureNotSupported, codeNotInState:
-		// "cannot set transaction read-write mode during recovery", "recovery is in progress"
-		return strings.Contains(field(serverError(err), fieldMessage), "recovery")
-	}
-
-	return false
+	// "cannot set transaction read-write mode during recovery", "recovery is in progress"
+	return hasState(err, codeReadOnlyTransaction, codeFailedTransaction) ||
+		hasState(err, codeFeatureNotSupported, codeNotInState) && strings.Contains(field(serverError(err), fieldMessage), "recovery")
 }
 
 // stalePlan reports whether a statement was refused only because the table was altered. The driver
@@ -115,11 +96,7 @@ func stalePlan(err error) bool {
 
 // retriable reports whether the server rolled back only for the sake of others, as is normal where
 // SERIALIZABLE or REPEATABLE READ is the default.
-func retriable(err error) bool {
-	code := sqlState(err)
-
-	return code == codeSerializationFailure || code == codeDeadlockDetected
-}
+func retriable(err error) bool { return hasState(err, codeSerializationFailure, codeDeadlockDetected) }
 
 // divisible reports whether a refusal may be due to one of several requests: a bad value, a
 // constraint, a policy, a trigger, a full queue, a limit of time, a conflict about a row. The other
@@ -129,34 +106,19 @@ func divisible(err error) bool {
 		return true // of one id
 	}
 
-	switch sqlState(err) {
-	case "", codeInvalidStatementName, codeDuplicateStatement:
-		return false
-	}
-
-	return !elsewhere(err) && !stalePlan(err)
+	return sqlState(err) != "" && !lostName(err) && !elsewhere(err) && !stalePlan(err)
 }
 
 // general reports whether a refusal is mostly about the table or the server as a whole. A trigger
 // may raise it for one row all the same.
 func general(err error) bool {
-	switch code := sqlState(err); code {
-	case codeUndefinedTable, codeUndefinedColumn, codeUndefinedFunction:
-		return true
-	default:
-		// Authorization, catalogs, resources.
-		return hasPrefix(code, "28", "3D", "53")
-	}
+	// Authorization, catalogs, resources.
+	return hasState(err, "28", "3D", "53", codeUndefinedTable, codeUndefinedColumn, codeUndefinedFunction)
 }
 
 // sweeping reports whether a refusal may be about the table as a whole: it is general, a privilege
 // is lacking, or the table is locked for longer than the role waits. The last two may be about one
 // row.
 func sweeping(err error) bool {
-	switch sqlState(err) {
-	case codeInsufficientPriv, codeLockNotAvailable, codeQueryCanceled:
-		return true
-	}
-
-	return general(err)
+	return general(err) || hasState(err, codeInsufficientPriv, codeLockNotAvailable, codeQueryCanceled)
 }

@@ -37,23 +37,23 @@ type lanes struct {
 
 func newLanes(s *Store) *lanes {
 	return &lanes{
-		acquire:  newLane(s, kind[Row]{verb: acquire, scan: scanRow}),
-		refresh:  newLane(s, kind[Row]{verb: refresh, scan: scanRow}),
-		settle:   newLane(s, kind[Row]{verb: settle, scan: scanRow}),
-		insert:   newLane(s, kind[Row]{verb: insert, scan: scanRow, inserts: true}),
-		create:   newLane(s, kind[Row]{verb: create, scan: scanRow, inserts: true}),
-		get:      newLane(s, kind[Row]{verb: get, scan: scanRow, reads: true}),
-		look:     newLane(s, kind[Row]{verb: look, scan: scanRow, reads: true}),
-		try:      newLane(s, kind[attempted]{verb: try, scan: scanTry}),
-		claim:    newLane(s, kind[attempted]{verb: claim, scan: scanClaim}),
-		release:  newLane(s, kind[bool]{verb: release, scan: scanBool}),
-		unwanted: newLane(s, kind[bool]{verb: unwanted, scan: scanBool}),
+		acquire:  newLane(s, kind[Row]{verb: &acquire, scan: scanRow}),
+		refresh:  newLane(s, kind[Row]{verb: &refresh, scan: scanRow}),
+		settle:   newLane(s, kind[Row]{verb: &settle, scan: scanRow}),
+		insert:   newLane(s, kind[Row]{verb: &insert, scan: scanRow, inserts: true}),
+		create:   newLane(s, kind[Row]{verb: &create, scan: scanRow, inserts: true}),
+		get:      newLane(s, kind[Row]{verb: &get, scan: scanRow, reads: true}),
+		look:     newLane(s, kind[Row]{verb: &look, scan: scanRow, reads: true}),
+		try:      newLane(s, kind[attempted]{verb: &try, scan: scanTry}),
+		claim:    newLane(s, kind[attempted]{verb: &claim, scan: scanClaim}),
+		release:  newLane(s, kind[bool]{verb: &release, scan: scanBool}),
+		unwanted: newLane(s, kind[bool]{verb: &unwanted, scan: scanBool}),
 	}
 }
 
 // kind is how a verb's requests are sent, and its answers read.
 type kind[T any] struct {
-	verb
+	*verb
 	// scan makes the function for one statement's rows, of which more is the column behind the value.
 	scan func(more any) scanFunc[T]
 	// reads: it waits for no row.
@@ -141,7 +141,7 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 		return answers[0]
 	}
 
-	text, args := l.kind.of(&req.shape.statements).one, l.kind.given.ofOne(&req, req.shape.full)
+	text, args := req.shape.statements.of[l.kind.verb].one, l.kind.given.ofOne(&req, req.shape.full)
 	a := askAudibly(ctx, l.store, text, args, l.kind.scan(new(*string)))
 	a.waited = true
 
@@ -161,7 +161,8 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 		}
 	}()
 
-	ctx = stay(ctx)
+	// It serves several callers, and ends with none of them.
+	ctx = context.WithValue(ctx, callerKey{}, nil)
 
 	a := askDriver(ctx, l.store, func() (prepared, bool) {
 		l.store.lanes.connected.Add(1)
@@ -191,11 +192,11 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 // statement is that for several requests.
 func (l *lane[T]) statement(reqs []request) prepared {
 	sh := reqs[0].shape
-	t := l.kind.of(&sh.statements)
+	t := sh.statements.of[l.kind.verb]
 
 	text, given := t.many, l.kind.given
 	if l.kind.dated != "" {
-		if given = l.kind.undated; dated(reqs) {
+		if given = l.kind.undated; slices.ContainsFunc(reqs, func(r request) bool { return r.seen != 0 || r.hold != 0 }) {
 			text, given = t.dated, l.kind.given
 		}
 	}
@@ -240,12 +241,12 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 	strange := false
 
 	for k, row := range a.rows {
-		i := int(row.number) - 1
-		if row.id != "" {
-			i = indexOf(reqs, row.id)
+		i, found := int(row.number)-1, true
+		if row.id != "" { // the first of the requests, which are sorted, for the lock
+			i, found = slices.BinarySearchFunc(reqs, row.id, func(r request, id string) int { return cmp.Compare(r.id, id) })
 		}
 
-		if i < 0 {
+		if !found {
 			strange = true
 
 			continue
@@ -269,13 +270,3 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 
 // errStrangeID: the table changes ids as they are written.
 var errStrangeID = errors.New("pglocker: the table shows another lock_id than was written")
-
-// indexOf is the first of the sorted requests for the lock, or -1.
-func indexOf(reqs []request, id string) int {
-	i, found := slices.BinarySearchFunc(reqs, id, func(r request, id string) int { return cmp.Compare(r.id, id) })
-	if !found {
-		return -1
-	}
-
-	return i
-}

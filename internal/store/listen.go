@@ -93,22 +93,14 @@ type listening struct {
 
 func (l *listening) Listen(ctx context.Context, channel string) error {
 	_, err := l.pgx.Exec(ctx, "LISTEN "+quoteIdentifier(channel))
-	if refusesForLong(err) {
+
+	// It refuses, and is likely to for minutes, unless the error is about connections, what runs beside,
+	// resources, operators, systems, or defects. Instead of a read-only server another may be reached.
+	if sqlState(err) != "" && !hasState(err, "08", "40", "53", "55", "57", "58", "XX", codeReadOnlyTransaction) {
 		err = fmt.Errorf("%w: %w", listen.ErrRefused, err)
 	}
 
 	return err
-}
-
-// refusesForLong reports whether the server refuses this, and is likely to for minutes.
-func refusesForLong(err error) bool {
-	code := sqlState(err)
-	if code == "" || code == codeReadOnlyTransaction { // another server may be reached soon
-		return false
-	}
-
-	// Connections, what runs beside, resources, operators, systems, defects.
-	return !hasPrefix(code, "08", "40", "53", "55", "57", "58", "XX")
 }
 
 func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {
@@ -122,26 +114,14 @@ func (l *listening) Wait(ctx context.Context) (channel, payload string, err erro
 
 func (l *listening) Close() { l.close() }
 
-var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '')")
+var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '') IS NOT NULL")
 
 // Notify sends an empty notification. The error matches [listen.ErrUnsent] if none was sent.
 func (s *Store) Notify(ctx context.Context, channel string) error {
-	place, err := s.places.take(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", listen.ErrUnsent, err)
-	}
-	defer place.free()
-
-	conn, done, err := s.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", listen.ErrUnsent, err)
-	}
-	defer done()
-
-	_, err = conn.ExecContext(ctx, sqlNotify, s.arguments([]any{channel})...)
-	if err != nil && judge(err, s.native.Load()) != unknown {
-		err = fmt.Errorf("%w: %w", listen.ErrUnsent, err)
+	a := ask(ctx, s, sqlNotify, []any{channel}, scanOne[bool])
+	if a.err != nil && a.outcome != unknown {
+		return fmt.Errorf("%w: %w", listen.ErrUnsent, a.err)
 	}
 
-	return err
+	return a.err
 }

@@ -19,7 +19,6 @@ var get = verb{
 	given: parameters{paramID},
 	one:   sqlGetOne,
 	many:  sqlGetMany,
-	of:    func(st *statements) *texts { return &st.get },
 }
 
 // look is get for whatever the answer decides.
@@ -27,7 +26,6 @@ var look = verb{
 	given: parameters{paramID},
 	one:   sqlPrimary + sqlGetOne,
 	many:  sqlPrimary + sqlGetMany,
-	of:    func(st *statements) *texts { return &st.look },
 }
 
 // Get reads the lock's row. The verdict is Granted or NotFound. A pooler may have a standby answer.

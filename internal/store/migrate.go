@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // migrationLock serialises the migrations of a database: "pglocker" in ASCII, as a bigint.
@@ -110,7 +112,8 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 func (s *Store) writable(ctx context.Context) error {
 	_, err := read(ctx, s, onPrimary(sqlReadOnly), nil, func(row scanner) (setting string, err error) {
 		if err = row.Scan(&setting); err == nil && setting == "on" {
-			err = errReadOnlyConn{}
+			// This has another connection tried.
+			err = &pgconn.PgError{Code: codeReadOnlyTransaction, Message: "transaction_read_only is on"}
 		}
 
 		return setting, err
@@ -118,12 +121,6 @@ func (s *Store) writable(ctx context.Context) error {
 
 	return err
 }
-
-// errReadOnlyConn is an error that has another connection tried.
-type errReadOnlyConn struct{}
-
-func (errReadOnlyConn) Error() string    { return "transaction_read_only is on" }
-func (errReadOnlyConn) SQLState() string { return codeReadOnlyTransaction }
 
 // migrate tries until it has an answer. Where another transaction has the table locked, it tries
 // again and doesn't wait: others would queue behind it.
@@ -143,7 +140,7 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 			w.note(ctx, waitsFor)
 		}
 
-		if !(blocked || retriable(err) || s.afresh(err, &moved)) || !pause(ctx, n) {
+		if !(blocked || retriable(err) || s.afresh(err, &moved)) || !backOff(ctx, n) {
 			return w.explain(err)
 		}
 	}
@@ -243,7 +240,7 @@ func ddlSetStorage(there description) string {
 	var set []string
 
 	for _, p := range storage {
-		if !there.option(p.name) {
+		if !strings.Contains(","+there.options, ","+p.name+"=") {
 			set = append(set, p.name+" = "+p.value)
 		}
 	}
@@ -253,4 +250,60 @@ func ddlSetStorage(there description) string {
 	}
 
 	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
+}
+
+// logEvery is how often a migration that goes on waiting logs it.
+const logEvery = time.Minute
+
+// migrationWait is what a migration waits for.
+type migrationWait struct {
+	store *Store
+	log   *slog.Logger
+	since time.Time
+
+	logged   time.Time // zero: never
+	waitsFor string
+	heldBy   string
+}
+
+// note looks up the transactions in the way, and logs them every logEvery. When ctx has ended, it
+// looks only if it never did.
+func (w *migrationWait) note(ctx context.Context, waitsFor string) {
+	if waitsFor == "" || ctx.Err() != nil && w.waitsFor != "" {
+		return
+	}
+
+	what, args := sqlLocksOfTable, []any{w.store.table.Schema, w.store.table.Name}
+	if waitsFor == otherMigration {
+		what, args = sqlLocksOfKey, []any{int64(migrationLock)}
+	}
+
+	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
+	defer cancel()
+
+	found, err := w.store.holders(looking, what, args...)
+
+	w.waitsFor, w.heldBy = waitsFor, "another transaction"
+
+	if err == nil && len(found) > 0 {
+		w.heldBy = strings.Join(valuesOf(found, func(h *Holder) string { return h.detail() }), ", ")
+	}
+
+	if w.log == nil || ctx.Err() != nil || !w.logged.IsZero() && time.Since(w.logged) < logEvery {
+		return
+	}
+
+	w.logged = time.Now()
+	w.log.LogAttrs(ctx, slog.LevelWarn, "pglocker: the migration waits, and tries again",
+		slog.String("table", w.store.table.String()), slog.String("waits_for", waitsFor),
+		slog.String("held_by", w.heldBy), slog.Duration("waited", time.Since(w.since)))
+}
+
+// explain adds to an error of a migration what it waited for.
+func (w *migrationWait) explain(err error) error {
+	if w.waitsFor == "" {
+		return err
+	}
+
+	return fmt.Errorf("it waited for %s, held by %s: %w", w.waitsFor, w.heldBy, err)
 }

@@ -50,12 +50,7 @@ func askAudibly[T any](ctx context.Context, s *Store, text string, args []any, s
 // orQuietly sends a statement that was refused again, without its notification. The second answer
 // counts, unless it is a refusal too.
 func orQuietly[T any](s *Store, text string, a answer[T], send func(text string) answer[T]) answer[T] {
-	if a.outcome != refused || Passing(a.err) && !general(a.err) {
-		return a
-	}
-
-	switch sqlState(a.err) {
-	case codeInvalidStatementName, codeDuplicateStatement: // a name was lost
+	if a.outcome != refused || Passing(a.err) && !general(a.err) || lostName(a.err) {
 		return a
 	}
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"fmt"
 	"maps"
 	"reflect"
 	"strings"
@@ -122,6 +121,10 @@ func naming(name string, before beforeConnect) beforeConnect {
 	}
 }
 
+// isPq reports whether the driver is lib/pq, which is not imported. It parses a statement with
+// arguments in one message and runs it in another, see [way]. Without arguments it sends one message.
+func isPq(d driver.Driver) bool { return reflect.TypeOf(d).String() == "*pq.Driver" }
+
 const stdlibPath = "github.com/jackc/pgx/v5/stdlib"
 
 // named returns the connector with a name for its connections where the user has chosen none. It
@@ -158,7 +161,7 @@ func named(connector driver.Connector, name string) driver.Connector {
 
 		return pgxByDSN{connector, dsn.String(), name}
 	case v.Kind() == reflect.Struct && v.Type().String() == "sql.dsnConnector" &&
-		fmt.Sprintf("%T", connector.Driver()) == pqDriver:
+		isPq(connector.Driver()):
 		dsn := v.FieldByName("dsn")
 		if dsn.Kind() != reflect.String {
 			return connector

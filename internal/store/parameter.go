@@ -1,7 +1,6 @@
 package store
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -137,9 +136,4 @@ func valuesOf[T, V any](of []T, value func(*T) V) []V {
 	}
 
 	return values
-}
-
-// dated reports whether a request goes by more than a generation, or takes effect later.
-func dated(reqs []request) bool {
-	return slices.ContainsFunc(reqs, func(r request) bool { return r.seen != 0 || r.hold != 0 })
 }

@@ -39,10 +39,6 @@ type places struct {
 	taken, writtenOff chan struct{}
 }
 
-func newPlaces() *places {
-	return &places{taken: make(chan struct{}, maxStatements), writtenOff: make(chan struct{}, maxWrittenOff)}
-}
-
 // take waits for a place until ctx ends, or the caller of [Outlive] has left.
 func (p *places) take(ctx context.Context) (*place, error) {
 	taken := &place{of: p}
@@ -112,53 +108,41 @@ func (p *place) writeOff() {
 	}
 }
 
-// freeWhen frees the place when its connection is closed, or closingFor after since.
+// freeWhen frees the place when its connection is closed, or closingFor after since, or at once if
+// closed is nil.
 func (p *place) freeWhen(closed <-chan struct{}, since time.Time) {
-	select {
-	case <-closed:
-		p.free()
+	if closed != nil && time.Since(since) < closingFor {
+		select {
+		case <-closed:
+		default:
+			time.AfterFunc(closingLook, func() { p.freeWhen(closed, since) })
 
-		return
-	default:
+			return
+		}
 	}
 
-	if time.Since(since) >= closingFor {
-		p.free()
-
-		return
-	}
-
-	time.AfterFunc(closingLook, func() { p.freeWhen(closed, since) })
+	p.free()
 }
 
-// loners are the statements that may wait for a row.
-type loners struct {
-	handle *handle
-	once   sync.Once
-	room   chan struct{}
-}
+// loners are the statements that may wait for a row. The room for them is made when it is first
+// asked for: in a small pool all connections but one, or the only one.
+type loners func() chan struct{}
 
-func newLoners(h *handle) *loners { return &loners{handle: h} }
-
-// open makes room when it is first asked for: in a small pool all connections but one, or the only
-// one.
-func (l *loners) open() chan struct{} {
-	l.once.Do(func() {
+func newLoners(h *handle) loners {
+	return sync.OnceValue(func() chan struct{} {
 		n := maxLoners
-		if _, size := l.handle.usage(); size > 0 {
+		if _, size := h.usage(); size > 0 {
 			n = max(min(n, size-1), 1)
 		}
 
-		l.room = make(chan struct{}, n)
+		return make(chan struct{}, n)
 	})
-
-	return l.room
 }
 
 // enter takes room if there is some. The caller then calls leave.
-func (l *loners) enter() bool {
+func (l loners) enter() bool {
 	select {
-	case l.open() <- struct{}{}:
+	case l() <- struct{}{}:
 		return true
 	default:
 		return false
@@ -166,18 +150,14 @@ func (l *loners) enter() bool {
 }
 
 // wait is enter that waits until ctx ends, and for limit at most unless that is 0.
-func (l *loners) wait(ctx context.Context, limit time.Duration) bool {
+func (l loners) wait(ctx context.Context, limit time.Duration) bool {
 	var passed <-chan time.Time
-
 	if limit > 0 {
-		timer := time.NewTimer(limit)
-		defer timer.Stop()
-
-		passed = timer.C
+		passed = time.After(limit)
 	}
 
 	select {
-	case l.open() <- struct{}{}:
+	case l() <- struct{}{}:
 		return true
 	case <-passed:
 	case <-ctx.Done():
@@ -186,4 +166,4 @@ func (l *loners) wait(ctx context.Context, limit time.Duration) bool {
 	return false
 }
 
-func (l *loners) leave() { <-l.room }
+func (l loners) leave() { <-l() }

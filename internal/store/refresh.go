@@ -14,8 +14,6 @@ var refresh = verb{
 
 	undated: parameters{paramID, paramTTL, paramGeneration, paramOwner},
 	many:    changeMany(sqlGrantOnce, sqlOfGeneration, "", sqlGranted, `{row}, r.n`),
-
-	of: func(st *statements) *texts { return &st.refresh },
 }
 
 // sqlOfGeneration is a lock in the state that a request names.
@@ -49,24 +47,23 @@ func (st State) shownBy(row Row) bool {
 // Refresh grants the lock to owner for ttl if it is in the given state, held or not. Errors are as
 // for [Store.Acquire].
 func (s *Store) Refresh(ctx context.Context, id string, state State, owner string, ttl, margin time.Duration) (Result, error) {
-	return s.swap(ctx, grant{id: id, owner: owner, ttl: ttl, keep: true}, state, margin)
+	g := grant{id: id, owner: owner, ttl: ttl, keep: true}
+	if err := g.begin(ctx, s); err != nil {
+		return Result{}, err
+	}
+
+	return g.result(g.swap(ctx, state, margin))
 }
 
 // HandOver is [Store.Refresh] for another owner than the holder: a release and the grant to the
 // next in one statement.
 func (s *Store) HandOver(ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration) (Result, error) {
-	return s.swap(ctx, grant{id: id, owner: owner, ttl: ttl}, State{Generation: generation}, margin)
-}
-
-func (s *Store) swap(ctx context.Context, g grant, state State, margin time.Duration) (Result, error) {
-	sh, err := s.shapeOf(ctx)
-	if err != nil {
+	g := grant{id: id, owner: owner, ttl: ttl}
+	if err := g.begin(ctx, s); err != nil {
 		return Result{}, err
 	}
 
-	g.store, g.shape = s, sh
-
-	return g.result(g.swap(ctx, state, margin))
+	return g.result(g.swap(ctx, State{Generation: generation}, margin))
 }
 
 // swap grants by a state.
@@ -76,19 +73,15 @@ func (g *grant) swap(ctx context.Context, state State, margin time.Duration) (Re
 
 	for {
 		res, granted, err := g.try(ctx, s.lanes.refresh, state, alone)
-		if err != nil {
+
+		switch {
+		case err != nil:
 			return Result{}, err
-		}
-
-		if granted && res.Row.Remaining() > margin {
+		case granted && res.Row.Remaining() > margin:
 			return res, nil
-		}
-
-		if granted && res.Lease() <= margin {
+		case granted && res.Lease() <= margin:
 			return Result{}, errCut(res, margin)
-		}
-
-		if granted { // computed before a wait, see Acquire
+		case granted: // computed before a wait, see Acquire
 			g.over = true
 			state = State{Generation: res.Row.Generation}
 

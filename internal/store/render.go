@@ -8,10 +8,7 @@ import (
 
 // statements are the SQL texts for one table.
 type statements struct {
-	acquire, try, claim, refresh, renew, release texts
-	insert, create, get, look, held              texts
-	settle, unwanted                             texts
-
+	of                  map[*verb]texts
 	unwantedLast, guard string
 }
 
@@ -30,8 +27,6 @@ type verb struct {
 
 	// six: only a table of six columns has it.
 	six bool
-	// of finds its texts.
-	of func(*statements) *texts
 }
 
 var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted}
@@ -51,8 +46,9 @@ type form struct {
 }
 
 // render writes the statements for a table.
-func render(table Table, f form) (st statements) {
+func render(table Table, f form) statements {
 	w := newWriter(table, f)
+	st := statements{of: make(map[*verb]texts), guard: w.one(nil, sqlGuard)}
 
 	for _, v := range verbs {
 		if v.six && !f.full {
@@ -64,10 +60,8 @@ func render(table Table, f form) (st statements) {
 			given = v.undated
 		}
 
-		*v.of(&st) = texts{one: w.one(v.given, v.one), many: w.many(given, v.many), dated: w.many(v.given, v.dated)}
+		st.of[v] = texts{one: w.one(v.given, v.one), many: w.many(given, v.many), dated: w.many(v.given, v.dated)}
 	}
-
-	st.guard = w.one(nil, sqlGuard)
 
 	if f.full {
 		st.unwantedLast = w.one(unwanted.given, sqlUnwantedLast)
@@ -79,9 +73,12 @@ func render(table Table, f form) (st statements) {
 // writer fills in what stands in braces.
 type writer struct {
 	form
-	table         Table
-	shared, rules *strings.Replacer
+	table Table
+	rules *strings.Replacer
 }
+
+var shared = strings.NewReplacer(
+	"{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead)
 
 func newWriter(table Table, f form) writer {
 	floor, iso, isoEnd := "0::bigint", "", ""
@@ -94,18 +91,14 @@ func newWriter(table Table, f form) writer {
 		iso, isoEnd = "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN ", " END"
 	}
 
-	return writer{
-		form: f, table: table,
-		shared: strings.NewReplacer("{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead),
-		rules: strings.NewReplacer(
-			"{timeline}", floor,
-			"{iso}", iso, "{/iso}", isoEnd,
-			"{lock}", rowLock(f.keyed),
-			"{lock_expiry}", rowLock(f.expiryKeyed),
-			"{modulus}", strconv.FormatInt(MarkModulus, 10),
-			"{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
-		),
-	}
+	return writer{f, table, strings.NewReplacer(
+		"{timeline}", floor,
+		"{iso}", iso, "{/iso}", isoEnd,
+		"{lock}", rowLock(f.keyed),
+		"{lock_expiry}", rowLock(f.expiryKeyed),
+		"{modulus}", strconv.FormatInt(MarkModulus, 10),
+		"{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
+	)}
 }
 
 var ofColumns = regexp.MustCompile(`(?s)\{six\}(.*?)(?:\{three\}(.*?))?\{end\}`)
@@ -130,7 +123,7 @@ func (w writer) write(text, clock, floor string, fill func(text string, full boo
 		kept = "$1"
 	}
 
-	text = ofColumns.ReplaceAllString(w.shared.Replace(text), kept)
+	text = ofColumns.ReplaceAllString(shared.Replace(text), kept)
 	text = fill(with(text, "{clock}", clock, "{floor}", floor), w.full)
 
 	// The table's name, which may have braces, comes last.

@@ -14,7 +14,6 @@ var renew = verb{
 	many: with(changeMany(`{durable} AS durable`, sqlStillHeld, "",
 		`expires_at = greatest(l.expires_at, {now} {+} ({ttl} {*} {us}))`,
 		`r.n, {iso}`+sqlExpiresAt+`{/iso}, {began}`), "{lock}", "{lock_expiry}"),
-	of: func(st *statements) *texts { return &st.renew },
 }
 
 // held reads which leases still run. One that renew passed over is busy if it is among them, else
@@ -29,7 +28,6 @@ SELECT r.n
                  WHERE l.lock_id {=} {lock_id}
                    AND {where}
                 OFFSET 0) AS l`, "{where}", sqlStillHeld),
-	of: func(st *statements) *texts { return &st.held },
 }
 
 const sqlStillHeld = sqlOfGeneration + `
@@ -89,7 +87,7 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		reqs[i].ttl = Microseconds(longest[l])
 	}
 
-	a := s.sendRenewal(ctx, sh.statements.renew.many, renew.given.ofMany(reqs, sh.full))
+	a := s.sendRenewal(ctx, sh.statements.of[&renew].many, renew.given.ofMany(reqs, sh.full))
 	if a.err != nil {
 		return nil, time.Time{}, a.err
 	}
@@ -138,20 +136,15 @@ func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer
 // trigger, a policy, a constraint, a limit of time. It goes further than [divisible], since a
 // renewal may be repeated whatever became of it.
 func Divides(err error) bool {
-	switch code := sqlState(err); code {
-	case "", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction,
-		codeInvalidStatementName, codeDuplicateStatement:
-		return false
-	default:
-		// Connections, authorization, catalogs, resources, operators.
-		return !hasPrefix(code, "08", "28", "3D", "53", "57P")
-	}
+	// Connections, authorization, catalogs, resources, operators.
+	return sqlState(err) != "" && !lostName(err) &&
+		!hasState(err, "08", "28", "3D", "53", "57P", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction)
 }
 
 // stillHeld returns those of the leases that still run. If it can't ask, that is all of them: they
 // are asked for again, as if busy.
 func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
-	numbers, err := read(ctx, s, sh.statements.held.many, held.given.ofMany(requests(leases), sh.full), scanOne[int64])
+	numbers, err := read(ctx, s, sh.statements.of[&held].many, held.given.ofMany(requests(leases), sh.full), scanOne[int64])
 	if err != nil {
 		return leases
 	}

@@ -3,11 +3,12 @@ package store
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"time"
+
+	"github.com/ismurov/pglocker/internal/pause"
 )
 
-// Delays between attempts of one call. The jitter of [Pause] spreads out callers that failed together.
+// Delays between attempts of one call.
 const (
 	retryDelayMin = 2 * time.Millisecond
 	retryDelayMax = 250 * time.Millisecond
@@ -15,25 +16,9 @@ const (
 	sendAttempts = 4
 )
 
-// pause waits before repetition number n, from 1, or returns false when ctx ends.
-func pause(ctx context.Context, n int) bool {
-	return Pause(ctx, min(retryDelayMin<<min(n, 10), retryDelayMax))
-}
-
-// Pause waits for half of limit to all of it, at random, or returns false when ctx ends. No pause is
-// shorter than a millisecond.
-func Pause(ctx context.Context, limit time.Duration) bool {
-	limit = max(limit, 2*time.Millisecond)
-	timer := time.NewTimer(limit/2 + rand.N(limit/2))
-
-	defer timer.Stop()
-
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+// backOff waits before repetition number n, from 1, or returns false when ctx ends.
+func backOff(ctx context.Context, n int) bool {
+	return pause.Sleep(ctx, pause.Jitter(min(retryDelayMin<<min(n, 10), retryDelayMax), 2))
 }
 
 // persist attempts a statement that writes until it has an outcome. It repeats it where the server
@@ -80,7 +65,7 @@ func persist[T any](ctx context.Context, s *Store, attempt func(alone bool) answ
 			return a
 		}
 
-		if !pause(ctx, n) {
+		if !backOff(ctx, n) {
 			return answer[T]{outcome: a.outcome, err: fmt.Errorf("%w: %w", ended(ctx), a.err)}
 		}
 	}
@@ -146,7 +131,7 @@ func insist[T any](ctx context.Context, s *Store, attempt func(alone bool) answe
 			a = attempt(true)
 		}
 
-		if a.err == nil || !again(a) || n >= sendAttempts || !pause(ctx, n) {
+		if a.err == nil || !again(a) || n >= sendAttempts || !backOff(ctx, n) {
 			return a
 		}
 	}

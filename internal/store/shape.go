@@ -7,11 +7,10 @@ import (
 
 // shape is what the Store found out about its table and server on first use.
 type shape struct {
-	// full: the columns owner, acquired_at and contended_until are there.
-	full bool
+	form
 	// secured: row-level security applies to this role, and may hide rows from it.
 	secured bool
-	// statements are written for this table and shape.
+	// statements are written for this table and form.
 	statements statements
 }
 
@@ -62,7 +61,7 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	}
 
 	f := table.form(floor)
-	found := &shape{full: f.full, secured: table.secured, statements: render(s.table, f)}
+	found := &shape{form: f, secured: table.secured, statements: render(s.table, f)}
 	s.shape.found.Store(found)
 	s.shape.last.Store(found)
 
@@ -76,5 +75,5 @@ func (s *Store) changed(ctx context.Context, known *shape) (*shape, bool) {
 		return known, false
 	}
 
-	return found, found.statements != known.statements
+	return found, found.form != known.form
 }

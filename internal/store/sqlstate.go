@@ -1,12 +1,9 @@
 package store
 
 import (
-	"cmp"
 	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // SQLSTATE codes that the package tells apart.
@@ -45,6 +42,14 @@ const (
 	fieldRoutine  = 'R'
 	fieldSeverity = 'V' // not translated; 'S' is
 )
+
+// goNames are the names that the fields have in drivers' errors.
+var goNames = map[byte][]string{
+	fieldCode:     {"SQLState", "SQLSTATE", "Code"},
+	fieldMessage:  {"Message"},
+	fieldRoutine:  {"Routine"},
+	fieldSeverity: {"SeverityUnlocalized", "Severity"},
+}
 
 // sqlState is the SQLSTATE of a server's error, or "" for any other error.
 func sqlState(err error) string {
@@ -104,23 +109,12 @@ func errorFields(err error) (inner []error) {
 	return inner
 }
 
-// field is what err itself says of a field of the server's response. pgx's error has it in a field,
-// lib/pq's in a method and fields, that of bun's pgdriver in a method for all fields.
+// field is what err itself says of a field of the server's response. pgx's error and lib/pq's have it
+// in fields, that of bun's pgdriver in a method for all fields.
 func field(err error, name byte) string {
 	switch e := err.(type) { //nolint:errorlint // err is a link of the chain
 	case nil:
 		return ""
-	case *pgconn.PgError:
-		switch name {
-		case fieldCode:
-			return e.Code
-		case fieldSeverity:
-			return cmp.Or(e.SeverityUnlocalized, e.Severity)
-		case fieldRoutine:
-			return e.Routine
-		default:
-			return e.Message
-		}
 	case interface{ Field(name byte) string }:
 		value := e.Field(name)
 		if name == fieldSeverity && value == "" {
@@ -138,29 +132,14 @@ func field(err error, name byte) string {
 		}
 	}
 
-	notEmpty := func(s string) bool { return s != "" }
-
-	switch name {
-	case fieldCode:
-		return stringField(err, isSQLState, "SQLState", "SQLSTATE", "Code")
-	case fieldSeverity:
-		return stringField(err, notEmpty, "SeverityUnlocalized", "Severity")
-	case fieldRoutine:
-		return stringField(err, notEmpty, "Routine")
-	default:
-		return stringField(err, notEmpty, "Message")
-	}
-}
-
-// stringField is the first of these exported fields with such a value, or "".
-func stringField(err error, such func(string) bool, names ...string) string {
 	v := reflect.Indirect(reflect.ValueOf(err))
 	if v.Kind() != reflect.Struct {
 		return ""
 	}
 
-	for _, name := range names {
-		if f := v.FieldByName(name); f.IsValid() && f.Kind() == reflect.String && such(f.String()) {
+	for _, goName := range goNames[name] {
+		f := v.FieldByName(goName)
+		if f.IsValid() && f.Kind() == reflect.String && f.String() != "" && (name != fieldCode || isSQLState(f.String())) {
 			return f.String()
 		}
 	}
@@ -175,7 +154,13 @@ func isSQLState(s string) bool {
 	return len(s) == 5 && !strings.ContainsFunc(s, foreign) && strings.ContainsAny(s, "0123456789")
 }
 
-// hasPrefix reports whether a SQLSTATE begins with one of the prefixes.
-func hasPrefix(code string, prefixes ...string) bool {
+// hasState reports whether err has one of the SQLSTATEs, or one of the classes, which are two
+// characters.
+func hasState(err error, prefixes ...string) bool {
+	code := sqlState(err)
+
 	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(code, prefix) })
 }
+
+// lostName reports whether a pooler lost the name of a prepared statement.
+func lostName(err error) bool { return hasState(err, codeInvalidStatementName, codeDuplicateStatement) }

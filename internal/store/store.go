@@ -43,7 +43,7 @@ type Store struct {
 	lanes  *lanes
 	late   LateFunc
 	places *places
-	loners *loners
+	loners loners
 
 	quiet *quiet
 	log   *slog.Logger
@@ -91,12 +91,13 @@ func (s *Store) over(db *sql.DB, anew bool) *Store {
 
 	if anew {
 		_, on.pgx = db.Driver().(*stdlib.Driver)
-		on.pq = isPq(db)
+		on.pq = isPq(db.Driver())
 		on.native, on.unnamed, on.asItIs = new(atomic.Bool), new(atomic.Bool), new(atomic.Bool)
 		on.way = new(atomic.Pointer[way])
 	}
 
-	on.places, on.loners = newPlaces(), newLoners(on.handle)
+	on.places = &places{taken: make(chan struct{}, maxStatements), writtenOff: make(chan struct{}, maxWrittenOff)}
+	on.loners = newLoners(on.handle)
 	on.handle.places = on.places
 	on.lanes = newLanes(&on)
 

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // sqlTable describes the schema $1 and its table $2, in a row for each column, or one row without a
@@ -165,56 +164,40 @@ type description struct {
 	columns map[string]column
 }
 
-// describe puts the rows of sqlTable together.
-func describe(rows []described) description {
-	d := rows[0].description
-	d.columns = make(map[string]column, len(rows))
-
-	for _, row := range rows {
-		if row.column.name != "" {
-			d.columns[row.column.name] = row.column
-		}
-	}
-
-	return d
-}
-
-// described is one row of sqlTable.
-type described struct {
-	description
-	column column
-}
-
-func scanDescribed(from scanner) (d described, err error) {
-	c := &d.column
+// add reads one row of sqlTable.
+func (d *description) add(from scanner) (c column, err error) {
 	err = from.Scan(&d.schema, &d.table, &d.partitioned, &d.options, &d.unfit, &d.secured, &d.withoutPolicy, &d.datesOdd,
 		&c.name, &c.kind, &c.base, &c.oid, &c.typmod, &c.notNull, &c.generated, &c.coarse, &c.unique, &c.key, &c.clash)
+	if c.name != "" {
+		d.columns[c.name] = c
+	}
 
-	return d, err
+	return c, err
 }
 
 // description asks the catalogs.
 func (s *Store) description(ctx context.Context) (description, error) {
-	rows, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, scanDescribed)
-	if err != nil {
+	d := description{columns: make(map[string]column)}
+
+	_, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, d.add)
+	if err != nil { // a statement that ctx has ended may still add to d
 		return description{}, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
 	}
 
-	return describe(rows), nil
+	return d, nil
 }
 
 // descriptionIn is description inside a transaction.
 func (s *Store) descriptionIn(ctx context.Context, tx *sql.Tx) (description, error) {
-	rows, err := drain(func() (*sql.Rows, error) {
+	d := description{columns: make(map[string]column)}
+
+	_, err := drain(func() (*sql.Rows, error) {
 		text, args := s.plain(onPrimary(sqlTable), []any{s.table.Schema, s.table.Name})
 
 		return tx.QueryContext(ctx, text, args...)
-	}, 1, scanDescribed)
-	if err != nil {
-		return description{}, err
-	}
+	}, 1, d.add)
 
-	return describe(rows), nil
+	return d, err
 }
 
 // form is what the texts depend on, for a server with or without a floor.
@@ -230,11 +213,6 @@ func (d description) form(floor bool) form {
 // full reports whether the columns owner, acquired_at and contended_until are there.
 func (d description) full() bool {
 	return !slices.ContainsFunc(addedColumns, func(c addedColumn) bool { return d.columns[c.name].name == "" })
-}
-
-// option reports whether a storage parameter is set.
-func (d description) option(name string) bool {
-	return slices.ContainsFunc(strings.Split(d.options, ","), func(o string) bool { return strings.HasPrefix(o, name+"=") })
 }
 
 // canHoldLocks names the first thing that keeps the table from holding locks. It checks the
@@ -282,7 +260,7 @@ func (d description) canHoldLocks(table Table, migrating bool) error {
 // usable returns why this role can't use the table as it is, or nil.
 func (s *Store) usable(d description) error {
 	if !d.table {
-		return s.tableNotFound(nil)
+		return s.tableNotFound()
 	}
 
 	if err := d.canHoldLocks(s.table, false); err != nil {

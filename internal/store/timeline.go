@@ -49,18 +49,14 @@ func (s *Store) hasTimeline(ctx context.Context) (bool, error) {
 // noTimeline reports whether the server lacks the functions, or this role may not call them. Amazon
 // Aurora raises 55000 on the writer unless wal_level is logical.
 func noTimeline(err error) bool {
-	switch code := sqlState(err); code {
-	case codeUndefinedFunction, codeInsufficientPriv, codeNotInState:
-		return true
-	default:
-		return strings.HasPrefix(code, "0A") && !strings.Contains(err.Error(), "cached plan")
-	}
+	return hasState(err, codeUndefinedFunction, codeInsufficientPriv, codeNotInState) ||
+		hasState(err, "0A") && !strings.Contains(err.Error(), "cached plan")
 }
 
 // ofTheMoment reports whether an error may be due to other statements, the connection, or a lack of
 // room.
 func ofTheMoment(err error) bool {
-	return hasPrefix(sqlState(err), "08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58")
+	return hasState(err, "08", "25", "26", "28", "40", "42P05", "53", "55P03", "57", "58")
 }
 
 // outdated reports whether a statement was refused because the table or the server changed since

@@ -241,8 +241,8 @@ func All() []Mutant {
 				{judging, "	case \"FATAL\", \"PANIC\": // the server ended the session\n", "	case \"none\":\n"},
 				{
 					judging,
-					"	case codeCompletionUnknown, codeInternalError, codeIdleInTransaction, codeTransactionTimeout:\n",
-					"	case codeCompletionUnknown:\n",
+					"\"08\", \"58\", \"57P\", codeCompletionUnknown, codeInternalError, codeIdleInTransaction,\n		codeTransactionTimeout)",
+					"\"08\", \"58\", \"57P\", codeCompletionUnknown)",
 				},
 			},
 			Fault:  "reply-forged",
@@ -252,8 +252,8 @@ func All() []Mutant {
 			Name: "a timeout of the role ends a wait",
 			Edits: []Edit{{
 				judging,
-				"	case codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow:\n",
-				"	case codeCannotConnectNow:\n",
+				"\"53\", codeLockNotAvailable, codeQueryCanceled, codeCannotConnectNow)",
+				"\"53\", codeCannotConnectNow)",
 			}},
 			Fault:  "role-timeouts",
 			Expect: []oracle.Name{oracle.Bearing},
@@ -262,8 +262,8 @@ func All() []Mutant {
 			Name: "no other connection tried where one is read-only",
 			Edits: []Edit{{
 				judging,
-				"	case codeReadOnlyTransaction, codeFailedTransaction:\n		return true\n",
-				"	case codeFailedTransaction:\n		return true\n",
+				"codeReadOnlyTransaction, codeFailedTransaction)",
+				"codeFailedTransaction)",
 			}},
 			Fault:  "reader-in-pool",
 			Expect: []oracle.Name{oracle.Bearing},
@@ -307,8 +307,8 @@ func All() []Mutant {
 			Name: "one refused row costs all requests that are sent with it",
 			Edits: []Edit{{
 				judging,
-				"	return !elsewhere(err) && !stalePlan(err)\n}",
-				"	return hasClass(sqlState(err), \"22\")\n}",
+				"	return sqlState(err) != \"\" && !lostName(err) && !elsewhere(err) && !stalePlan(err)\n}",
+				"	return hasState(err, \"22\")\n}",
 			}},
 			Fault:  "row-refused",
 			Expect: []oracle.Name{oracle.Bearing},
