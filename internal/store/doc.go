@@ -11,4 +11,7 @@
 //
 // Rows of RETURNING reach the client before the commit, hence a result counts
 // only once the whole statement has ended without an error.
+//
+// Each verb has a file: acquire.go, claim.go, renew.go, release.go. What they share stands in
+// transition.go, the next generation, which is the token, among it.
 package store

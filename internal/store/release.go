@@ -115,7 +115,7 @@ UPDATE {table} AS l
        acquired_at = CASE WHEN ` + sqlOfOwners + ` THEN NULL ELSE l.acquired_at END,
        owner = CASE WHEN ` + sqlOfOwners + ` THEN NULL ELSE l.owner END
  WHERE l.lock_id {=} {lock_id}
-RETURNING CASE WHEN l.owner IS NULL THEN {notify} IS NOT NULL ELSE false END, {lazy}`
+RETURNING CASE WHEN l.owner IS NULL THEN {notify} END IS NOT NULL, {lazy}`
 
 // GiveBack frees the lock if the row shows the grant to one of the owners, and reports whether the
 // lock is free now. With queue it waits behind every statement that waits for the row already: none
