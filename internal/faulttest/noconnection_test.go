@@ -190,7 +190,7 @@ func TestListenRefused(t *testing.T) {
 		}()
 
 		contract.Await(t, "it is said that waiting is by polling", func() bool {
-			return strings.Contains(told.String(), "waiting by polling")
+			return strings.Contains(told.String(), "waiting by polling") && strings.Contains(told.String(), "refuses LISTEN")
 		})
 		contract.Must(t, held.Unlock(t.Context()))
 		contract.Must(t, contract.Receive(t, "the lock", got))

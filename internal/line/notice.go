@@ -57,10 +57,14 @@ func (l *Line) tellWaiting(ctx context.Context, lockID string, joined time.Time)
 	}
 
 	l.Desk.Aside(func() {
+		closed := l.Desk.Context()
+		if closed.Err() != nil {
+			return
+		}
+
 		attempt, cancel := context.WithTimeout(store.Outlive(ctx), beside.AttemptMax)
 		defer cancel()
 
-		closed := l.Desk.Context()
 		stop := context.AfterFunc(closed, cancel)
 		defer stop()
 

@@ -362,10 +362,10 @@ func TestStrangeIDs(t *testing.T) {
 		}
 
 		contract.Exec(t, db, `CREATE FUNCTION lower() RETURNS trigger LANGUAGE plpgsql AS
-			$$ BEGIN NEW.lock_id := lower(NEW.lock_id::text); RETURN NEW; END $$`)
+			$$ BEGIN NEW.lock_id := lower(btrim(NEW.lock_id::text)); RETURN NEW; END $$`)
 		contract.Exec(t, db, `CREATE TRIGGER lower BEFORE INSERT ON `+table.String()+` FOR EACH ROW EXECUTE FUNCTION lower()`)
 
-		asked := []*store.Asked{{ID: "A", Owner: "1", TTL: ttl}, {ID: "B", Owner: "2", TTL: ttl}, {ID: "c", Owner: "3", TTL: ttl}}
+		asked := []*store.Asked{{ID: "A", Owner: "1", TTL: ttl}, {ID: "B", Owner: "2", TTL: ttl}, {ID: "c", Owner: "3", TTL: ttl}, {ID: " ", Owner: "4", TTL: ttl}}
 		if err := store.AskTogether(t.Context(), s, "insert", asked); err != nil {
 			t.Fatal(err)
 		}

@@ -246,7 +246,7 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 			i, found = slices.BinarySearchFunc(reqs, row.id, func(r request, id string) int { return cmp.Compare(r.id, id) })
 		}
 
-		if !found {
+		if !found || i < 0 { // 0 is the number where the id says which
 			strange = true
 
 			continue

@@ -113,7 +113,7 @@ func (s *Store) writable(ctx context.Context) error {
 	_, err := read(ctx, s, onPrimary(sqlReadOnly), nil, func(row scanner) (setting string, err error) {
 		if err = row.Scan(&setting); err == nil && setting == "on" {
 			// This has another connection tried.
-			err = &pgconn.PgError{Code: codeReadOnlyTransaction, Message: "transaction_read_only is on"}
+			err = &pgconn.PgError{Severity: "ERROR", Code: codeReadOnlyTransaction, Message: "transaction_read_only is on"}
 		}
 
 		return setting, err

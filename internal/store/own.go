@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"fmt"
 	"maps"
 	"reflect"
 	"strings"
@@ -123,7 +124,7 @@ func naming(name string, before beforeConnect) beforeConnect {
 
 // isPq reports whether the driver is lib/pq, which is not imported. It parses a statement with
 // arguments in one message and runs it in another, see [way]. Without arguments it sends one message.
-func isPq(d driver.Driver) bool { return reflect.TypeOf(d).String() == "*pq.Driver" }
+func isPq(d driver.Driver) bool { return fmt.Sprintf("%T", d) == "*pq.Driver" }
 
 const stdlibPath = "github.com/jackc/pgx/v5/stdlib"
 

@@ -164,40 +164,50 @@ type description struct {
 	columns map[string]column
 }
 
-// add reads one row of sqlTable.
-func (d *description) add(from scanner) (c column, err error) {
+// scan reads one row of sqlTable. All have the same description.
+func (d *description) scan(from scanner) (c column, err error) {
 	err = from.Scan(&d.schema, &d.table, &d.partitioned, &d.options, &d.unfit, &d.secured, &d.withoutPolicy, &d.datesOdd,
 		&c.name, &c.kind, &c.base, &c.oid, &c.typmod, &c.notNull, &c.generated, &c.coarse, &c.unique, &c.key, &c.clash)
-	if c.name != "" {
-		d.columns[c.name] = c
-	}
 
 	return c, err
 }
 
+// with returns the description with its columns. A table that isn't there has a row without one.
+func (d *description) with(columns []column) description {
+	d.columns = make(map[string]column, len(columns))
+
+	for _, c := range columns {
+		if c.name != "" {
+			d.columns[c.name] = c
+		}
+	}
+
+	return *d
+}
+
 // description asks the catalogs.
 func (s *Store) description(ctx context.Context) (description, error) {
-	d := description{columns: make(map[string]column)}
+	var d description
 
-	_, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, d.add)
-	if err != nil { // a statement that ctx has ended may still add to d
+	columns, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, d.scan)
+	if err != nil { // a statement that ctx has ended may still write to d
 		return description{}, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
 	}
 
-	return d, nil
+	return d.with(columns), nil
 }
 
 // descriptionIn is description inside a transaction.
 func (s *Store) descriptionIn(ctx context.Context, tx *sql.Tx) (description, error) {
-	d := description{columns: make(map[string]column)}
+	var d description
 
-	_, err := drain(func() (*sql.Rows, error) {
+	columns, err := drain(func() (*sql.Rows, error) {
 		text, args := s.plain(onPrimary(sqlTable), []any{s.table.Schema, s.table.Name})
 
 		return tx.QueryContext(ctx, text, args...)
-	}, 1, d.add)
+	}, 1, d.scan)
 
-	return d, err
+	return d.with(columns), err
 }
 
 // form is what the texts depend on, for a server with or without a floor.
