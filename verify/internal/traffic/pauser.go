@@ -106,7 +106,7 @@ func asker() place {
 		frame, more = frames.Next()
 
 		switch {
-		case strings.HasPrefix(frame.Function, library+".(*session).Renew"):
+		case strings.HasPrefix(frame.Function, library+"/internal/store.(*Store).Renew"):
 			return inRenewer
 		case strings.HasPrefix(frame.Function, library+"/internal/store."):
 			found = inRequest
