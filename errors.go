@@ -103,9 +103,12 @@ var (
 
 // failed adds to an error what was asked of which lock.
 func failed(verb, lockID string, err error) error {
-	var held *HeldError
-	if err == nil || errors.As(err, &held) {
-		return tidy(err) // a HeldError says so itself
+	if err == nil {
+		return nil
+	}
+
+	if _, held := errors.AsType[*HeldError](err); held {
+		return tidy(err) // it says so itself
 	}
 
 	return tidy(fmt.Errorf("%w (%s %q)", err, verb, lockID))

@@ -11,7 +11,6 @@
 package coalesce
 
 import (
-	"container/list"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -56,13 +55,16 @@ type Batcher[Req, Res any] struct {
 	// mu guards the fields below, and those of calls and flights. It is not held while a
 	// statement is sent.
 	mu    sync.Mutex
-	queue list.List // of the calls that wait
+	queue queue[Req, Res] // the calls that wait
 	// current is the flight that holds new requests back, nil if there is none.
 	current *flight[Req, Res]
 	// crowded: the last batch had several requests.
 	crowded bool
 	// unready are the flights that have not taken their requests, the oldest first.
 	unready []*flight[Req, Res]
+
+	// calls are used again: a call and its channel would be a third of what a request allocates.
+	calls sync.Pool
 }
 
 func New[Req, Res any](cfg Config[Req, Res]) *Batcher[Req, Res] {
@@ -72,9 +74,10 @@ func New[Req, Res any](cfg Config[Req, Res]) *Batcher[Req, Res] {
 type call[Req, Res any] struct {
 	req Req
 	ctx context.Context
-	// place is that in the queue, until flight takes the call. flight is nil before.
-	place  *list.Element
-	flight *flight[Req, Res]
+	// before and after are its neighbours in the queue, until flight takes the call. flight is nil
+	// before that.
+	before, after *call[Req, Res]
+	flight        *flight[Req, Res]
 	// over is set by the caller when it leaves, or with the answer, whichever comes first.
 	over   atomic.Bool
 	answer chan Res
@@ -99,8 +102,13 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 		return b.cfg.One(ctx, req)
 	}
 
-	c := &call[Req, Res]{req: req, ctx: ctx, answer: make(chan Res, 1)}
-	c.place = b.queue.PushBack(c)
+	c, _ := b.calls.Get().(*call[Req, Res])
+	if c == nil {
+		c = &call[Req, Res]{answer: make(chan Res, 1)}
+	}
+
+	c.req, c.ctx = req, ctx
+	b.queue.push(c)
 
 	switch {
 	case b.current == nil:
@@ -113,10 +121,21 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 
 	select {
 	case res := <-c.answer:
-		return res
+		return b.reuse(c, res)
 	case <-ctx.Done():
 		return b.leave(ctx, c)
 	}
+}
+
+// reuse puts by a call that was answered: nobody else has it any more.
+func (b *Batcher[Req, Res]) reuse(c *call[Req, Res], res Res) Res {
+	var none Req
+
+	c.req, c.ctx, c.flight = none, nil, nil
+	c.over.Store(false)
+	b.calls.Put(c)
+
+	return res
 }
 
 // leave takes out a caller whose context has ended.
@@ -126,14 +145,14 @@ func (b *Batcher[Req, Res]) leave(ctx context.Context, c *call[Req, Res]) Res {
 
 	f := c.flight
 	if f == nil {
-		b.queue.Remove(c.place)
+		b.queue.remove(c)
 		b.tidy()
 
 		return b.cfg.Left(ctx, false)
 	}
 
 	if !c.over.CompareAndSwap(false, true) { // answered at the same moment
-		return <-c.answer
+		return b.reuse(c, <-c.answer)
 	}
 
 	f.callers--
@@ -142,4 +161,40 @@ func (b *Batcher[Req, Res]) leave(ctx context.Context, c *call[Req, Res]) Res {
 	}
 
 	return b.cfg.Left(ctx, true)
+}
+
+// queue is a list of calls. A call has its own place in it, so that to join allocates nothing.
+type queue[Req, Res any] struct {
+	first, last *call[Req, Res]
+	length      int
+}
+
+func (q *queue[Req, Res]) push(c *call[Req, Res]) {
+	c.before = q.last
+	q.last = c
+
+	if c.before == nil {
+		q.first = c
+	} else {
+		c.before.after = c
+	}
+
+	q.length++
+}
+
+func (q *queue[Req, Res]) remove(c *call[Req, Res]) {
+	if c.before == nil {
+		q.first = c.after
+	} else {
+		c.before.after = c.after
+	}
+
+	if c.after == nil {
+		q.last = c.before
+	} else {
+		c.after.before = c.before
+	}
+
+	c.before, c.after = nil, nil
+	q.length--
 }

@@ -31,12 +31,12 @@ type flight[Req, Res any] struct {
 func (b *Batcher[Req, Res]) next(gathers bool) {
 	b.current = nil
 
-	first := b.queue.Front()
+	first := b.queue.first
 	if first == nil {
 		return
 	}
 
-	ctx, cancel := context.WithCancel(context.WithoutCancel(first.Value.(*call[Req, Res]).ctx))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(first.ctx))
 	f := &flight[Req, Res]{began: time.Now(), cancel: cancel, gathers: gathers}
 	b.current = f
 	b.unready = append(b.unready, f)
@@ -75,7 +75,7 @@ func (b *Batcher[Req, Res]) overtake(f *flight[Req, Res]) {
 
 // tidy gives up the flights that aren't ready if no request waits. The caller holds mu.
 func (b *Batcher[Req, Res]) tidy() {
-	for b.queue.Len() == 0 && len(b.unready) > 0 {
+	for b.queue.length == 0 && len(b.unready) > 0 {
 		b.abandonOldest()
 	}
 }
@@ -119,8 +119,8 @@ func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 	b.mu.Lock()
 
-	for before := 0; f.gathers && before < b.queue.Len() && b.queue.Len() < b.cfg.Limit; {
-		before = b.queue.Len()
+	for before := 0; f.gathers && before < b.queue.length && b.queue.length < b.cfg.Limit; {
+		before = b.queue.length
 
 		b.mu.Unlock()
 		runtime.Gosched()
@@ -135,8 +135,8 @@ func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 
 	b.unready = slices.DeleteFunc(b.unready, func(other *flight[Req, Res]) bool { return other == f })
 
-	for first := b.queue.Front(); first != nil && len(f.calls) < b.cfg.Limit; first = b.queue.Front() {
-		c := b.queue.Remove(first).(*call[Req, Res])
+	for c := b.queue.first; c != nil && len(f.calls) < b.cfg.Limit; c = b.queue.first {
+		b.queue.remove(c)
 		c.flight = f
 		f.calls = append(f.calls, c)
 	}
