@@ -174,6 +174,7 @@ func All() []Mutant {
 			// Leases by hand: an Unlock goes on asking.
 			Name: "unknown release reported as refused",
 			Edits: []Edit{
+				{release, "	\"context\"\n", "	\"context\"\n	\"fmt\"\n"},
 				{
 					release,
 					"			if doubt != nil {\n				return Result{}, doubt\n",
