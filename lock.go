@@ -253,7 +253,7 @@ func (lk *Lock) Unlock(ctx context.Context) error {
 	// The holder must have stopped believing before the next begins to.
 	lk.cancel(context.Canceled)
 
-	// Close waits for this, whoever is first to unlock.
+	// Close waits for this, also where it finds the lock unlocked.
 	defer l.held.remove(lk)
 	defer close(lk.freed)
 

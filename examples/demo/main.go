@@ -47,8 +47,8 @@ func main() {
 		os.Exit(workerMain(name))
 	}
 
-	// SIGPIPE too: whoever closes our output (make demo | head) gets the same
-	// clean-up as whoever presses Ctrl-C.
+	// SIGPIPE too: a closed output (make demo | head) ends in the same clean-up as
+	// Ctrl-C.
 	ctx, stop := signal.NotifyContext(context.Background(),
 		os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	err := run(ctx, *address, *file)

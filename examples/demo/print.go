@@ -21,7 +21,7 @@ type printer struct {
 	out    io.Writer
 	begun  time.Time
 	scenes int
-	// colours is false where the output is no terminal or somebody asked for none.
+	// colours is false where the output is no terminal, or NO_COLOR is set.
 	colours bool
 	// lines are all that was printed, colours included, for the picture.
 	lines []string

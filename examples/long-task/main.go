@@ -70,7 +70,7 @@ func run(ctx context.Context, address string) (err error) {
 
 	switch {
 	case errors.Is(err, pglocker.ErrAlreadyLocked):
-		return fmt.Errorf("somebody else runs the task: %w", err)
+		return fmt.Errorf("another process runs the task: %w", err)
 	case errors.Is(err, pglocker.ErrLockLost):
 		return fmt.Errorf("the task was cut short: %w", err)
 	case err != nil:
@@ -87,8 +87,8 @@ func run(ctx context.Context, address string) (err error) {
 	return nil
 }
 
-// task works for as long as it may. Its context ends when the lock is lost, when
-// somebody presses Ctrl-C, or when whoever called Do gives up.
+// task works until its context ends: when the lock is lost, or when the context given to Do ends, as by
+// Ctrl-C.
 func task(ctx context.Context, locker *pglocker.Locker, out *log.Logger) error {
 	lock, ok := pglocker.FromContext(ctx)
 	if !ok {

@@ -84,8 +84,8 @@ func run(ctx context.Context, address string) (err error) {
 	out.Printf("refused    a second acquire: the lock is held for another %s", held.Remaining.Round(time.Millisecond))
 
 	if err := work(ctx, time.Second); err != nil {
-		// The lock frees itself at the end of its lease. Saying so at once is
-		// kinder to whoever wants it next.
+		// The lock frees itself at the end of its lease. After a release the next
+		// process needn't wait for that.
 		return errors.Join(err, locker.ReleaseLock(context.WithoutCancel(ctx), status))
 	}
 

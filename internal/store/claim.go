@@ -8,7 +8,7 @@ import (
 )
 
 // claim is a waiter's: free -> held, or else held -> held with a mark, which says for {mark}
-// microseconds from now, or up to MarkModulus fewer, that somebody waits. The row lock makes that
+// microseconds from now, or up to MarkModulus fewer, that a waiter waits. The row lock makes that
 // atomic against a release, which either comes first and leaves the lock free, or sees the mark and
 // notifies. A mark alone needs no flush: a crash that loses it costs a poll.
 //
@@ -74,7 +74,7 @@ const sqlAhead = `(CASE WHEN l.contended_until {>} (c.now {+} ({mark} {*} {us}))
                                              THEN least((extract(epoch FROM l.contended_until {-} c.now) {*} 1000000)::bigint, {longest}) {+} {modulus} {-} 1
                                              ELSE {mark} END)`
 
-// Mark says until when somebody waits. By the signature in its last digits a Locker knows its own,
+// Mark says until when a process has a waiter. By the signature in its last digits a Locker knows its own,
 // also where the reply to its statement was lost.
 type Mark struct {
 	// For is how long the mark stands, [LongestMark] at most. Zero leaves none. Where another

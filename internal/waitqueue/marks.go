@@ -15,7 +15,7 @@ const (
 	markCounts = 10 * time.Second
 )
 
-// marks are what one row says about who waits for the lock.
+// marks are what one row says about other processes that have waiters for the lock.
 type marks struct {
 	// othersUntil is until when, by the local clock, another process is known to wait.
 	othersUntil time.Time
