@@ -12,6 +12,7 @@ package coalesce
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,8 +55,8 @@ type Batcher[Req, Res any] struct {
 
 	// mu guards the fields below, and those of calls and flights. It is not held while a
 	// statement is sent.
-	mu    sync.Mutex
-	queue queue[Req, Res] // the calls that wait
+	mu      sync.Mutex
+	waiting []*call[Req, Res] // the oldest first
 	// current is the flight that holds new requests back, nil if there is none.
 	current *flight[Req, Res]
 	// crowded: the last batch had several requests.
@@ -74,10 +75,8 @@ func New[Req, Res any](cfg Config[Req, Res]) *Batcher[Req, Res] {
 type call[Req, Res any] struct {
 	req Req
 	ctx context.Context
-	// before and after are its neighbours in the queue, until flight takes the call. flight is nil
-	// before that.
-	before, after *call[Req, Res]
-	flight        *flight[Req, Res]
+	// flight is nil while the call is waiting.
+	flight *flight[Req, Res]
 	// over is set by the caller when it leaves, or with the answer, whichever comes first.
 	over   atomic.Bool
 	answer chan Res
@@ -108,7 +107,7 @@ func (b *Batcher[Req, Res]) Do(ctx context.Context, req Req) Res {
 	}
 
 	c.req, c.ctx = req, ctx
-	b.queue.push(c)
+	b.waiting = append(b.waiting, c)
 
 	switch {
 	case b.current == nil:
@@ -145,7 +144,8 @@ func (b *Batcher[Req, Res]) leave(ctx context.Context, c *call[Req, Res]) Res {
 
 	f := c.flight
 	if f == nil {
-		b.queue.remove(c)
+		at := slices.Index(b.waiting, c)
+		b.waiting = slices.Delete(b.waiting, at, at+1)
 		b.tidy()
 
 		return b.cfg.Left(ctx, false)
@@ -161,40 +161,4 @@ func (b *Batcher[Req, Res]) leave(ctx context.Context, c *call[Req, Res]) Res {
 	}
 
 	return b.cfg.Left(ctx, true)
-}
-
-// queue is a list of calls. A call has its own place in it, so that to join allocates nothing.
-type queue[Req, Res any] struct {
-	first, last *call[Req, Res]
-	length      int
-}
-
-func (q *queue[Req, Res]) push(c *call[Req, Res]) {
-	c.before = q.last
-	q.last = c
-
-	if c.before == nil {
-		q.first = c
-	} else {
-		c.before.after = c
-	}
-
-	q.length++
-}
-
-func (q *queue[Req, Res]) remove(c *call[Req, Res]) {
-	if c.before == nil {
-		q.first = c.after
-	} else {
-		c.before.after = c.after
-	}
-
-	if c.after == nil {
-		q.last = c.before
-	} else {
-		c.after.before = c.before
-	}
-
-	c.before, c.after = nil, nil
-	q.length--
 }

@@ -31,12 +31,11 @@ type flight[Req, Res any] struct {
 func (b *Batcher[Req, Res]) next(gathers bool) {
 	b.current = nil
 
-	first := b.queue.first
-	if first == nil {
+	if len(b.waiting) == 0 {
 		return
 	}
 
-	ctx, cancel := context.WithCancel(context.WithoutCancel(first.ctx))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(b.waiting[0].ctx))
 	f := &flight[Req, Res]{began: time.Now(), cancel: cancel, gathers: gathers}
 	b.current = f
 	b.unready = append(b.unready, f)
@@ -75,7 +74,7 @@ func (b *Batcher[Req, Res]) overtake(f *flight[Req, Res]) {
 
 // tidy gives up the flights that aren't ready if no request waits. The caller holds mu.
 func (b *Batcher[Req, Res]) tidy() {
-	for b.queue.length == 0 && len(b.unready) > 0 {
+	for len(b.waiting) == 0 && len(b.unready) > 0 {
 		b.abandonOldest()
 	}
 }
@@ -119,8 +118,8 @@ func (b *Batcher[Req, Res]) fly(ctx context.Context, f *flight[Req, Res]) {
 func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 	b.mu.Lock()
 
-	for before := 0; f.gathers && before < b.queue.length && b.queue.length < b.cfg.Limit; {
-		before = b.queue.length
+	for before := 0; f.gathers && before < len(b.waiting) && len(b.waiting) < b.cfg.Limit; {
+		before = len(b.waiting)
 
 		b.mu.Unlock()
 		runtime.Gosched()
@@ -135,10 +134,12 @@ func (b *Batcher[Req, Res]) take(f *flight[Req, Res]) []Req {
 
 	b.unready = slices.DeleteFunc(b.unready, func(other *flight[Req, Res]) bool { return other == f })
 
-	for c := b.queue.first; c != nil && len(f.calls) < b.cfg.Limit; c = b.queue.first {
-		b.queue.remove(c)
+	taken := min(len(b.waiting), b.cfg.Limit)
+	f.calls = slices.Clone(b.waiting[:taken])
+	b.waiting = slices.Delete(b.waiting, 0, taken)
+
+	for _, c := range f.calls {
 		c.flight = f
-		f.calls = append(f.calls, c)
 	}
 
 	b.crowded = len(f.calls) > 1
