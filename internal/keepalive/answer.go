@@ -118,13 +118,13 @@ func (r *Renewer) renewed(l *Lease, result store.RenewResult, sent, now time.Tim
 }
 
 // busy notes that another transaction has the row locked. A guarded transaction does that now
-// and then: it is no trouble while half of the term is left. While an earlier attempt has no
-// answer, the transaction may be its own, which is no cause of a loss.
+// and then: it is no trouble while half of the term is left. If an earlier attempt was under way, the
+// transaction may be its own, which is no cause of a loss.
 func (r *Renewer) busy(l *Lease, current bool, now time.Time) {
 	if current {
 		l.failures++
 
-		if l.asked == nil {
+		if l.alone {
 			l.locked, l.lastErr = true, nil
 		}
 

@@ -102,8 +102,10 @@ func TestOneRefused(t *testing.T) {
 	}
 }
 
-// rows are locked by the statements under way: another passes over them, and says busy.
+// rows are locked by the statements under way: another passes over them, and says busy after a
+// time.
 type rows struct {
+	after  time.Duration
 	mu     sync.Mutex
 	locked map[string]bool
 }
@@ -128,6 +130,10 @@ func (r *rows) locking(answer answerFunc) answerFunc {
 
 		_, err := answer(ctx, n, free)
 
+		if len(free) == 0 {
+			time.Sleep(r.after)
+		}
+
 		r.mu.Lock()
 		defer r.mu.Unlock()
 
@@ -140,40 +146,53 @@ func (r *rows) locking(answer answerFunc) answerFunc {
 }
 
 // TestRefusedLate: the refusal comes when the patience with the attempt has ended. The next attempts
-// find the row locked by that one. The loss is for what the server said, not for the lock.
+// find the row locked by that one, and say so before its answer or after. The loss is for what the
+// server said, not for the lock.
 func TestRefusedLate(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const (
-			ttl  = 10 * time.Second
-			code = refusal("57014")
-		)
 
-		s := newServer()
-		s.answer = (&rows{locked: make(map[string]bool)}).locking(refusing(code, time.Second, "5"))
-		r := New(s.open, func(Trouble) {})
+	for after := time.Duration(0); after <= time.Second; after += 50 * time.Millisecond {
+		t.Run(after.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const (
+					ttl  = 10 * time.Second
+					code = refusal("57014")
+				)
 
-		var holders []*holder
+				s := newServer()
+				locked := rows{after: after, locked: make(map[string]bool)}
+				s.answer = locked.locking(refusing(code, time.Second, "0"))
+				r := New(s.open, func(Trouble) {})
 
-		for i := range 8 {
-			holders = append(holders, hold(r, fmt.Sprint(i), ttl, ttl/3))
-		}
+				leases := 1
+				if after == 0 { // there is time for the division
+					leases = 8
+				}
 
-		time.Sleep(ttl)
+				var holders []*holder
 
-		for i, h := range holders {
-			if i == 5 {
-				h.wantLost(t, ttl*9/10, false, code)
+				for i := range leases {
+					holders = append(holders, hold(r, fmt.Sprint(i), ttl, ttl/3))
+				}
 
-				continue
-			}
+				time.Sleep(ttl)
 
-			h.wantHeld(t)
-			r.Remove(&h.Lease)
-		}
+				for i, h := range holders {
+					if i == 0 {
+						h.wantLost(t, ttl*9/10, false, code)
 
-		wantAtRest(t, r, s)
-	})
+						continue
+					}
+
+					h.wantHeld(t)
+					r.Remove(&h.Lease)
+				}
+
+				wantAtRest(t, r, s)
+			})
+		})
+	}
 }
 
 // TestCulpritStaysAlone: once found, a lease that is refused costs the others nothing, until

@@ -32,6 +32,8 @@ type Lease struct {
 	places  [orders]int
 	// attempt has the lease in the state asked. It is nil in the other states.
 	attempt *attempt
+	// alone: when attempt began, no earlier one had the lease without an answer.
+	alone bool
 	// party is not 0 after the server has refused a statement with the lease in it. The lease
 	// then goes with its party alone, until it is renewed.
 	party uint64
