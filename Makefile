@@ -14,8 +14,9 @@ demo: postgres ## Show it at work: three processes, one lock, a kill and a pause
 	@$(GO) build -o bin/demo ./examples/demo
 	@exec bin/demo
 
+# The packages whose tests take longest go first, so that none of them is left alone at the end.
 test: postgres ## Run every test
-	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./...
+	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./internal/faulttest . ./internal/store ./pgtesting ./...
 	cd examples/integrations && $(GO) test -count=1 ./...
 
 test-acc: ## Run every test with the race detector, shuffled, with a coverage profile

@@ -8,4 +8,4 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-func TestMain(m *testing.M) { contract.Main(m, 16) }
+func TestMain(m *testing.M) { contract.Main(m, 28) }

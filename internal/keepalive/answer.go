@@ -36,6 +36,8 @@ func (r *Renewer) finish(a *attempt, got answer) {
 	)
 
 	for i, l := range a.leases {
+		l.underWay--
+
 		if !l.held {
 			continue
 		}

@@ -155,8 +155,10 @@ func (r *Renewer) start(ctx context.Context, now time.Time) (patience time.Durat
 		patience = min(patience, l.term.patience(now))
 		renewals[i] = store.Renewal{LockID: l.LockID, Generation: l.Generation, TTL: l.term.TTL}
 
-		l.attempt, l.alone = a, l.asked == nil
-		if l.alone {
+		l.attempt, l.alone = a, l.underWay == 0 && l.asked == nil
+		l.underWay++
+
+		if l.asked == nil {
 			l.asked = a
 		}
 	}

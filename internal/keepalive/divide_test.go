@@ -340,3 +340,34 @@ type panics struct{ Session }
 func (panics) Renew(context.Context, []store.Renewal) ([]store.RenewResult, time.Time, error) {
 	panic("the driver's")
 }
+
+// TestOpenedLate: the first attempt waits for its connection, so the second has the row locked when
+// it gets there, and the third finds it locked, too. Neither is the cause of the loss.
+func TestOpenedLate(t *testing.T) {
+	t.Parallel()
+
+	for connect := time.Duration(0); connect <= 3*time.Second; connect += 50 * time.Millisecond {
+		t.Run(connect.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				const (
+					ttl  = 10 * time.Second
+					code = refusal("57014")
+				)
+
+				s := newServer()
+				s.connect = connect
+				s.begins = func() { s.connect = connect - s.connect }
+				locked := rows{locked: make(map[string]bool)}
+				s.answer = locked.locking(refusing(code, 2*time.Second, "0"))
+				r := New(s.open, func(Trouble) {})
+				h := hold(r, "0", ttl, ttl/3)
+
+				time.Sleep(ttl)
+
+				h.wantLost(t, ttl*9/10, false, code)
+				wantAtRest(t, r, s)
+			})
+		})
+	}
+}

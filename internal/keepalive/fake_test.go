@@ -29,6 +29,8 @@ type server struct {
 	answer func(ctx context.Context, n int, renewals []store.Renewal) ([]store.RenewResult, error)
 	// connect is how long it takes to open a connection.
 	connect time.Duration
+	// begins, if not nil, is called when the opening of a connection begins. mu is held.
+	begins func()
 
 	mu             sync.Mutex
 	statements     []statement
@@ -71,6 +73,9 @@ func (s *session) Connect(ctx context.Context) (err error) {
 
 	srv.mu.Lock()
 	takes := srv.connect
+	if srv.begins != nil {
+		srv.begins()
+	}
 	srv.mu.Unlock()
 
 	if takes > 0 {

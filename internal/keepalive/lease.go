@@ -32,8 +32,10 @@ type Lease struct {
 	places  [orders]int
 	// attempt has the lease in the state asked. It is nil in the other states.
 	attempt *attempt
-	// alone: when attempt began, no earlier one had the lease without an answer.
-	alone bool
+	// underWay is how many attempts with the lease are. alone: none was when attempt began, and
+	// the one before had an answer.
+	underWay int
+	alone    bool
 	// party is not 0 after the server has refused a statement with the lease in it. The lease
 	// then goes with its party alone, until it is renewed.
 	party uint64
