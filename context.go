@@ -37,9 +37,7 @@ func heldUnder(ctx context.Context, l *Locker, lockID string) error {
 			status, ago := lk.status, time.Since(lk.statusAt)
 			lk.mu.Unlock()
 
-			held := &HeldError{
-				LockID: lockID, Owner: status.Owner, Generation: status.Generation, Remaining: max(lk.ttl-ago, 0),
-			}
+			held := &HeldError{LockID: lockID, Owner: status.Owner, Generation: status.Generation, Remaining: max(lk.ttl-ago, 0)}
 
 			return fmt.Errorf("%w; it is held under the context of this call, which would wait for itself", held)
 		}

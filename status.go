@@ -25,11 +25,8 @@ type LockStatus struct {
 
 func newStatus(lockID string, row store.Row) *LockStatus {
 	return &LockStatus{
-		LockID:     lockID,
-		Generation: row.Generation,
-		ExpiresAt:  row.ExpiresAt,
-		Owner:      row.Owner,
-		AcquiredAt: row.AcquiredAt,
+		LockID: lockID, Generation: row.Generation, ExpiresAt: row.ExpiresAt,
+		Owner: row.Owner, AcquiredAt: row.AcquiredAt,
 	}
 }
 

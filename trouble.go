@@ -48,16 +48,12 @@ func (t *trouble) happened(now time.Time) (tell bool) {
 	return true
 }
 
-// over ends the trouble. It is true if that is to be logged.
+// over ends the trouble. tell: that is to be logged. lasted and failed have no meaning otherwise.
 func (t *trouble) over(now time.Time) (lasted time.Duration, failed int, tell bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 
-	if !t.began.IsZero() {
-		lasted = now.Sub(t.began)
-	}
-
-	failed, tell = t.failed, t.open
+	lasted, failed, tell = now.Sub(t.began), t.failed, t.open
 	t.began, t.failed, t.open = time.Time{}, 0, false
 
 	return lasted, failed, tell
@@ -92,7 +88,7 @@ func (r *report) renewal(t keepalive.Trouble) {
 
 	r.desk.Aside(func() {
 		level := slog.LevelWarn
-		if panicked := (*keepalive.PanicError)(nil); errors.As(t.Err, &panicked) {
+		if errors.Is(t.Err, keepalive.ErrPanic) {
 			level = slog.LevelError
 		}
 

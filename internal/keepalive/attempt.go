@@ -2,6 +2,7 @@ package keepalive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -32,6 +33,9 @@ const (
 	// for the next before the server lets it in, none would ever be open.
 	openWithin = 2 * time.Second
 )
+
+// ErrPanic is the error of an attempt that panicked.
+var ErrPanic = errors.New("pglocker: panic in a renewal")
 
 // Session renews leases over one connection. One attempt at a time uses it. After an error it
 // is closed, unless it has renewed leases before and the error [store.Divides].
@@ -180,7 +184,7 @@ func (r *Renewer) start(ctx context.Context, now time.Time) (patience time.Durat
 func (r *Renewer) send(ctx context.Context, a *attempt, renewals []store.Renewal, end time.Time) (got answer) {
 	defer func() { // a panic of the driver, or of a hook in it, costs the attempt
 		if value := recover(); value != nil {
-			got = answer{err: &PanicError{Value: value, Stack: debug.Stack()}}
+			got = answer{err: fmt.Errorf("%w: %v\n%s", ErrPanic, value, debug.Stack())}
 		}
 	}()
 
@@ -207,15 +211,4 @@ func (r *Renewer) send(ctx context.Context, a *attempt, renewals []store.Renewal
 	results, sent, err := a.link.Renew(ctx, renewals)
 
 	return answer{results: results, sent: sent, err: err, ended: ctx.Err() != nil}
-}
-
-// PanicError is the error of an attempt that panicked.
-type PanicError struct {
-	Value any
-	Stack []byte
-}
-
-// Error has the stack, too.
-func (e *PanicError) Error() string {
-	return fmt.Sprintf("pglocker: panic in a renewal: %v\n%s", e.Value, e.Stack)
 }
