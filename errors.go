@@ -54,6 +54,11 @@ var (
 	ErrFuncIsNil = errors.New("pglocker: func is nil")
 	// ErrInvalidLockID: a lock id is 1 to [MaxLockIDBytes] bytes of valid UTF-8 without NUL.
 	ErrInvalidLockID = errors.New("pglocker: invalid lock id")
+	// ErrReservedLockID: a lock id begins with [ReservedPrefix].
+	ErrReservedLockID = errors.New("pglocker: reserved lock id")
+	// ErrInvalidName: the name of a recipe is at least one byte of valid UTF-8 without NUL, and about a thousand
+	// at most: with the prefix and a slot it makes a lock id.
+	ErrInvalidName = errors.New("pglocker: invalid name")
 	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than twice
 	// [Config.SafetyMargin] where that is set.
 	ErrInvalidTTL = store.ErrInvalidTTL

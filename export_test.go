@@ -15,6 +15,7 @@ func (l *Locker) SetLocalRun(n int) { l.desk.LocalRun = n }
 var (
 	NameOf         = handover.LockerOf
 	ValidateLockID = validateLockID
+	RecipeID       = recipeID
 )
 
 // GrantName is the name of a request.

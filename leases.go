@@ -11,8 +11,8 @@ import (
 // CreateLock makes a free lock of generation 1, or returns the lock as it is if it is there. Other methods
 // don't need it: the first grant creates a lock.
 //
-// Errors: [ErrInvalidLockID], [ErrClosed], those of the database's state, and what the driver reports. If ctx
-// ends, the lock may have been created or not.
+// Errors: [ErrInvalidLockID], [ErrReservedLockID], [ErrClosed], those of the database's state, and what the driver
+// reports. If ctx ends, the lock may have been created or not.
 func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, error) {
 	end, err := l.begin(lockID)
 	if err != nil {
@@ -31,7 +31,11 @@ func (l *Locker) CreateLock(ctx context.Context, lockID string) (*LockStatus, er
 // Errors: [ErrLockNotFound], [ErrInvalidLockID], [ErrClosed], those of the database's state, and what the
 // driver reports.
 func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus, error) {
-	end, err := l.begin(lockID)
+	if err := validateLockID(lockID); err != nil {
+		return nil, err
+	}
+
+	end, err := l.desk.Begin()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +59,7 @@ func (l *Locker) GetLockStatus(ctx context.Context, lockID string) (*LockStatus,
 //   - [ErrAlreadyLocked], as a [*HeldError], if another holds the lock.
 //   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. If the lock
 //     was granted, the Locker releases it. On a table without the column owner, that lease expires instead.
-//   - [ErrInvalidLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and what the driver
+//   - [ErrInvalidLockID], [ErrReservedLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and what the driver
 //     reports. The lock was not granted.
 func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Duration) (*LockStatus, error) {
 	end, err := l.begin(lockID)
@@ -83,7 +87,7 @@ func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Durati
 //   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. The old lease
 //     runs to its end. If the request was carried out, a new lease runs, and the old status is no longer
 //     valid.
-//   - [ErrStatusIsNil], [ErrInvalidLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and
+//   - [ErrStatusIsNil], [ErrInvalidLockID], [ErrReservedLockID], [ErrInvalidTTL], [ErrClosed], those of the database's state, and
 //     what the driver reports.
 func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.Duration) (*LockStatus, error) {
 	end, err := l.beginFor(status)

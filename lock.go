@@ -102,7 +102,16 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 
 // beginLock checks what a call that takes and keeps a lock is given. The caller calls end.
 func (l *Locker) beginLock(lockID string, ttl, relockInterval time.Duration, opts []LockOption) (o lockOptions, end func(), err error) {
-	if end, err = l.begin(lockID); err != nil {
+	if err := validatePlainID(lockID); err != nil {
+		return o, nil, err
+	}
+
+	return l.beginHold(ttl, relockInterval, opts)
+}
+
+// beginHold is beginLock without a lock id.
+func (l *Locker) beginHold(ttl, relockInterval time.Duration, opts []LockOption) (o lockOptions, end func(), err error) {
+	if end, err = l.desk.Begin(); err != nil {
 		return o, nil, err
 	}
 

@@ -119,7 +119,7 @@ func NewWithMigrateDB(ctx context.Context, db *sql.DB, cfg *Config) (*Locker, er
 
 // begin checks what every method on one lock checks. Close waits until the caller calls end.
 func (l *Locker) begin(lockID string) (end func(), err error) {
-	if err := validateLockID(lockID); err != nil {
+	if err := validatePlainID(lockID); err != nil {
 		return nil, err
 	}
 

@@ -150,6 +150,21 @@ func BadCalls(ctx context.Context, t *testing.T, locker *pglocker.Locker) {
 		check(pglocker.ErrInvalidLockID, "Do of lock id: "+name, locker.Do(ctx, id, minute, time.Second, never))
 	}
 
+	const reserved = pglocker.ReservedPrefix + "a"
+
+	for what, call := range map[string]func() error{
+		"CreateLock":    func() error { _, err := locker.CreateLock(ctx, reserved); return err },
+		"AcquireLock":   func() error { _, err := locker.AcquireLock(ctx, reserved, minute); return err },
+		"RefreshLock":   func() error { _, err := locker.RefreshLock(ctx, status(reserved), minute); return err },
+		"ReleaseLock":   func() error { return locker.ReleaseLock(ctx, status(reserved)) },
+		"StartRelocker": func() error { return locker.StartRelocker(ctx, status(reserved), minute, time.Second) },
+		"Do":            func() error { return locker.Do(ctx, reserved, minute, time.Second, never) },
+		"TryLock":       func() error { _, err := locker.TryLock(ctx, reserved, minute); return err },
+		"Lock":          func() error { _, err := locker.Lock(ctx, reserved, minute); return err },
+	} {
+		check(pglocker.ErrReservedLockID, what+" of a reserved lock id", call())
+	}
+
 	for _, ttl := range BadTTLs() {
 		_, err := locker.AcquireLock(ctx, "a", ttl)
 		check(pglocker.ErrInvalidTTL, fmt.Sprintf("AcquireLock for %s", ttl), err)
