@@ -23,6 +23,19 @@ var shapes = map[string]string{
 	"partitions":    "text, partitioned",
 }
 
+// addTrigger makes a row trigger on the table, or on its partitions: PostgreSQL 12 allows no BEFORE
+// trigger on a partitioned table.
+func addTrigger(t *testing.T, db *sql.DB, name, when, does string) {
+	t.Helper()
+
+	tables := contract.Query[string](t, db, `SELECT string_agg(c.oid::regclass::text, ',') FROM pg_class AS c
+		JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'pglocker' AND c.relkind = 'r'`)
+
+	for one := range strings.SplitSeq(tables, ",") {
+		contract.Exec(t, db, "CREATE TRIGGER "+name+" "+when+" ON "+one+" FOR EACH ROW "+does)
+	}
+}
+
 // eachShape runs a test for each driver and shape.
 func eachShape(t *testing.T, test func(t *testing.T, s *store.Store, db *sql.DB)) {
 	for name, kind := range shapes {

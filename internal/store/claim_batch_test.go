@@ -138,8 +138,7 @@ func TestOneRefusedClaim(t *testing.T) {
 
 		contract.Exec(t, db, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
 			$$ BEGIN IF NEW.lock_id = 'lock 07' THEN RAISE 'not this one'; END IF; RETURN NEW; END $$`)
-		contract.Exec(t, db, "CREATE TRIGGER refuse BEFORE UPDATE ON "+table.String()+
-			" FOR EACH ROW EXECUTE FUNCTION refuse()")
+		addTrigger(t, db, "refuse", "BEFORE UPDATE", "EXECUTE FUNCTION refuse()")
 
 		if err := store.ClaimTogether(t.Context(), s, ttl, claims); err != nil {
 			t.Fatal(err)

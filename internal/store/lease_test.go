@@ -30,8 +30,7 @@ func TestLease(t *testing.T) {
 				NEW.expires_at := least(NEW.expires_at, clock_timestamp() + interval '%d s');
 				RETURN NEW;
 			END $$`, int(cut.Seconds())))
-		contract.Exec(t, db, "CREATE TRIGGER cut BEFORE INSERT OR UPDATE ON "+table.String()+
-			" FOR EACH ROW WHEN (NEW.lock_id LIKE 'cut%') EXECUTE FUNCTION cut()")
+		addTrigger(t, db, "cut", "BEFORE INSERT OR UPDATE", "WHEN (NEW.lock_id LIKE 'cut%') EXECUTE FUNCTION cut()")
 
 		for verb, grant := range map[string]func(id string) (store.Result, error){
 			"acquire": func(id string) (store.Result, error) { return s.Acquire(ctx, id, "me", ttl, margin) },

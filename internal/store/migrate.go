@@ -252,8 +252,12 @@ func ddlSetStorage(there description) string {
 	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
 }
 
-// logEvery is how often a migration that goes on waiting logs it.
-const logEvery = time.Minute
+// logEvery is how often a migration that goes on waiting logs it. logUnnamed is from when it does so
+// without the name of what it waits for.
+const (
+	logEvery   = time.Minute
+	logUnnamed = 10 * time.Second
+)
 
 // migrationWait is what a migration waits for.
 type migrationWait struct {
@@ -283,13 +287,18 @@ func (w *migrationWait) note(ctx context.Context, waitsFor string) {
 
 	found, err := w.store.holders(looking, what, args...)
 
-	w.waitsFor, w.heldBy = waitsFor, "another transaction"
-
-	if err == nil && len(found) > 0 {
+	switch {
+	case err == nil && len(found) > 0:
 		w.heldBy = strings.Join(valuesOf(found, func(h *Holder) string { return h.detail() }), ", ")
+	case w.waitsFor != waitsFor:
+		w.heldBy = "another transaction"
 	}
 
-	if w.log == nil || ctx.Err() != nil || !w.logged.IsZero() && time.Since(w.logged) < logEvery {
+	w.waitsFor = waitsFor
+
+	// A line that doesn't name the transaction is of little use: the next attempt may find it.
+	early := len(found) == 0 && time.Since(w.since) < logUnnamed
+	if w.log == nil || early || ctx.Err() != nil || !w.logged.IsZero() && time.Since(w.logged) < logEvery {
 		return
 	}
 
