@@ -35,7 +35,7 @@ const never = time.Hour
 func TestLockAllOrders(t *testing.T) {
 	t.Parallel()
 
-	const rounds = 15
+	const rounds = 6
 
 	var (
 		url     = contract.NewDatabase(t)
@@ -48,7 +48,7 @@ func TestLockAllOrders(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 
-	for caller := range 16 {
+	for caller := range 12 {
 		callers.Go(func() {
 			for range rounds {
 				var wanted []string
