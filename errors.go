@@ -59,6 +59,10 @@ var (
 	// ErrInvalidName: the name of a recipe is at least one byte of valid UTF-8 without NUL, and about a thousand
 	// at most: with the prefix and a slot it makes a lock id.
 	ErrInvalidName = errors.New("pglocker: invalid name")
+	// ErrNoLockIDs: a call for several locks, such as [Locker.LockAll], was given none.
+	ErrNoLockIDs = errors.New("pglocker: no lock ids")
+	// ErrTooManyLockIDs: such a call was given more than [MaxLockIDs].
+	ErrTooManyLockIDs = errors.New("pglocker: too many lock ids")
 	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than twice
 	// [Config.SafetyMargin] where that is set.
 	ErrInvalidTTL = store.ErrInvalidTTL

@@ -107,6 +107,11 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"GuardHolds", testGuardHolds},
 			{"GuardSerialization", testGuardSerialization},
 			{"Observer", testObserver},
+			{"LockAll", testLockAll},
+			{"LockAllWaits", testLockAllWaits},
+			{"LockAllLost", testLockAllLost},
+			{"DoAll", testDoAll},
+			{"LockAllInput", testLockAllInput},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}

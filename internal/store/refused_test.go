@@ -139,8 +139,8 @@ func TestReleaseWithoutNotify(t *testing.T) {
 					t.Errorf("Release alone: %+v, %v", res, err)
 				}
 
-				if freed, err := s.GiveBack(t.Context(), "038", []string{"me 38"}, false); err != nil || !freed {
-					t.Errorf("GiveBack: %t, %v", freed, err)
+				if freed, err := s.GiveBack(t.Context(), []string{"038"}, []string{"me 38"}, false); err != nil || len(freed) != 1 {
+					t.Errorf("GiveBack: %v, %v", freed, err)
 				}
 
 				for i, err := range releaseMany(t.Context(), s, states[:38]) {
