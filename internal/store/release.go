@@ -21,6 +21,20 @@ var release = verb{
 	many:    changeMany(sqlReleaseOnce, sqlOfGeneration, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
 }
 
+// releaseSlot is release of a row of a family, whose waiters leave their marks on the {gate}. It reads
+// the mark in its snapshot.
+var releaseSlot = verb{
+	given:   append(release.given[:len(release.given):len(release.given)], paramGate),
+	one:     with(release.one, "{notify}", sqlNotifyGate),
+	dated:   with(release.dated, "{notify}", sqlNotifyGate),
+	undated: append(release.undated[:len(release.undated):len(release.undated)], paramGate),
+	many:    with(release.many, "{notify}", sqlNotifyGate),
+}
+
+// sqlNotifyGate is sqlNotifyWaiters for those who wait at a gate.
+const sqlNotifyGate = `{six}(CASE WHEN (SELECT g.contended_until FROM {table} AS g WHERE g.lock_id {=} {gate}) {>} {now}
+            THEN pg_catalog.pg_notify('{channel}', {gate}) END IS NOT NULL){three}false{end}`
+
 const sqlAfterHold = `{clock} {+} ({hold} {*} {us})`
 
 // Release frees the lock if it is in the given state, at once or, to honour a minimum hold, that
@@ -41,8 +55,13 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		anew  bool
 	)
 
+	lane := s.lanes.release
+	if req.gate = GateOf(id); req.gate != "" {
+		lane = s.lanes.releaseSlot
+	}
+
 	for {
-		a := s.lanes.release.write(ctx, req, alone)
+		a := lane.write(ctx, req, alone)
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Notified: a.rows[0]}, nil
 		}
