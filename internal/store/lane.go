@@ -213,6 +213,29 @@ func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
 
 func (l *lane[T]) scanMany() scanFunc[one[T]] { return scanMany(l.kind.scan, l.kind.inserts) }
 
+// several sends requests of one caller, sorted by id. With one it is as [lane.write]. Several go in
+// one statement, once, and in parts only if that was refused. It passes over locked rows.
+func (l *lane[T]) several(ctx context.Context, reqs []request) []answer[T] {
+	if len(reqs) == 1 {
+		return []answer[T]{l.write(ctx, reqs[0], false)}
+	}
+
+	answers := make([]answer[T], len(reqs))
+	l.divide(ctx, reqs, l.askAgain(ctx, reqs), answers)
+
+	for i := range answers {
+		switch a := &answers[i]; {
+		case a.err == nil:
+		case a.outcome == unknown:
+			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
+		default:
+			a.err = l.store.named(ctx, a.err)
+		}
+	}
+
+	return answers
+}
+
 // late tells of a grant whose caller has left.
 func (l *lane[T]) late(req request, a answer[T]) {
 	if len(a.rows) == 0 || !req.discard || l.store.late == nil {
