@@ -107,6 +107,12 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"GuardHolds", testGuardHolds},
 			{"GuardSerialization", testGuardSerialization},
 			{"Observer", testObserver},
+			{"Semaphore", testSemaphore},
+			{"SemaphoreWaits", testSemaphoreWaits},
+			{"SemaphoreAfterCrash", testSemaphoreAfterCrash},
+			{"RWLock", testRWLock},
+			{"RWLockWaits", testRWLockWaits},
+			{"DowngradeRace", testDowngradeRace},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}

@@ -85,9 +85,7 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 			continue
 		}
 
-		d.Queue.EndRun(t.line())
-
-		places, over = append(places, i), append(over, d.isOver(run))
+		places, over = append(places, i), append(over, d.endRun(t, run))
 		releases = append(releases, store.Releasing{LockID: t.LockID, State: t.State, Hold: t.hold()})
 	}
 
