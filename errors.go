@@ -72,6 +72,10 @@ var (
 	ErrUpgrade = errors.New("pglocker: read access can't be upgraded")
 	// ErrNotWriting: [Access.Downgrade] of read access.
 	ErrNotWriting = errors.New("pglocker: not write access")
+	// ErrNoLockIDs: a call for several locks, such as [Locker.LockAll], was given none.
+	ErrNoLockIDs = errors.New("pglocker: no lock ids")
+	// ErrTooManyLockIDs: such a call was given more than [MaxLockIDs].
+	ErrTooManyLockIDs = errors.New("pglocker: too many lock ids")
 	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than twice
 	// [Config.SafetyMargin] where that is set.
 	ErrInvalidTTL = store.ErrInvalidTTL

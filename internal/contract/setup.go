@@ -113,6 +113,11 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"RWLock", testRWLock},
 			{"RWLockWaits", testRWLockWaits},
 			{"DowngradeRace", testDowngradeRace},
+			{"LockAll", testLockAll},
+			{"LockAllWaits", testLockAllWaits},
+			{"LockAllLost", testLockAllLost},
+			{"DoAll", testDoAll},
+			{"LockAllInput", testLockAllInput},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}

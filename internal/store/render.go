@@ -31,6 +31,7 @@ type verb struct {
 
 var verbs = []*verb{
 	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
+	&grantAll, &markHeld,
 	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend,
 }
 

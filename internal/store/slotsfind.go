@@ -49,7 +49,7 @@ var markGate = verb{
 	given: parameters{paramID, paramMark, paramSignature},
 	one: `
 UPDATE {table} AS l
-   SET contended_until = ` + sqlMarked + `
+   SET contended_until = ` + sqlMark + `
   FROM (SELECT n.now, (extract(epoch FROM n.now) {*} 1000000)::bigint AS us,
                (SELECT s.contended_until FROM {table} AS s WHERE s.lock_id {=} {lock_id}) AS mark
           FROM (SELECT {now} AS now OFFSET 0) AS n
