@@ -85,9 +85,7 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 			continue
 		}
 
-		d.Queue.EndRun(t.line())
-
-		places, over = append(places, i), append(over, d.isOver(run))
+		places, over = append(places, i), append(over, d.endRun(t, run))
 		releases = append(releases, store.Releasing{LockID: t.LockID, State: t.State, Hold: t.hold()})
 	}
 
@@ -136,7 +134,7 @@ func (d *Desk) ReturnAll(res store.Result, ttl time.Duration) {
 	tenures := make([]Tenure, len(res.Grants))
 
 	for i, granted := range res.Grants {
-		tenures[i] = Tenure{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}}
+		tenures[i] = Tenure{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}, Gate: store.GateOf(granted.LockID)}
 	}
 
 	if time.Until(until) <= 0 {

@@ -29,7 +29,7 @@ const (
 type lanes struct {
 	acquire, insert, refresh, get, look, settle, create *lane[Row]
 	try, claim, grantAll                                *lane[attempted]
-	release, unwanted, markHeld                         *lane[bool]
+	release, releaseSlot, unwanted, markHeld            *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -37,19 +37,20 @@ type lanes struct {
 
 func newLanes(s *Store) *lanes {
 	return &lanes{
-		acquire:  newLane(s, kind[Row]{verb: &acquire, scan: scanRow}),
-		refresh:  newLane(s, kind[Row]{verb: &refresh, scan: scanRow}),
-		settle:   newLane(s, kind[Row]{verb: &settle, scan: scanRow}),
-		insert:   newLane(s, kind[Row]{verb: &insert, scan: scanRow, inserts: true}),
-		create:   newLane(s, kind[Row]{verb: &create, scan: scanRow, inserts: true}),
-		get:      newLane(s, kind[Row]{verb: &get, scan: scanRow, reads: true}),
-		look:     newLane(s, kind[Row]{verb: &look, scan: scanRow, reads: true}),
-		try:      newLane(s, kind[attempted]{verb: &try, scan: scanTry}),
-		claim:    newLane(s, kind[attempted]{verb: &claim, scan: scanClaim}),
-		grantAll: newLane(s, kind[attempted]{verb: &grantAll, scan: scanTry}),
-		markHeld: newLane(s, kind[bool]{verb: &markHeld, scan: scanBool}),
-		release:  newLane(s, kind[bool]{verb: &release, scan: scanBool}),
-		unwanted: newLane(s, kind[bool]{verb: &unwanted, scan: scanBool}),
+		acquire:     newLane(s, kind[Row]{verb: &acquire, scan: scanRow}),
+		refresh:     newLane(s, kind[Row]{verb: &refresh, scan: scanRow}),
+		settle:      newLane(s, kind[Row]{verb: &settle, scan: scanRow}),
+		insert:      newLane(s, kind[Row]{verb: &insert, scan: scanRow, inserts: true}),
+		create:      newLane(s, kind[Row]{verb: &create, scan: scanRow, inserts: true}),
+		get:         newLane(s, kind[Row]{verb: &get, scan: scanRow, reads: true}),
+		look:        newLane(s, kind[Row]{verb: &look, scan: scanRow, reads: true}),
+		try:         newLane(s, kind[attempted]{verb: &try, scan: scanTry}),
+		claim:       newLane(s, kind[attempted]{verb: &claim, scan: scanClaim}),
+		grantAll:    newLane(s, kind[attempted]{verb: &grantAll, scan: scanTry}),
+		markHeld:    newLane(s, kind[bool]{verb: &markHeld, scan: scanBool}),
+		release:     newLane(s, kind[bool]{verb: &release, scan: scanBool}),
+		releaseSlot: newLane(s, kind[bool]{verb: &releaseSlot, scan: scanBool}),
+		unwanted:    newLane(s, kind[bool]{verb: &unwanted, scan: scanBool}),
 	}
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -20,6 +21,20 @@ var release = verb{
 	undated: parameters{paramID, paramGeneration},
 	many:    changeMany(sqlReleaseOnce, sqlOfGeneration, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
 }
+
+// releaseSlot is release of a row of a family, whose waiters leave their marks on the {gate}. It reads
+// the mark in its snapshot.
+var releaseSlot = verb{
+	given:   append(release.given[:len(release.given):len(release.given)], paramGate),
+	one:     with(release.one, "{notify}", sqlNotifyGate),
+	dated:   with(release.dated, "{notify}", sqlNotifyGate),
+	undated: append(release.undated[:len(release.undated):len(release.undated)], paramGate),
+	many:    with(release.many, "{notify}", sqlNotifyGate),
+}
+
+// sqlNotifyGate is sqlNotifyWaiters for those who wait at a gate.
+const sqlNotifyGate = `{six}(CASE WHEN (SELECT g.contended_until FROM {table} AS g WHERE g.lock_id {=} {gate}) {>} {now}
+            THEN pg_catalog.pg_notify('{channel}', {gate}) END IS NOT NULL){three}false{end}`
 
 const sqlAfterHold = `{clock} {+} ({hold} {*} {us})`
 
@@ -41,8 +56,13 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		anew  bool
 	)
 
+	lane := s.lanes.release
+	if req.gate = GateOf(id); req.gate != "" {
+		lane = s.lanes.releaseSlot
+	}
+
 	for {
-		a := s.lanes.release.write(ctx, req, alone)
+		a := lane.write(ctx, req, alone)
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Notified: a.rows[0]}, nil
 		}
@@ -120,8 +140,17 @@ RETURNING CASE WHEN l.owner IS NULL THEN {notify} END IS NOT NULL, {lazy}`
 // GiveBack frees those of the locks whose rows show a grant to one of the owners, and returns which
 // it knows to be free now. With queue it waits behind every statement that waits for the first row
 // already: none of those owners can be granted that lock after that. On three columns it does
-// nothing.
+// nothing. The id of a gate is for whatever rows of its family show such a grant.
 func (s *Store) GiveBack(ctx context.Context, ids, owners []string, queue bool) (freed []string, err error) {
+	if family, ok := strings.CutSuffix(ids[0], ":"+PartGate); ok && GateOf(ids[0]) != "" {
+		free, err := s.giveBackSlots(ctx, family+":", owners, queue)
+		if free {
+			freed = ids
+		}
+
+		return freed, err
+	}
+
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
 		return nil, err
