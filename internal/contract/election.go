@@ -25,6 +25,8 @@ type Candidate struct {
 // receives from Leave.
 type Leading struct {
 	pglocker.Term
+	// At is when the function was called.
+	At    time.Time
 	Ctx   context.Context
 	Leave chan error
 }
@@ -54,7 +56,7 @@ func StartCandidate(tb testing.TB, locker *pglocker.Locker, name string, ttl tim
 }
 
 func (c *Candidate) lead(ctx context.Context, term pglocker.Term) error {
-	l := &Leading{term, ctx, make(chan error)}
+	l := &Leading{term, time.Now(), ctx, make(chan error)}
 	c.Elected <- l
 
 	select {
