@@ -31,6 +31,8 @@ type Election struct {
 	running atomic.Bool
 	// leading is the present term of Run, nil while there is none.
 	leading atomic.Pointer[leadership]
+	// obstacle is what keeps Run from campaigning.
+	obstacle trouble
 }
 
 // leadership is a term as its leader sees it.

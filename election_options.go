@@ -39,10 +39,10 @@ func WithElectionRelockInterval(d time.Duration) ElectionOption {
 	return func(o *electionOptions) { o.relockInterval = d }
 }
 
-// WithBackoff sets how long [Election.Run] pauses between its function's return, or an error, and the next
-// campaign: about shortest at first, then twice as long each time up to longest, less a random part of up to
-// a half. A term that has lasted for longest begins the count again. 0 < shortest <= longest must hold
-// ([ErrInvalidBackoff]). Default: 250 ms and 15 s.
+// WithBackoff sets how long [Election.Run] pauses between the end of a term and its next campaign: about
+// shortest at first, then twice as long each time up to longest, less a random part of up to a half. A term
+// that has lasted for longest begins the count again. 0 < shortest <= longest must hold ([ErrInvalidBackoff]).
+// Default: 250 ms and 15 s. While the database can't be asked, a candidate tries every 0.2 to 0.4 s instead.
 func WithBackoff(shortest, longest time.Duration) ElectionOption {
 	return func(o *electionOptions) { o.shortest, o.longest = shortest, longest }
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/pause"
 	"github.com/ismurov/pglocker/internal/store"
 )
@@ -31,7 +32,7 @@ import (
 //
 // Run goes on after errors of lead, after a loss, and while the database can't be reached or refuses requests
 // for a reason that may pass. [WithOnError] is told of these. An error of lead that only says that its context
-// has ended isn't told.
+// has ended isn't told. [Config.Logger] is told, once a minute, of what keeps Run from campaigning.
 //
 // Run ends, always with an error:
 //
@@ -92,11 +93,19 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, term 
 			return errors.Join(beside.Err(ctx), err)
 		case led < 0 && final(err):
 			return failed("run", e.name, err)
-		case err != nil:
-			e.report(err)
-		}
+		case led < 0: // as often as a waiter in line asks that can't be notified
+			if err != nil {
+				e.obstructed(err)
+			}
 
-		pause.Sleep(running, pause.Jitter(pauses.next(led), 2))
+			pause.Sleep(running, pause.Jitter(handover.PollMax, 2))
+		default:
+			if err != nil {
+				e.report(err)
+			}
+
+			pause.Sleep(running, pause.Jitter(pauses.next(led), 2))
+		}
 	}
 }
 
@@ -117,6 +126,8 @@ func (e *Election) campaign(
 	case err != nil:
 		return -1, err
 	}
+
+	e.obstructed(nil)
 
 	err = e.lead(running, healthy, lock, lead)
 
@@ -209,6 +220,19 @@ func (e *Election) heedRequests(leading context.Context, token int64, resign con
 		}
 
 		look.Reset(pause.Jitter(interval, 10)) // an error passes: renewals tell of what lasts
+	}
+}
+
+// obstructed tells what keeps a candidate from campaigning, and with nil that nothing does any more. The
+// logger hears of it once a minute.
+func (e *Election) obstructed(err error) {
+	switch now := time.Now(); {
+	case err == nil:
+		if lasted, failed, tell := e.obstacle.over(now); tell {
+			e.locker.cfg.Logger.Info("pglocker: a candidate can campaign again", "election", e.name, "lasted", lasted, "failed_attempts", failed)
+		}
+	case e.obstacle.happened(now) || e.options.onError != nil:
+		e.report(err)
 	}
 }
 
