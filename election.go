@@ -96,7 +96,7 @@ func (l *Locker) NewElection(name string, ttl time.Duration, opts ...ElectionOpt
 }
 
 // IsLeader returns nil while the function of this Election's [Election.Run] leads, and else [ErrNotLeader]. It
-// asks neither the database nor ctx, and takes less than a microsecond. It goes by the local deadline of the
+// asks neither the database nor ctx, and takes about a microsecond. It goes by the local deadline of the
 // lease. So a process that was cut off from the database, or was paused, gets ErrNotLeader before another can
 // lead. From the end of the function's context to its return, the error also matches the cause of that end,
 // such as [ErrLockLost].

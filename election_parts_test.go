@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -37,6 +38,44 @@ func TestBackoff(t *testing.T) {
 			t.Fatalf("pause %d is %s", b.failures, got)
 		}
 	}
+}
+
+// cutOff is a session that can't be opened.
+type cutOff struct{ keepalive.Session }
+
+func (cutOff) Connect(context.Context) error { return errors.New("cut off") }
+func (cutOff) Close()                        {}
+
+// TestIsLeaderHasADeadline: without renewals IsLeader says yes to the end of the term, and not a moment longer,
+// even if nobody has cancelled the term's context yet.
+func TestIsLeaderHasADeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const (
+			ttl    = 10 * time.Second
+			margin = time.Second
+		)
+
+		l := &Locker{renewer: keepalive.New(func() keepalive.Session { return cutOff{} }, func(keepalive.Trouble) {})}
+		lock := &Lock{lease: &keepalive.Lease{Interval: ttl / 3, OnLost: func(keepalive.Loss) {}}}
+		e := &Election{locker: l}
+
+		l.renewer.Add(lock.lease, keepalive.Term{Sent: time.Now(), TTL: ttl, Margin: margin})
+		e.leading.Store(&leadership{lock, t.Context()})
+		time.Sleep(ttl - margin - 1)
+
+		if err := e.IsLeader(t.Context()); err != nil {
+			t.Errorf("IsLeader before the end of the term: %v", err)
+		}
+
+		time.Sleep(1)
+
+		if err := e.IsLeader(t.Context()); !errors.Is(err, ErrNotLeader) {
+			t.Errorf("IsLeader at the end of the term: %v, want ErrNotLeader", err)
+		}
+
+		l.renewer.Wait()
+	})
 }
 
 // TestSightings: what an observer yields for the rows that it finds.

@@ -144,6 +144,56 @@ func TestIsLeaderAsksNobody(t *testing.T) { // not in parallel: it counts alloca
 	leader.End(t)
 }
 
+// TestFunctionThatStays: a function that goes on after its context has ended is no leader any more, and no other
+// candidate is one before it returns.
+func TestFunctionThatStays(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	election, err := contract.NewLocker(t, "pgx", url).NewElection("a", time.Minute)
+	contract.Must(t, err)
+
+	ctx, stop := context.WithCancel(t.Context())
+	led, leave, returned := make(chan *contract.Leading, 10), make(chan struct{}), make(chan error, 1)
+
+	go func() {
+		returned <- election.Run(ctx, func(ctx context.Context, term pglocker.Term) error {
+			led <- &contract.Leading{Term: term, Ctx: ctx}
+			<-leave
+
+			return nil
+		})
+	}()
+
+	stays := contract.Receive(t, "it leads", led)
+	contract.Must(t, election.IsLeader(ctx))
+
+	w := contract.NewWatcher()
+	next := contract.StartCandidate(t, contract.WatchedLocker(t, contract.Open(t, "pgx", url), w), "a", time.Minute)
+
+	contract.Receive(t, "the next waits", w.InLine())
+	contract.Must(t, election.RequestResign(ctx, stays.Token))
+	contract.Receive(t, "the term ends", stays.Ctx.Done())
+
+	if err := election.IsLeader(ctx); !errors.Is(err, pglocker.ErrNotLeader) || !errors.Is(err, pglocker.ErrResignRequested) {
+		t.Errorf("IsLeader: %v, want ErrNotLeader, and why", err)
+	}
+
+	if term, err := next.Leader(ctx); err != nil || term != stays.Term || len(next.Elected) > 0 {
+		t.Errorf("Leader: %+v, %v, want %+v as long as the function runs", term, err, stays.Term)
+	}
+
+	stop()
+	close(leave)
+
+	if err := contract.Receive(t, "Run returns", returned); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v, want context.Canceled", err)
+	}
+
+	contract.Receive(t, "the next leads", next.Elected)
+	next.End(t)
+}
+
 // TestUnhealthyLeaderResigns: a leader whose check fails, or hangs, resigns, and the other one leads. It doesn't
 // campaign before its check succeeds.
 func TestUnhealthyLeaderResigns(t *testing.T) {

@@ -311,7 +311,7 @@ func testElectionResign(t *testing.T, e *env) {
 		interval time.Duration
 	}{
 		{func(*Candidate) *pglocker.Election { return other }, 50 * time.Millisecond},
-		{func(c *Candidate) *pglocker.Election { return c.Election }, minute / 2},
+		{func(c *Candidate) *pglocker.Election { return c.Election }, minute - time.Second},
 	} {
 		c := StartCandidate(t, locker, name, minute, earlyBackoff(), pglocker.WithElectionRelockInterval(test.interval))
 		first := Receive(t, "it leads", c.Elected)
