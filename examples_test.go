@@ -41,6 +41,11 @@ func TestExamples(t *testing.T) {
 		"ExampleLock_GuardSQL":  ExampleLock_GuardSQL,
 		"ExampleToken":          ExampleToken,
 		"ExampleObserver":       ExampleObserver,
+
+		"ExampleElection_Run":           ExampleElection_Run,
+		"ExampleElection_Observe":       ExampleElection_Observe,
+		"ExampleElection_RequestResign": ExampleElection_RequestResign,
+		"ExampleWithHealthCheck":        ExampleWithHealthCheck,
 	}
 
 	files, err := filepath.Glob("example_*test.go")

@@ -118,6 +118,10 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"LockAllLost", testLockAllLost},
 			{"DoAll", testDoAll},
 			{"LockAllInput", testLockAllInput},
+			{"Election", testElection},
+			{"ElectionGoesOn", testElectionGoesOn},
+			{"ElectionObserved", testElectionObserved},
+			{"ElectionResign", testElectionResign},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}
