@@ -20,6 +20,8 @@ type Lock struct {
 	// granted is when the grant was acknowledged.
 	granted time.Time
 	tenure  handover.Tenure
+	// afterCrash is what PreviousHolderCrashed says.
+	afterCrash bool
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -143,7 +145,10 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 		return nil, err
 	}
 
-	return l.hold(parent, newStatus(lockID, row), term, o, false), nil
+	lk := l.hold(parent, newStatus(lockID, row), term, o, false)
+	lk.afterCrash = row.AfterCrash
+
+	return lk, nil
 }
 
 // hold starts to keep alive a lease whose present term is known.
