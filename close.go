@@ -47,11 +47,12 @@ func (l *Locker) Close(ctx context.Context) error {
 	}
 }
 
-// heldLocks are the locks that only Close would unlock if their holders don't.
+// heldLocks are the locks that are held through a Locker.
 type heldLocks struct {
 	// mu guards what follows.
-	mu     sync.Mutex
-	groups map[*group]struct{}
+	mu sync.Mutex
+	// groups has for each whether Close unlocks it. If not, the function that runs under it is waited for.
+	groups map[*group]bool
 	closed bool
 }
 
@@ -63,9 +64,37 @@ func (h *heldLocks) add(g *group) bool {
 		return false
 	}
 
-	h.groups[g] = struct{}{}
+	h.groups[g] = true
 
 	return true
+}
+
+// run adds locks under which a function runs.
+func (h *heldLocks) run(g *group) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	h.groups[g] = false
+}
+
+// find returns the lock that is held under a token, nil if there is none.
+func (h *heldLocks) find(lockID string, token int64) *Lock {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	for g := range h.groups {
+		g.mu.Lock()
+		locks := g.locks
+		g.mu.Unlock()
+
+		for _, lk := range locks {
+			if lk.lease.LockID == lockID && lk.lease.Generation == token {
+				return lk
+			}
+		}
+	}
+
+	return nil
 }
 
 func (h *heldLocks) remove(g *group) {
@@ -85,9 +114,11 @@ func (h *heldLocks) close(ctx context.Context) {
 	h.closed = true
 	groups := make(chan *group, len(h.groups))
 
-	for g := range h.groups {
-		g.cancel(ErrClosed)
-		groups <- g
+	for g, unlocks := range h.groups {
+		if unlocks {
+			g.cancel(ErrClosed)
+			groups <- g
+		}
 	}
 	h.mu.Unlock()
 

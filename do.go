@@ -62,6 +62,8 @@ func (l *Locker) Do(
 
 // run runs fn under the locks, and unlocks them.
 func (g *group) run(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+	g.locker.held.run(g)
+
 	stop := context.AfterFunc(g.locker.desk.Context(), func() { g.cancel(ErrClosed) })
 	defer stop()
 

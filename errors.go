@@ -91,6 +91,11 @@ var (
 	ErrInvalidOwner = errors.New("pglocker: invalid owner")
 	// ErrInvalidSafetyMargin: [Config.SafetyMargin] is negative.
 	ErrInvalidSafetyMargin = errors.New("pglocker: invalid safety margin")
+	// ErrInvalidFilter: a [LocksFilter] has an unknown kind, asks for what excludes each other, or for text that
+	// isn't valid UTF-8 without NUL.
+	ErrInvalidFilter = errors.New("pglocker: invalid filter")
+	// ErrInvalidIdle: the time given to [Locker.Prune] is negative or above [MaxTTL].
+	ErrInvalidIdle = errors.New("pglocker: invalid idle time")
 	// ErrClosed: the Locker was closed.
 	ErrClosed = errors.New("pglocker: locker is closed")
 )
@@ -104,6 +109,9 @@ var (
 	// ErrInvalidTable: the table can't hold locks. It lacks a column, or has one of a wrong type; it is of a
 	// wrong kind; or its trigger shortens leases to no more than the safety margin. The error says which.
 	ErrInvalidTable = store.ErrInvalidTable
+
+	// ErrNoOwners: a [LocksFilter] asks for what only the column owner tells, and the table lacks that column.
+	ErrNoOwners = store.ErrNoOwners
 
 	// ErrPermissionDenied: the role lacks a privilege, which the error names, or row-level security keeps
 	// rows from it. Locks need USAGE on the schema and SELECT, INSERT, UPDATE on the table.

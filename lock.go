@@ -21,6 +21,8 @@ type Lock struct {
 	// granted is when the grant was acknowledged.
 	granted time.Time
 	tenure  handover.Tenure
+	// afterCrash is what PreviousHolderCrashed says.
+	afterCrash bool
 
 	// group.mu guards the rest.
 	status LockStatus
@@ -128,7 +130,10 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 		return nil, err
 	}
 
-	return l.hold(parent, newStatus(lockID, res.Row), term, o, false), nil
+	lk := l.hold(parent, newStatus(lockID, res.Row), term, o, false)
+	lk.afterCrash = res.Row.AfterCrash
+
+	return lk, nil
 }
 
 // acquire is [line.Line.Acquire], with the errors of this package.

@@ -67,7 +67,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		cfg:   completed,
 		db:    db,
 		watch: watch{completed.Observer},
-		held:  heldLocks{groups: make(map[*group]struct{})},
+		held:  heldLocks{groups: make(map[*group]bool)},
 
 		gatherAfter: gatherAfter,
 	}

@@ -122,6 +122,10 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"ElectionGoesOn", testElectionGoesOn},
 			{"ElectionObserved", testElectionObserved},
 			{"ElectionResign", testElectionResign},
+			{"Locks", testLocks},
+			{"ForceRelease", testForceRelease},
+			{"PreviousHolderCrashed", testPreviousHolderCrashed},
+			{"Prune", testPrune},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}

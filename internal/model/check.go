@@ -116,7 +116,7 @@ func (m *machine) steps(s *State, yield yield) {
 		m.client(s, c, yield)
 
 		for slot, r := range s.clients[c].requests {
-			if r.kind != none && (r.phase == sent || r.phase == blocked) {
+			if r.kind != none && (r.phase == sent || r.phase == blocked || r.phase == begun) {
 				m.execute(*s, c, slot, yield)
 			}
 		}
@@ -127,6 +127,7 @@ func (m *machine) steps(s *State, yield yield) {
 	}
 
 	m.faults(s, yield)
+	m.prune(s, yield)
 
 	if s.now < m.Horizon {
 		t := *s

@@ -72,6 +72,9 @@ func TestMutants(t *testing.T) {
 		{GrantSettlesAll, "lost replies", Returned},
 		{WeakGuard, "guarded transactions and pauses", NoStaleWrite},
 		{NoFloor, "promotion of a standby that lacks commits", TokensGrow},
+		{PlainWatermark, "a prune beside first grants", TokensGrow},
+		{NoWatermark, "a prune beside first grants", TokensGrow},
+		{DeleteFirst, "a prune beside first grants", TokensGrow},
 		{SeenByGeneration, "a crash, and a status that was seen before it", OnlyHolder},
 	} {
 		t.Run(string(test.mutant), func(t *testing.T) {

@@ -19,10 +19,12 @@
 //   - Holders that renew, refresh, release, hand over, and keep the lock for a minimum
 //     time. Holders that are paused, and then write in a guarded transaction or with their
 //     token.
+//   - Prunes, which delete the row of a free lock, beside first grants that read the watermark and insert the row
+//     later.
 //   - Crashes, promotions of a standby that has all commits or lacks some, and steps of the
 //     database's clock.
 //
-// It lacks waiting, notifications and fairness, which decide when a request is sent, but
+// It lacks the moment when the watermark is made, and waiting, notifications and fairness, which decide when a request is sent, but
 // not what its answer is. It lacks batches, which are the same requests on a row each, and
 // G7 and G9, which aren't about states.
 package model

@@ -31,6 +31,8 @@ type Scenario struct {
 	// How often each fault happens, at most.
 
 	Losses, Pauses, Crashes, Promotions, Steps uint8
+	// Prunes is how often the row is deleted, at most.
+	Prunes uint8
 	// Step is by how much the database's clock is stepped.
 	Step int8
 	// Behind: the standby may lack commits that were acknowledged. Otherwise it has all
@@ -99,6 +101,27 @@ var Scenarios = []Scenario{
 		Name:    "promotion of a standby that lacks commits",
 		Clients: 2, TTL: 2, Margin: 1, Horizon: 4, Tries: 1, Promotions: 1, Behind: true,
 		Guard: true, Fence: true,
+		NotPromised: []Property{OneHolder, HolderStopsFirst, Durable},
+	},
+	{
+		Name:    "a prune beside first grants",
+		Clients: 2, TTL: 2, Margin: 1, Horizon: 4, Tries: 2, Prunes: 2,
+	},
+	{
+		Name:    "a prune, and lost replies",
+		Clients: 2, TTL: 2, Margin: 1, Horizon: 4, Tries: 1, Losses: 1, Prunes: 1,
+	},
+	{
+		Name:    "a prune, and a status that was seen before it",
+		Clients: 2, TTL: 2, Margin: 1, Horizon: 3, Tries: 2, Prunes: 1, Seen: true,
+	},
+	{
+		Name:    "a prune and a crash",
+		Clients: 2, TTL: 2, Margin: 1, Horizon: 4, Tries: 1, Crashes: 1, Prunes: 1,
+	},
+	{
+		Name:    "a prune, and promotion of a standby that lacks commits",
+		Clients: 2, TTL: 2, Margin: 1, Horizon: 4, Tries: 1, Promotions: 1, Prunes: 1, Behind: true, Fence: true,
 		NotPromised: []Property{OneHolder, HolderStopsFirst, Durable},
 	},
 	{
@@ -181,5 +204,8 @@ const (
 	GrantSettlesAll      Mutant = "when a repetition is granted, the first attempt is forgotten"
 	WeakGuard            Mutant = "the guard is FOR KEY SHARE, and keeps no takeover off"
 	NoFloor              Mutant = "the timeline isn't part of the token"
+	PlainWatermark       Mutant = "a first grant reads the watermark without locking it"
+	NoWatermark          Mutant = "a first grant doesn't read the watermark"
+	DeleteFirst          Mutant = "a prune deletes before it raises the watermark"
 	SeenByGeneration     Mutant = "a status that was seen free is compared by generation alone"
 )

@@ -59,7 +59,7 @@ func (m *machine) matches(r *request, now uint8, row row) bool {
 func (m *machine) change(s *State, r *request, start uint8, row row) row {
 	switch r.kind {
 	case acquire, refresh, swap, handOver:
-		row.gen = m.next(s, row)
+		row.gen = max(m.next(s, row), r.above)
 		row.there, row.owner, row.acquired, row.expires = true, r.name, start, start+m.TTL
 		row.grant = s.grants + 1
 	case renew:
@@ -96,8 +96,14 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 	seen := s.cur.row
 	now := s.clock()
 
-	if !m.matches(r, now, seen) {
-		r.phase, r.answer = answered, answer{}
+	if m.beginInsert(&s, r) {
+		yield("the server reads the watermark for %s", what(c, r), s, nil)
+
+		return
+	}
+
+	if !m.matches(r, now, seen) || r.phase == begun && seen.there { // ON CONFLICT DO NOTHING
+		r.phase, r.above, r.answer = answered, 0, answer{}
 		yield("the server answers %s: nothing to do", what(c, r), s, nil)
 
 		return
@@ -146,6 +152,7 @@ func (m *machine) execute(s State, c, slot int, yield yield) {
 
 	img := s.cur
 	img.row = m.change(&s, r, start, seen)
+	r.above = 0
 	r.answer = answer{ok: true, newGen: img.row.gen, expires: img.row.expires, grant: img.row.grant}
 	r.short = r.kind.grants() && int(img.row.expires)-int(now) <= int(m.Margin)
 
@@ -234,7 +241,7 @@ func (m *machine) fail(s *State, left image) {
 
 		for slot := range s.clients[c].requests {
 			r := &s.clients[c].requests[slot]
-			if r.phase != blocked && r.phase != executed {
+			if r.phase != blocked && r.phase != executed && r.phase != begun {
 				continue
 			}
 
@@ -313,7 +320,7 @@ func (m *machine) faults(s *State, yield yield) {
 
 // kept checks what a client was told against what a failure has left.
 func (m *machine) kept(s *State) *Violation {
-	if s.promised != (promise{}) && !s.promised.covers(s.cur.row) {
+	if s.promised != (promise{}) && !s.promised.covers(s.cur.row) && !s.pruned(s.promised) {
 		return violation(Durable, "generation %d until %d was acknowledged, and the row shows %s",
 			s.promised.gen, s.promised.expires, s.cur.row)
 	}

@@ -21,7 +21,7 @@ type State struct {
 	// fence is the resource elsewhere: the largest token that it has seen, and its grant.
 	fence write
 
-	renewals, losses, pauses, crashes, promotions, steps uint8
+	renewals, losses, pauses, crashes, promotions, steps, prunes uint8
 
 	// The promises are checked by the rest, which decides nothing.
 
@@ -54,6 +54,8 @@ func (s *set) addAll(of set) {
 // image is what the server's log adds up to.
 type image struct {
 	row row
+	// mark is the watermark, the largest generation that was ever to be pruned.
+	mark uint8
 	// written is the last guarded write, to a table of the same database.
 	written write
 }
@@ -152,6 +154,7 @@ type phase uint8
 const (
 	sent     phase = iota + 1
 	blocked        // by the row, after it has read the clock
+	begun          // has read the watermark, and will insert the row
 	executed       // not committed
 	answered       // the answer is on its way
 	lost           // no answer will come, and the client knows
@@ -172,6 +175,8 @@ type request struct {
 	name  name
 	names set
 	hold  uint8
+	// above is the least generation that the watermark leaves, for a request that has begun.
+	above uint8
 	// sent is by the local clock. clock is the database's when the statement began.
 	sent, clock uint8
 

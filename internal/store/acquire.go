@@ -13,8 +13,8 @@ const sqlFree = `l.expires_at {<=} {now}`
 // another transaction's row lock.
 var acquire = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
-	one:   change(sqlGranted, sqlFree, `{row}, {durable}`),
-	many:  changeMany(sqlGrantOnce, sqlFree, "", sqlGranted, `{row}, r.n`),
+	one:   change(sqlGranted, sqlFree, `{row}, {former}, {durable}`),
+	many:  changeMany(sqlGrantOnce, sqlFree, "", sqlGranted, `{row}, r.former, r.n`),
 }
 
 // try is acquire that returns the granted row, or else the row as the statement's snapshot shows
@@ -24,17 +24,17 @@ var try = verb{
 	one: `
 WITH got AS (` + change(sqlGranted, sqlFree, `l.*, {durable} AS pglocker_durable`) + `
 )
-SELECT {row}, l.pglocker_durable, true FROM got AS l
+SELECT {row}, {former}, l.pglocker_durable, true FROM got AS l
  UNION ALL
-SELECT {row}, NULL::{text}, false
+SELECT {row}, NULL::bigint, NULL::{text}, false
   FROM {table} AS l
  WHERE l.lock_id {=} {lock_id}
    AND NOT EXISTS (SELECT FROM got)`,
-	many: changeMany(sqlGrantOnce, sqlFree, `, got AS (`, sqlGranted, `l.*, r.n AS pglocker_n`) + `
+	many: changeMany(sqlGrantOnce, sqlFree, `, got AS (`, sqlGranted, `l.*, r.n AS pglocker_n, r.former AS pglocker_former`) + `
 )
-SELECT {row}, l.pglocker_n, true FROM got AS l
+SELECT {row}, l.pglocker_former, l.pglocker_n, true FROM got AS l
  UNION ALL
-SELECT {row}, r.n, false
+SELECT {row}, NULL::bigint, r.n, false
   FROM {requests} WITH ORDINALITY AS r ({columns}, n),
        LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id {=} r.lock_id OFFSET 0) AS l
  WHERE NOT EXISTS (SELECT FROM got WHERE got.pglocker_n {=} r.n)`,
@@ -108,6 +108,8 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 
 		// The lease was computed before the statement waited for the row, and part of it may be
 		// gone.
+		after := res.Row.AfterCrash
+
 		for granted && res.Row.Remaining() <= margin {
 			if res.Lease() <= margin {
 				return Result{}, errCut(res, margin)
@@ -118,6 +120,8 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 			if err != nil {
 				return Result{}, err
 			}
+
+			res.Row.AfterCrash = after
 		}
 
 		if granted {

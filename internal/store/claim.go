@@ -32,6 +32,7 @@ UPDATE {table} AS l
  WHERE l.lock_id {=} {lock_id}
    AND c.now {<=} {now}
 RETURNING {row},
+          CASE WHEN l.owner {=} {owner} THEN {former} END,
           CASE WHEN l.owner {=} {owner} THEN {durable} ELSE {lazy} END,
           (l.owner {=} {owner}) IS TRUE,
           c.mark`, "{set}", with(sqlClaimed, "{free}", `l.expires_at {<=} c.now`)),
@@ -40,9 +41,10 @@ WITH c AS MATERIALIZED (
     SELECT n.now, (extract(epoch FROM n.now) {*} 1000000)::bigint AS us, {timeline} AS floor
       FROM (SELECT {now} AS now OFFSET 0) AS n
 ), found AS MATERIALIZED (
-    SELECT l.part, l.row_version, l.stood, l.expires_at {<=} c.now AS free, r.*
+    SELECT l.part, l.row_version, l.stood, l.former, l.expires_at {<=} c.now AS free, r.*
       FROM c, {requests} WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version, l.contended_until AS stood, l.expires_at
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version, l.contended_until AS stood, l.expires_at,
+                           CASE WHEN l.owner IS NOT NULL THEN l.generation END AS former
                       FROM {table} AS l
                      WHERE l.lock_id {=} r.lock_id
                        {lock} SKIP LOCKED) AS l
@@ -55,7 +57,7 @@ UPDATE {table} AS l
   FROM found AS r, c, flush
  WHERE l.ctid {=} r.row_version
    AND l.tableoid {=} r.part
-RETURNING {row}, r.n, r.free, r.stood`, "{set}", with(sqlClaimed, "{free}", `r.free`)),
+RETURNING {row}, CASE WHEN r.free THEN r.former END, r.n, r.free, r.stood`, "{set}", with(sqlClaimed, "{free}", `r.free`)),
 	six: true,
 }
 
@@ -157,7 +159,10 @@ func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Res
 	case a.rows[0].granted && a.rows[0].row.Remaining() <= margin: // it went by in a wait for the row
 		g.over = true
 
-		return g.swap(ctx, State{Generation: a.rows[0].row.Generation}, margin)
+		res, err := g.swap(ctx, State{Generation: a.rows[0].row.Generation}, margin)
+		res.Row.AfterCrash = err == nil && res.Verdict == Granted && a.rows[0].row.AfterCrash
+
+		return res, err
 	case a.rows[0].marked && !a.rows[0].row.Held():
 		// It became free while the claim waited for the row, and its release didn't see the mark.
 		res, err := g.acquire(ctx, margin)
@@ -183,14 +188,14 @@ type attempted struct {
 
 // attemptScan reads the rows of a try or a claim.
 type attemptScan struct {
-	rowScan
+	grantScan
 	granted bool
 	mark    pgtype.Timestamptz
 }
 
 func scanTry(more any) scanFunc[attempted] {
 	s := new(attemptScan)
-	s.init(more, &s.granted)
+	s.init(&s.former, more, &s.granted)
 
 	return func(from scanner) (attempted, error) {
 		row, err := s.scan(from)
@@ -201,7 +206,7 @@ func scanTry(more any) scanFunc[attempted] {
 
 func scanClaim(more any) scanFunc[attempted] {
 	s := new(attemptScan)
-	s.init(more, &s.granted, &s.mark)
+	s.init(&s.former, more, &s.granted, &s.mark)
 
 	return func(from scanner) (attempted, error) {
 		row, err := s.scan(from)

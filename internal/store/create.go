@@ -19,7 +19,7 @@ RETURNING {row}, {durable}`
 WITH c AS MATERIALIZED (
     SELECT ` + sqlGrantOnce + `,
            pg_catalog.set_config('lock_timeout', '20ms', true) AS patience
-)
+), ` + sqlWatermark + `
 INSERT INTO {table} AS l ({into})
 SELECT {values}
   FROM {requests} AS r ({columns}), c
@@ -27,28 +27,35 @@ ON CONFLICT DO NOTHING
 RETURNING {row}, l.lock_id`
 
 	sqlHeldColumns = `lock_id, generation, expires_at{six}, owner, acquired_at{end}`
-	sqlHeldValues  = `{lock_id}, greatest(2, {floor}), {clock} {+} ({ttl} {*} {us}){six}, {owner}, {clock}{end}`
+	sqlHeldValues  = `{lock_id}, greatest(2, {floor}, {above}), {clock} {+} ({ttl} {*} {us}){six}, {owner}, {clock}{end}`
 
 	sqlFreeColumns = `lock_id, generation, expires_at`
-	sqlFreeValues  = `{lock_id}, 1, {clock}`
+	sqlFreeValues  = `{lock_id}, greatest(1, {above}), {clock}`
 )
 
-// insert: no row -> held. It locks no row that exists. Where an open transaction creates the lock,
-// it waits for the end of that one, and then does nothing.
+// inserting is a text that inserts values into columns. above is that of the watermark.
+func inserting(text, above, columns, values string) string {
+	return with(text, "{into}", columns, "{values}", with(values, "{above}", above))
+}
+
+// insert: no row -> held, above the watermark. It shares the watermark's row, and locks no other that
+// exists. Where an open transaction creates the lock, it waits for the end of that one, and then does
+// nothing.
 var insert = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
-	one:   with(sqlInsertOne, "{into}", sqlHeldColumns, "{values}", sqlHeldValues),
-	many:  with(sqlInsertMany, "{into}", sqlHeldColumns, "{values}", sqlHeldValues),
+	one:   inserting(sqlInsertOne, sqlAboveOne, sqlHeldColumns, sqlHeldValues),
+	many:  inserting(sqlInsertMany, sqlAboveMany, sqlHeldColumns, sqlHeldValues),
 }
 
-// create: no row -> free, generation 1. It locks as insert does.
+// create: no row -> free, generation 1, or above the watermark. It locks as insert does.
 var create = verb{
 	given: parameters{paramID},
-	one:   with(sqlInsertOne, "{into}", sqlFreeColumns, "{values}", sqlFreeValues),
-	many:  with(sqlInsertMany, "{into}", sqlFreeColumns, "{values}", sqlFreeValues),
+	one:   inserting(sqlInsertOne, sqlAboveOne, sqlFreeColumns, sqlFreeValues),
+	many:  inserting(sqlInsertMany, sqlAboveMany, sqlFreeColumns, sqlFreeValues),
 }
 
-// Create makes the lock, free and with generation 1, unless it is there, and returns its row.
+// Create makes the lock, free and with generation 1 or above the watermark, unless it is there, and returns its
+// row.
 func (s *Store) Create(ctx context.Context, id string) (Row, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {

@@ -23,16 +23,6 @@ var announce = verb{
 SELECT pg_catalog.pg_notify('{channel}', {lock_id}) IS NOT NULL`,
 }
 
-// Look is [Store.Get] that the primary answers.
-func (s *Store) Look(ctx context.Context, id string) (Result, error) {
-	sh, err := s.shapeOf(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-
-	return s.look(ctx, sh, id)
-}
-
 // Resign writes the token on the row of that id, unless a larger one is there. It can be repeated.
 func (s *Store) Resign(ctx context.Context, id string, token int64) error {
 	return s.tell(ctx, &resign, request{id: id, generation: token})

@@ -18,6 +18,8 @@ var (
 	ErrInvalidTTL        = errors.New("pglocker: invalid TTL")
 	ErrUnknownOutcome    = errors.New("pglocker: outcome unknown")
 
+	ErrNoOwners = errors.New("pglocker: the table shows no owners")
+
 	ErrUnsupportedDriver   = errors.New("pglocker: unsupported driver")
 	ErrUnsupportedEncoding = errors.New("pglocker: unsupported encoding")
 )

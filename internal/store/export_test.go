@@ -95,7 +95,9 @@ func Texts(full bool) map[string]string {
 
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
-	all := map[string]string{"guard": st.guard, "unwantedLast": st.unwantedLast}
+	all := map[string]string{"guard": st.guard, "unwantedLast": st.unwantedLast,
+		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
+		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark}
 
 	for name, v := range map[string]*verb{
 		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
@@ -127,6 +129,9 @@ func AllTexts() map[string]string {
 		"refused":        sqlRefused,
 		"accepted":       sqlAccepted,
 		"no floor":       onPrimary(sqlNoFloor),
+		"may prune":      onPrimary(sqlMayPrune),
+		"open":           onPrimary(sqlOpenTransactions),
+		"bytewise":       sqlBytewise,
 		"table holders":  holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfTable),
 		"key holders":    holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfKey),
 		"holders":        holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfRow),

@@ -37,7 +37,7 @@ type lanes struct {
 
 func newLanes(s *Store) *lanes {
 	return &lanes{
-		acquire:     newLane(s, kind[Row]{verb: &acquire, scan: scanRow}),
+		acquire:     newLane(s, kind[Row]{verb: &acquire, scan: scanGrant}),
 		refresh:     newLane(s, kind[Row]{verb: &refresh, scan: scanRow}),
 		settle:      newLane(s, kind[Row]{verb: &settle, scan: scanRow}),
 		insert:      newLane(s, kind[Row]{verb: &insert, scan: scanRow, inserts: true}),

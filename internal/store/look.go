@@ -38,7 +38,17 @@ func (s *Store) Get(ctx context.Context, id string) (Result, error) {
 	return seen(s.lanes.get.read(ctx, request{shape: sh, id: id}))
 }
 
-// look is Get by which something is decided: the primary answers.
+// Look is Get by which something is decided: the primary answers.
+func (s *Store) Look(ctx context.Context, id string) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	return s.look(ctx, sh, id)
+}
+
+// look is Look for a shape that is known.
 func (s *Store) look(ctx context.Context, sh *shape, id string) (Result, error) {
 	return seen(s.lanes.look.read(ctx, request{shape: sh, id: id}))
 }

@@ -10,6 +10,9 @@ import (
 type statements struct {
 	of                  map[*verb]texts
 	unwantedLast, guard string
+	list                listTexts
+	prune               pruneTexts
+	clock               string
 }
 
 // texts are those of one verb: for one request, and for several.
@@ -53,7 +56,7 @@ type form struct {
 // render writes the statements for a table.
 func render(table Table, f form) statements {
 	w := newWriter(table, f)
-	st := statements{of: make(map[*verb]texts), guard: w.one(nil, sqlGuard)}
+	st := statements{of: make(map[*verb]texts), guard: w.one(nil, sqlGuard), list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock)}
 
 	for _, v := range verbs {
 		if v.six && !f.full {
@@ -83,7 +86,7 @@ type writer struct {
 }
 
 var shared = strings.NewReplacer(
-	"{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead)
+	"{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{former}", sqlFormer, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead)
 
 func newWriter(table Table, f form) writer {
 	floor, iso, isoEnd := "0::bigint", "", ""

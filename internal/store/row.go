@@ -16,6 +16,9 @@ type Row struct {
 	// ContendedUntil is the waiters' mark: zero where there never was one.
 	ContendedUntil time.Time
 
+	// AfterCrash: the row is that of a grant, and the holder before didn't release the lock. Its lease ended.
+	AfterCrash bool
+
 	// Now is the database's clock when the statement looked, and Began when the server received it.
 	Now, Began time.Time
 }
@@ -40,7 +43,7 @@ type rowScan struct {
 	row                        Row
 	owner                      pgtype.Text
 	acquiredAt, contendedUntil pgtype.Timestamptz
-	dest                       [10]any // seven, and what stands behind them
+	dest                       [11]any // seven, and what stands behind them
 	columns                    int
 }
 
@@ -74,6 +77,36 @@ func scanRow(more any) scanFunc[Row] {
 	s.init(more)
 
 	return s.scan
+}
+
+// grantScan reads a row, the column {former}, and more.
+type grantScan struct {
+	rowScan
+	former pgtype.Int8
+}
+
+func (s *grantScan) scan(from scanner) (Row, error) {
+	row, err := s.rowScan.scan(from)
+	row.AfterCrash = s.former.Valid && afterCrash(s.former.Int64, row.Generation)
+
+	return row, err
+}
+
+// scanGrant reads a granted row and the column behind it.
+func scanGrant(more any) scanFunc[Row] {
+	s := new(grantScan)
+	s.init(&s.former, more)
+
+	return s.scan
+}
+
+// floorBits are below a timeline in a generation, see sqlFloor.
+const floorBits = 40
+
+// afterCrash reports whether a grant came right after a holder that a snapshot showed: nobody else had the lock
+// between them. It has the next generation, or the first of a timeline.
+func afterCrash(former, granted int64) bool {
+	return granted == former+1 || granted&(1<<floorBits-1) == 1
 }
 
 // Microseconds is how a TTL travels, rounded up: never less is granted than was asked for.

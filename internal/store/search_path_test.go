@@ -79,7 +79,8 @@ func unqualified(text string) (found []string) {
 		case token == "OPERATOR" && at(i+1) != "(":
 			found = append(found, token)
 		case slices.Contains([]string{"IN", "BETWEEN", "LIKE", "ILIKE", "SIMILAR", "DISTINCT", "OVERLAPS", "USING"}, token) &&
-			at(i+1) != "heap" && at(i-1) != "SELECT": // SELECT DISTINCT compares as the types do by default
+			at(i+1) != "heap" && at(i-1) != "SELECT" && // SELECT DISTINCT compares as the types do by default
+			!(token == "USING" && at(i+2) == "AS"): // the other tables of a DELETE
 			found = append(found, token)
 		case token == "CASE" && at(i+1) != "WHEN":
 			found = append(found, "CASE "+at(i+1))

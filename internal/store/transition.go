@@ -28,14 +28,15 @@ RETURNING {returning}`
 // row that was changed since the snapshot, too: its ctid leads to another version. So of two
 // requests for a row, the second finds it changed. The ctid is one of a partition, where the table
 // has some. n is the request's number, from 1. A LATERAL subquery that locks can't become a join,
-// so the rows are looked up one by one, whatever the planner thinks of the table.
+// so the rows are looked up one by one, whatever the planner thinks of the table. former is as in sqlFormer.
 const sqlFind = `
 WITH c AS MATERIALIZED (
     SELECT {once}
 ), found AS MATERIALIZED (
-    SELECT l.part, l.row_version, r.*
+    SELECT l.part, l.row_version, l.former, r.*
       FROM {requests} WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version,
+                           {six}CASE WHEN l.owner IS NOT NULL THEN l.generation END{three}NULL::bigint{end} AS former
                       FROM {table} AS l
                      WHERE l.lock_id {=} r.lock_id
                        AND {where}
@@ -123,6 +124,11 @@ const sqlLazy = `{six}pg_catalog.set_config('synchronous_commit', 'off', true){t
 
 // sqlNotifyWaiters notifies waiters where the row has a mark, and tells whether it did.
 const sqlNotifyWaiters = `{six}(CASE WHEN l.contended_until {>} {now} THEN pg_catalog.pg_notify('{channel}', l.lock_id) END IS NOT NULL){three}false{end}`
+
+// sqlFormer is the generation of the holder that did not release the lock, in a statement that has granted
+// it: the statement's snapshot still shows the row as it was. If the statement waited for the row, others may
+// have had the lock since, see [afterCrash].
+const sqlFormer = `{six}(SELECT s.generation FROM {table} AS s WHERE s.lock_id {=} l.lock_id AND s.owner IS NOT NULL){three}NULL::bigint{end}`
 
 // sqlPrimary begins a statement that reads and by which something is decided. It changes nothing,
 // and takes neither a row lock nor a transaction id. But a pooler sends an UPDATE to the primary,
