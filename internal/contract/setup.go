@@ -107,6 +107,12 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"GuardHolds", testGuardHolds},
 			{"GuardSerialization", testGuardSerialization},
 			{"Observer", testObserver},
+			{"SQLFunctions", testSQLFunctions},
+			{"SQLExpired", testSQLExpired},
+			{"SQLContended", testSQLContended},
+			{"SQLReleaseWakes", testSQLReleaseWakes},
+			{"SQLAssertHeld", testSQLAssertHeld},
+			{"SQLBadInput", testSQLBadInput},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}
