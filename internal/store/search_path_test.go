@@ -300,6 +300,18 @@ func TestStrangersInFront(t *testing.T) {
 			t.Errorf("%d columns are of a stranger's type or collation", n)
 		}
 
+		// The functions pin their search_path, and would do without.
+		newSQLLock(t, db, "pinned").through()
+
+		for _, signature := range []string{
+			"acquire_lock(text, interval, text)", "renew_lock(text, bigint, interval)", "release_lock(text, bigint)",
+			"assert_held(text, bigint)",
+		} {
+			contract.Exec(t, direct, "ALTER FUNCTION pglocker."+signature+" RESET search_path")
+		}
+
+		newSQLLock(t, contract.Open(t, driver, inFront(t, databaseURL)), "not pinned").through()
+
 		for _, table := range []store.Table{table, {Schema: "public", Name: "three"}} {
 			s := store.New(db, table, nil)
 
