@@ -14,8 +14,7 @@ import (
 // language does. It renews nothing by itself and trusts no lease: that is its user's.
 type SQLClient struct {
 	db *sql.DB
-	// prefix stands before a function's name: the schema and, for another table than the default, the
-	// table's name.
+	// schema has the functions. prefix stands before their names: the table's, for another than the default.
 	schema, prefix string
 }
 
@@ -25,7 +24,7 @@ type SQLGrant struct {
 	// Token is 0 unless the lock was acquired.
 	Token     int64
 	ExpiresAt time.Time
-	// Holder is the owner on the row: this client's, or the other's that has the lock.
+	// Holder is the owner as the row has it: this client's, or the other's that has the lock.
 	Holder string
 	// Remaining is how long the lease runs, by the database's clock.
 	Remaining time.Duration
@@ -49,8 +48,9 @@ func (c *SQLClient) Function(name string) string {
 	return quote(c.schema) + "." + quote(c.prefix+name)
 }
 
-// interval is a duration as PostgreSQL reads it.
-func interval(d time.Duration) string { return fmt.Sprintf("%d microseconds", d.Microseconds()) }
+// interval is a duration as PostgreSQL reads it. Before version 15 it reads no number of microseconds above
+// 2^31.
+func interval(d time.Duration) string { return fmt.Sprintf("%.6f seconds", d.Seconds()) }
 
 // Acquire calls acquire_lock. An error says nothing about the lock unless it has an SQLSTATE.
 func (c *SQLClient) Acquire(ctx context.Context, id string, ttl time.Duration, owner string) (g SQLGrant, err error) {
