@@ -62,8 +62,8 @@ var (
 // addedColumn is a column that an older table may lack.
 type addedColumn struct{ name, kind string }
 
-// Migrate makes the table, or adds what an older one lacks. Where nothing is missing it only reads the
-// catalogs. log is told what it waits for.
+// Migrate makes the table and the functions, or adds what an older table lacks. Where nothing is missing it
+// only reads the catalogs. log is told what it waits for, and why there are no functions.
 func Migrate(ctx context.Context, db *sql.DB, table Table, log *slog.Logger) error {
 	s := New(db, table, nil)
 	s.unnamed.Store(true) // each text is sent once
@@ -96,15 +96,24 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 	}
 
 	missing, err := s.missing(there)
-	if err != nil || len(missing) == 0 {
+	if err != nil {
+		return err
+	}
+
+	due, err := s.functionsDue(ctx, log)
+	if err != nil || len(missing) == 0 && !due {
 		return err
 	}
 
 	if err := s.writable(ctx); err != nil {
+		if len(missing) == 0 && sqlState(err) == codeReadOnlyTransaction { // a standby of an older table's server
+			return s.withoutFunctions(ctx, log, notInstalled{err.Error()})
+		}
+
 		return err
 	}
 
-	return s.migrate(ctx, log)
+	return s.migrate(ctx, log, due)
 }
 
 // writable fails where transactions are read-only by default, as on a standby. The migration may
@@ -124,13 +133,13 @@ func (s *Store) writable(ctx context.Context) error {
 
 // migrate tries until it has an answer. Where another transaction has the table locked, it tries
 // again and doesn't wait: others would queue behind it.
-func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
+func (s *Store) migrate(ctx context.Context, log *slog.Logger, functions bool) error {
 	var moved tries
 
 	w := migrationWait{store: s, log: log, since: time.Now()}
 
 	for n := 1; ; n++ {
-		waitsFor, err := s.migrateOnce(ctx)
+		waitsFor, err := s.migrateOnce(ctx, log, functions)
 		if err == nil {
 			return nil
 		}
@@ -146,14 +155,8 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// What a migration may wait for.
-const (
-	otherMigration = "another migration to end"
-	tableLock      = "a lock on the table"
-)
-
 // migrateOnce makes one attempt. If that fails, waitsFor is what it waited for, or "".
-func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
+func (s *Store) migrateOnce(ctx context.Context, log *slog.Logger, functions bool) (waitsFor string, err error) {
 	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return "", err
@@ -198,6 +201,12 @@ func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
 	for _, ddl := range missing {
 		if _, err = tx.ExecContext(ctx, ddl, s.arguments(nil)...); err != nil {
 			return tableLock, err
+		}
+	}
+
+	if functions {
+		if err = s.installFunctions(ctx, tx, log); err != nil {
+			return "", err
 		}
 	}
 
@@ -250,69 +259,4 @@ func ddlSetStorage(there description) string {
 	}
 
 	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
-}
-
-// logEvery is how often a migration that goes on waiting logs it. logUnnamed is from when it does so
-// without the name of what it waits for.
-const (
-	logEvery   = time.Minute
-	logUnnamed = 10 * time.Second
-)
-
-// migrationWait is what a migration waits for.
-type migrationWait struct {
-	store *Store
-	log   *slog.Logger
-	since time.Time
-
-	logged   time.Time // zero: never
-	waitsFor string
-	heldBy   string
-}
-
-// note looks up the transactions in the way, and logs them every logEvery. When ctx has ended, it
-// looks only if it never did.
-func (w *migrationWait) note(ctx context.Context, waitsFor string) {
-	if waitsFor == "" || ctx.Err() != nil && w.waitsFor != "" {
-		return
-	}
-
-	what, args := sqlLocksOfTable, []any{w.store.table.Schema, w.store.table.Name}
-	if waitsFor == otherMigration {
-		what, args = sqlLocksOfKey, []any{int64(migrationLock)}
-	}
-
-	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
-	defer cancel()
-
-	found, err := w.store.holders(looking, what, args...)
-
-	switch {
-	case err == nil && len(found) > 0:
-		w.heldBy = strings.Join(valuesOf(found, func(h *Holder) string { return h.detail() }), ", ")
-	case w.waitsFor != waitsFor:
-		w.heldBy = "another transaction"
-	}
-
-	w.waitsFor = waitsFor
-
-	// A line that doesn't name the transaction is of little use: the next attempt may find it.
-	early := len(found) == 0 && time.Since(w.since) < logUnnamed
-	if w.log == nil || early || ctx.Err() != nil || !w.logged.IsZero() && time.Since(w.logged) < logEvery {
-		return
-	}
-
-	w.logged = time.Now()
-	w.log.LogAttrs(ctx, slog.LevelWarn, "pglocker: the migration waits, and tries again",
-		slog.String("table", w.store.table.String()), slog.String("waits_for", waitsFor),
-		slog.String("held_by", w.heldBy), slog.Duration("waited", time.Since(w.since)))
-}
-
-// explain adds to an error of a migration what it waited for.
-func (w *migrationWait) explain(err error) error {
-	if w.waitsFor == "" {
-		return err
-	}
-
-	return fmt.Errorf("it waited for %s, held by %s: %w", w.waitsFor, w.heldBy, err)
 }
