@@ -130,6 +130,8 @@ func AllTexts() map[string]string {
 		"group holders":  holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfMembers),
 	}
 
+	addHistoryTexts(all)
+
 	for i, ddl := range []string{ddlSchema, ddlTable, ddlSetStorage(description{})} {
 		all[fmt.Sprintf("ddl %d", i)] = strings.NewReplacer("{schema}", `"s"`, "{table}", `"s"."t"`).Replace(ddl)
 	}

@@ -104,7 +104,7 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 
-	return s.migrate(ctx, log)
+	return s.migrate(ctx, log, s.missingIn)
 }
 
 // writable fails where transactions are read-only by default, as on a standby. The migration may
@@ -122,15 +122,16 @@ func (s *Store) writable(ctx context.Context) error {
 	return err
 }
 
-// migrate tries until it has an answer. Where another transaction has the table locked, it tries
+// migrate tries until it has an answer. missing returns what is to be done, as the transaction sees
+// it. Where another transaction has the table locked, it tries
 // again and doesn't wait: others would queue behind it.
-func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
+func (s *Store) migrate(ctx context.Context, log *slog.Logger, missing missingFunc) error {
 	var moved tries
 
 	w := migrationWait{store: s, log: log, since: time.Now()}
 
 	for n := 1; ; n++ {
-		waitsFor, err := s.migrateOnce(ctx)
+		waitsFor, err := s.migrateOnce(ctx, missing)
 		if err == nil {
 			return nil
 		}
@@ -153,7 +154,7 @@ const (
 )
 
 // migrateOnce makes one attempt. If that fails, waitsFor is what it waited for, or "".
-func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
+func (s *Store) migrateOnce(ctx context.Context, missing missingFunc) (waitsFor string, err error) {
 	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return "", err
@@ -185,23 +186,31 @@ func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
 		return otherMigration, err
 	}
 
-	there, err := s.descriptionIn(ctx, tx)
+	ddls, err := missing(ctx, tx)
 	if err != nil {
 		return "", err
 	}
 
-	missing, err := s.missing(there)
-	if err != nil {
-		return "", err
-	}
-
-	for _, ddl := range missing {
+	for _, ddl := range ddls {
 		if _, err = tx.ExecContext(ctx, ddl, s.arguments(nil)...); err != nil {
 			return tableLock, err
 		}
 	}
 
 	return "", tx.Commit()
+}
+
+// missingFunc returns the statements that a migration runs, in order.
+type missingFunc func(ctx context.Context, tx *sql.Tx) ([]string, error)
+
+// missingIn is missing inside a transaction.
+func (s *Store) missingIn(ctx context.Context, tx *sql.Tx) ([]string, error) {
+	there, err := s.descriptionIn(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+
+	return s.missing(there)
 }
 
 // missing returns the statements that complete the schema, in order.
