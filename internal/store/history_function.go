@@ -34,7 +34,8 @@ BEGIN
         VALUES (at, OLD.lock_id, CASE WHEN reason {<>} '' THEN 'forced' ELSE 'released' END,
                 OLD.generation, OLD.generation, OLD.owner, NEW.expires_at, CASE WHEN reason {<>} '' THEN reason END);
 
-    ELSIF NOT lapsed AND (NEW.owner {=} OLD.owner OR NEW.owner {~} '[{mark}](-[0-9]+)?$') AND OLD.acquired_at IS NOT NULL THEN
+    ELSIF OLD.acquired_at IS NOT NULL AND NOT lapsed
+          AND (NEW.owner {=} OLD.owner OR NEW.owner {~} '[{mark}](-[0-9]+)?$') THEN
         INSERT INTO {history} (at, lock_id, kind, token, previous_token, owner, expires_at)
         VALUES (at, NEW.lock_id, 'refreshed', NEW.generation, OLD.generation, NEW.owner, NEW.expires_at);
 

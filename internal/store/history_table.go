@@ -44,7 +44,7 @@ const (
 	ddlHistoryDrop = `DROP TRIGGER IF EXISTS {trigger} ON {table}`
 
 	ddlHistoryTrigger = `CREATE TRIGGER {trigger} AFTER {event} ON {table}
-    FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {history}()`
+    FOR EACH ROW {when}EXECUTE FUNCTION {history}()`
 )
 
 // historyTriggers are the triggers. On six columns a tenure is what has an acquired_at. On three,
@@ -56,7 +56,7 @@ var historyTriggers = []struct{ name, event, when, whenThree string }{
 		`OLD.generation {<>} NEW.generation AND (OLD.acquired_at IS NOT NULL OR NEW.acquired_at IS NOT NULL)`,
 		`OLD.generation {<>} NEW.generation`,
 	},
-	{"pglocker_history_delete", "DELETE", `OLD.generation {>} 0`, `OLD.generation {>} 0`},
+	{"pglocker_history_delete", "DELETE", "", ""},
 }
 
 // historyColumns are those that the function and the reader use.
@@ -246,6 +246,10 @@ func (s *Store) historyDDL(full, table bool) (ddl []string) {
 		when := t.whenThree
 		if full {
 			when = t.when
+		}
+
+		if when != "" {
+			when = "WHEN (" + when + ") "
 		}
 
 		add(ddlHistoryDrop, "{trigger}", t.name)
