@@ -215,7 +215,7 @@ func TestHistoryNames(t *testing.T) {
 		contract.Must(t, pglocker.MigrateHistory(t.Context(), db, inPublic("lock_statuses")))
 		contract.Exec(t, db, "CREATE TABLE other_history (id bigint)")
 
-		for table, text := range map[string]string{"lock": "lock_statuses", "other": "id bigint"} {
+		for table, text := range map[string]string{"lock": "lock_statuses", "other": "id int8"} {
 			err := pglocker.MigrateHistory(t.Context(), db, inPublic(table))
 			if !errors.Is(err, pglocker.ErrInvalidTable) || !strings.Contains(err.Error(), text) {
 				t.Errorf("%v, want ErrInvalidTable, and %s", err, text)

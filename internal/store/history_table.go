@@ -60,15 +60,16 @@ var historyTriggers = []struct{ name, event, when, whenThree string }{
 }
 
 // historyColumns are those that the function and the reader use.
-const historyColumns = "id bigint, at timestamp with time zone, lock_id text, kind text, token bigint, " +
-	"previous_token bigint, owner text, expires_at timestamp with time zone, reason text"
+const historyColumns = "id int8, at timestamptz, lock_id text, kind text, token int8, " +
+	"previous_token int8, owner text, expires_at timestamptz, reason text"
 
 // sqlHistory describes the history $3 of the table $2 in the schema $1: its columns, the function's
 // text, which of the triggers $4 are there, and another table that has one.
 var sqlHistory = qualified(`
 SELECT h.oid IS NOT NULL,
-       coalesce((SELECT pg_catalog.string_agg(a.attname::{text} {||} ' ' {||} pg_catalog.format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
+       coalesce((SELECT pg_catalog.string_agg(a.attname::{text} {||} ' ' {||} y.typname::{text}, ', ' ORDER BY a.attnum)
                    FROM pg_catalog.pg_attribute AS a
+                   JOIN pg_catalog.pg_type AS y ON y.oid {=} a.atttypid
                   WHERE a.attrelid {=} h.oid AND h.relkind {=} ANY (ARRAY['r', 'p']::pg_catalog."char"[])
                     AND a.attnum {>} 0 AND NOT a.attisdropped), ''),
        coalesce(p.prosrc, ''),
