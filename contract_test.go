@@ -52,3 +52,14 @@ func TestContract(t *testing.T) {
 		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, contract.NewDatabase)
 	}
 }
+
+// TestContractWithHistory: the same holds on tables with a history.
+func TestContractWithHistory(t *testing.T) {
+	t.Parallel()
+
+	contract.Run(t, contract.Setup{Name: "pgx", Driver: "pgx", History: true}, contract.NewDatabase)
+	contract.Run(t, contract.Setup{
+		Name: "own table", Driver: "postgres", Scheme: pglocker.PublicScheme,
+		Columns: contract.ThreeColumns, History: true,
+	}, contract.NewDatabase)
+}

@@ -44,6 +44,16 @@ var (
 	ErrNotReleased = errors.New("pglocker: lock not released")
 )
 
+// Answers of the history.
+var (
+	// ErrHistoryNotFound: the table of the history isn't there. [MigrateHistory] makes it. If locks answer with
+	// this error, the table was dropped and its triggers were not.
+	ErrHistoryNotFound = store.ErrHistoryNotFound
+
+	// ErrNoHolder: nobody held the lock at that time.
+	ErrNoHolder = errors.New("pglocker: no holder")
+)
+
 // Mistakes of the caller, found before anything is sent.
 var (
 	// ErrConfigIsNil: a function that needs a [Config] got none.
@@ -96,6 +106,8 @@ var (
 	ErrInvalidFilter = errors.New("pglocker: invalid filter")
 	// ErrInvalidIdle: the time given to [Locker.Prune] is negative or above [MaxTTL].
 	ErrInvalidIdle = errors.New("pglocker: invalid idle time")
+	// ErrInvalidAge: an age is negative.
+	ErrInvalidAge = errors.New("pglocker: invalid age")
 	// ErrClosed: the Locker was closed.
 	ErrClosed = errors.New("pglocker: locker is closed")
 )

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
@@ -21,6 +22,7 @@ func TestExamples(t *testing.T) {
 	db = contract.Open(t, "pgx", url)
 	locker = contract.NewLocker(t, "pgx", url)
 	contract.Exec(t, db, "CREATE TABLE reports (body TEXT)")
+	contract.Must(t, pglocker.MigrateHistory(t.Context(), db, &pglocker.Config{}))
 
 	var err error
 
@@ -46,6 +48,9 @@ func TestExamples(t *testing.T) {
 		"ExampleElection_Observe":       ExampleElection_Observe,
 		"ExampleElection_RequestResign": ExampleElection_RequestResign,
 		"ExampleWithHealthCheck":        ExampleWithHealthCheck,
+		"ExampleMigrateHistory":         ExampleMigrateHistory,
+		"ExampleLocker_History":         ExampleLocker_History,
+		"ExampleLocker_HolderAt":        ExampleLocker_HolderAt,
 	}
 
 	files, err := filepath.Glob("example_*test.go")

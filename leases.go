@@ -105,7 +105,7 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 	// under the lease that it extends.
 	watched, ended := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
 
-	res, err := l.store.Refresh(watched, status.LockID, status.state(), l.desk.Names.Next(), ttl, l.cfg.margin(ttl))
+	res, err := l.store.Refresh(watched, status.LockID, status.state(), l.desk.Names.NextRefresh(), ttl, l.cfg.margin(ttl))
 	if err == nil {
 		err = handover.VerdictError(res.Verdict)
 	}

@@ -45,7 +45,7 @@ type Locker struct {
 
 	// gatherAfter is [gatherAfter], but for tests.
 	gatherAfter time.Duration
-	news   news
+	news        news
 }
 
 // New returns a Locker for a table that exists, such as one that [MigrateDB] made. A table of the user's own

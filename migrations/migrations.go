@@ -12,3 +12,9 @@ import "embed"
 //
 //go:embed *.sql
 var FS embed.FS
+
+// History holds the files of the history, which is opt-in, in the order of their names.
+// [github.com/ismurov/pglocker.MigrateHistory] makes the same without them.
+//
+//go:embed history/*.sql
+var History embed.FS

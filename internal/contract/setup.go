@@ -28,6 +28,8 @@ type Setup struct {
 	// Requires is a query that says whether the server can run the setup. If "", every
 	// server can.
 	Requires string
+	// History: the table has a history.
+	History bool
 	// MaxOpenConns bounds the locker's pool; 0 is no bound.
 	MaxOpenConns int
 	// Via returns the URL by which the locker reaches the database of a URL, through a
@@ -172,6 +174,11 @@ func newEnv(t *testing.T, setup Setup, databaseURL string) *env {
 	e.db.SetMaxOpenConns(setup.MaxOpenConns)
 
 	e.makeTable(t, setup.config())
+
+	if setup.History {
+		Must(t, pglocker.MigrateHistory(t.Context(), e.direct, setup.config()))
+	}
+
 	e.locker = e.newLocker(t)
 	e.floor = Floor(t, e.direct)
 

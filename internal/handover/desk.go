@@ -161,6 +161,9 @@ func (n *Names) Next() string {
 	return n.Locker + "." + strconv.FormatUint(n.requests.Add(1), 36)
 }
 
+// NextRefresh is Next for a request that refreshes a lock. The history tells it from a hand-over.
+func (n *Names) NextRefresh() string { return n.Next() + store.RefreshMark }
+
 // LockerOf is the name of the Locker that made a request of this name.
 func LockerOf(request string) string {
 	return request[:max(strings.LastIndexByte(request, '.'), 0)]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,12 +31,16 @@ func isAny(err error, names ...error) bool {
 
 // explain adds to an error of the server the name by which pglocker's users match it.
 func (s *Store) explain(err error) error {
-	if isAny(err, ErrTableNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL, ErrUnsupportedEncoding) {
+	if isAny(err, ErrTableNotFound, ErrHistoryNotFound, ErrPermissionDenied, ErrReadOnly, ErrInvalidTTL, ErrUnsupportedEncoding) {
 		return err // it has its name
 	}
 
 	switch sqlState(err) {
 	case codeUndefinedTable:
+		if strings.Contains(field(serverError(err), fieldMessage), s.table.HistoryName()) {
+			return s.historyNotFound(err)
+		}
+
 		return fmt.Errorf("%w: %w", s.tableNotFound(), err)
 	case codeInsufficientPriv:
 		return fmt.Errorf("%w: %w (the role needs USAGE on the schema and SELECT, INSERT, UPDATE on the table)",

@@ -96,9 +96,11 @@ func Texts(full bool) map[string]string {
 
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
-	all := map[string]string{"guard": st.guard, "unwantedLast": st.unwantedLast,
+	all := map[string]string{
+		"guard": st.guard, "unwantedLast": st.unwantedLast,
 		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
-		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark}
+		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark,
+	}
 
 	for name, v := range map[string]*verb{
 		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
@@ -141,6 +143,7 @@ func AllTexts() map[string]string {
 	}
 
 	maps.Copy(all, functionTexts())
+	addHistoryTexts(all)
 
 	for i, ddl := range []string{ddlSchema, ddlTable, ddlSetStorage(description{})} {
 		all[fmt.Sprintf("ddl %d", i)] = strings.NewReplacer("{schema}", `"s"`, "{table}", `"s"."t"`).Replace(ddl)

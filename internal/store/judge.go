@@ -59,7 +59,7 @@ func provesNothing(err error) bool {
 // reached, had no room, or refused the request for a reason that passes.
 func Transient(err error) bool {
 	// database/sql has no name for the last one.
-	if isAny(err, ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrPermissionDenied, ErrInvalidTTL,
+	if isAny(err, ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrHistoryNotFound, ErrPermissionDenied, ErrInvalidTTL,
 		ErrUnsupportedDriver, ErrUnsupportedEncoding) || strings.Contains(err.Error(), "sql: database is closed") {
 		return false
 	}

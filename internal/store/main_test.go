@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -141,7 +142,7 @@ func (k *keeper) drop() {
 	defer func() { _ = db.Close() }()
 
 	for _, u := range k.all {
-		if _, err := db.ExecContext(context.Background(), fmt.Sprintf(`DROP DATABASE %q WITH (FORCE)`, u.Path[1:])); err != nil {
+		if _, err := db.ExecContext(context.Background(), fmt.Sprintf(`DROP DATABASE %q WITH (FORCE)`, strings.TrimPrefix(u.Path, "/"))); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}

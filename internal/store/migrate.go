@@ -113,7 +113,12 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 
-	return s.migrate(ctx, log, due)
+	var also alsoFunc
+	if due {
+		also = func(ctx context.Context, tx *sql.Tx) error { return s.installFunctions(ctx, tx, log) }
+	}
+
+	return s.migrate(ctx, log, s.missingIn, also)
 }
 
 // writable fails where transactions are read-only by default, as on a standby. The migration may
@@ -131,15 +136,16 @@ func (s *Store) writable(ctx context.Context) error {
 	return err
 }
 
-// migrate tries until it has an answer. Where another transaction has the table locked, it tries
-// again and doesn't wait: others would queue behind it.
-func (s *Store) migrate(ctx context.Context, log *slog.Logger, functions bool) error {
+// migrate tries until it has an answer. missing returns what is to be done, as the transaction sees
+// it. Where another transaction has the table locked, it tries again and doesn't wait: others would
+// queue behind it.
+func (s *Store) migrate(ctx context.Context, log *slog.Logger, missing missingFunc, also alsoFunc) error {
 	var moved tries
 
 	w := migrationWait{store: s, log: log, since: time.Now()}
 
 	for n := 1; ; n++ {
-		waitsFor, err := s.migrateOnce(ctx, log, functions)
+		waitsFor, err := s.migrateOnce(ctx, missing, also)
 		if err == nil {
 			return nil
 		}
@@ -156,7 +162,7 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger, functions bool) e
 }
 
 // migrateOnce makes one attempt. If that fails, waitsFor is what it waited for, or "".
-func (s *Store) migrateOnce(ctx context.Context, log *slog.Logger, functions bool) (waitsFor string, err error) {
+func (s *Store) migrateOnce(ctx context.Context, missing missingFunc, also alsoFunc) (waitsFor string, err error) {
 	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return "", err
@@ -188,29 +194,40 @@ func (s *Store) migrateOnce(ctx context.Context, log *slog.Logger, functions boo
 		return otherMigration, err
 	}
 
-	there, err := s.descriptionIn(ctx, tx)
+	ddls, err := missing(ctx, tx)
 	if err != nil {
 		return "", err
 	}
 
-	missing, err := s.missing(there)
-	if err != nil {
-		return "", err
-	}
-
-	for _, ddl := range missing {
+	for _, ddl := range ddls {
 		if _, err = tx.ExecContext(ctx, ddl, s.arguments(nil)...); err != nil {
 			return tableLock, err
 		}
 	}
 
-	if functions {
-		if err = s.installFunctions(ctx, tx, log); err != nil {
+	if also != nil {
+		if err = also(ctx, tx); err != nil {
 			return "", err
 		}
 	}
 
 	return "", tx.Commit()
+}
+
+// missingFunc returns the statements that a migration runs, in order. alsoFunc is what it does after them.
+type (
+	missingFunc func(ctx context.Context, tx *sql.Tx) ([]string, error)
+	alsoFunc    func(ctx context.Context, tx *sql.Tx) error
+)
+
+// missingIn is missing inside a transaction.
+func (s *Store) missingIn(ctx context.Context, tx *sql.Tx) ([]string, error) {
+	there, err := s.descriptionIn(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+
+	return s.missing(there)
 }
 
 // missing returns the statements that complete the schema, in order.

@@ -78,12 +78,3 @@ func (w *migrationWait) explain(err error) error {
 
 	return fmt.Errorf("it waited for %s, held by %s: %w", w.waitsFor, w.heldBy, err)
 }
-
-// explain adds to an error of a migration what it waited for.
-func (w *migrationWait) explain(err error) error {
-	if w.waitsFor == "" {
-		return err
-	}
-
-	return fmt.Errorf("it waited for %s, held by %s: %w", w.waitsFor, w.heldBy, err)
-}

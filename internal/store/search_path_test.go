@@ -28,7 +28,7 @@ var (
 
 	// Words that stand before a bracket and call nothing, or what the grammar alone says.
 	callsNothing = strings.Fields(`AS ANY ALL EXISTS FROM VALUES AND OR NOT THEN ELSE WHEN LATERAL ON IS SET
-		MATERIALIZED SELECT RETURNING greatest least coalesce extract bit REFERENCES TABLE OPERATOR WHERE`)
+		MATERIALIZED SELECT RETURNING greatest least coalesce extract bit REFERENCES TABLE OPERATOR WHERE ROW ARRAY`)
 
 	// Types by keywords, which the grammar takes from pg_catalog.
 	keywordTypes = strings.Fields(`bigint bit interval BIGINT TIMESTAMP`)
@@ -50,7 +50,7 @@ func unqualified(text string) (found []string) {
 		// assigning is the depth of an UPDATE's SET, or of ALTER TABLE's, or -1.
 		assigning = -1
 		ddl       = strings.HasPrefix(text, "CREATE") || strings.HasPrefix(text, "ALTER") || strings.HasPrefix(text, "DROP")
-		block     = strings.HasPrefix(text, "DECLARE")
+		declares  = strings.Contains(text, "DECLARE") // the text of a function
 	)
 
 	for i, token := range tokens {
@@ -95,17 +95,19 @@ func unqualified(text string) (found []string) {
 			// A list of columns has an alias or INTO before it.
 			alias := at(i-1) == "AS" || at(i-2) == "INTO" || at(i-3) == "INTO" || at(i-1) == "RECURSIVE"
 			if !alias && !slices.Contains(callsNothing, token) && !slices.Contains(callsNothing, strings.ToUpper(token)) &&
-				!(token == "KEY" || at(i-1) == "ROWS") {
+				!(token == "KEY" || token == "CONFLICT" || at(i-1) == "ROWS") {
 				found = append(found, token+"(")
 			}
-		case (ddl || block) && name && slices.Contains([]string{"TEXT", "TIMESTAMPTZ", "text", "timestamptz", "void"}, token):
+		case (ddl || declares) && name && slices.Contains([]string{"TEXT", "TIMESTAMPTZ", "text", "timestamptz", "bool", "void"}, token):
 			found = append(found, token)
 		case strings.Trim(token, "-+*/<>=~!@#%^&|?`") == "" && token != "":
 			star := token == "*" && (at(i-1) == "SELECT" || at(i-1) == "(")
 			assigned := token == "=" && depth == assigning && slices.Contains([]string{"SET", ",", "("}, at(i-2))
 			raised := token == "=" && slices.Contains([]string{"ERRCODE", "MESSAGE", "HINT"}, at(i-1))
 
-			if !star && !assigned && !raised {
+			procedural := token == "=" && (at(i-1) == ":" || at(i-2) == "SET" && ddl) // of PL/pgSQL; of a function
+
+			if !star && !assigned && !raised && !procedural {
 				found = append(found, at(i-1)+" "+token+" "+at(i+1))
 			}
 		}

@@ -21,6 +21,7 @@ const (
 	codeSerializationFailure = "40001"
 	codeCompletionUnknown    = "40003"
 	codeDeadlockDetected     = "40P01"
+	codeUndefinedSchema      = "3F000"
 	codeInsufficientPriv     = "42501"
 	codeUndefinedColumn      = "42703"
 	codeUndefinedFunction    = "42883"
