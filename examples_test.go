@@ -31,26 +31,27 @@ func TestExamples(t *testing.T) {
 	t.Cleanup(pool.Close)
 
 	examples := map[string]func(){
-		"ExampleMigrateDB":      ExampleMigrateDB,
-		"ExampleNew":            ExampleNew,
-		"ExampleLocker_Do":      ExampleLocker_Do,
-		"ExampleLocker_Lock":    ExampleLocker_Lock,
-		"ExampleLocker_TryLock": ExampleLocker_TryLock,
-		"ExampleWithWait":       ExampleWithWait,
-		"ExampleWithMinHold":    ExampleWithMinHold,
-		"ExampleHeldError":      ExampleHeldError,
-		"ExampleGuard":          ExampleGuard,
-		"ExampleLock_GuardSQL":  ExampleLock_GuardSQL,
-		"ExampleToken":          ExampleToken,
-		"ExampleObserver":       ExampleObserver,
-
-		"ExampleElection_Run":           ExampleElection_Run,
 		"ExampleElection_Observe":       ExampleElection_Observe,
 		"ExampleElection_RequestResign": ExampleElection_RequestResign,
-		"ExampleWithHealthCheck":        ExampleWithHealthCheck,
-		"ExampleMigrateHistory":         ExampleMigrateHistory,
+		"ExampleElection_Run":           ExampleElection_Run,
+		"ExampleGuard":                  ExampleGuard,
+		"ExampleHeldError":              ExampleHeldError,
+		"ExampleLock_GuardSQL":          ExampleLock_GuardSQL,
+		"ExampleLocker_Do":              ExampleLocker_Do,
+		"ExampleLocker_DoAll":           ExampleLocker_DoAll,
 		"ExampleLocker_History":         ExampleLocker_History,
 		"ExampleLocker_HolderAt":        ExampleLocker_HolderAt,
+		"ExampleLocker_Lock":            ExampleLocker_Lock,
+		"ExampleLocker_TryLock":         ExampleLocker_TryLock,
+		"ExampleLocker_TryLockAll":      ExampleLocker_TryLockAll,
+		"ExampleMigrateDB":              ExampleMigrateDB,
+		"ExampleMigrateHistory":         ExampleMigrateHistory,
+		"ExampleNew":                    ExampleNew,
+		"ExampleObserver":               ExampleObserver,
+		"ExampleToken":                  ExampleToken,
+		"ExampleWithHealthCheck":        ExampleWithHealthCheck,
+		"ExampleWithMinHold":            ExampleWithMinHold,
+		"ExampleWithWait":               ExampleWithWait,
 	}
 
 	files, err := filepath.Glob("example_*test.go")

@@ -145,6 +145,55 @@ func TestLockAllHoldsNothing(t *testing.T) {
 	})
 }
 
+// TestLockAllPassesOver: a free lock whose row another transaction has locked is in the way of all. The others
+// are not granted, and their rows not kept locked.
+func TestLockAllPassesOver(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		ctx := t.Context()
+		url := contract.NewDatabase(t)
+		direct := contract.Open(t, "pgx", url)
+		locker := contract.NewLocker(t, driver, url)
+
+		for _, id := range []string{"a", "b", "c"} {
+			contract.Must(t, contract.Second(locker.CreateLock(ctx, id)))
+		}
+
+		stranger := contract.LockRows(t, direct, "b")
+
+		var held *pglocker.HeldError
+
+		_, err := locker.TryLockAll(ctx, []string{"c", "b", "a"}, time.Minute)
+		if !errors.As(err, &held) || held.LockID != "b" {
+			t.Errorf("TryLockAll: %v, want a *HeldError of b", err)
+		}
+
+		granted := make(chan *pglocker.MultiLock, 1)
+
+		go func() {
+			multi, err := locker.LockAll(ctx, []string{"c", "b", "a"}, time.Minute)
+			if err != nil {
+				t.Error(err)
+			}
+
+			granted <- multi
+		}()
+
+		contract.Await(t, "LockAll waits for b", func() bool { return locker.InLine("b") })
+
+		if held := areHeld(t, direct, "a", "b", "c"); held > 0 {
+			t.Errorf("%d locks are held", held)
+		}
+
+		contract.Must(t, stranger.Rollback())
+
+		multi := contract.Receive(t, "LockAll is granted", granted)
+		contract.Must(t, multi.Unlock(ctx))
+	})
+}
+
 // TestLockAllTurn: a stream of calls for single locks doesn't keep LockAll waiting, whether they are in its
 // Locker or in another.
 func TestLockAllTurn(t *testing.T) {
