@@ -41,6 +41,11 @@ func TestExamples(t *testing.T) {
 		"ExampleLock_GuardSQL":  ExampleLock_GuardSQL,
 		"ExampleToken":          ExampleToken,
 		"ExampleObserver":       ExampleObserver,
+
+		"ExampleSemaphore_Do":     ExampleSemaphore_Do,
+		"ExampleWithPermits":      ExampleWithPermits,
+		"ExampleRWLock":           ExampleRWLock,
+		"ExampleAccess_Downgrade": ExampleAccess_Downgrade,
 	}
 
 	files, err := filepath.Glob("example_*test.go")
