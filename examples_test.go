@@ -31,6 +31,7 @@ func TestExamples(t *testing.T) {
 	t.Cleanup(pool.Close)
 
 	examples := map[string]func(){
+		"ExampleAccess_Downgrade":       ExampleAccess_Downgrade,
 		"ExampleElection_Observe":       ExampleElection_Observe,
 		"ExampleElection_RequestResign": ExampleElection_RequestResign,
 		"ExampleElection_Run":           ExampleElection_Run,
@@ -48,9 +49,12 @@ func TestExamples(t *testing.T) {
 		"ExampleMigrateHistory":         ExampleMigrateHistory,
 		"ExampleNew":                    ExampleNew,
 		"ExampleObserver":               ExampleObserver,
+		"ExampleRWLock":                 ExampleRWLock,
+		"ExampleSemaphore_Do":           ExampleSemaphore_Do,
 		"ExampleToken":                  ExampleToken,
 		"ExampleWithHealthCheck":        ExampleWithHealthCheck,
 		"ExampleWithMinHold":            ExampleWithMinHold,
+		"ExampleWithPermits":            ExampleWithPermits,
 		"ExampleWithWait":               ExampleWithWait,
 	}
 
