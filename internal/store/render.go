@@ -29,7 +29,7 @@ type verb struct {
 	six bool
 }
 
-var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted, &resign, &announce}
+var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted, &resign, &logTerm, &announce}
 
 // form is what the texts depend on beside the table's name.
 type form struct {
