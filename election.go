@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,7 @@ type Election struct {
 	locker *Locker
 	name   string
 	// id is the row of the election, and resignID the one by which a leader is asked to resign. termID is what
-	// a change of the leader is announced by. It is no row.
+	// a change of the leader is announced by, and begins the ids of the rows of the log.
 	id, resignID, termID string
 
 	ttl     time.Duration
@@ -183,6 +184,14 @@ func (e *Election) look(ctx context.Context) (store.Row, error) {
 	res, err := e.locker.store.Look(ctx, e.id)
 
 	return res.Row, err
+}
+
+// logged is how many rows the log of terms has. Tokens grow by two from term to term, or by one.
+const logged = 32
+
+// logID is the row of the log for a term.
+func (e *Election) logID(token int64) string {
+	return e.termID + ":" + strconv.FormatInt(token%logged, 10)
 }
 
 // termOf is what a row shows: a term, or a vacancy since the end of the last one.

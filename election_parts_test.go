@@ -92,20 +92,27 @@ func TestSightings(t *testing.T) {
 
 	for name, test := range map[string]struct {
 		rows   []store.Row
+		log    []int64
 		tokens []int64 // 0 for a vacancy
 	}{
-		"no row":                         {[]store.Row{{}, {}, held(2, "a")}, []int64{0, 2}},
-		"a term goes on":                 {[]store.Row{held(2, "a"), held(2, "a")}, []int64{2}},
-		"released":                       {[]store.Row{held(2, "a"), over(3, ""), over(3, ""), held(4, "b")}, []int64{2, 0, 4}},
-		"handed over":                    {[]store.Row{held(2, "a"), held(3, "b")}, []int64{2, 3}},
-		"ended, then released":           {[]store.Row{held(2, "a"), over(2, "a"), over(3, "")}, []int64{2, 0}},
-		"ended, then granted":            {[]store.Row{held(2, "a"), over(2, "a"), held(3, "b")}, []int64{2, 0, 3}},
-		"begun and ended between looks":  {[]store.Row{held(2, "a"), over(3, "b")}, []int64{2, 3, 0}},
-		"the same from a vacancy on":     {[]store.Row{over(1, ""), over(3, "b"), over(3, "b")}, []int64{0, 3, 0}},
-		"begins after an end":            {[]store.Row{over(3, "b"), over(3, "b"), held(4, "a")}, []int64{0, 4}},
-		"a crash undoes a release":       {[]store.Row{held(2, "a"), over(3, ""), held(2, "a"), over(2, "a"), held(3, "b")}, []int64{2, 0, 3}},
-		"three columns":                  {[]store.Row{held(2, ""), over(2, ""), over(3, ""), held(4, "")}, []int64{2, 0, 4}},
-		"a failover to an older primary": {[]store.Row{held(5, "a"), held(3, "b"), held(9, "c")}, []int64{5, 9}},
+		"no row":                         {[]store.Row{{}, {}, held(2, "a")}, nil, []int64{0, 2}},
+		"a term goes on":                 {[]store.Row{held(2, "a"), held(2, "a")}, []int64{2}, []int64{2}},
+		"released":                       {[]store.Row{held(2, "a"), over(3, ""), over(3, ""), held(4, "b")}, []int64{2, 4}, []int64{2, 0, 4}},
+		"handed over":                    {[]store.Row{held(2, "a"), held(3, "b")}, []int64{2, 3}, []int64{2, 3}},
+		"ended, then released":           {[]store.Row{held(2, "a"), over(2, "a"), over(3, "")}, []int64{2}, []int64{2, 0}},
+		"ended, then granted":            {[]store.Row{held(2, "a"), over(2, "a"), held(3, "b")}, []int64{2, 3}, []int64{2, 0, 3}},
+		"begun and ended between looks":  {[]store.Row{held(2, "a"), over(3, "b")}, []int64{2}, []int64{2, 3, 0}},
+		"the same from a vacancy on":     {[]store.Row{over(1, ""), over(3, "b"), over(3, "b")}, nil, []int64{0, 3, 0}},
+		"begins after an end":            {[]store.Row{over(3, "b"), over(3, "b"), held(4, "a")}, []int64{3, 4}, []int64{0, 4}},
+		"a crash undoes a release":       {[]store.Row{held(2, "a"), over(3, ""), held(2, "a"), over(2, "a"), held(3, "b")}, []int64{2}, []int64{2, 0, 3}},
+		"the same for a new observer":    {[]store.Row{over(3, ""), held(2, "a"), held(3, "b")}, []int64{2}, []int64{0, 3}},
+		"three columns":                  {[]store.Row{held(2, ""), over(2, ""), over(3, ""), held(4, "")}, []int64{2, 4}, []int64{2, 0, 4}},
+		"three columns from an end on":   {[]store.Row{over(2, ""), over(3, ""), held(4, "")}, []int64{2, 4}, []int64{0, 4}},
+		"a failover to an older primary": {[]store.Row{held(5, "a"), held(3, "b"), held(9, "c")}, nil, []int64{5, 9}},
+		"terms between looks":            {[]store.Row{held(2, "a"), held(9, "a")}, []int64{2, 3, 5, 7}, []int64{2, 3, 5, 7, 9}},
+		"terms from a vacancy on":        {[]store.Row{{}, over(7, "")}, []int64{2, 4, 6}, []int64{0, 2, 4, 6, 0}},
+		"terms before the beginning":     {[]store.Row{over(7, ""), over(9, "")}, []int64{2, 4, 6, 8}, []int64{0, 8, 0}},
+		"more than the log keeps":        {[]store.Row{held(2, "a"), held(101, "a")}, []int64{2, 60, 70}, []int64{2, 70, 101}},
 	} {
 		var (
 			s   sighting
@@ -113,7 +120,15 @@ func TestSightings(t *testing.T) {
 		)
 
 		for _, row := range test.rows {
-			for _, term := range s.terms(row) {
+			var missed []Term
+
+			for token, last := s.unseen(row); token <= last; token++ {
+				if slices.Contains(test.log, token) {
+					missed = append(missed, Term{Token: token})
+				}
+			}
+
+			for _, term := range s.terms(row, missed) {
 				got = append(got, term.Token)
 			}
 		}

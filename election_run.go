@@ -26,9 +26,8 @@ import (
 //   - with cause [ErrClosed], when the Locker is closed.
 //
 // lead should return soon after that; Run waits for it. When lead returns, nil or an error, Run releases the
-// leadership, and campaigns again after a pause ([WithBackoff]). A term that was shorter than half a second, or
-// half the TTL, is released at the end of that time, for observers to see it. [Guard] and [Token] work in
-// lead's context. A panic of lead goes on through Run after the release.
+// leadership, and campaigns again after a pause ([WithBackoff]). [Guard] and [Token] work in lead's context. A
+// panic of lead goes on through Run after the release.
 //
 // Run goes on after errors of lead, after a loss, and while the database can't be reached or refuses requests
 // for a reason that may pass. [WithOnError] is told of these. An error of lead that only says that its context
@@ -127,6 +126,10 @@ func (e *Election) campaign(
 		return -1, err
 	}
 
+	if err := e.log(lock); err != nil {
+		return -1, errors.Join(err, e.release(running, lock))
+	}
+
 	e.obstructed(nil)
 
 	err = e.lead(running, healthy, lock, lead)
@@ -167,15 +170,23 @@ func (e *Election) lead(running, healthy context.Context, lock *Lock, fn func(co
 	return fn(leading, Term{Token: lock.Token(), Leader: status.Owner, Since: status.AcquiredAt})
 }
 
-// release ends a term. A term that was shorter shows on its row for as long as observers need to see it.
-func (e *Election) release(running context.Context, lock *Lock) error {
-	detached := context.WithoutCancel(running)
+// log writes the term down before its function is called. So every term that led is found by an observer
+// that looks later.
+func (e *Election) log(lock *Lock) error {
+	attempt, cancel := context.WithTimeout(lock.Context(), beside.Attempt(e.ttl/3))
+	defer cancel()
 
-	if lock.group.over() == nil {
-		pause.Sleep(detached, min(shortestShown, e.ttl/2)-time.Since(lock.granted))
+	err := e.locker.store.LogTerm(attempt, e.logID(lock.Token()), e.id, lock.Token())
+	if err != nil && attempt.Err() != nil {
+		err = errors.New(err.Error()) // the context's error isn't the caller's
 	}
 
-	err := lock.Unlock(detached)
+	return err
+}
+
+// release ends a term.
+func (e *Election) release(running context.Context, lock *Lock) error {
+	err := lock.Unlock(context.WithoutCancel(running))
 	e.locker.announce(e.termID)
 
 	if errors.Is(err, ErrAlreadyUnlocked) { // by the function, perhaps on another goroutine

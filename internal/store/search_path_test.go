@@ -28,7 +28,7 @@ var (
 
 	// Words that stand before a bracket and call nothing, or what the grammar alone says.
 	callsNothing = strings.Fields(`AS ANY ALL EXISTS FROM VALUES AND OR NOT THEN ELSE WHEN LATERAL ON IS SET
-		MATERIALIZED SELECT RETURNING greatest least coalesce extract bit REFERENCES TABLE OPERATOR WHERE ROW ARRAY`)
+		MATERIALIZED SELECT RETURNING greatest least coalesce extract bit REFERENCES TABLE OPERATOR WHERE ROW ARRAY CONFLICT`)
 
 	// Types by keywords, which the grammar takes from pg_catalog.
 	keywordTypes = strings.Fields(`bigint bit interval BIGINT TIMESTAMP`)
@@ -95,7 +95,7 @@ func unqualified(text string) (found []string) {
 			// A list of columns has an alias or INTO before it.
 			alias := at(i-1) == "AS" || at(i-2) == "INTO" || at(i-3) == "INTO" || at(i-1) == "RECURSIVE"
 			if !alias && !slices.Contains(callsNothing, token) && !slices.Contains(callsNothing, strings.ToUpper(token)) &&
-				!(token == "KEY" || token == "CONFLICT" || at(i-1) == "ROWS") {
+				!(token == "KEY" || at(i-1) == "ROWS") {
 				found = append(found, token+"(")
 			}
 		case (ddl || declares) && name && slices.Contains([]string{"TEXT", "TIMESTAMPTZ", "text", "timestamptz", "bool", "void"}, token):
