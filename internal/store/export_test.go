@@ -95,9 +95,11 @@ func Texts(full bool) map[string]string {
 
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
-	all := map[string]string{"guard": st.guard, "unwantedLast": st.unwantedLast,
+	all := map[string]string{
+		"guard": st.guard, "unwantedLast": st.unwantedLast,
 		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
-		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark}
+		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark,
+	}
 
 	for name, v := range map[string]*verb{
 		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
