@@ -136,16 +136,25 @@ func (p *pruning) raise(ctx context.Context, to int64) (int64, error) {
 	return raised[0], nil
 }
 
+// roundsUntilLogged take about two seconds.
+const roundsUntilLogged = 16
+
 // awaitOthers waits until the transactions of this database have ended that are open now.
 func (s *Store) awaitOthers(ctx context.Context) error {
 	waits, err := read(ctx, s, onPrimary(sqlOpenTransactions), nil, scanOpenTransaction)
 
 	for n := 1; err == nil && len(waits) > 0; n++ {
-		if !backOff(ctx, n) {
-			pids := valuesOf(waits, func(t *openTransaction) string { return fmt.Sprint("pid ", t.pid) })
+		pids := func() string {
+			return strings.Join(valuesOf(waits, func(t *openTransaction) string { return fmt.Sprint("pid ", t.pid) }), ", ")
+		}
 
+		if n == roundsUntilLogged {
+			s.log.Info("pglocker: the first prune waits for the transactions that are open", "table", s.table.String(), "held_by", pids())
+		}
+
+		if !backOff(ctx, n) {
 			return fmt.Errorf("pglocker: the first prune of a table waits for the transactions that were open when it began (%s): %w",
-				strings.Join(pids, ", "), ctxError(ctx))
+				pids(), ctxError(ctx))
 		}
 
 		var open []openTransaction
