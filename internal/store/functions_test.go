@@ -360,3 +360,45 @@ func TestFunctionsWaitForTheRow(t *testing.T) {
 		})
 	})
 }
+
+// TestFunctionsUnderOddSettings: no setting of the role or the database, and no further column of the
+// table, changes what the functions do.
+func TestFunctionsUnderOddSettings(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		url := newDatabase(t).String()
+		admin := contract.Open(t, driver, url)
+		must(t, store.Migrate(t.Context(), admin, table, nil))
+
+		for _, name := range []string{
+			"v", "id", "who", "given", "now", "floor", "token", "ttl", "holder", "acquired", "remaining", "locked", "rounds", "until",
+		} {
+			contract.Exec(t, admin, "ALTER TABLE "+table.String()+" ADD COLUMN "+name+" text")
+		}
+
+		settings := togetherOdd()
+		settings["columns first"] = "plpgsql.variable_conflict = 'use_column'"
+		settings["variables first"] = "plpgsql.variable_conflict = 'use_variable'"
+		settings["strict"] = "plpgsql.extra_errors = 'all'"
+
+		for what, setting := range settings {
+			contract.Exec(t, admin, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET ALL', current_database()); END $$")
+
+			for one := range strings.SplitSeq(setting, "; ") {
+				if name, _, _ := strings.Cut(one, " = "); name == "" || name == "default_table_access_method" {
+					continue // that of a method that isn't there would refuse the connection
+				}
+
+				contract.Exec(t, admin, fmt.Sprintf(
+					"DO $do$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %%s', current_database(), $$%s$$); END $do$", one))
+			}
+
+			db := contract.Open(t, driver, url)
+			newSQLLock(t, db, what).through()
+
+			// They are made under these settings, too.
+			contract.Exec(t, db, "DROP FUNCTION pglocker.acquire_lock(text, interval, text)")
+			must(t, store.Migrate(t.Context(), db, table, nil))
+		}
+	})
+}
