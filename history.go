@@ -74,7 +74,7 @@ type Event struct {
 }
 
 // History yields the events of a lock from since on, in the order of its tokens. With lockID "" it yields the
-// events of all locks, in the order of time. The zero time is the beginning of the history. Recipes' rows have
+// events of all locks, lock by lock. The zero time is the beginning of the history. Recipes' rows have
 // events too: see [ReservedPrefix].
 //
 // It reads [HistoryPage] events at a time, by one statement each, and holds no connection in between. Events

@@ -270,7 +270,7 @@ func TestHistorySince(t *testing.T) {
 			}
 
 			for i, e := range got {
-				if n := int64(first + i/times); e.Token != n {
+				if n := int64(first + i%(events-first)); e.Token != n {
 					t.Fatalf("event %d of %q since %s is %+v, want token %d", i, lockID, since, e, n)
 				}
 			}

@@ -21,9 +21,9 @@ func addHistoryTexts(all map[string]string) {
 	}
 
 	all["history"] = onPrimary(sqlHistory)
-	all["history start"] = historyText(table, sqlHistoryStart, "$2")
-	all["history of one"] = historyText(table, sqlHistoryOf, "$2")
-	all["history of all"] = historyText(table, sqlHistoryOfAll, "$1")
-	all["history prune"] = historyText(table, sqlPruneHistory, "")
-	all["holder at"] = historyText(table, sqlHolderAt, "$2")
+	all["history start"] = historyText(table, sqlHistoryStart)
+	all["history of one"] = historyText(table, sqlHistoryOf)
+	all["history of all"] = historyText(table, sqlHistoryOfAll)
+	all["history prune"] = historyText(table, sqlPruneHistory)
+	all["holder at"] = historyText(table, sqlHolderAt)
 }

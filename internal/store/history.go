@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -28,8 +27,8 @@ const (
 	// sqlEventUntil keeps 'infinity', which another program may have written, from drivers.
 	sqlEventUntil = `greatest(least(h.expires_at, '9999-12-31 00:00:00+00'::{timestamptz}), '0001-01-01 00:00:00+00'::{timestamptz})`
 
-	// sqlTime is a time that travels in microseconds since 1970.
-	sqlTime = `('epoch'::{timestamptz} {+} ({us_since} {*} {us}))`
+	// sqlTime is a time, the parameter $2, that travels in microseconds since 1970.
+	sqlTime = `('epoch'::{timestamptz} {+} ($2::bigint {*} {us}))`
 
 	// sqlHistoryStart is the last event of the lock $1 that was written before $2. The event of an
 	// expiry is written later than its time.
@@ -51,22 +50,23 @@ SELECT ` + sqlEvent + `
  ORDER BY h.id
  LIMIT $4::bigint`
 
-	// sqlHistoryOfAll are the events of all locks behind the time $1 and the event $2 of that time, in
-	// the order of time.
+	// sqlHistoryOfAll are the events of all locks from $2 on that follow on the event $3 of the lock $1,
+	// lock by lock.
 	sqlHistoryOfAll = `
 SELECT ` + sqlEvent + `
   FROM {history} AS h
- WHERE ROW(h.at, h.id) {>} ROW(` + sqlTime + `, $2::bigint)
- ORDER BY h.at, h.id
- LIMIT $3::bigint`
+ WHERE ROW(h.lock_id, h.id) {>} ROW($1::{text}, $3::bigint)
+   AND h.at {>=} ` + sqlTime + `
+ ORDER BY h.lock_id, h.id
+ LIMIT $4::bigint`
 
-	// sqlPruneHistory deletes events that are older than $1 microseconds, $2 of them at most.
+	// sqlPruneHistory deletes events that are older than $1 microseconds, $2 of them at most. It reads
+	// the table from its beginning, where the oldest are, unless rows were deleted before.
 	sqlPruneHistory = `
 DELETE FROM {history} AS h
  WHERE h.ctid {=} ANY (ARRAY(SELECT o.ctid
                                FROM {history} AS o
                               WHERE o.at {<} (SELECT {now} {-} ($1::bigint {*} {us}))
-                              ORDER BY o.at, o.id
                               LIMIT $2::bigint))
 RETURNING 1::bigint`
 
@@ -96,9 +96,9 @@ SELECT g.token, coalesce(g.owner, ''),
     ON l.lock_id {=} $1 AND l.generation {=} g.token`
 )
 
-// historyText writes one of the texts for a table. since is the parameter that is a time.
-func historyText(table Table, text, since string) string {
-	text = with(text, "{until}", sqlEventUntil, "{us_since}", since+"::bigint")
+// historyText writes one of the texts for a table.
+func historyText(table Table, text string) string {
+	text = with(text, "{until}", sqlEventUntil)
 
 	return with(qualified(text), "{history}", table.history(), "{table}", table.String())
 }
@@ -123,21 +123,23 @@ func scanEvent(from scanner) (e HistoryEvent, err error) {
 
 // HistoryCursor says where in the history a reader is.
 type HistoryCursor struct {
-	lockID string
-	since  int64 // microseconds
+	all    bool
+	lockID string // of all: of the last event
+	id     int64  // of the last event
+	since  int64  // microseconds
 	begun  bool
-	id, at int64 // of the last event
 	ended  bool
 }
 
 // NewHistoryCursor begins at the events from since on, of one lock, or of all for "".
 func NewHistoryCursor(lockID string, since time.Time) *HistoryCursor {
-	us := int64(0)
+	c := &HistoryCursor{all: lockID == "", lockID: lockID}
+
 	if since.After(time.UnixMicro(0)) {
-		us = since.Add(time.Microsecond - 1).UnixMicro() // rounded up: an event at the same microsecond is before
+		c.since = since.Add(time.Microsecond - 1).UnixMicro() // rounded up: an event at the same microsecond is before
 	}
 
-	return &HistoryCursor{lockID: lockID, since: us, at: us - 1, id: math.MaxInt64}
+	return c
 }
 
 // ReadHistory reads the next events, or none at the end.
@@ -146,33 +148,29 @@ func (s *Store) ReadHistory(ctx context.Context, c *HistoryCursor) ([]HistoryEve
 		return nil, nil
 	}
 
-	if c.lockID != "" && !c.begun {
-		c.id = 0
-
-		if c.since > 0 {
-			start, err := readHistory(ctx, s, historyText(s.table, sqlHistoryStart, "$2"), []any{c.lockID, c.since}, scanOne[int64])
-			if err != nil {
-				return nil, err
-			}
-
-			c.id = start[0]
+	if !c.begun && !c.all && c.since > 0 {
+		start, err := readHistory(ctx, s, historyText(s.table, sqlHistoryStart), []any{c.lockID, c.since}, scanOne[int64])
+		if err != nil {
+			return nil, err
 		}
+
+		c.id = start[0]
 	}
 
 	c.begun = true
 
-	text, args := historyText(s.table, sqlHistoryOfAll, "$1"), []any{c.at, c.id, int64(HistoryPage)}
-	if c.lockID != "" {
-		text, args = historyText(s.table, sqlHistoryOf, "$2"), []any{c.lockID, c.since, c.id, int64(HistoryPage)}
+	text := sqlHistoryOf
+	if c.all {
+		text = sqlHistoryOfAll
 	}
 
-	events, err := readHistory(ctx, s, text, args, scanEvent)
+	events, err := readHistory(ctx, s, historyText(s.table, text), []any{c.lockID, c.since, c.id, int64(HistoryPage)}, scanEvent)
 	if err != nil {
 		return nil, err
 	}
 
 	if n := len(events); n > 0 {
-		c.id, c.at = events[n-1].ID, events[n-1].At.UnixMicro()
+		c.lockID, c.id = events[n-1].LockID, events[n-1].ID
 	}
 
 	c.ended = len(events) < HistoryPage
@@ -182,7 +180,7 @@ func (s *Store) ReadHistory(ctx context.Context, c *HistoryCursor) ([]HistoryEve
 
 // PruneHistory deletes events that are older than that, and returns how many.
 func (s *Store) PruneHistory(ctx context.Context, age time.Duration) (deleted int64, err error) {
-	text := historyText(s.table, sqlPruneHistory, "")
+	text := historyText(s.table, sqlPruneHistory)
 
 	for {
 		rows, err := readHistory(ctx, s, text, []any{Microseconds(age), int64(prunePage)}, scanOne[int64])
@@ -207,7 +205,7 @@ type Holding struct {
 
 // HolderAt returns the tenure of the last grant at that time or before, or nil.
 func (s *Store) HolderAt(ctx context.Context, lockID string, at time.Time) (*Holding, error) {
-	rows, err := readHistory(ctx, s, historyText(s.table, sqlHolderAt, "$2"), []any{lockID, max(at.UnixMicro(), 0)}, scanHolding)
+	rows, err := readHistory(ctx, s, historyText(s.table, sqlHolderAt), []any{lockID, max(at.UnixMicro(), 0)}, scanHolding)
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}

@@ -33,8 +33,6 @@ const (
     PRIMARY KEY (lock_id, id)
 ) USING heap`
 
-	ddlHistoryIndex = `CREATE INDEX ON {history} (at, id)`
-
 	ddlHistoryFunction = `CREATE OR REPLACE FUNCTION {history}() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS {body}`
@@ -237,7 +235,6 @@ func (s *Store) historyDDL(full, table bool) (ddl []string) {
 
 	if table {
 		add(ddlHistory)
-		add(ddlHistoryIndex)
 	}
 
 	add(ddlHistoryFunction, "{body}", quoteLiteral(s.historyBody(full)))

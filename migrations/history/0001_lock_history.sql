@@ -16,8 +16,6 @@ CREATE TABLE IF NOT EXISTS pglocker.lock_history (
     PRIMARY KEY (lock_id, id)
 ) USING heap;
 
-CREATE INDEX IF NOT EXISTS lock_history_at_id_idx ON pglocker.lock_history (at, id);
-
 -- It runs with the rights of its owner. Roles that use locks need none on the history. Nobody else
 -- may put it on a table of their own, and so write what didn't happen.
 CREATE OR REPLACE FUNCTION pglocker.lock_history() RETURNS trigger
