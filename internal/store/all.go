@@ -50,9 +50,9 @@ WITH c AS MATERIALIZED (
        AND total.locks {=} (SELECT pg_catalog.count(*) FROM found)
     RETURNING l.*, r.n AS pglocker_n
 )
-SELECT {row}, l.pglocker_n, true FROM got AS l
+SELECT {row}, NULL::bigint, l.pglocker_n, true FROM got AS l
  UNION ALL
-SELECT {row}, way.n, false
+SELECT {row}, NULL::bigint, way.n, false
   FROM (SELECT r.lock_id, r.n
           FROM total, shown AS r
          WHERE NOT r.free
