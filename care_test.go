@@ -301,7 +301,6 @@ func TestLocksInConstantMemory(t *testing.T) {
 }
 
 func testLocksInConstantMemory(t *testing.T, columns string, rows int) {
-
 	databaseURL := contract.NewDatabase(t)
 	admin := contract.Open(t, "pgx", databaseURL)
 	contract.MakeTable(t, admin, columns)

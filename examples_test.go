@@ -41,6 +41,11 @@ func TestExamples(t *testing.T) {
 		"ExampleLock_GuardSQL":  ExampleLock_GuardSQL,
 		"ExampleToken":          ExampleToken,
 		"ExampleObserver":       ExampleObserver,
+
+		"ExampleLocker_Locks":               ExampleLocker_Locks,
+		"ExampleLocker_ForceRelease":        ExampleLocker_ForceRelease,
+		"ExampleLocker_Prune":               ExampleLocker_Prune,
+		"ExampleLock_PreviousHolderCrashed": ExampleLock_PreviousHolderCrashed,
 	}
 
 	files, err := filepath.Glob("example_*test.go")
