@@ -101,8 +101,8 @@ var (
 	ErrInvalidOwner = errors.New("pglocker: invalid owner")
 	// ErrInvalidSafetyMargin: [Config.SafetyMargin] is negative.
 	ErrInvalidSafetyMargin = errors.New("pglocker: invalid safety margin")
-	// ErrInvalidFilter: a [LocksFilter] has an unknown kind, asks for what excludes each other, or for text that
-	// isn't valid UTF-8 without NUL.
+	// ErrInvalidFilter: a [LocksFilter] has an unknown kind, both Held and Crashed, or text that isn't valid UTF-8
+	// without NUL.
 	ErrInvalidFilter = errors.New("pglocker: invalid filter")
 	// ErrInvalidIdle: the time given to [Locker.Prune] is negative or above [MaxTTL].
 	ErrInvalidIdle = errors.New("pglocker: invalid idle time")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"time"
 
 	"github.com/ismurov/pglocker"
@@ -11,67 +12,81 @@ import (
 
 // Lists the locks that are held now.
 func ExampleLocker_Locks() {
-	list := func(ctx context.Context, locker *pglocker.Locker) error {
-		for status, err := range locker.Locks(ctx, pglocker.LocksFilter{Prefix: "import-", Held: true}) {
-			if err != nil {
-				return err
-			}
+	ctx := context.Background()
 
-			fmt.Println(status.LockID, "is held by", status.Owner, "since", status.AcquiredAt)
+	lock, err := locker.TryLock(ctx, "import-customers", time.Minute)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Unlock(ctx)
+
+	for status, err := range locker.Locks(ctx, pglocker.LocksFilter{Prefix: "import-", Held: true}) {
+		if err != nil {
+			log.Fatal(err)
 		}
 
-		return nil
+		fmt.Println(status.LockID, "is held")
 	}
 
-	_ = list
+	// It prints:
+	// import-customers is held
 }
 
 // Ends the tenure of a holder that is known to be gone.
 func ExampleLocker_ForceRelease() {
-	free := func(ctx context.Context, locker *pglocker.Locker, lockID string) error {
-		status, err := locker.GetLockStatus(ctx, lockID)
-		if err != nil {
-			return err
-		}
+	ctx := context.Background()
 
-		err = locker.ForceRelease(ctx, lockID, status.Generation, "host worker-7 is gone, INC-1234")
-		if errors.Is(err, pglocker.ErrWrongGeneration) {
-			return nil // it was released meanwhile
-		}
-
-		return err
+	lock, err := locker.TryLock(ctx, "stuck", time.Hour)
+	if err != nil {
+		log.Fatal(err)
 	}
 
-	_ = free
+	status, err := locker.GetLockStatus(ctx, "stuck")
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	if err := locker.ForceRelease(ctx, "stuck", status.Generation, "host worker-7 is gone, INC-1234"); err != nil {
+		log.Fatal(err)
+	}
+
+	fmt.Println("the holder has lost it:", errors.Is(context.Cause(lock.Context()), pglocker.ErrLockLost))
+
+	// It prints:
+	// the holder has lost it: true
 }
 
 // Deletes the rows of locks that nobody has used for a week. Only one process does it.
 func ExampleLocker_Prune() {
-	prune := func(ctx context.Context, locker *pglocker.Locker) error {
-		return locker.Do(ctx, "prune-locks", time.Minute, 20*time.Second, func(ctx context.Context) error {
-			removed, err := locker.Prune(ctx, 7*24*time.Hour)
-			fmt.Println(removed, "rows were removed")
+	err := locker.Do(context.Background(), "prune-locks", time.Minute, 20*time.Second, func(ctx context.Context) error {
+		removed, err := locker.Prune(ctx, 7*24*time.Hour)
+		fmt.Println(removed, "rows were removed")
 
-			return err
-		})
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
 	}
 
-	_ = prune
+	// It prints:
+	// 0 rows were removed
 }
 
 // Cleans up what a holder that crashed has left half done.
 func ExampleLock_PreviousHolderCrashed() {
-	work := func(ctx context.Context, locker *pglocker.Locker, cleanUp, report func(context.Context) error) error {
-		return locker.Do(ctx, "nightly-report", time.Minute, 20*time.Second, func(ctx context.Context) error {
-			if lock, _ := pglocker.FromContext(ctx); lock.PreviousHolderCrashed() {
-				if err := cleanUp(ctx); err != nil {
-					return err
-				}
-			}
+	err := locker.Do(context.Background(), "nightly-clean", time.Minute, 20*time.Second, func(ctx context.Context) error {
+		if lock, _ := pglocker.FromContext(ctx); lock.PreviousHolderCrashed() {
+			fmt.Println("cleaning up")
+		}
 
-			return report(ctx)
-		})
+		fmt.Println("working")
+
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
 	}
 
-	_ = work
+	// It prints:
+	// working
 }

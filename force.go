@@ -19,11 +19,12 @@ import (
 // any release. If one waits in this Locker, the same statement grants it the lock.
 //
 // The holder isn't asked. If it holds the lock through this Locker, its context is cancelled first, with a cause
-// that matches [ErrLockLost]. Another process learns of it from its next renewal, or when it releases. Until then it works
-// on, perhaps beside the next holder: only the guard or the token stops its writes. No renewal brings the lock back.
+// that matches [ErrLockLost]. A holder in another Locker learns of it from its next renewal, or when it releases.
+// Until then it works on, perhaps beside the next holder: only the guard or the token stops its writes. No renewal
+// brings the lock back.
 //
-// [Config.Logger] is told who did it, and why: a warning with the attributes lock, token, by, reason and holder.
-// by is the name of this Locker.
+// [Config.Logger] is told who did it, and why: a warning with the attributes lock, token, by, reason, holder and
+// left. by is the name of this Locker.
 //
 // Errors:
 //

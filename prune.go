@@ -12,9 +12,9 @@ import (
 //
 // Tokens go on growing. The row "pglocker:watermark" remembers the largest token that was pruned, and a lock
 // that is created continues above it. Don't delete that row. Old tokens stay valid for comparison; an old
-// [LockStatus] of a pruned lock gets [ErrLockNotFound], or [ErrWrongGeneration] when the lock exists again.
+// [LockStatus] of a pruned lock gets [ErrLockNotFound], or [ErrWrongGeneration] when the lock exists again. Choose
+// an idleFor longer than any process may be paused: a day, for example.
 //
-// Choose an idleFor longer than any process may be paused, or a stored LockStatus be used again: a day, for example.
 // Prune works in batches of 1,000 rows, each a transaction of a few milliseconds. It passes over locked rows, and
 // over rows that a foreign key of the application refers to. Rows with ON DELETE CASCADE behind them go along.
 // Several processes may prune at once.

@@ -28,7 +28,8 @@ type LocksFilter struct {
 	Owner string
 }
 
-// prefixes is the prefix that all ids have, and those that none has. None at all has both prefixes: ok is false.
+// prefixes is the prefix that all ids have, and those that none has. ok is false if no id can have what is asked
+// for.
 func (f LocksFilter) prefixes() (prefix string, without []string, ok bool) {
 	recipe := func(k Kind) string { return ReservedPrefix + string(k) + ":" }
 
@@ -76,7 +77,7 @@ func (f LocksFilter) validate() error {
 // that exists all the time is listed once. One that is created or pruned meanwhile may be missing. No connection
 // is in use while the loop's body runs.
 //
-// In an error the loop's last round has the error and a zero status. Errors: [ErrInvalidFilter]; [ErrNoOwners];
+// After an error the loop ends: its last round has the error, and a zero status. Errors: [ErrInvalidFilter]; [ErrNoOwners];
 // [ErrClosed]; those of the database's state; ctx's error, when it ends; and what the driver reports.
 func (l *Locker) Locks(ctx context.Context, filter LocksFilter) iter.Seq2[LockStatus, error] {
 	return func(yield func(LockStatus, error) bool) {

@@ -460,6 +460,28 @@ func testPrune(t *testing.T, e *env) {
 	}
 
 	testPruneHeld(t, e)
+	testCareClosed(t, e)
+}
+
+// testCareClosed: a Locker that is closed lists, releases and prunes nothing.
+func testCareClosed(t *testing.T, e *env) {
+	t.Helper()
+
+	ctx := withinContext(t)
+	closed := e.another(t, "care_closed")
+	CloseLocker(t, closed.locker)
+
+	listFails(t, closed, pglocker.LocksFilter{}, pglocker.ErrClosed)
+
+	for name, err := range map[string]error{
+		"ForceRelease": closed.locker.ForceRelease(ctx, "a", 1, ""),
+		"Prune":        Second(closed.locker.Prune(ctx, time.Hour)),
+		"DatabaseTime": Second(closed.locker.DatabaseTime(ctx)),
+	} {
+		if !errors.Is(err, pglocker.ErrClosed) {
+			t.Errorf("%s of a closed Locker: %v, want ErrClosed", name, err)
+		}
+	}
 }
 
 // testPruneHeld: a holder whose lease has ended and whose row was pruned has lost the lock.

@@ -144,23 +144,22 @@ func (s *Store) awaitOthers(ctx context.Context) error {
 	waits, err := read(ctx, s, onPrimary(sqlOpenTransactions), nil, scanOpenTransaction)
 
 	for n := 1; err == nil && len(waits) > 0; n++ {
-		pids := func() string {
-			return strings.Join(valuesOf(waits, func(t *openTransaction) string { return fmt.Sprint("pid ", t.pid) }), ", ")
-		}
+		pids := strings.Join(valuesOf(waits, func(t *openTransaction) string { return fmt.Sprint("pid ", t.pid) }), ", ")
 
 		if n == roundsUntilLogged {
-			s.log.Info("pglocker: the first prune waits for the transactions that are open", "table", s.table.String(), "held_by", pids())
+			s.log.Info("pglocker: the first prune waits for the transactions that are open", "table", s.table.String(), "held_by", pids)
 		}
 
-		if !backOff(ctx, n) {
-			return fmt.Errorf("pglocker: the first prune of a table waits for the transactions that were open when it began (%s): %w",
-				pids(), ctxError(ctx))
-		}
+		backOff(ctx, n) // if ctx has ended, the next look says so
 
 		var open []openTransaction
 
-		open, err = read(ctx, s, onPrimary(sqlOpenTransactions), nil, scanOpenTransaction)
-		waits = slices.DeleteFunc(waits, func(t openTransaction) bool { return err == nil && !slices.Contains(open, t) })
+		if open, err = read(ctx, s, onPrimary(sqlOpenTransactions), nil, scanOpenTransaction); err != nil {
+			return fmt.Errorf("pglocker: the first prune of a table waits for the transactions that were open when it began (%s): %w",
+				pids, err)
+		}
+
+		waits = slices.DeleteFunc(waits, func(t openTransaction) bool { return !slices.Contains(open, t) })
 	}
 
 	return err
