@@ -408,3 +408,53 @@ func TestSemaphoreTurns(t *testing.T) {
 		})
 	}
 }
+
+// TestLockedGate: whoever has the gate of one semaphore locked holds up no other, however many ask.
+func TestLockedGate(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		var (
+			ctx    = t.Context()
+			url    = contract.NewDatabase(t)
+			direct = contract.Open(t, "pgx", url)
+			locker = contract.NewLocker(t, driver, url)
+			all    sync.WaitGroup
+		)
+
+		locked, err := locker.NewSemaphore("locked", 9)
+		contract.Must(t, err)
+
+		other, err := locker.NewSemaphore("other", 9)
+		contract.Must(t, err)
+
+		p, err := locked.TryAcquire(ctx, time.Minute)
+		contract.Must(t, err)
+
+		stranger := contract.LockRows(t, direct, "pglocker:semaphore:locked:gate")
+
+		for range 8 {
+			all.Go(func() {
+				if _, err := locked.TryAcquire(ctx, time.Minute); err != nil {
+					t.Errorf("once the gate is free: %v", err)
+				}
+			})
+		}
+
+		contract.Await(t, "the gate is waited for", func() bool { return contract.RowWaits(t, direct) > 1 })
+
+		short, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+
+		for range 3 {
+			q, err := other.TryAcquire(short, time.Minute)
+			contract.Must(t, err)
+			contract.Must(t, q.Unlock(short))
+		}
+
+		contract.Must(t, p.Unlock(short)) // the row of a slot isn't the gate
+		contract.Must(t, stranger.Rollback())
+		all.Wait()
+	})
+}
