@@ -1,6 +1,7 @@
 package pglocker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,7 +17,7 @@ import (
 //
 // token says which tenure: [LockStatus.Generation] as you saw it. The lock may be a recipe's, such as a
 // semaphore's slot. If the holder has released it and left a minimum hold, that ends. Waiters are woken, as by
-// any release. If one waits in this Locker, the same statement grants it the lock.
+// any release. A history ([MigrateHistory]) has the reason.
 //
 // The holder isn't asked. If it holds the lock through this Locker, its context is cancelled first, with a cause
 // that matches [ErrLockLost]. A holder in another Locker learns of it from its next renewal, or when it releases.
@@ -73,12 +74,16 @@ func (l *Locker) forceRelease(ctx context.Context, lockID string, token int64, r
 		lk.lose(keepalive.Loss{Gone: true})
 	}
 
-	err = l.desk.ReleaseOnce(ctx, l.store, &handover.Tenure{
-		LockID: lockID, State: store.State{Generation: token}, Gate: store.GateOf(lockID),
-	})
+	forced, err := l.store.Force(ctx, lockID, token, cmp.Or(reason, "none given"))
+	if err == nil {
+		err = handover.VerdictError(forced.Verdict)
+	}
+
 	if err != nil {
 		return err
 	}
+
+	l.desk.Queue.Wake(cmp.Or(store.GateOf(lockID), lockID)) // the waiters here
 
 	l.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pglocker: a lock was released by force", slog.String("lock", lockID),
 		slog.Int64("token", token), slog.String("by", l.desk.Names.Locker), slog.String("reason", reason),

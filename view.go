@@ -42,6 +42,10 @@ func (f LocksFilter) prefixes() (prefix string, without []string, ok bool) {
 		prefix, without = ReservedPrefix, []string{recipe(KindSemaphore), recipe(KindRWLock), recipe(KindElection)}
 	}
 
+	if f.Crashed && f.Kind == "" { // copies of terms, which nobody held
+		without = append(without, ReservedPrefix+"term:")
+	}
+
 	if strings.HasPrefix(f.Prefix, prefix) {
 		return f.Prefix, without, true
 	}

@@ -108,7 +108,7 @@ func textsOf(table Table, f form) map[string]string {
 		"settle": &settle, "unwanted": &unwanted,
 		"slots": &slots, "settleSlots": &settleSlots, "unwantedSlots": &unwantedSlots, "releaseSlot": &releaseSlot,
 		"passGate": &passGate, "markGate": &markGate, "intend": &intend,
-		"resign": &resign, "logTerm": &logTerm, "announce": &announce,
+		"force": &force, "resign": &resign, "logTerm": &logTerm, "announce": &announce,
 	} {
 		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated
 	}

@@ -24,6 +24,8 @@ type request struct {
 	permits, want, writes, from int64
 	// gate is that of the family of a slot.
 	gate string
+	// reason is that of a forced release.
+	reason string
 	// discard: if the caller has left, nobody wants the grant.
 	discard bool
 	// progress is told when it is sent.
@@ -53,6 +55,7 @@ var (
 	paramWant       = parameter{name: "want", number: func(r *request) int64 { return r.want }}
 	paramWrites     = parameter{name: "writes", number: func(r *request) int64 { return r.writes }}
 	paramFrom       = parameter{name: "from", number: func(r *request) int64 { return r.from }}
+	paramReason     = parameter{name: "reason", text: func(r *request) string { return r.reason }}
 	paramGate       = parameter{name: "gate", text: func(r *request) string { return r.gate }, six: true}
 	paramSignature  = parameter{name: "signature", number: func(r *request) int64 { return r.signature }}
 )

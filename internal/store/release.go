@@ -36,6 +36,14 @@ var releaseSlot = verb{
 const sqlNotifyGate = `{six}(CASE WHEN (SELECT g.contended_until FROM {table} AS g WHERE g.lock_id {=} {gate}) {>} {now}
             THEN pg_catalog.pg_notify('{channel}', {gate}) END IS NOT NULL){three}false{end}`
 
+// force is release that somebody else has asked for. The history finds the {reason} in the setting, when its
+// trigger runs after the statement. It isn't repeated, so it is as durable as a grant.
+var force = verb{
+	given: parameters{paramID, paramGeneration, paramReason, paramGate},
+	one: change(with(sqlFreed, "{until}", `{clock}`), sqlOfGeneration,
+		`({notify} OR `+sqlNotifyGate+`), CASE WHEN pg_catalog.set_config('`+ForcedSetting+`', {reason}, true) IS NOT NULL THEN {durable} END`),
+}
+
 const sqlAfterHold = `{clock} {+} ({hold} {*} {us})`
 
 // Release frees the lock if it is in the given state, at once or, to honour a minimum hold, that
@@ -113,6 +121,31 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 
 		return seen, err
 	}
+}
+
+// Force frees a lock of that generation at once, and notifies waiters. The verdict is Granted, WrongGeneration or
+// NotFound. reason isn't empty. After a lost reply, the error matches [ErrUnknownOutcome].
+func (s *Store) Force(ctx context.Context, id string, generation int64, reason string) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	a := s.lanes.force.write(ctx, request{shape: sh, id: id, generation: generation, reason: reason, gate: GateOf(id)}, true)
+	if a.err != nil {
+		return Result{}, a.err
+	}
+
+	if len(a.rows) == 1 {
+		return Result{Verdict: Granted, Notified: a.rows[0]}, nil
+	}
+
+	seen, err := s.look(ctx, sh, id)
+	if err == nil && seen.Verdict == Granted {
+		seen.Verdict = WrongGeneration
+	}
+
+	return seen, err
 }
 
 // unwanted returns a grant: held by one of {owners} -> free. It locks as acquire does. In a batch,

@@ -36,7 +36,7 @@ var verbs = []*verb{
 	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
 	&grantAll, &markHeld,
 	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend,
-	&resign, &logTerm, &announce,
+	&force, &resign, &logTerm, &announce,
 }
 
 // form is what the texts depend on beside the table's name.
