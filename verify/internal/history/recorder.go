@@ -34,6 +34,16 @@ func (r *Recorder) Invoke(e Event) Event {
 	return e
 }
 
+// Granted records, once a request has been granted more than one row, the operations for all rows
+// but the first. They began when the request did, and end now.
+func (r *Recorder) Granted(e Event, called int64) {
+	e.Phase, e.Op, e.At = Invoke, r.ops.Add(1), called
+	r.append(&e)
+
+	e.At = 0
+	r.Return(e)
+}
+
 // Return records the end of an operation at this moment, or at the one that is set.
 func (r *Recorder) Return(e Event) {
 	e.Phase = Return

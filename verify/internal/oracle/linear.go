@@ -18,13 +18,14 @@ const checkWithin = 20 * time.Second
 
 // Failure is a lock whose history is not linearizable.
 type Failure struct {
-	Lock string
-	info porcupine.LinearizationInfo
+	Lock  string
+	info  porcupine.LinearizationInfo
+	model porcupine.Model
 }
 
 // Picture writes a page that shows the history, and how far it could be put in order.
 func (f Failure) Picture(path string) error {
-	return porcupine.VisualizePath(model, f.info, path)
+	return porcupine.VisualizePath(f.model, f.info, path)
 }
 
 // CheckLinearizability is O1, for G1, G3 and G5. Each lock's history is that of a single row. One
@@ -40,32 +41,35 @@ func CheckLinearizability(run *Run, settled *Settled) ([]Violation, []Failure) {
 	histories := byLock(steps, func(op porcupine.Operation) string { return op.Input.(*step).lock })
 
 	for _, lock := range sortedKeys(histories) {
-		result := porcupine.CheckOperationsTimeout(model, histories[lock], checkWithin)
-		if result == porcupine.Ok {
-			continue
-		}
-
-		// Once more, for the picture alone. It makes a search of thousands of steps up to five
-		// times as long, so that it may not come as far as the first.
-		_, info := porcupine.CheckOperationsVerbose(model, histories[lock], checkWithin)
-
-		what := "not linearizable"
-		if result == porcupine.Unknown {
-			what = fmt.Sprintf("nobody could say within %s whether it is linearizable", checkWithin)
-		}
-
-		failures = append(failures, Failure{Lock: lock, info: info})
-		violations = append(violations, Violation{
-			Linearizability, lock, what, stuckAt(info, histories[lock]),
-		})
+		v, f := searchOrder(model, lock, histories[lock])
+		violations, failures = append(violations, v...), append(failures, f...)
 	}
 
 	return violations, failures
 }
 
+// searchOrder looks for an order of the steps.
+func searchOrder(m porcupine.Model, lock string, steps []porcupine.Operation) ([]Violation, []Failure) {
+	result := porcupine.CheckOperationsTimeout(m, steps, checkWithin)
+	if result == porcupine.Ok {
+		return nil, nil
+	}
+
+	// Once more, for the picture alone. It makes a search of thousands of steps up to five times as
+	// long, so that it may not come as far as the first.
+	_, info := porcupine.CheckOperationsVerbose(m, steps, checkWithin)
+
+	what := "not linearizable"
+	if result == porcupine.Unknown {
+		what = fmt.Sprintf("nobody could say within %s whether it is linearizable", checkWithin)
+	}
+
+	return []Violation{{Linearizability, lock, what, stuckAt(m, info, steps)}}, []Failure{{Lock: lock, info: info, model: m}}
+}
+
 // stuckAt describes where the longest linearization ends: the state, and the first few steps that
 // aren't in it.
-func stuckAt(info porcupine.LinearizationInfo, ops []porcupine.Operation) []string {
+func stuckAt(model porcupine.Model, info porcupine.LinearizationInfo, ops []porcupine.Operation) []string {
 	var longest []int
 
 	for _, partition := range info.PartialLinearizations() {

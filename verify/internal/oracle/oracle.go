@@ -26,11 +26,12 @@ const (
 	Audit           Name = "O5"
 	Healing         Name = "O6"
 	Bearing         Name = "O7"
+	Recipes         Name = "O8"
 )
 
 // Names lists them in their order.
 func Names() []Name {
-	return []Name{Linearizability, Beliefs, Tokens, Fencing, Audit, Healing, Bearing}
+	return []Name{Linearizability, Beliefs, Tokens, Fencing, Audit, Healing, Bearing, Recipes}
 }
 
 // Violation is a broken promise, and the part of the history that shows it.

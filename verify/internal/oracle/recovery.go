@@ -72,7 +72,7 @@ func (r *Recovery) See(e history.Event) {
 		}
 
 		r.since[tenure{e.Client, e.Lock, e.Token}] = e.At
-	case e.Phase == history.Return && e.Kind.Releases() && e.Outcome == history.Unknown:
+	case e.Phase == history.Return && e.Kind.Frees() && e.Outcome == history.Unknown:
 		r.kept[e.Lock] = true
 	case e.Kind == history.Lost:
 		delete(r.since, tenure{e.Client, e.Lock, e.Token})
