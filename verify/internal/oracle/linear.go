@@ -142,7 +142,7 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 			s.touched = changes.touch(run, op)
 		}
 
-		if s.transition != nil && s.kind != moved {
+		if s.transition != nil && s.kind != elsewhere {
 			ends[s.transition] = window{op.Call, op.End}
 		}
 
@@ -183,8 +183,8 @@ func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
 	case settled.Frees[op] != nil && settled.Claimed[settled.Frees[op]] && settled.Frees[op].App == op.Client && !settled.Frees[op].Grants():
 		s.kind, s.transition = changed, settled.Frees[op]
 	case settled.Frees[op] != nil:
-		s.kind, s.transition = moved, settled.Frees[op]
-	case op.Outcome == history.Busy && op.Token > 0:
+		s.kind, s.transition = elsewhere, settled.Frees[op]
+	case op.Outcome == history.Busy && op.Token > 0 && op.Family == "":
 		s.kind = busy
 	case op.Outcome == history.OK && (op.Kind == history.Get || op.Kind == history.Create):
 		s.kind = shown

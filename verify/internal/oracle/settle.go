@@ -60,8 +60,19 @@ func Settle(run *Run) (*Settled, []Violation) {
 
 	for _, lock := range sortedKeys(transitions) {
 		s.checkChain(transitions[lock])
-		s.checkSilent(operations[lock], transitions[lock])
-		s.checkFreed(operations[lock], transitions[lock])
+
+		if !traffic.Leased(lock) {
+			continue // no client is granted it, and those of its family move it
+		}
+
+		// Which slot a request would have got isn't known unless it was told.
+		asked := operations[lock]
+		if family, _ := traffic.Part(lock); family != "" {
+			asked = slices.Concat(asked, operations[family])
+		}
+
+		s.checkSilent(asked, transitions[lock])
+		s.checkFreed(asked, transitions[lock])
 	}
 
 	return &s.Settled, s.violations
@@ -95,7 +106,12 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 			s.violate(t.Lock, fmt.Sprintf("the row was %+v before", before), t)
 		}
 
-		if what := illegal(t, s.run.sightOf(t, askers[t])); what != "" {
+		what := moved(t)
+		if traffic.Leased(t.Lock) {
+			what = illegal(t, s.run.sightOf(t, askers[t]))
+		}
+
+		if what != "" {
 			s.violate(t.Lock, what, t)
 		}
 
@@ -116,6 +132,18 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 func (s *settler) keptAlive(grant *history.Operation, t *audit.Transition) bool {
 	return grant.Kind != history.Acquire && grant.Kind != history.Refresh ||
 		slices.ContainsFunc(s.run.naming(t), func(op *history.Operation) bool { return op.Kind == history.Relock })
+}
+
+// moved says why a change of a row without a holder is not one of the protocol's, "" if it is.
+func moved(t *audit.Transition) string {
+	switch {
+	case t.New == audit.Version{}:
+		return "the row was deleted"
+	case t.New.Generation < t.Old.Generation:
+		return "the generation fell"
+	}
+
+	return ""
 }
 
 // illegal says why a transition is not one of the protocol's; "" if it is. seen is what its
