@@ -34,6 +34,31 @@ func (r *Recorder) Invoke(e Event) Event {
 	return e
 }
 
+// InvokeAll is Invoke for a request for several locks. It returns an event for each.
+func (r *Recorder) InvokeAll(e Event, locks []string) []Event {
+	first := r.ops.Add(int64(len(locks))) - int64(len(locks)) + 1
+	all := make([]Event, len(locks))
+	e.Phase, e.Request, e.At = Invoke, first, Now()
+
+	for i, lock := range locks {
+		e.Lock, e.Op = lock, first+int64(i)
+		r.append(&e)
+		all[i] = e
+	}
+
+	return all
+}
+
+// ReturnAll is Return for all of them.
+func (r *Recorder) ReturnAll(all []Event) {
+	now := Now()
+
+	for _, e := range all {
+		e.At = now
+		r.Return(e)
+	}
+}
+
 // Granted records, once a request has been granted more than one row, the operations for all rows
 // but the first. They began when the request did, and end now.
 func (r *Recorder) Granted(e Event, called int64) {

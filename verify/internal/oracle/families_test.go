@@ -187,7 +187,7 @@ func rows(family string, lines ...string) []*audit.Transition {
 		}
 
 		if !still {
-			change(family, audit.Version{Generation: gate, Expires: 1})
+			change(family+":gate", audit.Version{Generation: gate, Expires: 1})
 		}
 	}
 

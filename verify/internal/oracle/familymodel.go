@@ -39,7 +39,7 @@ func rowAt(lock string) int {
 	_, part := traffic.Part(lock)
 
 	switch part {
-	case "":
+	case traffic.GatePart:
 		return gateAt
 	case traffic.WriterPart:
 		return writerAt
@@ -162,12 +162,12 @@ func (s *familyStep) answered(now familyState) bool {
 	held := 0
 
 	for _, row := range now[:writerAt] {
-		if row.held && row.expires > s.from {
+		if row.expires > s.from { // held, or until the end of a minimum hold
 			held++
 		}
 	}
 
-	writer := now[writerAt].held && now[writerAt].expires > s.from
+	writer := now[writerAt].expires > s.from
 
 	switch {
 	case s.isSemaphore():

@@ -45,7 +45,7 @@ func freeFor(run *Run, free map[string][]window, op *history.Operation) []window
 // needsFree reports whether a row of the request's family is in its way while it is held.
 func needsFree(op *history.Operation, lock string) bool {
 	family, part := traffic.Part(lock)
-	if family != op.Family || part == "" {
+	if family != op.Family || part == traffic.GatePart {
 		return false
 	}
 

@@ -56,7 +56,7 @@ func checkRoom(run *Run) (violations []Violation) {
 		statements := byTransaction(families[family])
 
 		for _, t := range families[family] {
-			if _, part := traffic.Part(t.Lock); part == "" || part == traffic.IntentPart {
+			if !traffic.Leased(t.Lock) {
 				continue
 			}
 
@@ -83,7 +83,11 @@ func checkRoom(run *Run) (violations []Violation) {
 }
 
 func judgeRoom(run *Run, family string, slots map[string]slot, t *audit.Transition, together []*audit.Transition) *Violation {
-	gate := func(other *audit.Transition) bool { return other.Lock == family && !other.Renews() }
+	gate := func(other *audit.Transition) bool {
+		_, part := traffic.Part(other.Lock)
+
+		return part == traffic.GatePart && !other.Renews()
+	}
 	if !slices.ContainsFunc(together, gate) {
 		return &Violation{Recipes, family, "a slot was granted and the row of its family not moved", describe(t)}
 	}
@@ -98,7 +102,7 @@ func judgeRoom(run *Run, family string, slots map[string]slot, t *audit.Transiti
 	)
 
 	for _, other := range together {
-		if _, part := traffic.Part(other.Lock); other.Grants() && part != "" && part != traffic.IntentPart {
+		if other.Grants() && traffic.Leased(other.Lock) {
 			mine++
 		}
 	}

@@ -70,9 +70,8 @@ func RecipeOf(family string) (Recipe, bool) {
 	return Recipe{}, false
 }
 
-// Part takes the id of a semaphore's or a read-write lock's row apart. part is "" for the row that
-// the name stands for. family is "" for the rows of all others, elections included: each is a lock
-// of its own.
+// Part takes the id of a semaphore's or a read-write lock's row apart. family is what its rows have in
+// common. It is "" for all other rows, elections included: each is a lock of its own.
 func Part(id string) (family, part string) {
 	kind, name := pglocker.KindOf(id)
 	if kind != pglocker.KindSemaphore && kind != pglocker.KindRWLock {
@@ -84,15 +83,20 @@ func Part(id string) (family, part string) {
 	return pglocker.ReservedPrefix + string(kind) + ":" + name, part
 }
 
-// The parts of a read-write lock that aren't slots of readers.
+// The parts of a family that have no holder's lease, and that of the writer. All others are slots.
 const (
+	GatePart   = "gate"
 	WriterPart = "w"
 	IntentPart = "intent"
 )
 
-// Leased reports whether a row has the lease of a holder: it is no recipe's gate, and no intent.
+// Leased reports whether a row may have a holder's lease.
 func Leased(id string) bool {
+	if kind, _ := pglocker.KindOf(id); kind == pglocker.KindInternal {
+		return false
+	}
+
 	family, part := Part(id)
 
-	return (family == "" || part != "" && part != IntentPart) && !strings.HasPrefix(id, pglocker.ReservedPrefix+"watermark")
+	return family == "" || part != "" && part != GatePart && part != IntentPart
 }
