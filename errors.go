@@ -106,6 +106,27 @@ var (
 	ErrUnsupportedEncoding = store.ErrUnsupportedEncoding
 )
 
+// Answers about elections, and mistakes of their callers.
+var (
+	// ErrNotLeader: this [Election] doesn't lead, or can't be sure that it does.
+	ErrNotLeader = errors.New("pglocker: not the leader")
+	// ErrNoLeader: no candidate leads at present.
+	ErrNoLeader = errors.New("pglocker: no leader")
+	// ErrResignRequested is the cause of a leader's cancelled context after [Election.RequestResign].
+	ErrResignRequested = errors.New("pglocker: asked to resign")
+	// ErrUnhealthy is the cause of a leader's cancelled context after its health check has failed. The error
+	// wraps that of the check.
+	ErrUnhealthy = errors.New("pglocker: health check failed")
+	// ErrElectionRunning: [Election.Run] is under way for this Election.
+	ErrElectionRunning = errors.New("pglocker: election is running")
+	// ErrObserveOnly: [Election.Run] was called in spite of [WithObserveOnly].
+	ErrObserveOnly = errors.New("pglocker: election is for observing only")
+	// ErrInvalidInterval: an interval of an election's option is not above zero.
+	ErrInvalidInterval = errors.New("pglocker: invalid interval")
+	// ErrInvalidBackoff: the pauses of [WithBackoff] are not 0 < shortest <= longest.
+	ErrInvalidBackoff = errors.New("pglocker: invalid backoff")
+)
+
 // failed adds to an error what was asked of which lock.
 func failed(verb, lockID string, err error) error {
 	if err == nil {

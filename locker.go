@@ -42,6 +42,7 @@ type Locker struct {
 	watch  watch
 	report report
 	held   heldLocks
+	news   news
 }
 
 // New returns a Locker for a table that exists, such as one that [MigrateDB] made. A table of the user's own
@@ -80,9 +81,15 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		Notify:  pool.Listening().Notify,
 		Channel: completed.table().Channel(),
 		Probe:   "pglocker_probe_" + random,
-		Wake:    queue.Released,
-		WakeAll: queue.WakeAll,
-		Logger:  l.cfg.Logger,
+		Wake: func(payload string) {
+			queue.Released(payload)
+			l.news.tell(payload)
+		},
+		WakeAll: func() {
+			queue.WakeAll()
+			l.news.tellAll()
+		},
+		Logger: l.cfg.Logger,
 	})
 	l.desk = handover.New(handover.Config{
 		Queue:     queue,

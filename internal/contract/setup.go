@@ -107,6 +107,10 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"GuardHolds", testGuardHolds},
 			{"GuardSerialization", testGuardSerialization},
 			{"Observer", testObserver},
+			{"Election", testElection},
+			{"ElectionGoesOn", testElectionGoesOn},
+			{"ElectionObserved", testElectionObserved},
+			{"ElectionResign", testElectionResign},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}

@@ -118,6 +118,14 @@ func (r *Renewer) Remove(l *Lease) Term {
 	return l.term
 }
 
+// Term returns the present term of a lease, or the last one that it had.
+func (r *Renewer) Term(l *Lease) Term {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+
+	return l.term
+}
+
 // Wait ends the linger. It returns when nothing is held and all goroutines have ended.
 func (r *Renewer) Wait() {
 	r.mu.Lock()

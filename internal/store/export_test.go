@@ -101,6 +101,7 @@ func textsOf(table Table, f form) map[string]string {
 		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
 		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
 		"settle": &settle, "unwanted": &unwanted,
+		"resign": &resign, "announce": &announce,
 	} {
 		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated
 	}

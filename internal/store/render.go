@@ -29,7 +29,7 @@ type verb struct {
 	six bool
 }
 
-var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted}
+var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted, &resign, &announce}
 
 // form is what the texts depend on beside the table's name.
 type form struct {

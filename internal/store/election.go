@@ -1,0 +1,56 @@
+package store
+
+import "context"
+
+// resign asks the leader of a term to resign: it writes the term's token on the election's second row. Tokens
+// only grow, so a request for an older term changes nothing. No lease is on that row. It locks one row, and
+// waits for it. A request that a crash loses can be made again.
+var resign = verb{
+	given: parameters{paramID, paramGeneration},
+	one: `
+INSERT INTO {table} AS l (lock_id, generation, expires_at)
+VALUES ({lock_id}, {generation}, {now})
+    ON CONFLICT (lock_id) DO UPDATE
+   SET generation = excluded.generation, expires_at = excluded.expires_at
+ WHERE l.generation {<} excluded.generation
+RETURNING true`,
+}
+
+// announce notifies whoever listens for released locks, with a payload that is no lock's id.
+var announce = verb{
+	given: parameters{paramID},
+	one: sqlPrimary + `
+SELECT pg_catalog.pg_notify('{channel}', {lock_id}) IS NOT NULL`,
+}
+
+// Look is [Store.Get] that the primary answers.
+func (s *Store) Look(ctx context.Context, id string) (Result, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+
+	return s.look(ctx, sh, id)
+}
+
+// Resign writes the token on the row of that id, unless a larger one is there. It can be repeated.
+func (s *Store) Resign(ctx context.Context, id string, token int64) error {
+	return s.tell(ctx, &resign, request{id: id, generation: token})
+}
+
+// Announce notifies of a change that moved no lock. Where the server refuses notifications, it does nothing.
+func (s *Store) Announce(ctx context.Context, payload string) error {
+	return s.tell(ctx, &announce, request{id: payload})
+}
+
+// tell sends a request of a verb that is so rare that it has no lane.
+func (s *Store) tell(ctx context.Context, v *verb, req request) error {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return err
+	}
+
+	return persist(ctx, s, func(bool) answer[bool] {
+		return askAudibly(ctx, s, sh.statements.of[v].one, v.given.ofOne(&req, sh.full), scanOne[bool])
+	}).err
+}
