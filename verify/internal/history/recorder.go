@@ -59,6 +59,9 @@ func (r *Recorder) ReturnAll(all []Event) {
 	}
 }
 
+// Number is one that no operation of this process has.
+func (r *Recorder) Number() int64 { return r.ops.Add(1) }
+
 // Granted records, once a request has been granted more than one row, the operations for all rows
 // but the first. They began when the request did, and end now.
 func (r *Recorder) Granted(e Event, called int64) {

@@ -1,11 +1,16 @@
 package traffic
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/ismurov/pglocker"
+
+	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
 // Recipe is a semaphore, a read-write lock or an election that all clients use. Its leases have one
@@ -24,12 +29,19 @@ func (r Recipe) ID() string { return pglocker.ReservedPrefix + string(r.Kind) + 
 
 // MostOf is the number of permits that a client goes by.
 func (r Recipe) MostOf(client string) int {
-	var n int
-	if _, err := fmt.Sscanf(client, "c%d.", &n); err == nil && n%2 == 1 {
+	if isOdd(client) {
 		return r.Fewer
 	}
 
 	return r.Most
+}
+
+// isOdd reports whether a client has an odd number.
+func isOdd(client string) bool {
+	var n int
+	_, err := fmt.Sscanf(client, "c%d.", &n)
+
+	return err == nil && n%2 == 1
 }
 
 // The recipes that all clients use.
@@ -99,4 +111,59 @@ func Leased(id string) bool {
 	family, part := Part(id)
 
 	return family == "" || part != "" && part != GatePart && part != IntentPart
+}
+
+// startRecipes starts the workers that use recipes, and SQL functions.
+func (c *client) startRecipes(start starter) {
+	const pause = 20 * time.Millisecond
+
+	anyOf := func(locks []Spec) func(*rand.Rand) Spec {
+		return func(r *rand.Rand) Spec { return locks[r.IntN(len(locks))] }
+	}
+
+	start((*worker).hold, pause, anyOf(Alls))
+	start((*worker).hold, pause, anyOf(SQLs))
+	start((*worker).holdBySQL, pause, anyOf(SQLs))
+
+	for _, r := range Elections {
+		e := c.election(r)
+		use := func(step func(*worker, context.Context, *pglocker.Election, Recipe), pause time.Duration) {
+			start(func(w *worker, ctx context.Context, _ Spec) { step(w, ctx, e, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
+		}
+
+		use((*worker).campaign, pause)
+		use((*worker).askWhetherLeading, 2*pause)
+
+		if isOdd(c.cfg.Name) { // it is enough that some do
+			use((*worker).observe, pause)
+		}
+	}
+}
+
+// NameGrants gives grants of recipes the names and times that the audit has for them, where their
+// clients weren't told of these.
+func NameGrants(h *history.History, all []*audit.Transition) {
+	type grant struct {
+		client, lock string
+		token        int64
+	}
+
+	made := make(map[grant]*audit.Transition)
+
+	for _, t := range all {
+		if t.Grants() {
+			client, _, _ := strings.Cut(t.New.Owner, "#")
+			made[grant{client, t.Lock, t.New.Generation}] = t
+		}
+	}
+
+	for _, op := range h.Operations {
+		if !op.Kind.Grants() || op.Outcome != history.OK || op.Owner != "" && op.Acquired != 0 || IsBare(op.Lock) {
+			continue
+		}
+
+		if t := made[grant{op.Client, op.Lock, op.Token}]; t != nil {
+			op.Owner, op.Acquired = t.New.Owner, t.New.Acquired
+		}
+	}
 }
