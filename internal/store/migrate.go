@@ -62,8 +62,8 @@ var (
 // addedColumn is a column that an older table may lack.
 type addedColumn struct{ name, kind string }
 
-// Migrate makes the table, or adds what an older one lacks. Where nothing is missing it only reads the
-// catalogs. log is told what it waits for.
+// Migrate makes the table and the functions, or adds what an older table lacks. Where nothing is missing it
+// only reads the catalogs. log is told what it waits for, and why there are no functions.
 func Migrate(ctx context.Context, db *sql.DB, table Table, log *slog.Logger) error {
 	s := New(db, table, nil)
 	s.unnamed.Store(true) // each text is sent once
@@ -96,11 +96,20 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 	}
 
 	missing, err := s.missing(there)
-	if err != nil || len(missing) == 0 {
+	if err != nil {
+		return err
+	}
+
+	due, err := s.functionsDue(ctx, log)
+	if err != nil || len(missing) == 0 && !due {
 		return err
 	}
 
 	if err := s.writable(ctx); err != nil {
+		if len(missing) == 0 && sqlState(err) == codeReadOnlyTransaction { // a standby of an older table's server
+			return s.withoutFunctions(ctx, log, notInstalled{err.Error()})
+		}
+
 		return err
 	}
 
@@ -130,7 +139,7 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 	w := migrationWait{store: s, log: log, since: time.Now()}
 
 	for n := 1; ; n++ {
-		waitsFor, err := s.migrateOnce(ctx)
+		waitsFor, err := s.migrateOnce(ctx, log)
 		if err == nil {
 			return nil
 		}
@@ -146,14 +155,8 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// What a migration may wait for.
-const (
-	otherMigration = "another migration to end"
-	tableLock      = "a lock on the table"
-)
-
 // migrateOnce makes one attempt. If that fails, waitsFor is what it waited for, or "".
-func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
+func (s *Store) migrateOnce(ctx context.Context, log *slog.Logger) (waitsFor string, err error) {
 	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return "", err
@@ -199,6 +202,10 @@ func (s *Store) migrateOnce(ctx context.Context) (waitsFor string, err error) {
 		if _, err = tx.ExecContext(ctx, ddl, s.arguments(nil)...); err != nil {
 			return tableLock, err
 		}
+	}
+
+	if err = s.installFunctions(ctx, tx, log); err != nil {
+		return "", err
 	}
 
 	return "", tx.Commit()
@@ -250,60 +257,4 @@ func ddlSetStorage(there description) string {
 	}
 
 	return "ALTER TABLE {table} SET (" + strings.Join(set, ", ") + ")"
-}
-
-// logEvery is how often a migration that goes on waiting logs it.
-const logEvery = time.Minute
-
-// migrationWait is what a migration waits for.
-type migrationWait struct {
-	store *Store
-	log   *slog.Logger
-	since time.Time
-
-	logged   time.Time // zero: never
-	waitsFor string
-	heldBy   string
-}
-
-// note looks up the transactions in the way, and logs them every logEvery. When ctx has ended, it
-// looks only if it never did.
-func (w *migrationWait) note(ctx context.Context, waitsFor string) {
-	if waitsFor == "" || ctx.Err() != nil && w.waitsFor != "" {
-		return
-	}
-
-	what, args := sqlLocksOfTable, []any{w.store.table.Schema, w.store.table.Name}
-	if waitsFor == otherMigration {
-		what, args = sqlLocksOfKey, []any{int64(migrationLock)}
-	}
-
-	looking, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
-	defer cancel()
-
-	found, err := w.store.holders(looking, what, args...)
-
-	w.waitsFor, w.heldBy = waitsFor, "another transaction"
-
-	if err == nil && len(found) > 0 {
-		w.heldBy = strings.Join(valuesOf(found, func(h *Holder) string { return h.detail() }), ", ")
-	}
-
-	if w.log == nil || ctx.Err() != nil || !w.logged.IsZero() && time.Since(w.logged) < logEvery {
-		return
-	}
-
-	w.logged = time.Now()
-	w.log.LogAttrs(ctx, slog.LevelWarn, "pglocker: the migration waits, and tries again",
-		slog.String("table", w.store.table.String()), slog.String("waits_for", waitsFor),
-		slog.String("held_by", w.heldBy), slog.Duration("waited", time.Since(w.since)))
-}
-
-// explain adds to an error of a migration what it waited for.
-func (w *migrationWait) explain(err error) error {
-	if w.waitsFor == "" {
-		return err
-	}
-
-	return fmt.Errorf("it waited for %s, held by %s: %w", w.waitsFor, w.heldBy, err)
 }
