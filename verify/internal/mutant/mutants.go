@@ -39,7 +39,9 @@ const (
 	listener   = "internal/listen/listener.go"
 	waiting    = "internal/line/waiter.go"
 
-	judging = "internal/store/judge.go"
+	judging   = "internal/store/judge.go"
+	functions = "internal/store/functions.go"
+	elections = "election_run.go"
 )
 
 // All lists the mutants.
@@ -341,6 +343,30 @@ func All() []Mutant {
 			},
 			Fault:  "none",
 			Expect: []oracle.Name{oracle.Linearizability, oracle.Beliefs},
+		},
+		{
+			// What a halted server finds in its sockets when it goes on is late by more than a lease.
+			Name: "renew_lock revives a lease",
+			Edits: []Edit{
+				{
+					functions,
+					"AND ` + indent(5, sqlStillHeld) + `\n        FOR NO KEY UPDATE;",
+					"AND ` + sqlOfGeneration + `\n        FOR NO KEY UPDATE;",
+				},
+				{functions, "       AND l.expires_at {>} v.now -- it may have ended in the wait for the row\n", ""},
+			},
+			Fault:  "server-stop",
+			Expect: []oracle.Name{oracle.Audit},
+		},
+		{
+			Name: "an election that leads on after its lease",
+			Edits: []Edit{{
+				elections,
+				"leading, resign := context.WithCancelCause(lock.Context())",
+				"leading, resign := context.WithCancelCause(context.WithoutCancel(lock.Context()))",
+			}},
+			Fault:  "net-blackhole",
+			Expect: []oracle.Name{oracle.Beliefs},
 		},
 		{
 			Name:   "floor left out",

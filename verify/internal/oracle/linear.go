@@ -11,6 +11,7 @@ import (
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // checkWithin bounds the search for one lock. A search that gives up is a violation.
@@ -154,7 +155,7 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 	windows := silentWindows(run, settled, ends)
 
 	for _, t := range run.Audit {
-		if w, silent := windows[t]; silent {
+		if w, silent := windows[t]; silent && traffic.Leased(t.Lock) {
 			steps = append(steps, porcupine.Operation{
 				ClientId: clientID(t.App + " unseen"), Input: &step{lock: t.Lock, kind: changed, transition: t, seen: run.sightOf(t, nil)},
 				Call: w.from, Return: w.to,

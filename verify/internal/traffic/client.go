@@ -16,7 +16,7 @@ import (
 
 // poolSize bounds the connections of a client's application. All its workers together sometimes use
 // it up.
-const poolSize = 12
+const poolSize = 16
 
 // client is one process under test.
 type client struct {

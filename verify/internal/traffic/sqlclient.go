@@ -75,7 +75,7 @@ func (w *worker) holdBySQL(ctx context.Context, lock Spec) {
 	case n < 80:
 		w.keepBySQL(ctx, holding, &lease, deadline, lock.TTL+w.upTo(lock.TTL))
 	default:
-		sleep(holding, w.upTo(lock.TTL/2))
+		sleep(holding, w.upTo(lock.TTL/8))
 	}
 
 	if w.chance(5) {
@@ -124,13 +124,22 @@ func (w *worker) acquireBySQL(ctx context.Context, lock Spec) (sqlLease, bool) {
 	}
 
 	e.Outcome, e.Token, e.Owner, e.Expires = history.OK, token.Int64, holder.String, expires.Time.UnixMicro()
-	w.rec.Return(e)
-
 	term := min(lock.TTL, time.Duration(remaining.Float64*float64(time.Second)))
 	lease := sqlLease{lock: lock, token: token.Int64, ends: sent.Add(term), expires: expires.Time}
 	lease.until = lease.ends.Add(-lock.TTL / sqlMargin)
 
-	return lease, time.Now().Before(lease.until)
+	late := !time.Now().Before(lease.until)
+	if late {
+		e.Until = history.Now() // it is never believed in
+	}
+
+	w.rec.Return(e)
+
+	if late {
+		w.releaseBySQL(ctx, lease)
+	}
+
+	return lease, !late
 }
 
 // keepBySQL renews a lease for some time.
