@@ -148,7 +148,8 @@ func (s *step) answered(now state) bool {
 		// A status of a free lock names the moment since when it was free, too.
 		return row.Generation != 0 && row.Generation != op.Generation || op.Free || s.lossy
 	case missing:
-		return row.Generation == 0
+		// A crash may undo that a row was pruned, and a release before that.
+		return row.Generation == 0 || s.lossy
 	case guarded:
 		return row.Generation == op.Generation && row.Expires > s.from
 	case busy:

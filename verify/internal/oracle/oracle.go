@@ -58,6 +58,8 @@ type Run struct {
 	WallOffset int64
 	// Undisturbed: nothing was broken, so no client may have waited in vain.
 	Undisturbed bool
+	// Pruned: the coordinator has pruned rows meanwhile.
+	Pruned bool
 	// Extras is what the clients did besides.
 	Extras traffic.Extras
 	// Bears is nil unless the faults leave the locks alone. It says what may happen then.

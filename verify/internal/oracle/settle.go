@@ -94,6 +94,8 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 		before audit.Version
 		// granted is the transition that made the present tenure.
 		granted *audit.Transition
+		// largest is the largest generation before the row was pruned.
+		largest int64
 	)
 
 	askers := make(map[*audit.Transition]*history.Operation)
@@ -123,7 +125,11 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 			granted = t
 		}
 
-		before = t.New
+		if made := (t.Old == audit.Version{}); made && t.New.Generation <= largest {
+			s.violate(t.Lock, fmt.Sprintf("it had the generation %d before it was pruned", largest), t)
+		}
+
+		before, largest = t.New, max(largest, t.New.Generation)
 	}
 }
 
@@ -133,6 +139,9 @@ func (s *settler) keptAlive(grant *history.Operation, t *audit.Transition) bool 
 	return grant.Kind != history.Acquire && grant.Kind != history.Refresh ||
 		slices.ContainsFunc(s.run.naming(t), func(op *history.Operation) bool { return op.Kind == history.Relock })
 }
+
+// Pruner is the client that prunes.
+const Pruner = "coordinator"
 
 // moved says why a change of a row without a holder is not one of the protocol's, "" if it is.
 func moved(t *audit.Transition) string {
@@ -160,8 +169,12 @@ func illegal(t *audit.Transition, seen sight) string {
 
 	switch {
 	case t.New == audit.Version{}:
+		if seen.pruned && t.App == Pruner && t.Old.Expires <= seen.latest {
+			return ""
+		}
+
 		return "the row was deleted"
-	case made && t.New.Owner == "" && t.New.Generation != 1 && !late:
+	case made && t.New.Owner == "" && t.New.Generation != 1 && !late && !seen.pruned:
 		return "created with another generation than 1"
 	case made && t.New.Owner != "" && t.New.Generation < 2:
 		return "first granted with a generation below 2"
