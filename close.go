@@ -51,11 +51,11 @@ func (l *Locker) Close(ctx context.Context) error {
 type heldLocks struct {
 	// mu guards what follows.
 	mu     sync.Mutex
-	locks  map[*Lock]struct{}
+	groups map[*group]struct{}
 	closed bool
 }
 
-func (h *heldLocks) add(lk *Lock) bool {
+func (h *heldLocks) add(g *group) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
@@ -63,16 +63,16 @@ func (h *heldLocks) add(lk *Lock) bool {
 		return false
 	}
 
-	h.locks[lk] = struct{}{}
+	h.groups[g] = struct{}{}
 
 	return true
 }
 
-func (h *heldLocks) remove(lk *Lock) {
+func (h *heldLocks) remove(g *group) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
-	delete(h.locks, lk)
+	delete(h.groups, g)
 }
 
 // unlockersAtClose is as many as go in one statement.
@@ -83,23 +83,23 @@ const unlockersAtClose = 512
 func (h *heldLocks) close(ctx context.Context) {
 	h.mu.Lock()
 	h.closed = true
-	locks := make(chan *Lock, len(h.locks))
+	groups := make(chan *group, len(h.groups))
 
-	for lk := range h.locks {
-		lk.cancel(ErrClosed)
-		locks <- lk
+	for g := range h.groups {
+		g.cancel(ErrClosed)
+		groups <- g
 	}
 	h.mu.Unlock()
 
-	close(locks)
+	close(groups)
 
 	var unlockers sync.WaitGroup
 
-	for range min(unlockersAtClose, len(locks)) {
+	for range min(unlockersAtClose, len(groups)) {
 		unlockers.Go(func() {
-			for lk := range locks {
-				_ = lk.Unlock(ctx) // it is free now, or will be when its lease ends
-				<-lk.freed
+			for g := range groups {
+				_ = g.unlock(ctx) // it is free now, or will be when its lease ends
+				<-g.freed
 			}
 		})
 	}

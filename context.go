@@ -3,17 +3,28 @@ package pglocker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
-type lockKey struct{}
+type groupKey struct{}
+
+// groupOf is what is held under ctx, nil if nothing is.
+func groupOf(ctx context.Context) *group {
+	g, _ := ctx.Value(groupKey{}).(*group)
+
+	return g
+}
 
 // FromContext returns the lock of a context: that of a function that [Locker.Do] runs, a [Lock.Context], or
 // one made from these. The result is false if there is none.
 func FromContext(ctx context.Context) (*Lock, bool) {
-	lock, ok := ctx.Value(lockKey{}).(*Lock)
+	g := groupOf(ctx)
+	if g == nil || g.shown == nil {
+		return nil, false
+	}
 
-	return lock, ok
+	return g.shown, true
 }
 
 // Token returns the fencing token of the lock that [FromContext] finds in ctx. ok is false if there is none.
@@ -28,20 +39,31 @@ func Token(ctx context.Context) (token int64, ok bool) {
 
 // heldUnder is the error of a call that would wait for a lock of l that is held under its own context; nil if
 // there is no such lock.
-func heldUnder(ctx context.Context, l *Locker, lockID string) error {
-	for lk, _ := FromContext(ctx); lk != nil; lk = lk.outer {
+func heldUnder(ctx context.Context, l *Locker, lockIDs ...string) error {
+	for g := groupOf(ctx); g != nil; g = g.outer {
 		// Another Locker's locks are the same if its handle and its table are.
-		same := lk.locker == l || lk.locker.db == l.db && lk.locker.cfg.table() == l.cfg.table()
-		if same && lk.lease.LockID == lockID && lk.over() == nil {
-			lk.mu.Lock()
-			status, ago := lk.status, time.Since(lk.statusAt)
-			lk.mu.Unlock()
+		same := g.locker == l || g.locker.db == l.db && g.locker.cfg.table() == l.cfg.table()
+		if !same || g.over() != nil {
+			continue
+		}
 
-			held := &HeldError{LockID: lockID, Owner: status.Owner, Generation: status.Generation, Remaining: max(lk.ttl-ago, 0)}
-
-			return fmt.Errorf("%w; it is held under the context of this call, which would wait for itself", held)
+		for _, lk := range g.locks {
+			if slices.Contains(lockIDs, lk.lease.LockID) {
+				return fmt.Errorf("%w; it is held under the context of this call, which would wait for itself", lk.heldError())
+			}
 		}
 	}
 
 	return nil
+}
+
+// heldError is the error of a lock that is held by this one.
+func (lk *Lock) heldError() error {
+	lk.group.mu.Lock()
+	defer lk.group.mu.Unlock()
+
+	return &HeldError{
+		LockID: lk.lease.LockID, Owner: lk.status.Owner, Generation: lk.status.Generation,
+		Remaining: max(lk.ttl-time.Since(lk.statusAt), 0),
+	}
 }

@@ -41,7 +41,7 @@ import (
 func (l *Locker) Do(
 	ctx context.Context, lockID string, lockTTL, relockInterval time.Duration,
 	fn func(ctx context.Context) error, opts ...LockOption,
-) (err error) {
+) error {
 	if fn == nil {
 		return ErrFuncIsNil
 	}
@@ -57,15 +57,20 @@ func (l *Locker) Do(
 		return failed("do", lockID, err)
 	}
 
-	stop := context.AfterFunc(l.desk.Context(), func() { lock.cancel(ErrClosed) })
+	return lock.group.run(ctx, fn)
+}
+
+// run runs fn under the locks, and unlocks them.
+func (g *group) run(ctx context.Context, fn func(ctx context.Context) error) (err error) {
+	stop := context.AfterFunc(g.locker.desk.Context(), func() { g.cancel(ErrClosed) })
 	defer stop()
 
 	defer func() {
-		switch unlockErr := lock.Unlock(context.WithoutCancel(ctx)); {
+		switch unlockErr := g.unlock(context.WithoutCancel(ctx)); {
 		case unlockErr == nil:
 		case errors.Is(unlockErr, ErrAlreadyUnlocked):
 			// fn did it, perhaps on another goroutine, which Close waits for as this does.
-			<-lock.freed
+			<-g.freed
 		case errors.Is(err, ErrLockLost) && errors.Is(unlockErr, ErrLockLost):
 			// fn has returned the cause of its context.
 		default:
@@ -73,5 +78,5 @@ func (l *Locker) Do(
 		}
 	}()
 
-	return fn(lock.Context())
+	return fn(g.ctx)
 }

@@ -22,11 +22,11 @@ import (
 // unlocked: roll back. Other errors are the driver's, and prove nothing; the transaction can't commit after
 // them. If ctx ends, database/sql rolls the transaction back.
 func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
-	if err := lk.over(); err != nil {
+	if err := lk.group.over(); err != nil {
 		return err
 	}
 
-	held, err := lk.locker.store.Guard(ctx, tx, lk.lease.LockID, lk.lease.Generation)
+	held, err := lk.group.locker.store.Guard(ctx, tx, lk.lease.LockID, lk.lease.Generation)
 
 	switch {
 	case err != nil:
@@ -38,35 +38,47 @@ func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// Guard is [Lock.Guard] of the lock that [FromContext] finds in ctx, with its errors. It returns [ErrNoLock]
-// if there is none.
+// Guard is [Lock.Guard] of what is held under ctx, with its errors: a lock, or all locks that are held as one.
+// It returns [ErrNoLock] if nothing is.
 func Guard(ctx context.Context, tx *sql.Tx) error {
-	lock, ok := FromContext(ctx)
-	if !ok {
+	g := groupOf(ctx)
+	if g == nil {
 		return ErrNoLock
 	}
 
-	return lock.Guard(ctx, tx)
+	return g.guard(ctx, tx)
+}
+
+// guard is [Lock.Guard] of all locks of the group, in one statement.
+func (g *group) guard(ctx context.Context, tx *sql.Tx) error {
+	if len(g.locks) == 1 {
+		return g.locks[0].Guard(ctx, tx)
+	}
+
+	if err := g.over(); err != nil {
+		return err
+	}
+
+	ids, generations := make([]string, len(g.locks)), make([]int64, len(g.locks))
+	for i, lk := range g.locks {
+		ids[i], generations[i] = lk.lease.LockID, lk.lease.Generation
+	}
+
+	lost, err := g.locker.store.GuardAll(ctx, tx, ids, generations)
+
+	switch {
+	case err != nil:
+		return tidy(fmt.Errorf("pglocker: guard of %s: %w", g.name(), err))
+	case len(lost) > 0:
+		return fmt.Errorf("%w: found by the guard of %q", ErrLockLost, lost[0])
+	}
+
+	return nil
 }
 
 // GuardSQL is [Lock.Guard] for drivers other than database/sql: a query, with PostgreSQL's numbered
 // parameters, and its arguments. Run it in a transaction. The rules of Guard for isolation levels hold for it
 // too. It returns one row if the lock is held. If it returns none, the lock is lost: roll back.
 func (lk *Lock) GuardSQL() (query string, args []any) {
-	return lk.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
-}
-
-// over is why the lock is no longer held as far as this process knows, nil if it is.
-func (lk *Lock) over() error {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
-
-	switch {
-	case lk.lost != nil:
-		return lk.lost
-	case lk.unlocked:
-		return fmt.Errorf("%w: %q was unlocked", ErrLockLost, lk.lease.LockID)
-	}
-
-	return nil
+	return lk.group.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/handover"
+	"github.com/ismurov/pglocker/internal/line"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -72,7 +73,7 @@ func (l *Locker) AcquireLock(ctx context.Context, lockID string, ttl time.Durati
 		return nil, err
 	}
 
-	res, err := l.line.Ask(ctx, lockID, ttl)
+	res, err := l.line.Ask(ctx, line.Request{LockID: lockID, TTL: ttl})
 
 	return shown("acquire", lockID, res.Row, err)
 }

@@ -4,41 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/line"
+	"github.com/ismurov/pglocker/internal/store"
 )
 
 // Lock is a lock that is held and kept alive. It is safe for concurrent use.
 type Lock struct {
-	locker *Locker
-	lease  *keepalive.Lease
-	ttl    time.Duration
+	// group is this lock alone, or several that are held as one.
+	group *group
+	lease *keepalive.Lease
+	ttl   time.Duration
 	// granted is when the grant was acknowledged.
 	granted time.Time
 	tenure  handover.Tenure
 
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	// outer is the lock whose context this one's was made from, nil if there is none.
-	outer *Lock
-
-	// freed is closed when the first Unlock has ended.
-	freed chan struct{}
-
-	// mu guards what follows. It is not held while the database is asked.
-	mu     sync.Mutex
+	// group.mu guards the rest.
 	status LockStatus
 	// statusAt is when status was acknowledged.
 	statusAt time.Time
-	// lost is why the lock was lost, nil if it wasn't. An unlocked lock can't be lost.
-	lost error
-	// gone: it was lost because the database said so.
-	gone     bool
-	unlocked bool
+	// gone: the database said that this lock is lost.
+	gone bool
 	// rowHolders names the transactions that are known to have locked the row since the last renewal.
 	rowHolders string
 }
@@ -91,7 +80,7 @@ func (l *Locker) lock(ctx context.Context, lockID string, ttl time.Duration, wai
 		return nil, failed("lock", lockID, err)
 	}
 
-	if !l.held.add(lock) { // closed meanwhile
+	if !l.held.add(lock.group) { // closed meanwhile
 		_ = lock.Unlock(context.WithoutCancel(ctx)) // bounded by its lease
 
 		return nil, ErrClosed
@@ -134,34 +123,54 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 		}
 	}
 
-	row, term, err := l.line.Acquire(ctx, line.Request{LockID: lockID, TTL: ttl, Wait: o.wait})
-	if errors.Is(err, line.ErrLate) {
-		err = fmt.Errorf("%w: %w", ErrLockLost, err)
-	}
-
+	res, term, err := l.acquire(ctx, line.Request{LockID: lockID, TTL: ttl, Wait: o.wait})
 	if err != nil {
 		return nil, err
 	}
 
-	return l.hold(parent, newStatus(lockID, row), term, o, false), nil
+	return l.hold(parent, newStatus(lockID, res.Row), term, o, false), nil
+}
+
+// acquire is [line.Line.Acquire], with the errors of this package.
+func (l *Locker) acquire(ctx context.Context, r line.Request) (res store.Result, term keepalive.Term, err error) {
+	res, term, err = l.line.Acquire(ctx, r)
+	if errors.Is(err, line.ErrLate) {
+		err = fmt.Errorf("%w: %w", ErrLockLost, err)
+	}
+
+	return res, term, err
 }
 
 // hold starts to keep alive a lease whose present term is known.
 func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive.Term, o lockOptions, renewNow bool) *Lock {
+	alone := new(struct {
+		group
+		lock Lock
+		list [1]*Lock
+	})
+	lk, g := &alone.lock, &alone.group
+
+	lk.init(g, status, term, o, renewNow)
+	g.locks = append(alone.list[:0], lk)
+	g.shown = lk
+	g.begin(parent, l)
+	l.renewer.Add(lk.lease, term)
+
+	return lk
+}
+
+// init makes a lock of a group, of which nothing is kept alive yet.
+func (lk *Lock) init(g *group, status *LockStatus, term keepalive.Term, o lockOptions, renewNow bool) {
 	now := time.Now()
-	lk := &Lock{
-		locker: l, ttl: term.TTL, granted: now, status: *status, statusAt: now,
+	*lk = Lock{
+		group: g, ttl: term.TTL, granted: now, status: *status, statusAt: now,
 		tenure: handover.Tenure{LockID: status.LockID, State: status.state()},
-		freed:  make(chan struct{}),
 	}
 
 	if o.minHold > 0 {
 		lk.tenure.HeldUntil = now.Add(o.minHold)
 	}
 
-	lk.outer, _ = FromContext(parent)
-	ctx, cancel := context.WithCancelCause(parent)
-	lk.ctx, lk.cancel = context.WithValue(ctx, lockKey{}, lk), cancel
 	lk.lease = &keepalive.Lease{
 		LockID:     status.LockID,
 		Generation: status.Generation,
@@ -171,9 +180,6 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 		OnLost:     lk.lose,
 		OnLocked:   lk.rowLocked,
 	}
-	l.renewer.Add(lk.lease, term)
-
-	return lk
 }
 
 // Context returns the lock's context. It is cancelled
@@ -184,7 +190,7 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 //
 // Inside [Locker.Do] it also ends with the context given to Do. The lock is held even then, until Do's
 // function returns.
-func (lk *Lock) Context() context.Context { return lk.ctx }
+func (lk *Lock) Context() context.Context { return lk.group.ctx }
 
 // Token returns the fencing token. It is larger than those of all earlier holders of this lock, and the same
 // as long as this lock is held. A resource that remembers the largest token it has seen can refuse a holder
@@ -193,40 +199,21 @@ func (lk *Lock) Token() int64 { return lk.lease.Generation }
 
 // Status returns the lock as the last acknowledged grant or renewal left it.
 func (lk *Lock) Status() LockStatus {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
+	lk.group.mu.Lock()
+	defer lk.group.mu.Unlock()
 
 	return lk.status
 }
 
 func (lk *Lock) renewed(expiresAt time.Time) {
-	lk.mu.Lock()
-	defer lk.mu.Unlock()
+	lk.group.mu.Lock()
+	defer lk.group.mu.Unlock()
 
 	lk.status.ExpiresAt, lk.statusAt = expiresAt, time.Now()
 	lk.rowHolders = ""
 }
 
-// lose marks the lock as lost and cancels its context, unless it was unlocked.
-func (lk *Lock) lose(loss keepalive.Loss) {
-	lk.mu.Lock()
-
-	if lk.unlocked || lk.lost != nil {
-		lk.mu.Unlock()
-
-		return
-	}
-
-	err := tidy(lossError(lk.lease.LockID, lk.lease.Generation, loss, lk.rowHolders))
-	lk.lost, lk.gone = err, loss.Gone
-	lk.cancel(err)
-	lk.mu.Unlock()
-
-	l := lk.locker
-	l.desk.WakeAt(lk.lease.LockID, time.Now().Add(l.cfg.margin(lk.ttl)))
-	l.held.remove(lk)
-	lk.tellLoss(loss, err)
-}
+func (lk *Lock) lose(loss keepalive.Loss) { lk.group.lose(lk, loss) }
 
 // Unlock cancels the lock's context, and then releases the lock. If another call in this Locker waits for the
 // lock, the same statement grants it the lock.
@@ -240,60 +227,4 @@ func (lk *Lock) lose(loss keepalive.Loss) {
 //     answered. If ctx ended, the Locker goes on trying in the background.
 //
 // It returns when ctx ends, and at the latest half a second after the lease has ended.
-func (lk *Lock) Unlock(ctx context.Context) error {
-	l := lk.locker
-	term := l.renewer.Remove(lk.lease)
-	now := time.Now()
-	loss := keepalive.Loss{Cause: keepalive.Cause{Since: now.Sub(term.Sent)}}
-
-	if term.Left(now) <= 0 {
-		lk.lose(loss) // the renewer would have found it at its next look
-	}
-
-	lk.mu.Lock()
-	again, lost, gone := lk.unlocked, lk.lost, lk.gone
-	lk.unlocked = true
-	lk.mu.Unlock()
-
-	if again {
-		return fmt.Errorf("%w: %q", ErrAlreadyUnlocked, lk.lease.LockID)
-	}
-
-	// The holder must have stopped believing before the next begins to.
-	lk.cancel(context.Canceled)
-
-	// Close waits for this, also where it finds the lock unlocked.
-	defer l.held.remove(lk)
-	defer close(lk.freed)
-
-	if gone {
-		return lost // there is nothing to release
-	}
-
-	if end, err := l.desk.Begin(); err == nil {
-		defer end()
-	}
-
-	// Close waits for this Unlock, or for Do, unless the lock is lost.
-	tenure := lk.tenure
-	tenure.Awaited = lost == nil
-
-	ctx, end := l.watch.start(ctx, OperationRelease, lk.lease.LockID, 1)
-	err := l.desk.Release(ctx, tenure, now.Add(term.LeaseLeft(now)))
-	end(err)
-
-	switch {
-	case lost != nil:
-		return lost // its release was for the waiters' sake
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrWrongGeneration), errors.Is(err, ErrLockNotFound):
-		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))
-		loss.Gone = true
-		lk.tellLoss(loss, err)
-
-		return err
-	default:
-		return tidy(fmt.Errorf("%w: %w", ErrNotReleased, err))
-	}
-}
+func (lk *Lock) Unlock(ctx context.Context) error { return lk.group.unlock(ctx) }

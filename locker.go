@@ -64,7 +64,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		cfg:   completed,
 		db:    db,
 		watch: watch{completed.Observer},
-		held:  heldLocks{locks: make(map[*Lock]struct{})},
+		held:  heldLocks{groups: make(map[*group]struct{})},
 	}
 
 	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {

@@ -70,7 +70,7 @@ func (e notOurs) Is(target error) bool {
 func (e notOurs) As(target any) bool { return errors.As(e.err, target) }
 
 func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
-	l := lk.locker
+	l := lk.group.locker
 	heldFor := time.Since(lk.granted)
 
 	l.watch.lost(lk, loss, err)
@@ -83,11 +83,13 @@ func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 // rowLocked is called while another transaction has the row locked and the lease has not much left. A loss can't
 // wait for the look for that transaction.
 func (lk *Lock) rowLocked() {
-	lk.mu.Lock()
-	known := lk.rowHolders != "" || lk.lost != nil || lk.unlocked
-	lk.mu.Unlock()
+	g := lk.group
 
-	l := lk.locker
+	g.mu.Lock()
+	known := lk.rowHolders != "" || g.lost != nil || g.unlocked
+	g.mu.Unlock()
+
+	l := lk.group.locker
 	if known || l.desk.Context().Err() != nil {
 		return
 	}
@@ -100,8 +102,8 @@ func (lk *Lock) rowLocked() {
 
 		holders := l.report.rowHolders(lk.lease.LockID)
 
-		lk.mu.Lock()
-		defer lk.mu.Unlock()
+		g.mu.Lock()
+		defer g.mu.Unlock()
 
 		if holders != "" { // another look may have found them
 			lk.rowHolders = holders

@@ -91,12 +91,12 @@ func (w watch) begin(ctx context.Context, op Operation, lockID string, locks int
 	}
 }
 
-func (w watch) request(ctx context.Context, waits bool, lockID string) (watched context.Context, end func(error)) {
+func (w watch) request(ctx context.Context, waits bool, lockID string, locks int) (watched context.Context, end func(error)) {
 	if waits {
-		return w.start(ctx, OperationWait, lockID, 1)
+		return w.start(ctx, OperationWait, lockID, locks)
 	}
 
-	return w.start(ctx, OperationAcquire, lockID, 1)
+	return w.start(ctx, OperationAcquire, lockID, locks)
 }
 
 func (w watch) lost(lk *Lock, loss keepalive.Loss, err error) {

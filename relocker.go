@@ -47,7 +47,7 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 
 	select {
 	case <-ctx.Done():
-	case <-lock.ctx.Done(): // lost: nobody else unlocks it
+	case <-lock.Context().Done(): // lost: nobody else unlocks it
 		// The caller believes until this returns. What is left of the lease is released after that.
 		if end, err := l.desk.Begin(); err == nil {
 			go func() {
@@ -57,7 +57,7 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 			}()
 		}
 
-		return failed("relock", status.LockID, context.Cause(lock.ctx))
+		return failed("relock", status.LockID, context.Cause(lock.Context()))
 	case <-l.desk.Context().Done():
 		closed = ErrClosed
 	}

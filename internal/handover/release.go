@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime"
@@ -45,45 +46,58 @@ type Tenure struct {
 	LockID    string
 	State     store.State
 	HeldUntil time.Time // the end of a minimum hold, if there is one
+	// Gate is the lock in whose line the waiters for this one stand, if that is another.
+	Gate string
 	// Awaited: Wait is not called before Release has returned.
 	Awaited bool
 
 	handedOver bool // to a waiter that has left
+	doubt      bool // a reply to its release was lost
 }
+
+// hold is what is left of its minimum hold.
+func (t *Tenure) hold() time.Duration { return max(time.Until(t.HeldUntil), 0) }
+
+// line is the lock in whose line the waiters for it stand.
+func (t *Tenure) line() string { return cmp.Or(t.Gate, t.LockID) }
 
 // Release releases the lock, or hands it over. It asks again where there was no answer, until the lease is
 // over. If ctx ends before that, Release returns, and goes on in the background.
 func (d *Desk) Release(ctx context.Context, t Tenure, until time.Time) error {
 	err := d.release(ctx, &t, until)
-	gone := errors.Is(err, ErrWrongGeneration) || errors.Is(err, ErrLockNotFound)
 
-	if err == nil || ctx.Err() == nil || gone || !store.Transient(err) {
+	if err == nil || ctx.Err() == nil || isGone(err) || !store.Transient(err) {
 		return err
 	}
 
-	end, beginErr := d.Begin()
-	if beginErr != nil && t.Awaited {
-		d.jobs.Add(1)
-
-		end, beginErr = d.jobDone, nil
-	}
-
-	if beginErr == nil {
-		go func() {
-			defer end()
-
-			_ = d.release(context.WithoutCancel(ctx), &t, until) // the caller was told that it isn't known
-		}()
-	}
+	d.goOn(t.Awaited, func() {
+		_ = d.release(context.WithoutCancel(ctx), &t, until) // the caller was told that it isn't known
+	})
 
 	return err
+}
+
+// goOn runs a job on a goroutine of its own, unless the Desk is closed and the job not awaited.
+func (d *Desk) goOn(awaited bool, run func()) {
+	end, err := d.Begin()
+	if err != nil && awaited {
+		d.jobs.Add(1)
+
+		end, err = d.jobDone, nil
+	}
+
+	if err == nil {
+		go func() {
+			defer end()
+			run()
+		}()
+	}
 }
 
 func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 	var (
 		left    = time.Until(until)
 		caller  = d.Beside.Caller()
-		doubt   bool
 		failing bool
 	)
 
@@ -105,11 +119,11 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 		}
 
 		// The waiters here have not asked the database, since the lock was held here.
-		if errors.Is(err, ErrWrongGeneration) || errors.Is(err, ErrLockNotFound) {
-			d.Queue.Wake(t.LockID)
+		if isGone(err) {
+			d.Queue.Wake(t.line())
 
 			// Only a grant that nobody took is gone, or a request whose reply was lost was carried out.
-			if t.handedOver || doubt && errors.Is(err, ErrWrongGeneration) {
+			if t.handedOver || t.doubt && errors.Is(err, ErrWrongGeneration) {
 				return nil
 			}
 
@@ -120,7 +134,7 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 			break
 		}
 
-		doubt = doubt || errors.Is(err, store.ErrUnknownOutcome)
+		t.doubt = t.doubt || errors.Is(err, store.ErrUnknownOutcome)
 
 		if !failing {
 			failing = true
@@ -136,7 +150,7 @@ func (d *Desk) release(ctx context.Context, t *Tenure, until time.Time) error {
 		}
 	}
 
-	d.WakeAt(t.LockID, until)
+	d.WakeAt(t.line(), until)
 
 	return err
 }
@@ -150,15 +164,12 @@ func (d *Desk) WakeAt(lockID string, leaseEnd time.Time) {
 // the waiter leaves while its grant is on the way, that grant becomes the tenure.
 func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) error {
 	var (
-		hold = time.Until(t.HeldUntil)
 		head *waitqueue.Waiter
 		run  waitqueue.Run
 	)
 
 	for {
-		// A closed Locker's waiters are leaving. A lock that may have been free isn't handed over.
-		head, run = d.Queue.Head(t.LockID)
-		if head == nil || d.isOver(run) || hold > 0 || d.ctx.Err() != nil || d.Store.Dated(t.State) {
+		if head, run = d.next(t); head == nil {
 			break
 		}
 
@@ -184,25 +195,39 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 		}
 	}
 
-	over := d.isOver(run)
+	d.Queue.EndRun(t.line())
 
-	d.Queue.EndRun(t.LockID)
-
-	res, err := st.Release(ctx, t.LockID, t.State, max(hold, 0))
-
-	switch heard := d.Heard(); {
-	case !over || heard && !res.Notified:
-		d.Queue.Wake(t.LockID)
-	case !heard: // else the waiters here hear of it as all others do
-		// Others poll, and ask first.
-		d.Queue.WakeAfter(t.LockID, PollMax+pause.Jitter(PollMax, 2))
-	}
+	res, err := st.Release(ctx, t.LockID, t.State, t.hold())
+	d.tell(t, d.isOver(run), res.Notified)
 
 	if err != nil {
 		return err
 	}
 
 	return VerdictError(res.Verdict)
+}
+
+// next is the head here if the tenure is handed over to it, else nil. run is that of the line.
+func (d *Desk) next(t *Tenure) (head *waitqueue.Waiter, run waitqueue.Run) {
+	head, run = d.Queue.Head(t.line())
+
+	// A closed Locker's waiters are leaving. A lock that may have been free isn't handed over.
+	if head == nil || head.Special || d.isOver(run) || t.hold() > 0 || d.ctx.Err() != nil || d.Store.Dated(t.State) {
+		return nil, run
+	}
+
+	return head, run
+}
+
+// tell tells the waiters here of a release for all. over: others should ask first.
+func (d *Desk) tell(t *Tenure, over, notified bool) {
+	switch heard := d.Heard(); {
+	case !over || heard && !notified:
+		d.Queue.Wake(t.line())
+	case !heard: // else the waiters here hear of it as all others do
+		// Others poll, and ask first.
+		d.Queue.WakeAfter(t.line(), PollMax+pause.Jitter(PollMax, 2))
+	}
 }
 
 // isOver reports whether a lock has been handed over here for long enough, given that others may wait. To

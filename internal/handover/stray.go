@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,18 +33,27 @@ const (
 // them. It stops when none can come any more, as far as is known. On a table without owners they can't be
 // found, and expire.
 func (d *Desk) Settle(lockID string, grants []string, ttl time.Duration) {
+	if len(grants) > 0 {
+		d.SettleAll([]string{lockID}, grants, ttl)
+	}
+}
+
+// SettleAll is Settle of requests that may have been granted several locks each. They are granted none of
+// them while another transaction has the first one's row locked.
+func (d *Desk) SettleAll(ids, grants []string, ttl time.Duration) {
 	if len(grants) == 0 || !d.Store.Full() {
 		return
 	}
 
-	if added, first := d.strays.add(lockID, grants, time.Now(), ttl); first {
-		d.Aside(func() { d.settle(lockID, added) })
+	key := strings.Join(ids, "\x00")
+	if added, first := d.strays.add(key, grants, time.Now(), ttl); first {
+		d.Aside(func() { d.settle(key, ids, added) })
 	}
 }
 
-// settle looks for the strays of a lock until none is left. Once the Desk is closed it looks for what a
+// settle looks for the strays of some locks until none is left. Once the Desk is closed it looks for what a
 // request may have just brought, for [Grace] at most.
-func (d *Desk) settle(lockID string, added <-chan struct{}) {
+func (d *Desk) settle(key string, ids []string, added <-chan struct{}) {
 	ctx, cancel := d.UntilClosed(context.Background())
 	defer cancel()
 
@@ -57,37 +67,37 @@ func (d *Desk) settle(lockID string, added <-chan struct{}) {
 		case <-closed:
 			closed = nil
 		case <-ctx.Done():
-			d.strays.drop(lockID)
+			d.strays.drop(key)
 
 			return
 		}
 
-		l, more := d.strays.next(lockID)
+		l, more := d.strays.next(key)
 		if !more {
 			return
 		}
 
 		if l.slow && closed == nil {
-			d.strays.drop(lockID)
+			d.strays.drop(key)
 
 			return
 		}
 
 		attempt, cancel := context.WithTimeout(ctx, beside.Attempt(time.Until(l.until)))
-		freed, err := d.Store.GiveBack(attempt, lockID, l.grants, l.last)
+		freed, err := d.Store.GiveBack(attempt, ids, l.grants, l.last)
 
 		cancel()
 
-		if freed {
-			d.Queue.Wake(lockID)
+		for _, id := range freed {
+			d.Queue.Wake(id)
 		}
 
 		switch {
 		case err != nil && !store.Transient(err):
-			d.strays.drop(lockID) // the handle was closed, or the table is gone
+			d.strays.drop(key) // the handle was closed, or the table is gone
 
 			return
-		case err == nil && d.strays.looked(lockID, l, freed):
+		case err == nil && d.strays.looked(key, l, len(freed) == len(ids)):
 			return
 		}
 
@@ -95,8 +105,8 @@ func (d *Desk) settle(lockID string, added <-chan struct{}) {
 	}
 }
 
-// strays are the stray grants, by lock. While a row is locked, each request that waits for it may add one.
-// One statement looks for all of a lock.
+// strays are the stray grants, by the locks that each was for. While a row is locked, each request that waits
+// for it may add one. One statement looks for all of the same locks.
 type strays struct {
 	// mu guards what follows. Each lock that is in the map has a goroutine.
 	mu    sync.Mutex
@@ -115,7 +125,7 @@ type straysOfLock struct {
 
 // add is true if nobody looks for grants of that lock yet. The one that does is told of later ones by the
 // channel.
-func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Duration) (added <-chan struct{}, first bool) {
+func (s *strays) add(key string, grants []string, now time.Time, ttl time.Duration) (added <-chan struct{}, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
@@ -123,10 +133,10 @@ func (s *strays) add(lockID string, grants []string, now time.Time, ttl time.Dur
 		s.locks = make(map[string]*straysOfLock)
 	}
 
-	all := s.locks[lockID]
+	all := s.locks[key]
 	if first = all == nil; first {
 		all = &straysOfLock{grants: make(map[string]time.Time), added: make(chan struct{}, 1)}
-		s.locks[lockID] = all
+		s.locks[key] = all
 	}
 
 	if ttl > slowDelay { // a shorter lease isn't worth the slow looks
@@ -164,11 +174,11 @@ type look struct {
 
 // next is what is to be looked for now, unless all are given up. A caller that adds a grant then is the first
 // again.
-func (s *strays) next(lockID string) (l look, more bool) {
+func (s *strays) next(key string) (l look, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	all := s.locks[lockID]
+	all := s.locks[key]
 	now := time.Now()
 
 	maps.DeleteFunc(all.grants, func(_ string, until time.Time) bool { return !now.Before(until) })
@@ -182,7 +192,7 @@ func (s *strays) next(lockID string) (l look, more bool) {
 	}
 
 	if len(l.grants) == 0 {
-		delete(s.locks, lockID)
+		delete(s.locks, key)
 
 		return l, false
 	}
@@ -201,11 +211,11 @@ func (s *strays) next(lockID string) (l look, more bool) {
 
 // looked notes an answer, and returns true when all are settled. The answer doesn't say which of several was
 // released. After the last of the first looks, a request can only be on its way to the server.
-func (s *strays) looked(lockID string, l look, freed bool) (settled bool) {
+func (s *strays) looked(key string, l look, freed bool) (settled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	all := s.locks[lockID]
+	all := s.locks[key]
 
 	switch now := time.Now(); {
 	case l.last:
@@ -223,15 +233,15 @@ func (s *strays) looked(lockID string, l look, freed bool) (settled bool) {
 	all.looks++
 
 	if settled = len(all.grants) == 0; settled {
-		delete(s.locks, lockID)
+		delete(s.locks, key)
 	}
 
 	return settled
 }
 
-func (s *strays) drop(lockID string) {
+func (s *strays) drop(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	delete(s.locks, lockID)
+	delete(s.locks, key)
 }

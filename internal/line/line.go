@@ -25,9 +25,13 @@
 //
 // Other waiters are only handed the lock, or leave. So is a head that became it by a hand-over, until it is
 // woken: the lock is held here.
+//
+// A special request (Special) wants several locks, say. It stands in the line of one that is in its way, and
+// moves to another line when another lock is. It is never handed a lock: as the head it is woken, and asks.
 package line
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,8 +49,8 @@ type Line struct {
 	Desk     *handover.Desk
 	Listener *listen.Listener
 	// Observe is called before a request that doesn't wait, or the time in line, and what it returns after
-	// it.
-	Observe func(ctx context.Context, waits bool, lockID string) (context.Context, func(error))
+	// it. locks is how many locks are asked for.
+	Observe func(ctx context.Context, waits bool, lockID string, locks int) (context.Context, func(error))
 	// Held is the error of a lock that another holds: the database showed row some time ago.
 	Held func(lockID string, row store.Row, ago time.Duration) error
 
@@ -55,46 +59,67 @@ type Line struct {
 
 // Request is what is asked for.
 type Request struct {
+	// LockID is the lock, or the one in whose line a special request stands first.
 	LockID string
 	TTL    time.Duration
 	// Wait is how long to wait for the lock if another holds it. The longest is until ctx ends.
 	Wait time.Duration
+	// Special is what is asked for if it isn't the lock LockID alone.
+	Special Special
+}
+
+// Special is a request for something else than one lock.
+type Special interface {
+	// Ask asks once. A grant's Result has Grants, and as Row the one whose lease ends first. A refusal's is
+	// Busy, and LockID and Row are the lock in the way: the caller waits in its line, and asks again when its
+	// lease ends. If that lock is the one in whose line the caller stands, Ask leaves the mark on it, unless
+	// the mark's time is zero, and sets Marked. Ask settles what a lost reply may have brought.
+	Ask(ctx context.Context, line string, mark store.Mark) (store.Result, error)
+	// Return returns a grant that nobody wants. It may take as long as the lease.
+	Return(res store.Result)
+	// Held is as [Line.Held].
+	Held(lockID string, row store.Row, ago time.Duration) error
+	// Locks is how many locks are asked for.
+	Locks() int
 }
 
 // ErrLate is why a grant is none to work under: it took as long as its lease. It was returned.
 var ErrLate = errors.New("the grant took as long as its lease")
 
 // Acquire takes the lock, and waits for it as the request says. The grant can be believed in for the term.
-func (l *Line) Acquire(ctx context.Context, r Request) (row store.Row, term keepalive.Term, err error) {
+func (l *Line) Acquire(ctx context.Context, r Request) (res store.Result, term keepalive.Term, err error) {
 	ask := l.first
 	if r.Wait > 0 {
 		ask = l.wait
 	}
 
-	res, err := ask(ctx, r)
-	if err != nil {
-		return row, term, err
+	if res, err = ask(ctx, r); err != nil {
+		return res, term, err
 	}
 
 	term = l.Desk.Term(res, r.TTL)
 	if term.Left(time.Now()) <= 0 {
-		l.Desk.Return(r.LockID, res, r.TTL)
+		l.giveBack(r, res)
 
-		return row, term, ErrLate
+		return res, term, ErrLate
 	}
 
-	return res.Row, term, nil
+	return res, term, nil
 }
 
-// Ask asks for the lock once. A grant whose reply is lost is returned in the background.
-func (l *Line) Ask(ctx context.Context, lockID string, ttl time.Duration) (store.Result, error) {
-	ctx, end := l.Observe(ctx, false, lockID)
+// Ask asks once. A grant whose reply is lost is returned in the background.
+func (l *Line) Ask(ctx context.Context, r Request) (res store.Result, err error) {
+	ctx, end := l.Observe(ctx, false, r.LockID, r.locks())
 
-	res, err := l.Desk.Store.Acquire(ctx, lockID, l.Desk.Names.Next(), ttl, l.Desk.Margin(ttl))
-	l.Desk.Settle(lockID, res.Stray, ttl)
+	if r.Special != nil {
+		res, err = r.Special.Ask(ctx, r.LockID, store.Mark{})
+	} else {
+		res, err = l.Desk.Store.Acquire(ctx, r.LockID, l.Desk.Names.Next(), r.TTL, l.Desk.Margin(r.TTL))
+		l.Desk.Settle(r.LockID, res.Stray, r.TTL)
+	}
 
 	if err == nil && res.Verdict == store.Busy {
-		err = l.Held(lockID, res.Row, 0)
+		err = l.held(r, res, 0)
 	}
 
 	end(err)
@@ -102,15 +127,41 @@ func (l *Line) Ask(ctx context.Context, lockID string, ttl time.Duration) (store
 	return res, err
 }
 
+func (r *Request) locks() int {
+	if r.Special != nil {
+		return r.Special.Locks()
+	}
+
+	return 1
+}
+
+// giveBack returns a grant that nobody wants.
+func (l *Line) giveBack(r Request, res store.Result) {
+	if r.Special != nil {
+		r.Special.Return(res)
+	} else {
+		l.Desk.Return(r.LockID, res, r.TTL)
+	}
+}
+
+// held is the error of a request that another's lock was in the way of.
+func (l *Line) held(r Request, busy store.Result, ago time.Duration) error {
+	if r.Special != nil {
+		return r.Special.Held(cmp.Or(busy.LockID, r.LockID), busy.Row, ago)
+	}
+
+	return l.Held(r.LockID, busy.Row, ago)
+}
+
 // first is Ask for a caller that keeps the lock or goes on to wait. On a table without owners its request
 // outlives a caller that leaves, since a stray grant can't be found.
 func (l *Line) first(ctx context.Context, r Request) (store.Result, error) {
 	if l.Desk.Store.Full() || ctx.Err() != nil {
-		return l.Ask(ctx, r.LockID, r.TTL)
+		return l.Ask(ctx, r)
 	}
 
 	request, err := l.send(ctx, r, func(ctx context.Context) (a answer) {
-		a.res, a.err = l.Ask(ctx, r.LockID, r.TTL)
+		a.res, a.err = l.Ask(ctx, r)
 
 		return a
 	})

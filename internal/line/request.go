@@ -47,7 +47,7 @@ func (l *Line) send(ctx context.Context, r Request, ask func(context.Context) an
 		}()
 	}, func() answer { return ask(q.ctx) }, func(a answer) {
 		if a.granted() {
-			l.Desk.Return(r.LockID, a.res, r.TTL)
+			l.giveBack(r, a.res)
 		}
 	})
 

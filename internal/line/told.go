@@ -15,9 +15,9 @@ const slow = time.Second
 
 // told is what a waiter was told, for the error of a wait without success.
 type told struct {
-	// row is the last answer of the database, at the time at, nil if there was none.
-	row *store.Row
-	at  time.Time
+	// busy is the last answer of the database, at the time at, nil if there was none.
+	busy *store.Result
+	at   time.Time
 	// inTheWay is why the database has not answered since then; nil if it has, or wasn't asked.
 	inTheWay error
 	// unanswered is why the first request had no answer.
@@ -25,7 +25,7 @@ type told struct {
 }
 
 // saw notes an answer.
-func (t *told) saw(row store.Row) { t.row, t.at, t.inTheWay = &row, time.Now(), nil }
+func (t *told) saw(busy store.Result) { t.busy, t.at, t.inTheWay = &busy, time.Now(), nil }
 
 // obstacle notes what kept the waiter from an answer. Errors of contexts aren't the caller's, and a grant
 // that may still come is returned: these are told and not matched.
@@ -40,11 +40,11 @@ func (t *told) obstacle(err error) {
 // lastHeld says who held the lock when the database last answered, and what has been in the way since; nil if
 // that isn't known.
 func (w *waiter) lastHeld() error {
-	if w.told.row == nil {
+	if w.told.busy == nil {
 		return nil
 	}
 
-	held := w.Held(w.LockID, *w.told.row, time.Since(w.told.at))
+	held := w.held(w.Request, *w.told.busy, time.Since(w.told.at))
 	if w.told.inTheWay != nil {
 		held = fmt.Errorf("%w; since then: %w", held, w.told.inTheWay)
 	}
@@ -74,7 +74,7 @@ func (w *waiter) limited(ctx, waiting context.Context, err error) error {
 			return err
 		}
 
-		held = w.Held(w.LockID, found.Row, 0)
+		held = w.held(w.Request, found, 0)
 	}
 
 	// What was asked for and not answered may be what holds the lock now.

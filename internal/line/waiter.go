@@ -64,15 +64,15 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 			w.told.unanswered = a.err
 			w.told.obstacle(a.err)
 		case a.err != nil && a.res.Verdict == store.Busy:
-			w.told.saw(a.res.Row)
+			w.told.saw(a.res)
 		case a.err == nil && w.isLate(a.res):
-			l.Desk.ReturnAside(r.LockID, a.res, r.TTL)
+			l.Desk.Aside(func() { l.giveBack(r, a.res) })
 		default:
 			return a.res, w.limited(ctx, waiting, a.err)
 		}
 	}
 
-	observed, end := l.Observe(waiting, true, r.LockID)
+	observed, end := l.Observe(waiting, true, r.LockID, r.locks())
 
 	res, err := w.inLine(observed)
 	err = w.limited(ctx, waiting, err)
@@ -84,7 +84,7 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 
 // inLine is the time in line. It returns a grant, or why there is none.
 func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
-	w.place = w.Desk.Queue.Join(w.LockID, w.TTL)
+	w.join(w.told.busy)
 
 	w.Listener.Use()
 	defer w.Listener.Done()
@@ -157,7 +157,31 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		heard = heard && !w.Desk.Queue.MarkDue(w.LockID, stale, heard)
 
 		sleep(w.next(a, heard))
+
+		if a.err == nil && w.isElsewhere(a.res) {
+			w.place.Leave()
+			w.join(&a.res)
+		}
 	}
+}
+
+// join takes a place in the line of the lock in the way, if that is known. The head of a line asks at once.
+func (w *waiter) join(busy *store.Result) {
+	if busy != nil && w.isElsewhere(*busy) {
+		w.LockID = busy.LockID
+	}
+
+	if w.Special != nil {
+		w.place = w.Desk.Queue.JoinSpecial(w.LockID)
+	} else {
+		w.place = w.Desk.Queue.Join(w.LockID, w.TTL)
+	}
+}
+
+// isElsewhere reports whether another lock was in the way of a special request than the one in whose line it
+// stands.
+func (w *waiter) isElsewhere(busy store.Result) bool {
+	return busy.LockID != "" && busy.LockID != w.LockID
 }
 
 // ask makes one claim, and leaves a mark if this process left none since stale. It is not answered if ctx or
@@ -218,11 +242,15 @@ func (w *waiter) claim(ctx context.Context, mark store.Mark) (a answer) {
 	ctx, cancel := context.WithTimeout(ctx, beside.Attempt(w.TTL))
 	defer cancel()
 
-	a.res, a.err = w.Desk.Store.Claim(ctx, w.LockID, w.Desk.Names.Next(), w.TTL, w.Desk.Margin(w.TTL), mark)
-	w.Desk.Settle(w.LockID, a.res.Stray, w.TTL)
+	if w.Special != nil {
+		a.res, a.err = w.Special.Ask(ctx, w.LockID, mark)
+	} else {
+		a.res, a.err = w.Desk.Store.Claim(ctx, w.LockID, w.Desk.Names.Next(), w.TTL, w.Desk.Margin(w.TTL), mark)
+		w.Desk.Settle(w.LockID, a.res.Stray, w.TTL)
+	}
 
 	if a.granted() && w.isLate(a.res) {
-		w.Desk.ReturnAside(w.LockID, a.res, w.TTL)
+		w.Desk.Aside(func() { w.giveBack(w.Request, a.res) })
 
 		return answer{err: ErrLate}
 	}
@@ -234,6 +262,12 @@ func (w *waiter) isLate(res store.Result) bool { return w.Desk.Term(res, w.TTL).
 
 // note keeps what an answer tells about the lock and about other processes.
 func (w *waiter) note(res store.Result, heard bool) {
+	if w.isElsewhere(res) {
+		w.told.saw(res)
+
+		return
+	}
+
 	w.Desk.Queue.FoundMark(w.LockID, res.Mark, res.Row.Now)
 
 	if res.Verdict == store.Granted {
@@ -250,7 +284,7 @@ func (w *waiter) note(res store.Result, heard bool) {
 		w.Desk.Queue.Marked(w.LockID, heard)
 	}
 
-	w.told.saw(res.Row)
+	w.told.saw(res)
 }
 
 // next is how long the head sleeps. If it hears releases, it asks when the lease ends and when its mark is to

@@ -271,7 +271,7 @@ func releaseInEveryWay(t *testing.T, s *store.Store) {
 
 		again()
 
-		if freed, err := s.GiveBack(ctx, "released", []string{"other", "me"}, last); err != nil || !freed {
+		if freed, err := s.GiveBack(ctx, []string{"released"}, []string{"other", "me"}, last); err != nil || len(freed) != 1 {
 			t.Fatal(freed, err)
 		}
 	}
@@ -339,7 +339,7 @@ func TestFailureWritesNothing(t *testing.T) {
 				t.Errorf("Renew: %+v, %v", res, err)
 			}
 
-			if freed, err := s.GiveBack(ctx, driver, []string{"other", "you"}, false); err != nil || freed {
+			if freed, err := s.GiveBack(ctx, []string{driver}, []string{"other", "you"}, false); err != nil || len(freed) > 0 {
 				t.Errorf("GiveBack: %t, %v", freed, err)
 			}
 

@@ -102,6 +102,8 @@ func textsOf(table Table, f form) map[string]string {
 		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
 		"settle": &settle, "unwanted": &unwanted,
 		"resign": &resign, "announce": &announce,
+		"slots": &slots, "settleSlots": &settleSlots, "unwantedSlots": &unwantedSlots, "releaseSlot": &releaseSlot,
+		"passGate": &passGate, "markGate": &markGate, "intend": &intend,
 	} {
 		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated
 	}

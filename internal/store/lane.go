@@ -29,7 +29,7 @@ const (
 type lanes struct {
 	acquire, insert, refresh, get, look, settle, create *lane[Row]
 	try, claim                                          *lane[attempted]
-	release, unwanted                                   *lane[bool]
+	release, releaseSlot, unwanted                      *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -37,17 +37,18 @@ type lanes struct {
 
 func newLanes(s *Store) *lanes {
 	return &lanes{
-		acquire:  newLane(s, kind[Row]{verb: &acquire, scan: scanRow}),
-		refresh:  newLane(s, kind[Row]{verb: &refresh, scan: scanRow}),
-		settle:   newLane(s, kind[Row]{verb: &settle, scan: scanRow}),
-		insert:   newLane(s, kind[Row]{verb: &insert, scan: scanRow, inserts: true}),
-		create:   newLane(s, kind[Row]{verb: &create, scan: scanRow, inserts: true}),
-		get:      newLane(s, kind[Row]{verb: &get, scan: scanRow, reads: true}),
-		look:     newLane(s, kind[Row]{verb: &look, scan: scanRow, reads: true}),
-		try:      newLane(s, kind[attempted]{verb: &try, scan: scanTry}),
-		claim:    newLane(s, kind[attempted]{verb: &claim, scan: scanClaim}),
-		release:  newLane(s, kind[bool]{verb: &release, scan: scanBool}),
-		unwanted: newLane(s, kind[bool]{verb: &unwanted, scan: scanBool}),
+		acquire:     newLane(s, kind[Row]{verb: &acquire, scan: scanRow}),
+		refresh:     newLane(s, kind[Row]{verb: &refresh, scan: scanRow}),
+		settle:      newLane(s, kind[Row]{verb: &settle, scan: scanRow}),
+		insert:      newLane(s, kind[Row]{verb: &insert, scan: scanRow, inserts: true}),
+		create:      newLane(s, kind[Row]{verb: &create, scan: scanRow, inserts: true}),
+		get:         newLane(s, kind[Row]{verb: &get, scan: scanRow, reads: true}),
+		look:        newLane(s, kind[Row]{verb: &look, scan: scanRow, reads: true}),
+		try:         newLane(s, kind[attempted]{verb: &try, scan: scanTry}),
+		claim:       newLane(s, kind[attempted]{verb: &claim, scan: scanClaim}),
+		release:     newLane(s, kind[bool]{verb: &release, scan: scanBool}),
+		releaseSlot: newLane(s, kind[bool]{verb: &releaseSlot, scan: scanBool}),
+		unwanted:    newLane(s, kind[bool]{verb: &unwanted, scan: scanBool}),
 	}
 }
 
@@ -211,6 +212,29 @@ func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
 }
 
 func (l *lane[T]) scanMany() scanFunc[one[T]] { return scanMany(l.kind.scan, l.kind.inserts) }
+
+// several sends requests of one caller, sorted by id. With one it is as [lane.write]. Several go in
+// one statement, once, and in parts only if that was refused. It passes over locked rows.
+func (l *lane[T]) several(ctx context.Context, reqs []request) []answer[T] {
+	if len(reqs) == 1 {
+		return []answer[T]{l.write(ctx, reqs[0], false)}
+	}
+
+	answers := make([]answer[T], len(reqs))
+	l.divide(ctx, reqs, l.askAgain(ctx, reqs), answers)
+
+	for i := range answers {
+		switch a := &answers[i]; {
+		case a.err == nil:
+		case a.outcome == unknown:
+			a.err = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
+		default:
+			a.err = l.store.named(ctx, a.err)
+		}
+	}
+
+	return answers
+}
 
 // late tells of a grant whose caller has left.
 func (l *lane[T]) late(req request, a answer[T]) {

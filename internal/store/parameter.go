@@ -20,6 +20,10 @@ type request struct {
 	mark, signature int64
 	// owners are those of a return, as an array literal.
 	owners string
+	// permits, want, writes and from are those of a request for slots. from is a generation.
+	permits, want, writes, from int64
+	// gate is that of the family of a slot.
+	gate string
 	// discard: if the caller has left, nobody wants the grant.
 	discard bool
 	// progress is told when it is sent.
@@ -44,6 +48,12 @@ var (
 	paramHold       = parameter{name: "hold", number: func(r *request) int64 { return r.hold }}
 	paramSeen       = parameter{name: "seen", number: func(r *request) int64 { return r.seen }, six: true}
 	paramMark       = parameter{name: "mark", number: func(r *request) int64 { return r.mark }}
+	paramFamily     = parameter{name: "family", text: func(r *request) string { return r.id }}
+	paramPermits    = parameter{name: "permits", number: func(r *request) int64 { return r.permits }}
+	paramWant       = parameter{name: "want", number: func(r *request) int64 { return r.want }}
+	paramWrites     = parameter{name: "writes", number: func(r *request) int64 { return r.writes }}
+	paramFrom       = parameter{name: "from", number: func(r *request) int64 { return r.from }}
+	paramGate       = parameter{name: "gate", text: func(r *request) string { return r.gate }, six: true}
 	paramSignature  = parameter{name: "signature", number: func(r *request) int64 { return r.signature }}
 )
 

@@ -190,7 +190,7 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 		_, err = s.Claim(ctx, a.ID, "me three", time.Minute, 0, store.Mark{For: time.Second})
 		must(t, err)
 
-		_, err = s.GiveBack(ctx, a.ID, []string{"me three"}, false)
+		_, err = s.GiveBack(ctx, []string{a.ID}, []string{"me three"}, false)
 		must(t, err)
 
 		seen, err := s.Get(ctx, a.ID)

@@ -139,7 +139,7 @@ func TestReleaseWithoutNotify(t *testing.T) {
 					t.Errorf("Release alone: %+v, %v", res, err)
 				}
 
-				if freed, err := s.GiveBack(t.Context(), "038", []string{"me 38"}, false); err != nil || !freed {
+				if freed, err := s.GiveBack(t.Context(), []string{"038"}, []string{"me 38"}, false); err != nil || len(freed) != 1 {
 					t.Errorf("GiveBack: %t, %v", freed, err)
 				}
 

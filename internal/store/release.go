@@ -21,6 +21,20 @@ var release = verb{
 	many:    changeMany(sqlReleaseOnce, sqlOfGeneration, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
 }
 
+// releaseSlot is release of a row of a family, whose waiters leave their marks on the {gate}. It reads
+// the mark in its snapshot.
+var releaseSlot = verb{
+	given:   append(release.given[:len(release.given):len(release.given)], paramGate),
+	one:     with(release.one, "{notify}", sqlNotifyGate),
+	dated:   with(release.dated, "{notify}", sqlNotifyGate),
+	undated: append(release.undated[:len(release.undated):len(release.undated)], paramGate),
+	many:    with(release.many, "{notify}", sqlNotifyGate),
+}
+
+// sqlNotifyGate is sqlNotifyWaiters for those who wait at a gate.
+const sqlNotifyGate = `{six}(CASE WHEN (SELECT g.contended_until FROM {table} AS g WHERE g.lock_id {=} {gate}) {>} {now}
+            THEN pg_catalog.pg_notify('{channel}', {gate}) END IS NOT NULL){three}false{end}`
+
 const sqlAfterHold = `{clock} {+} ({hold} {*} {us})`
 
 // Release frees the lock if it is in the given state, at once or, to honour a minimum hold, that
@@ -41,8 +55,13 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 		anew  bool
 	)
 
+	lane := s.lanes.release
+	if req.gate = GateOf(id); req.gate != "" {
+		lane = s.lanes.releaseSlot
+	}
+
 	for {
-		a := s.lanes.release.write(ctx, req, alone)
+		a := lane.write(ctx, req, alone)
 		if a.err == nil && len(a.rows) == 1 {
 			return Result{Verdict: Granted, Notified: a.rows[0]}, nil
 		}
@@ -117,30 +136,58 @@ UPDATE {table} AS l
  WHERE l.lock_id {=} {lock_id}
 RETURNING CASE WHEN l.owner IS NULL THEN {notify} END IS NOT NULL, {lazy}`
 
-// GiveBack frees the lock if the row shows the grant to one of the owners, and reports whether the
-// lock is free now. With queue it waits behind every statement that waits for the row already: none
-// of those owners can be granted the lock after that. On three columns it does nothing.
-func (s *Store) GiveBack(ctx context.Context, id string, owners []string, queue bool) (bool, error) {
+// GiveBack frees those of the locks whose rows show a grant to one of the owners, and returns which
+// it knows to be free now. With queue it waits behind every statement that waits for the first row
+// already: none of those owners can be granted that lock after that. On three columns it does
+// nothing.
+func (s *Store) GiveBack(ctx context.Context, ids, owners []string, queue bool) (freed []string, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
-		return false, err
+		return nil, err
 	}
 
-	req := request{shape: sh, id: id, owners: textArray(owners)}
+	reqs := valuesOf(ids, func(id *string) request { return request{shape: sh, id: *id, owners: textArray(owners)} })
 
-	if !queue {
-		a := s.lanes.unwanted.write(ctx, req, false)
+	if queue {
+		free, err := s.giveBackLast(ctx, reqs[0])
+		if err != nil {
+			return nil, err
+		}
 
-		return len(a.rows) == 1, a.err
+		if free {
+			freed = append(freed, ids[0])
+		}
+
+		reqs = reqs[1:]
 	}
 
+	if len(reqs) == 0 {
+		return freed, nil
+	}
+
+	answers := s.lanes.unwanted.several(ctx, reqs)
+
+	for i, a := range answers {
+		if a.err != nil {
+			return freed, a.err
+		}
+
+		if len(a.rows) == 1 {
+			freed = append(freed, reqs[i].id)
+		}
+	}
+
+	return freed, nil
+}
+
+func (s *Store) giveBackLast(ctx context.Context, req request) (free bool, err error) {
 	if !s.loners.wait(ctx, 0) {
 		return false, ended(ctx)
 	}
 	defer s.loners.leave()
 
 	a := persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.unwantedLast, unwanted.given.ofOne(&req, true), scanBool(new(*string)))
+		return askAudibly(ctx, s, req.shape.statements.unwantedLast, unwanted.given.ofOne(&req, true), scanBool(new(*string)))
 	})
 
 	return len(a.rows) == 1 && a.rows[0], a.err

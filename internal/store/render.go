@@ -29,7 +29,11 @@ type verb struct {
 	six bool
 }
 
-var verbs = []*verb{&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted, &resign, &announce}
+var verbs = []*verb{
+	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look,
+	&held, &settle, &unwanted, &resign, &announce, &slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate,
+	&markGate, &intend,
+}
 
 // form is what the texts depend on beside the table's name.
 type form struct {

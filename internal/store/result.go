@@ -22,8 +22,13 @@ const (
 // Result is a verdict with what it rests on.
 type Result struct {
 	Verdict Verdict
-	// Row is the row after a grant, or the row in the way.
+	// Row is the row after a grant, or the row in the way. Of several locks that were granted it is
+	// that whose lease ends first.
 	Row Row
+	// LockID is the lock in the way of a request for several locks, and Grants are the locks that it
+	// was granted. Requests for one lock leave both empty.
+	LockID string
+	Grants []LockRow
 	// Mark is the mark that stood on the row before a Claim that was not granted.
 	Mark time.Time
 	// Marked: that Claim left a mark. Row shows it, or that of another waiter since.
@@ -38,6 +43,12 @@ type Result struct {
 	Sent time.Time
 	// Later is how long after Sent the statement was sent that Row is from, if it is another.
 	Later time.Duration
+}
+
+// LockRow is one of several locks.
+type LockRow struct {
+	LockID string
+	Row    Row
 }
 
 // Lease is how long the row of a grant shows the lease, counted from after Sent: at least what was

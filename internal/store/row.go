@@ -52,7 +52,12 @@ func (s *rowScan) init(more ...any) {
 }
 
 func (s *rowScan) scan(from scanner) (Row, error) {
-	err := from.Scan(s.dest[:s.columns]...)
+	return s.read(from, s.dest[:s.columns])
+}
+
+// read is scan for dest, which begins as s.dest does.
+func (s *rowScan) read(from scanner, dest []any) (Row, error) {
+	err := from.Scan(dest...)
 	row := s.row
 
 	// Drivers differ in a time's location. In UTC equal rows are equal by ==.

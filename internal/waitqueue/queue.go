@@ -1,6 +1,9 @@
 // Package waitqueue keeps, for each lock, the line of the waiters of this process, in the order in which they
 // came. Only the head of a line asks the database.
 //
+// A special waiter wants several locks, or a place among several. It stands in the line of one of them, and
+// is delivered no grant.
+//
 // When a head leaves, the next asks at once: the leaver may have swallowed a wake-up. A grant can be
 // delivered to a waiter. If the waiter has left before, the grant stays the deliverer's.
 package waitqueue
@@ -34,6 +37,8 @@ type line struct {
 type Waiter struct {
 	// TTL is the lease that a grant to this waiter must have.
 	TTL time.Duration
+	// Special: the waiter wants something else than the lock of its line alone, and is delivered no grant.
+	Special bool
 
 	queue *Queue
 	id    string
@@ -63,6 +68,13 @@ func (q *Queue) with(id string, do func(*line)) {
 
 // Join takes the last place in the line of a lock.
 func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
+	return q.join(id, &Waiter{TTL: ttl, grant: make(chan store.Result, 1)})
+}
+
+// JoinSpecial is Join for a waiter that is delivered no grant: as the head it is woken.
+func (q *Queue) JoinSpecial(id string) *Waiter { return q.join(id, &Waiter{Special: true}) }
+
+func (q *Queue) join(id string, w *Waiter) *Waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
@@ -72,14 +84,8 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 		q.lines[id] = l
 	}
 
-	w := &Waiter{
-		TTL:   ttl,
-		queue: q,
-		id:    id,
-		wake:  make(chan struct{}, 1),
-		hint:  make(chan struct{}, 1),
-		grant: make(chan store.Result, 1),
-	}
+	w.queue, w.id = q, id
+	w.wake, w.hint = make(chan struct{}, 1), make(chan struct{}, 1)
 	w.place = l.waiters.PushBack(w)
 
 	if l.waiters.Len() == 1 {
@@ -128,8 +134,8 @@ func (w *Waiter) wakeAfter(d time.Duration) {
 	}
 }
 
-// Deliver gives the waiter a grant, and takes it out of the line. It is false if the waiter has left. The new
-// head isn't woken.
+// Deliver gives the waiter, which isn't special, a grant, and takes it out of the line. It is false if the
+// waiter has left. The new head isn't woken.
 func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

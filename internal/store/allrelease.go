@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Releasing asks for the release of one of several locks, as [Store.Release] does.
+type Releasing struct {
+	LockID string
+	State  State
+	Hold   time.Duration
+}
+
+// ReleaseAll makes one attempt to release several locks, sorted by id, in one statement. The verdict
+// of those that were released is Granted. Another has none: its row is locked, or its state is
+// another, or it met an error, of which err is one. err matches [ErrUnknownOutcome] if any does.
+func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results []Result, err error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	answers := s.lanes.release.several(ctx, valuesOf(releases, func(r *Releasing) request {
+		return request{
+			shape: sh, id: r.LockID, generation: r.State.Generation, seen: r.State.seen(sh), hold: Microseconds(r.Hold),
+		}
+	}))
+
+	results = make([]Result, len(releases))
+
+	for i, a := range answers {
+		switch {
+		case a.err == nil && len(a.rows) == 1:
+			results[i] = Result{Verdict: Granted, Notified: a.rows[0]}
+		case err == nil || errors.Is(a.err, ErrUnknownOutcome):
+			err = a.err
+		}
+	}
+
+	return results, err
+}

@@ -1,0 +1,307 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/ismurov/pglocker/internal/pause"
+)
+
+// SlotsRequest asks for slots of a family, or for its writer's row.
+type SlotsRequest struct {
+	// Family is what the ids of its rows begin with, up to their last colon.
+	Family string
+	// Owner must be of this call alone: a grant whose reply is lost is found by it.
+	Owner       string
+	TTL, Margin time.Duration
+	// Permits is how many slots may be held. Want is how many of them this request takes, all or none.
+	Permits, Want int
+	// Writes: it takes the writer's row if nothing at all is held. Permits and Want are 1.
+	Writes bool
+	// From is the generation of the writer's row that a downgrade frees in exchange for a slot, or 0.
+	From int64
+}
+
+// Gate is the id of the gate of the request's family.
+func (r *SlotsRequest) Gate() string { return r.Family + PartGate }
+
+// States of a request for slots, see [slots].
+const (
+	slotGranted int64 = iota
+	slotContested
+	slotMissing
+	slotHeld
+	slotGone
+	slotLocked
+)
+
+// slotsRow is a row of the answer to a request for slots.
+type slotsRow struct {
+	row             Row
+	i, state, slots int64
+	mark            time.Time
+}
+
+func scanSlots() scanFunc[slotsRow] {
+	var (
+		s       rowScan
+		r       slotsRow
+		mark    pgtype.Timestamptz
+		durable *string
+	)
+
+	s.init(&r.i, &r.state, &r.slots)
+	dest := append(s.dest[:s.columns:s.columns], &mark, &durable)
+
+	return func(from scanner) (_ slotsRow, err error) {
+		r.row, err = s.read(from, dest)
+		r.mark = mark.Time.UTC()
+
+		return r, err
+	}
+}
+
+// lockID is the id of the row.
+func (r slotsRow) lockID(family string) string {
+	switch r.i {
+	case -2:
+		return family + PartGate
+	case -1:
+		return family + PartIntent
+	case 0:
+		return family + PartWriter
+	}
+
+	return family + strconv.FormatInt(r.i, 10)
+}
+
+// AcquireSlots grants what a request asks for if that is free, and makes rows that are missing. A
+// refused request costs no write. The verdict is
+//
+//   - Granted: Grants are the rows, which have one token in common;
+//   - Busy: LockID is the row in the way whose lease ends first, and Row its row. Of a reader's
+//     request it is the writer or its intent, if they are in the way. If it is the gate, the request
+//     may be granted if it is repeated, or another transaction has a row locked;
+//   - WrongGeneration: the row of From is not held under it any more.
+//
+// Mark is the mark that stands on the gate. Errors are as for [Store.Acquire].
+func (s *Store) AcquireSlots(ctx context.Context, r SlotsRequest) (Result, error) {
+	g := slotsGrant{grant{id: r.Gate(), owner: r.Owner, ttl: r.TTL}, r}
+	if err := g.begin(ctx, s); err != nil {
+		return Result{}, err
+	}
+
+	return g.result(g.acquire(ctx))
+}
+
+// slotsGrant is one request for slots, through all its attempts.
+type slotsGrant struct {
+	grant
+	asked SlotsRequest
+}
+
+func (g *slotsGrant) request() *request {
+	req := &request{
+		shape: g.shape, id: g.asked.Family, gate: g.id, owner: g.owner, ttl: Microseconds(g.ttl),
+		permits: int64(g.asked.Permits), want: int64(g.asked.Want), from: g.asked.From,
+	}
+	if g.asked.Writes {
+		req.writes = 1
+	}
+
+	return req
+}
+
+func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
+	var last Result
+
+	for contests, lost := 0, 0; contests < maxContests; {
+		start := time.Now()
+		a := single(ctx, g.store, &slots, g.request(), scanSlots())
+
+		switch {
+		case a.outcome == unknown:
+			g.lose(start, a.err)
+
+			lost++
+			if !g.shape.full || lost >= sendAttempts || !backOff(ctx, lost) {
+				return Result{}, g.doubt(a.err)
+			}
+		case a.outcome == refused && a.err != nil && g.outdated(ctx, a.err):
+			continue
+		case a.err != nil:
+			return Result{}, g.doubt(a.err)
+		}
+
+		if g.doubtful && (len(a.rows) == 0 || a.rows[0].state != slotGranted) {
+			if res, granted, err := g.settleSlots(ctx); err != nil || granted {
+				return res, g.doubt(err)
+			}
+		}
+
+		if a.err != nil {
+			continue
+		}
+
+		contests++
+
+		res, state, err := g.read(a)
+		if err != nil {
+			return Result{}, err
+		}
+
+		switch state {
+		case slotGranted, slotGone:
+			return res, nil
+		case slotHeld, slotLocked:
+			if g.doubtful && !g.shape.full {
+				return Result{}, g.doubt(nil)
+			}
+
+			return res, nil
+		case slotMissing:
+			if err := g.create(ctx, a.rows); err != nil {
+				return Result{}, g.doubt(err)
+			}
+		case slotContested:
+			// Grants to others came first. Each attempt fails for another one.
+			if contests > 1 && !pause.Sleep(ctx, pause.Jitter(time.Millisecond<<min(contests, 4), 2)) {
+				return Result{}, g.doubt(ended(ctx))
+			}
+		}
+
+		last = res
+	}
+
+	if g.doubtful {
+		return Result{}, g.doubt(nil)
+	}
+
+	if g.shape.secured && last.Verdict == 0 {
+		return Result{}, g.store.hidden(g.id)
+	}
+
+	last.Verdict = Busy
+
+	return last, nil
+}
+
+// read turns an answer into a result, and says what state it shows.
+func (g *slotsGrant) read(a answer[slotsRow]) (res Result, state int64, err error) {
+	if len(a.rows) == 0 {
+		return res, slotMissing, nil
+	}
+
+	first := a.rows[0]
+	res = Result{Verdict: Busy, Row: first.row, LockID: first.lockID(g.asked.Family), Mark: first.mark, Sent: a.sent}
+
+	switch first.state {
+	case slotGranted:
+		return g.granted(a, res)
+	case slotGone:
+		res.Verdict = WrongGeneration
+	}
+
+	return res, first.state, nil
+}
+
+// granted is the result of a grant. Its row is that whose lease ends first.
+func (g *slotsGrant) granted(a answer[slotsRow], res Result) (Result, int64, error) {
+	res.Verdict = Granted
+
+	for _, r := range a.rows {
+		res.Grants = append(res.Grants, LockRow{r.lockID(g.asked.Family), r.row})
+		if r.row.ExpiresAt.Before(res.Row.ExpiresAt) {
+			res.Row = r.row
+		}
+	}
+
+	var err error
+
+	switch {
+	case len(res.Grants) != g.asked.Want: // a trigger or a policy
+		err = fmt.Errorf("%w: %d of %d slots were granted", ErrInvalidTable, len(res.Grants), g.asked.Want)
+	case res.Lease() <= g.asked.Margin:
+		err = errCut(res, g.asked.Margin)
+	}
+
+	if err != nil {
+		g.lost = append(g.lost, g.owner) // to be given back
+	}
+
+	return res, slotGranted, err
+}
+
+// settleSlots reports whether one of the lost attempts was granted. That one is stray no more.
+func (g *slotsGrant) settleSlots(ctx context.Context) (res Result, granted bool, err error) {
+	for i, owner := range g.lost {
+		req := g.request()
+		req.owner = owner
+
+		a := single(ctx, g.store, &settleSlots, req, func(from scanner) (r slotsRow, err error) {
+			var s rowScan
+
+			s.init(&r.i, new(*string))
+			r.row, err = s.scan(from)
+
+			return r, err
+		})
+
+		switch {
+		case a.err != nil:
+			return Result{}, false, a.err
+		case len(a.rows) == g.asked.Want:
+			res, _, err := g.granted(a, Result{
+				Row: a.rows[0].row, LockID: a.rows[0].lockID(g.asked.Family), Sent: g.firstSent, Later: a.sent.Sub(g.firstSent),
+			})
+			if err == nil {
+				g.lost = append(g.lost[:i:i], g.lost[i+1:]...)
+			}
+
+			return res, true, err
+		}
+	}
+
+	return Result{}, false, nil
+}
+
+// create makes the rows that the answer shows to be missing, free.
+func (g *slotsGrant) create(ctx context.Context, rows []slotsRow) error {
+	var parts []string
+
+	switch {
+	case len(rows) == 0:
+		parts = append(parts, PartGate)
+
+		if strings.HasPrefix(g.asked.Family, prefixRWLock) {
+			parts = append(parts, PartWriter)
+		}
+	case g.asked.Writes:
+		parts = append(parts, PartWriter)
+	}
+
+	if !g.asked.Writes {
+		slots := int64(0)
+		if len(rows) > 0 {
+			slots = rows[0].slots
+		}
+
+		for range g.asked.Want {
+			slots++
+			parts = append(parts, strconv.FormatInt(slots, 10))
+		}
+	}
+
+	for _, part := range parts {
+		if _, err := g.store.Create(ctx, g.asked.Family+part); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
