@@ -41,9 +41,7 @@ func Token(ctx context.Context) (token int64, ok bool) {
 // there is no such lock.
 func heldUnder(ctx context.Context, l *Locker, lockIDs ...string) error {
 	for g := groupOf(ctx); g != nil; g = g.outer {
-		// Another Locker's locks are the same if its handle and its table are.
-		same := g.locker == l || g.locker.db == l.db && g.locker.cfg.table() == l.cfg.table()
-		if !same || g.over() != nil {
+		if !g.sharesTable(l) || g.over() != nil {
 			continue
 		}
 
@@ -55,6 +53,11 @@ func heldUnder(ctx context.Context, l *Locker, lockIDs ...string) error {
 	}
 
 	return nil
+}
+
+// sharesTable reports whether the group's locks are also l's: the handle and the table are the same.
+func (g *group) sharesTable(l *Locker) bool {
+	return g.locker == l || g.locker.db == l.db && g.locker.cfg.table() == l.cfg.table()
 }
 
 // heldError is the error of a lock that is held by this one.

@@ -160,7 +160,7 @@ func (e *Election) lead(running, healthy context.Context, lock *Lock, fn func(co
 func (e *Election) release(running context.Context, lock *Lock) error {
 	detached := context.WithoutCancel(running)
 
-	if lock.over() == nil {
+	if lock.group.over() == nil {
 		pause.Sleep(detached, min(shortestShown, e.ttl/2)-time.Since(lock.granted))
 	}
 
@@ -168,7 +168,7 @@ func (e *Election) release(running context.Context, lock *Lock) error {
 	e.locker.announce(e.termID)
 
 	if errors.Is(err, ErrAlreadyUnlocked) { // by the function, perhaps on another goroutine
-		<-lock.freed
+		<-lock.group.freed
 
 		return nil
 	}

@@ -14,6 +14,10 @@ var (
 	// ErrAlreadyLocked: another holds the lock. The error is also a [*HeldError].
 	ErrAlreadyLocked = errors.New("pglocker: already locked")
 
+	// ErrTooManyReaders: as many readers as [WithMaxReaders] says have read access. The error is also a
+	// [*HeldError].
+	ErrTooManyReaders = errors.New("pglocker: too many readers")
+
 	// ErrWrongGeneration: the lock was granted, refreshed or released since the [LockStatus] was read. The
 	// status is no longer valid.
 	ErrWrongGeneration = handover.ErrWrongGeneration
@@ -59,6 +63,19 @@ var (
 	// ErrInvalidName: the name of a recipe is at least one byte of valid UTF-8 without NUL, and about a thousand
 	// at most: with the prefix and a slot it makes a lock id.
 	ErrInvalidName = errors.New("pglocker: invalid name")
+	// ErrInvalidPermits: a semaphore has 1 to [MaxPermits] permits, and a request takes 1 to as many.
+	ErrInvalidPermits = errors.New("pglocker: invalid number of permits")
+	// ErrInvalidReaders: an [RWLock] has 1 to [MaxPermits] readers.
+	ErrInvalidReaders = errors.New("pglocker: invalid number of readers")
+	// ErrUpgrade: a holder of read access asks for write access to the same [RWLock]. Two that do so would wait
+	// for each other.
+	ErrUpgrade = errors.New("pglocker: read access can't be upgraded")
+	// ErrNotWriting: [Access.Downgrade] of read access.
+	ErrNotWriting = errors.New("pglocker: not write access")
+	// ErrNoLockIDs: a call for several locks, such as [Locker.LockAll], was given none.
+	ErrNoLockIDs = errors.New("pglocker: no lock ids")
+	// ErrTooManyLockIDs: such a call was given more than [MaxLockIDs].
+	ErrTooManyLockIDs = errors.New("pglocker: too many lock ids")
 	// ErrInvalidTTL: a TTL is at least [MinTTL], at most [MaxTTL], and longer than twice
 	// [Config.SafetyMargin] where that is set.
 	ErrInvalidTTL = store.ErrInvalidTTL

@@ -41,22 +41,39 @@ type group struct {
 // holdAll starts to keep alive several leases as one, all granted by one request whose term is known. gate is
 // the lock in whose line their waiters stand, "" if that is each one's own.
 func (l *Locker) holdAll(parent context.Context, grants []store.LockRow, gate string, term keepalive.Term, o lockOptions) *group {
-	g := &group{locks: make([]*Lock, len(grants))}
-
-	for i, granted := range grants {
-		lk := new(Lock)
-		lk.init(g, newStatus(granted.LockID, granted.Row), term, o, false)
-		lk.tenure.Gate = gate
-		g.locks[i] = lk
-	}
-
+	g := new(group)
 	g.begin(parent, l)
-
-	for _, lk := range g.locks {
-		l.renewer.Add(lk.lease, term)
-	}
+	g.add(grants, gate, term, o)
 
 	return g
+}
+
+// add adds leases to a group that nobody has yet, and starts to keep them alive.
+func (g *group) add(grants []store.LockRow, gate string, term keepalive.Term, o lockOptions) {
+	locks := make([]*Lock, len(grants))
+
+	for i, granted := range grants {
+		locks[i] = new(Lock)
+		locks[i].init(g, newStatus(granted.LockID, granted.Row), term, o, false)
+		locks[i].tenure.Gate = gate
+	}
+
+	g.mu.Lock()
+	g.locks = append(g.locks, locks...)
+	g.mu.Unlock()
+
+	for _, lk := range locks {
+		g.locker.renewer.Add(lk.lease, term)
+	}
+}
+
+// holdFor sets the minimum hold of a group that nobody has yet.
+func (g *group) holdFor(minHold time.Duration) {
+	for _, lk := range g.locks {
+		if minHold > 0 {
+			lk.tenure.HeldUntil = time.Now().Add(minHold)
+		}
+	}
 }
 
 // acquireAll is acquire and holdAll.
@@ -89,9 +106,11 @@ func (g *group) lose(lk *Lock, loss keepalive.Loss) {
 		return
 	}
 
+	locks := g.locks // more may be on the way
+
 	err := lossError(lk.lease.LockID, lk.lease.Generation, loss, lk.rowHolders)
-	if len(g.locks) > 1 {
-		err = fmt.Errorf("%w (and so are all %d that are held as one)", err, len(g.locks))
+	if len(locks) > 1 {
+		err = fmt.Errorf("%w (and so are all %d that are held as one)", err, len(locks))
 	}
 
 	err = tidy(err)
@@ -102,7 +121,7 @@ func (g *group) lose(lk *Lock, loss keepalive.Loss) {
 	l, now := g.locker, time.Now()
 	l.desk.WakeAt(lk.line(), now.Add(l.cfg.margin(lk.ttl)))
 
-	for _, other := range g.locks {
+	for _, other := range locks {
 		if other != lk {
 			l.desk.WakeAt(other.line(), now.Add(l.renewer.Remove(other.lease).LeaseLeft(now)))
 		}
@@ -132,9 +151,17 @@ func (g *group) over() error {
 
 // name is what errors call the group.
 func (g *group) name() string {
-	first := g.locks[0].lease.LockID
-	if more := len(g.locks) - 1; more > 0 {
-		return fmt.Sprintf("%q and %d more", first, more)
+	if len(g.locks) == 0 {
+		return "nothing yet"
+	}
+
+	return nameOf(g.locks[0].lease.LockID, len(g.locks))
+}
+
+// nameOf is what errors call some locks, of which one is the first.
+func nameOf(first string, locks int) string {
+	if locks > 1 {
+		return fmt.Sprintf("%q and %d more", first, locks-1)
 	}
 
 	return fmt.Sprintf("%q", first)

@@ -12,6 +12,9 @@ type LockOption func(*lockOptions)
 // lockOptions are what the options of one call add up to.
 type lockOptions struct {
 	relockInterval, wait, minHold time.Duration
+	// permits is that of WithPermits, if manyPermits is set.
+	permits     int
+	manyPermits bool
 }
 
 // WithRelockInterval sets the time between renewals. It must be above zero and below the TTL

@@ -111,6 +111,17 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"ElectionGoesOn", testElectionGoesOn},
 			{"ElectionObserved", testElectionObserved},
 			{"ElectionResign", testElectionResign},
+			{"Semaphore", testSemaphore},
+			{"SemaphoreWaits", testSemaphoreWaits},
+			{"SemaphoreAfterCrash", testSemaphoreAfterCrash},
+			{"RWLock", testRWLock},
+			{"RWLockWaits", testRWLockWaits},
+			{"DowngradeRace", testDowngradeRace},
+			{"LockAll", testLockAll},
+			{"LockAllWaits", testLockAllWaits},
+			{"LockAllLost", testLockAllLost},
+			{"DoAll", testDoAll},
+			{"LockAllInput", testLockAllInput},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}

@@ -195,10 +195,10 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 		}
 	}
 
-	d.Queue.EndRun(t.line())
+	over := d.endRun(t, run)
 
 	res, err := st.Release(ctx, t.LockID, t.State, t.hold())
-	d.tell(t, d.isOver(run), res.Notified)
+	d.tell(t, over, res.Notified)
 
 	if err != nil {
 		return err
@@ -219,9 +219,27 @@ func (d *Desk) next(t *Tenure) (head *waitqueue.Waiter, run waitqueue.Run) {
 	return head, run
 }
 
+// endRun ends a run, and reports whether it was long enough. Whoever waits at a gate is woken instead of being
+// handed a slot. So there a run is one of releases, until it is long enough.
+func (d *Desk) endRun(t *Tenure, run waitqueue.Run) (over bool) {
+	over = d.isOver(run)
+
+	if t.Gate != "" && !over {
+		d.Queue.Extend(t.Gate)
+	} else {
+		d.Queue.EndRun(t.line())
+	}
+
+	return over
+}
+
 // tell tells the waiters here of a release for all. over: others should ask first.
 func (d *Desk) tell(t *Tenure, over, notified bool) {
 	switch heard := d.Heard(); {
+	case t.Gate != "" && !heard && d.Queue.Rests(t.Gate):
+		// The head here polls.
+	case t.Gate != "" && !heard && over:
+		d.Queue.Rest(t.Gate, PollMax+pause.Jitter(PollMax, 2))
 	case !over || heard && !notified:
 		d.Queue.Wake(t.line())
 	case !heard: // else the waiters here hear of it as all others do

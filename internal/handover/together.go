@@ -85,9 +85,7 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 			continue
 		}
 
-		d.Queue.EndRun(t.line())
-
-		places, over = append(places, i), append(over, d.isOver(run))
+		places, over = append(places, i), append(over, d.endRun(t, run))
 		releases = append(releases, store.Releasing{LockID: t.LockID, State: t.State, Hold: t.hold()})
 	}
 
@@ -125,4 +123,33 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 // isGone reports whether a release found another tenure, or none.
 func isGone(err error) bool {
 	return errors.Is(err, ErrWrongGeneration) || errors.Is(err, ErrLockNotFound)
+}
+
+// ReturnAll is [Desk.Return] of a grant of several locks.
+func (d *Desk) ReturnAll(res store.Result, ttl time.Duration) {
+	ctx, cancel := d.UntilClosed(context.Background())
+	defer cancel()
+
+	until := res.Sent.Add(ttl)
+	tenures := make([]Tenure, len(res.Grants))
+
+	for i, granted := range res.Grants {
+		tenures[i] = Tenure{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}}
+	}
+
+	if time.Until(until) <= 0 {
+		for i := range tenures {
+			d.Queue.Wake(tenures[i].line())
+		}
+
+		return
+	}
+
+	for i, err := range d.releaseAll(ctx, tenures, until) {
+		if err != nil {
+			d.Log.Warn("pglocker: a late grant was not returned", "lock", tenures[i].LockID, "locks", len(tenures), "error", err)
+
+			return
+		}
+	}
 }

@@ -271,7 +271,11 @@ func (w *waiter) note(res store.Result, heard bool) {
 	w.Desk.Queue.FoundMark(w.LockID, res.Mark, res.Row.Now)
 
 	if res.Verdict == store.Granted {
-		w.Desk.Queue.Won(w.LockID)
+		if store.GateOf(w.LockID) != "" {
+			w.Desk.Queue.WonSlot(w.LockID)
+		} else {
+			w.Desk.Queue.Won(w.LockID)
+		}
 
 		return
 	}
@@ -307,6 +311,10 @@ func (w *waiter) next(a answer, heard bool) time.Duration {
 
 	if held {
 		poll = min(poll, a.res.Row.Remaining()+handover.PollLate)
+	}
+
+	if a.res.Again > 0 {
+		poll = min(poll, a.res.Again)
 	}
 
 	return poll

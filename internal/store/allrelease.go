@@ -13,7 +13,8 @@ type Releasing struct {
 	Hold   time.Duration
 }
 
-// ReleaseAll makes one attempt to release several locks, sorted by id, in one statement. The verdict
+// ReleaseAll makes one attempt to release several locks, sorted by id, in one statement. All are rows of
+// families, or none is. The verdict
 // of those that were released is Granted. Another has none: its row is locked, or its state is
 // another, or it met an error, of which err is one. err matches [ErrUnknownOutcome] if any does.
 func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results []Result, err error) {
@@ -22,9 +23,14 @@ func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results [
 		return nil, err
 	}
 
-	answers := s.lanes.release.several(ctx, valuesOf(releases, func(r *Releasing) request {
+	lane := s.lanes.release
+	if GateOf(releases[0].LockID) != "" {
+		lane = s.lanes.releaseSlot
+	}
+
+	answers := lane.several(ctx, valuesOf(releases, func(r *Releasing) request {
 		return request{
-			shape: sh, id: r.LockID, generation: r.State.Generation, seen: r.State.seen(sh), hold: Microseconds(r.Hold),
+			shape: sh, id: r.LockID, gate: GateOf(r.LockID), generation: r.State.Generation, seen: r.State.seen(sh), hold: Microseconds(r.Hold),
 		}
 	}))
 

@@ -65,10 +65,10 @@ const sqlClaimed = `generation = CASE WHEN {free} THEN ` + sqlNext + ` ELSE l.ge
        owner = CASE WHEN {free} THEN {owner} ELSE l.owner END,
        acquired_at = CASE WHEN {free} THEN c.now ELSE l.acquired_at END,
        contended_until = CASE WHEN {free} THEN l.contended_until
-                              ELSE ` + sqlMarked + ` END`
+                              ELSE ` + sqlMark + ` END`
 
-// sqlMarked is the mark of a waiter, signed.
-const sqlMarked = `c.now {+} (({ahead} {-} pg_catalog.mod(c.us {+} {ahead} {-} {signature}, {modulus})) {*} {us})`
+// sqlMark is until when a mark stands.
+const sqlMark = `c.now {+} (({ahead} {-} pg_catalog.mod(c.us {+} {ahead} {-} {signature}, {modulus})) {*} {us})`
 
 // sqlAhead is how many microseconds from now a mark stands, before it is signed. It must not end
 // the mark of a waiter that listens: then it takes that one's end, or up to a {modulus} later.

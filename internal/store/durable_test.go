@@ -340,7 +340,7 @@ func TestFailureWritesNothing(t *testing.T) {
 			}
 
 			if freed, err := s.GiveBack(ctx, []string{driver}, []string{"other", "you"}, false); err != nil || len(freed) > 0 {
-				t.Errorf("GiveBack: %t, %v", freed, err)
+				t.Errorf("GiveBack: %v, %v", freed, err)
 			}
 
 			if _, err := s.Create(ctx, driver); err != nil {

@@ -28,8 +28,8 @@ const (
 // flight.
 type lanes struct {
 	acquire, insert, refresh, get, look, settle, create *lane[Row]
-	try, claim                                          *lane[attempted]
-	release, releaseSlot, unwanted                      *lane[bool]
+	try, claim, grantAll                                *lane[attempted]
+	release, releaseSlot, unwanted, markHeld            *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -46,6 +46,8 @@ func newLanes(s *Store) *lanes {
 		look:        newLane(s, kind[Row]{verb: &look, scan: scanRow, reads: true}),
 		try:         newLane(s, kind[attempted]{verb: &try, scan: scanTry}),
 		claim:       newLane(s, kind[attempted]{verb: &claim, scan: scanClaim}),
+		grantAll:    newLane(s, kind[attempted]{verb: &grantAll, scan: scanTry}),
+		markHeld:    newLane(s, kind[bool]{verb: &markHeld, scan: scanBool}),
 		release:     newLane(s, kind[bool]{verb: &release, scan: scanBool}),
 		releaseSlot: newLane(s, kind[bool]{verb: &releaseSlot, scan: scanBool}),
 		unwanted:    newLane(s, kind[bool]{verb: &unwanted, scan: scanBool}),

@@ -140,7 +140,7 @@ func TestReleaseWithoutNotify(t *testing.T) {
 				}
 
 				if freed, err := s.GiveBack(t.Context(), []string{"038"}, []string{"me 38"}, false); err != nil || len(freed) != 1 {
-					t.Errorf("GiveBack: %t, %v", freed, err)
+					t.Errorf("GiveBack: %v, %v", freed, err)
 				}
 
 				for i, err := range releaseMany(t.Context(), s, states[:38]) {

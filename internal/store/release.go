@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -139,8 +140,17 @@ RETURNING CASE WHEN l.owner IS NULL THEN {notify} END IS NOT NULL, {lazy}`
 // GiveBack frees those of the locks whose rows show a grant to one of the owners, and returns which
 // it knows to be free now. With queue it waits behind every statement that waits for the first row
 // already: none of those owners can be granted that lock after that. On three columns it does
-// nothing.
+// nothing. The id of a gate is for whatever rows of its family show such a grant.
 func (s *Store) GiveBack(ctx context.Context, ids, owners []string, queue bool) (freed []string, err error) {
+	if family, ok := strings.CutSuffix(ids[0], ":"+PartGate); ok && GateOf(ids[0]) != "" {
+		free, err := s.giveBackSlots(ctx, family+":", owners, queue)
+		if free {
+			freed = ids
+		}
+
+		return freed, err
+	}
+
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
 		return nil, err

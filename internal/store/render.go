@@ -30,9 +30,10 @@ type verb struct {
 }
 
 var verbs = []*verb{
-	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look,
-	&held, &settle, &unwanted, &resign, &announce, &slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate,
-	&markGate, &intend,
+	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
+	&grantAll, &markHeld,
+	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend,
+	&resign, &announce,
 }
 
 // form is what the texts depend on beside the table's name.

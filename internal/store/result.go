@@ -31,12 +31,16 @@ type Result struct {
 	Grants []LockRow
 	// Mark is the mark that stood on the row before a Claim that was not granted.
 	Mark time.Time
+	// Intended: a refused request for slots found a writer's intent.
+	Intended bool
 	// Marked: that Claim left a mark. Row shows it, or that of another waiter since.
 	Marked bool
 	// Stray are the owners of attempts of this request whose replies were lost, also beside an
 	// error. The row may show one of them, unless the verdict is Granted. Or the server may still
 	// grant it, minutes later. No caller waits for such a grant.
 	Stray []string
+	// Again is how long after it a request that was refused should be repeated at the latest, or 0.
+	Again time.Duration
 	// Notified: a release notified waiters.
 	Notified bool
 	// Sent is the moment before the granting statement was sent.

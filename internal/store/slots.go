@@ -57,7 +57,8 @@ const sqlWalked = `l.tableoid AS relation, l.ctid AS row_version, l.generation, 
 // slots takes {want} slots of a family of which {permits} may be held, or with {writes} = 1 the
 // writer's row, where {permits} and {want} are 1 and nothing may be held. A reader is kept out by a
 // writer and by an intent, which count as {permits} slots. With {from}, the writer of that
-// generation takes a slot in exchange for its row, past any intent (a downgrade).
+// generation takes a slot in exchange for its row, past any intent (a downgrade). {from} = -1 goes
+// past an intent, too.
 //
 // What is held is counted in the statement's snapshot. Every grant changes the gate, and this one
 // is made only if the gate still has the generation of the snapshot: it waits for the gate's row,
@@ -90,7 +91,7 @@ var slots = verb{
     SELECT s.*,
            s.live AND NOT s.mine AS busy,
            CASE WHEN s.i {=} '-2'::bigint THEN 0
-                WHEN s.i {=} '-1'::bigint AND ({writes} {=} 1 OR {from} {>} 0) THEN 0
+                WHEN s.i {=} '-1'::bigint AND ({writes} {=} 1 OR {from} {<>} 0) THEN 0
                 WHEN s.i {<=} 0 THEN {permits}
                 ELSE 1
            END AS weight,
@@ -107,7 +108,8 @@ var slots = verb{
            pg_catalog.sum(CASE WHEN s.checked THEN s.weight ELSE 0 END)::bigint AS checked,
            pg_catalog.count(CASE WHEN s.usable THEN 1 END) AS usable,
            pg_catalog.count(CASE WHEN s.i {>} 0 THEN 1 END) AS slots,
-           pg_catalog.bool_or({from} {=} 0 OR s.mine AND s.live) AS current
+           pg_catalog.bool_or({from} {<=} 0 OR s.mine AND s.live) AS current,
+           pg_catalog.bool_or(s.i {=} '-1'::bigint AND s.live) AS intended
       FROM counted AS s
 ), gate AS MATERIALIZED (
     SELECT l.generation
@@ -166,7 +168,7 @@ var slots = verb{
        AND l.tableoid {=} f.relation
     RETURNING {six}CASE WHEN f.mine AND t.mark {>} {now} THEN pg_catalog.pg_notify('{channel}', t.gate) END{three}NULL{end}
 )
-SELECT {row}, l.i, 0, t.slots, t.mark, l.durable
+SELECT {row}, l.i, 0, t.slots, t.mark, t.intended, l.durable
   FROM granted AS l, total AS t
  UNION ALL
 SELECT {row}, l.i,
@@ -175,7 +177,7 @@ SELECT {row}, l.i,
             WHEN t.usable {<} {want} THEN 2
             WHEN EXISTS (SELECT FROM gate) THEN 5
             ELSE 1
-       END, t.slots, t.mark, NULL::{text}
+       END, t.slots, t.mark, t.intended, NULL::{text}
   FROM total AS t,
        (SELECT s.*
           FROM counted AS s

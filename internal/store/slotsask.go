@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +27,9 @@ type SlotsRequest struct {
 	Writes bool
 	// From is the generation of the writer's row that a downgrade frees in exchange for a slot, or 0.
 	From int64
+	// Nested: a reader asks that holds another slot. An intent doesn't keep it out: the writer has to
+	// wait for it, and it may wait for itself.
+	Nested bool
 }
 
 // Gate is the id of the gate of the request's family.
@@ -45,6 +50,7 @@ type slotsRow struct {
 	row             Row
 	i, state, slots int64
 	mark            time.Time
+	intended        bool
 }
 
 func scanSlots() scanFunc[slotsRow] {
@@ -56,7 +62,7 @@ func scanSlots() scanFunc[slotsRow] {
 	)
 
 	s.init(&r.i, &r.state, &r.slots)
-	dest := append(s.dest[:s.columns:s.columns], &mark, &durable)
+	dest := append(s.dest[:s.columns:s.columns], &mark, &r.intended, &durable)
 
 	return func(from scanner) (_ slotsRow, err error) {
 		r.row, err = s.read(from, dest)
@@ -89,7 +95,7 @@ func (r slotsRow) lockID(family string) string {
 //     may be granted if it is repeated, or another transaction has a row locked;
 //   - WrongGeneration: the row of From is not held under it any more.
 //
-// Mark is the mark that stands on the gate. Errors are as for [Store.Acquire].
+// Mark is the mark that stands on the gate, and Intended tells of an intent. Errors are as for [Store.Acquire].
 func (s *Store) AcquireSlots(ctx context.Context, r SlotsRequest) (Result, error) {
 	g := slotsGrant{grant{id: r.Gate(), owner: r.Owner, ttl: r.TTL}, r}
 	if err := g.begin(ctx, s); err != nil {
@@ -112,6 +118,10 @@ func (g *slotsGrant) request() *request {
 	}
 	if g.asked.Writes {
 		req.writes = 1
+	}
+
+	if g.asked.Nested && req.from == 0 {
+		req.from = -1
 	}
 
 	return req
@@ -198,7 +208,7 @@ func (g *slotsGrant) read(a answer[slotsRow]) (res Result, state int64, err erro
 	}
 
 	first := a.rows[0]
-	res = Result{Verdict: Busy, Row: first.row, LockID: first.lockID(g.asked.Family), Mark: first.mark, Sent: a.sent}
+	res = Result{Verdict: Busy, Row: first.row, LockID: first.lockID(g.asked.Family), Mark: first.mark, Intended: first.intended, Sent: a.sent}
 
 	switch first.state {
 	case slotGranted:
@@ -220,6 +230,8 @@ func (g *slotsGrant) granted(a answer[slotsRow], res Result) (Result, int64, err
 			res.Row = r.row
 		}
 	}
+
+	slices.SortFunc(res.Grants, func(a, b LockRow) int { return cmp.Compare(a.LockID, b.LockID) })
 
 	var err error
 

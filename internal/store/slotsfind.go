@@ -49,7 +49,7 @@ var markGate = verb{
 	given: parameters{paramID, paramMark, paramSignature},
 	one: `
 UPDATE {table} AS l
-   SET contended_until = ` + sqlMarked + `
+   SET contended_until = ` + sqlMark + `
   FROM (SELECT n.now, (extract(epoch FROM n.now) {*} 1000000)::bigint AS us,
                (SELECT s.contended_until FROM {table} AS s WHERE s.lock_id {=} {lock_id}) AS mark
           FROM (SELECT {now} AS now OFFSET 0) AS n
@@ -136,8 +136,8 @@ func (s *Store) Intend(ctx context.Context, family, owner string, d time.Duratio
 	return 0, s.hidden(id)
 }
 
-// GiveBackSlots is [Store.GiveBack] for the slots of a family. It reports whether it freed some.
-func (s *Store) GiveBackSlots(ctx context.Context, family string, owners []string, queue bool) (bool, error) {
+// giveBackSlots is [Store.GiveBack] for the rows of a family. It reports whether it freed some.
+func (s *Store) giveBackSlots(ctx context.Context, family string, owners []string, queue bool) (bool, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
 		return false, err

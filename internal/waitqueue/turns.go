@@ -14,6 +14,8 @@ type turns struct {
 	round, won int
 	// rivals are the other processes that were seen to win, the latest last, each once: rivalCounts at most.
 	rivals []rival
+	// restUntil is until when places that become free are left to others.
+	restUntil time.Time
 }
 
 // rival is another process, and the round that it won last.
@@ -74,6 +76,27 @@ func (t *turns) isOurs() bool {
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
 	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
+}
+
+// WonSlot is Won for one of several places: a run of them goes on.
+func (q *Queue) WonSlot(id string) {
+	q.with(id, func(l *line) { l.turns.won = l.turns.round })
+}
+
+// Extend counts a release for all that wakes the head here at once, as a hand-over: one of several places is
+// free, and mostly the head here gets it.
+func (q *Queue) Extend(id string) { q.with(id, func(l *line) { l.turns.handedOver() }) }
+
+// Rest has the places that become free left to other processes for d.
+func (q *Queue) Rest(id string, d time.Duration) {
+	q.with(id, func(l *line) { l.turns.restUntil = time.Now().Add(d) })
+}
+
+// Rests reports whether they are left to others now.
+func (q *Queue) Rests(id string) (rests bool) {
+	q.with(id, func(l *line) { rests = time.Now().Before(l.turns.restUntil) })
+
+	return rests
 }
 
 // Lost notes that another process got it.

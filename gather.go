@@ -1,0 +1,140 @@
+package pglocker
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/handover"
+	"github.com/ismurov/pglocker/internal/line"
+	"github.com/ismurov/pglocker/internal/pause"
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// gatherAfter is how long a request for several locks waits for all of them at once, at first.
+const gatherAfter = time.Second
+
+// take takes all of the locks within ctx, and starts to keep them alive. Their context is made from parent.
+//
+//	all at once, for a second --> gather, for as long as it has waited --> held
+//	     ^                                 |
+//	     +--- give all back, for up to ----+
+//	          half as long
+func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, error) {
+	if o.wait == 0 {
+		return all.acquireAll(ctx, parent, all.request(0), "", o)
+	}
+
+	if err := heldUnder(ctx, all.Locker, all.ids...); err != nil {
+		return nil, err
+	}
+
+	var (
+		began = time.Now()
+		left  = func() time.Duration {
+			if o.wait == math.MaxInt64 {
+				return o.wait
+			}
+
+			return o.wait - time.Since(began)
+		}
+	)
+
+	for atOnce := gatherAfter; ; atOnce = max(pause.Jitter(time.Since(began)/2, 2), 1) {
+		until := time.Now().Add(min(atOnce, left()))
+
+		g, err := all.acquireAll(ctx, parent, all.request(time.Until(until)), "", o)
+		if err == nil || ctx.Err() != nil || time.Now().Before(until) || left() <= 0 {
+			return g, err
+		}
+
+		until = time.Now().Add(min(time.Since(began), left()))
+
+		g, err = all.gather(ctx, parent, o, until)
+		if err == nil || ctx.Err() != nil || time.Now().Before(until) && !errors.Is(err, ErrLockLost) || left() <= 0 {
+			return g, err
+		}
+	}
+}
+
+// gather takes the locks one by one, in the order of their ids, until the given time. It keeps what it has
+// alive meanwhile, and releases it if it fails.
+func (all *several) gather(ctx, parent context.Context, o lockOptions, until time.Time) (g *group, err error) {
+	g = new(group)
+	g.begin(parent, all.Locker)
+
+	// If one is lost, all are, and there is nothing to wait for. A request may hang.
+	waiting, cancel := context.WithDeadline(ctx, until.Add(handover.Grace))
+	defer cancel()
+
+	stop := context.AfterFunc(g.ctx, cancel)
+	defer stop()
+
+	held := o
+	held.minHold = 0
+
+	for rest := all.ids; len(rest) > 0 && err == nil; rest = all.ids[len(g.locks):] {
+		err = g.gatherSome(waiting, several{all.Locker, rest, all.ttl}, held, until)
+	}
+
+	if err == nil {
+		err = g.over()
+	}
+
+	if err != nil {
+		if len(g.locks) > 0 {
+			_ = g.unlock(context.WithoutCancel(ctx)) // the error says more
+		}
+
+		return nil, err
+	}
+
+	g.holdFor(o.minHold)
+
+	return g, nil
+}
+
+// gatherSome takes the first of the rest: all, or those before the first that is held, or that one.
+func (g *group) gatherSome(ctx context.Context, rest several, o lockOptions, until time.Time) error {
+	l := g.locker
+
+	res, term, err := l.acquire(ctx, rest.request(0))
+	if err == nil {
+		g.add(res.Grants, "", term, o)
+
+		return nil
+	}
+
+	if res.Verdict != store.Busy {
+		return err
+	}
+
+	for k, id := range rest.ids {
+		if id == res.LockID && k > 0 {
+			rest.ids = rest.ids[:k]
+		}
+	}
+
+	if rest.ids[0] != res.LockID {
+		res, term, err = l.acquire(ctx, rest.request(0))
+		if err == nil {
+			g.add(res.Grants, "", term, o)
+		}
+
+		if err == nil || res.Verdict == store.Busy && time.Now().Before(until) {
+			return nil
+		}
+
+		return err
+	}
+
+	id := res.LockID
+
+	res, term, err = l.acquire(ctx, line.Request{LockID: id, TTL: rest.ttl, Wait: max(time.Until(until), 1)})
+	if err == nil {
+		g.add([]store.LockRow{{LockID: id, Row: res.Row}}, "", term, o)
+	}
+
+	return err
+}

@@ -1,0 +1,237 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// grantAll: several locks, all there and free -> all held, or else nothing changes.
+//
+// It looks first and locks nothing (shown). Only if all are free does it lock them, in the order of
+// the ids, and it passes over a row that another transaction has locked (found): it waits for no
+// row, so no order of ids can deadlock. A row that was changed since the snapshot has another ctid.
+// If one was passed over or changed, none is granted.
+//
+// A granted lock is a row of the answer. So is, if nothing was granted, the first lock in the way:
+// one that is held, or else one that was passed over. There is no row if locks are missing and no
+// other is held.
+var grantAll = verb{
+	given: parameters{paramID, paramTTL, paramOwner},
+	many: `
+WITH c AS MATERIALIZED (
+    SELECT ` + sqlGrantOnce + `
+), shown AS MATERIALIZED (
+    SELECT r.*, l.part, l.row_version, l.free
+      FROM {requests} WITH ORDINALITY AS r ({columns}, n)
+      LEFT JOIN LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version, l.expires_at {<=} c.now AS free
+                           FROM c, {table} AS l
+                          WHERE l.lock_id {=} r.lock_id
+                         OFFSET 0) AS l ON true
+), total AS MATERIALIZED (
+    SELECT pg_catalog.count(*) AS locks, pg_catalog.bool_and(shown.free IS TRUE) AS free
+      FROM shown
+), found AS MATERIALIZED (
+    SELECT r.*
+      FROM total, shown AS r,
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version
+                      FROM {table} AS l
+                     WHERE l.lock_id {=} r.lock_id
+                       AND total.free
+                       {lock} SKIP LOCKED) AS l
+     WHERE l.row_version {=} r.row_version
+       AND l.part {=} r.part
+), got AS (
+    UPDATE {table} AS l
+       SET ` + sqlGranted + `
+      FROM found AS r, c, total
+     WHERE l.ctid {=} r.row_version
+       AND l.tableoid {=} r.part
+       AND total.locks {=} (SELECT pg_catalog.count(*) FROM found)
+    RETURNING l.*, r.n AS pglocker_n
+)
+SELECT {row}, l.pglocker_n, true FROM got AS l
+ UNION ALL
+SELECT {row}, way.n, false
+  FROM (SELECT r.lock_id, r.n
+          FROM total, shown AS r
+         WHERE NOT r.free
+            OR total.free AND NOT EXISTS (SELECT FROM found WHERE found.n {=} r.n)
+         ORDER BY r.n
+         LIMIT 1) AS way,
+       LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id {=} way.lock_id OFFSET 0) AS l
+ WHERE NOT EXISTS (SELECT FROM got)`,
+}
+
+// allContests bounds the rounds of one AcquireAll, as maxContests does for Acquire. There is a pause
+// after each, of half a second together.
+const allContests = 8
+
+// AcquireAll grants several locks, sorted by id, to owner for ttl if all are free, and creates those
+// that aren't there. It grants all or none. The verdict is Granted, with [Result.Grants] in the
+// order of the ids, or Busy, with the first lock in the way.
+//
+// owner and errors are as for [Store.Acquire]. Beside another error than [ErrUnknownOutcome],
+// Result.Grants may have grants that nobody wants: the table has cut their leases, or has kept
+// others from being granted.
+func (s *Store) AcquireAll(ctx context.Context, ids []string, owner string, ttl, margin time.Duration) (Result, error) {
+	g := grant{owner: owner, ttl: ttl}
+	if err := g.begin(ctx, s); err != nil {
+		return Result{}, err
+	}
+
+	return g.result(g.acquireAll(ctx, ids, margin))
+}
+
+func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Duration) (Result, error) {
+	var (
+		s    = g.store
+		seen Result
+	)
+
+	for contests, lost := 0, 0; contests < allContests; {
+		start := time.Now()
+		a := persist(ctx, s, func(bool) answer[one[attempted]] { return s.lanes.grantAll.askAgain(ctx, g.requests(ids, g.owner)) })
+
+		switch {
+		case a.outcome == unknown:
+			g.lose(start, a.err)
+
+			if lost++; g.shape.full && lost < sendAttempts && backOff(ctx, lost) {
+				continue
+			}
+
+			return Result{}, g.doubt(a.err)
+		case a.outcome == refused && g.outdated(ctx, a.err):
+			continue
+		case a.err != nil:
+			return Result{}, g.doubt(a.err)
+		case len(a.rows) > 0 && a.rows[0].value.granted:
+			res := Result{Verdict: Granted, Sent: a.sent}
+			for _, row := range a.rows {
+				res.Grants = append(res.Grants, LockRow{ids[row.number-1], row.value.row})
+			}
+
+			return s.whole(res, ids, margin)
+		case len(a.rows) == 0:
+			if err := g.createAll(ctx, ids); err != nil {
+				return Result{}, g.doubt(err)
+			}
+		default:
+			seen = Result{Verdict: Busy, LockID: ids[a.rows[0].number-1], Row: a.rows[0].value.row}
+		}
+
+		switch {
+		case len(a.rows) > 0 && g.mine(seen.Row):
+			if res, granted := g.settleAll(ctx, ids); granted {
+				return s.whole(res, ids, margin)
+			}
+		case len(a.rows) > 0 && seen.Row.Held():
+			if g.doubtful && !g.shape.full {
+				return Result{}, g.doubt(nil)
+			}
+
+			return seen, nil
+		}
+
+		if contests++; len(a.rows) > 0 && !backOff(ctx, contests) {
+			return Result{}, g.doubt(ended(ctx))
+		}
+	}
+
+	if g.doubtful {
+		return Result{}, g.doubt(nil)
+	}
+
+	if seen.LockID == "" || g.shape.secured && !seen.Row.Held() {
+		return Result{}, s.hidden(ids[0])
+	}
+
+	return seen, nil
+}
+
+// requests are those for each of several locks.
+func (g *grant) requests(ids []string, owner string) []request {
+	return valuesOf(ids, func(id *string) request {
+		return request{shape: g.shape, id: *id, owner: owner, ttl: Microseconds(g.ttl)}
+	})
+}
+
+// createAll creates those of the locks that aren't there.
+func (g *grant) createAll(ctx context.Context, ids []string) error {
+	for _, a := range g.store.lanes.create.several(ctx, g.requests(ids, "")) {
+		// Another transaction that creates one is waited for by asking again.
+		if a.err != nil && !Passing(a.err) {
+			return a.err
+		}
+	}
+
+	return nil
+}
+
+// settleAll is settle of several locks: all were granted by the attempt, or none.
+func (g *grant) settleAll(ctx context.Context, ids []string) (Result, bool) {
+	for i, owner := range g.lost {
+		res := Result{Verdict: Granted, Sent: g.firstSent}
+
+		for k, a := range g.store.lanes.settle.several(ctx, g.requests(ids, owner)) {
+			if a.err != nil || len(a.rows) == 0 {
+				break
+			}
+
+			res.Grants = append(res.Grants, LockRow{ids[k], a.rows[0]})
+			res.Later = a.sent.Sub(g.firstSent)
+		}
+
+		if len(res.Grants) == len(ids) {
+			g.owner, g.lost = owner, append(g.lost[:i:i], g.lost[i+1:]...)
+
+			return res, true
+		}
+	}
+
+	return Result{}, false
+}
+
+// whole is the result of a grant of all. Its Row is the one whose lease ends first.
+func (s *Store) whole(res Result, ids []string, margin time.Duration) (Result, error) {
+	res.Row = res.Grants[0].Row
+	for _, granted := range res.Grants[1:] {
+		if granted.Row.ExpiresAt.Before(res.Row.ExpiresAt) {
+			res.Row = granted.Row
+		}
+	}
+
+	switch {
+	case len(res.Grants) < len(ids):
+		return res, fmt.Errorf("%w: it let %d of %d locks be granted (a trigger?)", ErrInvalidTable, len(res.Grants), len(ids))
+	case res.Lease() <= margin:
+		return res, errCut(res, margin)
+	}
+
+	return res, nil
+}
+
+// markHeld leaves a mark on a lock that is held, as a refused claim does. It passes over a row that
+// another transaction has locked. That one may release the lock, and not see the mark.
+var markHeld = verb{
+	given: parameters{paramID, paramMark, paramSignature},
+	many: changeMany(`n.now, (extract(epoch FROM n.now) {*} 1000000)::bigint AS us, {lazy} AS lazy
+      FROM (SELECT {now} AS now OFFSET 0) AS n`,
+		`l.expires_at {>} {now}`, "", `contended_until = `+sqlMark, `true, r.n`),
+	six: true,
+}
+
+// MarkHeld leaves a mark on the lock if it is held, and reports whether it did. On three columns it
+// leaves none.
+func (s *Store) MarkHeld(ctx context.Context, id string, mark Mark) (bool, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil || !sh.full {
+		return false, err
+	}
+
+	req := request{shape: sh, id: id, mark: Microseconds(mark.For), signature: mark.Signature}
+	a := persist(ctx, s, func(bool) answer[one[bool]] { return s.lanes.markHeld.askAgain(ctx, []request{req}) })
+
+	return len(a.rows) == 1, a.err
+}
