@@ -106,6 +106,32 @@ func (c *Cluster) regrant(id string, take func() error) {
 func recipes(ctx context.Context, locker *pglocker.Locker) map[string]func() error {
 	all := make(map[string]func() error)
 
+	for _, r := range traffic.Semaphores {
+		all[r.ID()] = func() error {
+			s, err := locker.NewSemaphore(r.Name, r.Most)
+			if err != nil {
+				return err
+			}
+
+			_, err = s.Acquire(ctx, time.Minute, pglocker.WithPermits(r.Most))
+
+			return err
+		}
+	}
+
+	for _, r := range traffic.RWLocks {
+		all[r.ID()] = func() error {
+			l, err := locker.NewRWLock(r.Name)
+			if err != nil {
+				return err
+			}
+
+			_, err = l.Lock(ctx, time.Minute)
+
+			return err
+		}
+	}
+
 	for _, r := range traffic.Elections {
 		all[r.ID()] = func() error { return lead(ctx, locker, r) }
 	}

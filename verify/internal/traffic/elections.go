@@ -20,12 +20,7 @@ const (
 
 // election is the client's own part in an election.
 func (c *client) election(r Recipe) *pglocker.Election {
-	e, err := c.locker.NewElection(r.Name, r.TTL, pglocker.WithBackoff(backoffMin, backoffMax), pglocker.WithOnError(func(error) {}))
-	if err != nil {
-		panic(err) // the arguments are constants
-	}
-
-	return e
+	return must(c.locker.NewElection(r.Name, r.TTL, pglocker.WithBackoff(backoffMin, backoffMax), pglocker.WithOnError(func(error) {})))
 }
 
 // campaign takes part in an election, and leads when it is elected. Each term is recorded as two

@@ -123,7 +123,29 @@ func (c *client) startRecipes(start starter) {
 
 	start((*worker).hold, pause, anyOf(Alls))
 	start((*worker).hold, pause, anyOf(SQLs))
-	start((*worker).holdBySQL, pause, anyOf(SQLs))
+	start((*worker).holdBySQL, pause, func(r *rand.Rand) Spec {
+		if r.IntN(100) < 50 { // nobody else has it, so that it is there to be renewed
+			return Spec{"sql-" + c.cfg.Name, SQLs[0].TTL}
+		}
+
+		return anyOf(SQLs)(r)
+	})
+
+	start((*worker).takeAll, pause, func(*rand.Rand) Spec { return Spec{} })
+
+	for _, r := range Semaphores {
+		s := must(c.locker.NewSemaphore(r.Name, r.MostOf(c.cfg.Name)))
+
+		start(func(w *worker, ctx context.Context, _ Spec) { w.takePermits(ctx, s, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
+	}
+
+	for _, r := range RWLocks {
+		l := must(c.locker.NewRWLock(r.Name))
+
+		for range 2 {
+			start(func(w *worker, ctx context.Context, _ Spec) { w.readOrWrite(ctx, l, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
+		}
+	}
 
 	for _, r := range Elections {
 		e := c.election(r)
@@ -140,8 +162,17 @@ func (c *client) startRecipes(start starter) {
 	}
 }
 
-// NameGrants gives grants of recipes the names and times that the audit has for them, where their
-// clients weren't told of these.
+// must is for recipes of which all arguments are constants.
+func must[R any](recipe R, err error) R {
+	if err != nil {
+		panic(err)
+	}
+
+	return recipe
+}
+
+// NameGrants gives grants of recipes the names and times that the audit has for them, and the rows,
+// where their clients weren't told of these.
 func NameGrants(h *history.History, all []*audit.Transition) {
 	type grant struct {
 		client, lock string
@@ -151,13 +182,27 @@ func NameGrants(h *history.History, all []*audit.Transition) {
 	made := make(map[grant]*audit.Transition)
 
 	for _, t := range all {
-		if t.Grants() {
-			client, _, _ := strings.Cut(t.New.Owner, "#")
-			made[grant{client, t.Lock, t.New.Generation}] = t
+		if !t.Grants() {
+			continue
+		}
+
+		client, _, _ := strings.Cut(t.New.Owner, "#")
+		made[grant{client, t.Lock, t.New.Generation}] = t
+
+		if family, _ := Part(t.Lock); family != "" {
+			made[grant{client, family, t.New.Generation}] = t
+		}
+	}
+
+	rename := func(e *history.Event, token int64) {
+		if t := made[grant{e.Client, e.Lock, token}]; t != nil && e.Family != "" {
+			e.Lock = t.Lock
 		}
 	}
 
 	for _, op := range h.Operations {
+		rename(&op.Event, max(op.Token, op.Generation))
+
 		if !op.Kind.Grants() || op.Outcome != history.OK || op.Owner != "" && op.Acquired != 0 || IsBare(op.Lock) {
 			continue
 		}
@@ -165,5 +210,9 @@ func NameGrants(h *history.History, all []*audit.Transition) {
 		if t := made[grant{op.Client, op.Lock, op.Token}]; t != nil {
 			op.Owner, op.Acquired = t.New.Owner, t.New.Acquired
 		}
+	}
+
+	for i := range h.Notes {
+		rename(&h.Notes[i], h.Notes[i].Token)
 	}
 }

@@ -68,11 +68,11 @@ func (w *worker) holdBySQL(ctx context.Context, lock Spec) {
 	defer deadline.Stop()
 
 	switch n := w.IntN(100); {
-	case n < 30:
+	case n < 25:
 		w.count(ctx, w.holdingBySQL(holding, lease), lock)
-	case n < 50:
+	case n < 40:
 		w.writeOutside(w.holdingBySQL(holding, lease), lock)
-	case n < 80:
+	case n < 85:
 		w.keepBySQL(ctx, holding, &lease, deadline, lock.TTL+w.upTo(lock.TTL))
 	default:
 		sleep(holding, w.upTo(lock.TTL/8))
@@ -150,7 +150,7 @@ func (w *worker) keepBySQL(ctx, holding context.Context, lease *sqlLease, deadli
 	defer context.AfterFunc(ctx, stop)()
 
 	for {
-		sleep(holding, time.Until(lease.until)/2)
+		sleep(holding, time.Until(lease.until)/3)
 
 		if holding.Err() != nil {
 			return
