@@ -47,6 +47,9 @@ func (w *worker) takeAll(ctx context.Context, _ Spec) {
 	tokens := locks.Tokens()
 	for i := range parts {
 		parts[i].Outcome, parts[i].Token = history.OK, tokens[parts[i].Lock]
+		if parts[i].Token == 0 {
+			parts[i].Outcome = history.Busy // it isn't among those that were granted
+		}
 	}
 
 	w.rec.ReturnAll(parts)
