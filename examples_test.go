@@ -34,13 +34,22 @@ func TestExamples(t *testing.T) {
 		"ExampleLocker_Do":      ExampleLocker_Do,
 		"ExampleLocker_Lock":    ExampleLocker_Lock,
 		"ExampleLocker_TryLock": ExampleLocker_TryLock,
-		"ExampleWithWait":       ExampleWithWait,
-		"ExampleWithMinHold":    ExampleWithMinHold,
-		"ExampleHeldError":      ExampleHeldError,
-		"ExampleGuard":          ExampleGuard,
-		"ExampleLock_GuardSQL":  ExampleLock_GuardSQL,
-		"ExampleToken":          ExampleToken,
-		"ExampleObserver":       ExampleObserver,
+
+		"ExampleLocker_DoAll":      ExampleLocker_DoAll,
+		"ExampleLocker_TryLockAll": ExampleLocker_TryLockAll,
+
+		"ExampleWithWait":      ExampleWithWait,
+		"ExampleWithMinHold":   ExampleWithMinHold,
+		"ExampleHeldError":     ExampleHeldError,
+		"ExampleGuard":         ExampleGuard,
+		"ExampleLock_GuardSQL": ExampleLock_GuardSQL,
+		"ExampleToken":         ExampleToken,
+		"ExampleObserver":      ExampleObserver,
+
+		"ExampleSemaphore_Do":     ExampleSemaphore_Do,
+		"ExampleWithPermits":      ExampleWithPermits,
+		"ExampleRWLock":           ExampleRWLock,
+		"ExampleAccess_Downgrade": ExampleAccess_Downgrade,
 	}
 
 	files, err := filepath.Glob("example_*test.go")

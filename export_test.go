@@ -33,3 +33,13 @@ func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
 func (l *Locker) ForbidOwn() {
 	l.desk.Beside.Open = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
 }
+
+// SetGatherAfter sets how long a request for several locks waits before it gathers them, before first use.
+func (l *Locker) SetGatherAfter(d time.Duration) { l.gatherAfter = d }
+
+// InLine reports whether a call waits in the line of that lock.
+func (l *Locker) InLine(lockID string) bool {
+	head, _ := l.desk.Queue.Head(lockID)
+
+	return head != nil
+}

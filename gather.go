@@ -41,7 +41,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		}
 	)
 
-	for atOnce := gatherAfter; ; atOnce = max(pause.Jitter(time.Since(began)/2, 2), 1) {
+	for atOnce := all.gatherAfter; ; atOnce = max(pause.Jitter(time.Since(began)/2, 2), 1) {
 		until := time.Now().Add(min(atOnce, left()))
 
 		g, err := all.acquireAll(ctx, parent, all.request(time.Until(until)), "", o)

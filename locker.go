@@ -42,6 +42,9 @@ type Locker struct {
 	watch  watch
 	report report
 	held   heldLocks
+
+	// gatherAfter is [gatherAfter], but for tests.
+	gatherAfter time.Duration
 	news   news
 }
 
@@ -65,6 +68,8 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		db:    db,
 		watch: watch{completed.Observer},
 		held:  heldLocks{groups: make(map[*group]struct{})},
+
+		gatherAfter: gatherAfter,
 	}
 
 	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {

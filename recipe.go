@@ -9,8 +9,11 @@ import (
 // other lock may have such an id ([ErrReservedLockID]). They can be read in psql:
 //
 //	pglocker:election:NAME          an election
-//	pglocker:semaphore:NAME         a semaphore
-//	pglocker:semaphore:NAME:3       its slot 3
+//	pglocker:semaphore:NAME:3       slot 3 of a semaphore
+//	pglocker:semaphore:NAME:gate    what every grant of it changes
+//	pglocker:rwlock:NAME:w          the writer of a read-write lock, and :3 one of its readers
+//
+// What stands behind the last colon of a semaphore's or a read-write lock's row is never part of its name.
 const ReservedPrefix = "pglocker:"
 
 // Kind is what a row of the table is for.

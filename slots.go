@@ -220,7 +220,7 @@ func (r *slotsRequest) endIntent(generation int64) {
 
 // Return returns a grant that nobody wants.
 func (r *slotsRequest) Return(res store.Result) {
-	r.locker.desk.ReturnSlots(r.gate(), res, r.asked.TTL)
+	r.locker.desk.ReturnAll(res, r.asked.TTL)
 }
 
 // Held names the row that was in the way last: of all, that whose lease ends first.

@@ -134,7 +134,7 @@ func (d *Desk) ReturnAll(res store.Result, ttl time.Duration) {
 	tenures := make([]Tenure, len(res.Grants))
 
 	for i, granted := range res.Grants {
-		tenures[i] = Tenure{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}}
+		tenures[i] = Tenure{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}, Gate: store.GateOf(granted.LockID)}
 	}
 
 	if time.Until(until) <= 0 {

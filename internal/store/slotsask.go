@@ -149,8 +149,13 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 		}
 
 		if g.doubtful && (len(a.rows) == 0 || a.rows[0].state != slotGranted) {
-			if res, granted, err := g.settleSlots(ctx); err != nil || granted {
-				return res, g.doubt(err)
+			res, granted, err := g.settleSlots(ctx)
+
+			switch {
+			case err != nil:
+				return Result{}, g.doubt(err)
+			case granted:
+				return res, nil
 			}
 		}
 

@@ -1,0 +1,275 @@
+package pglocker_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// TestWriterAmongReaders: readers of two processes follow each other without a gap. A writer of
+// either is granted the lock all the same, after those that read when it came.
+func TestWriterAmongReaders(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const readers = 3 // for each locker
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+
+		var (
+			url    = contract.NewDatabase(t)
+			direct = contract.Open(t, "pgx", url)
+			stop   = make(chan struct{})
+			all    sync.WaitGroup
+			grants atomic.Int64
+			locks  []*pglocker.RWLock
+		)
+
+		const intent = `SELECT count(*) > 0 FROM pglocker.lock_statuses
+			WHERE lock_id = 'pglocker:rwlock:stream:intent' AND expires_at > clock_timestamp()`
+
+		for range 2 {
+			rw, err := contract.NewLocker(t, driver, url).NewRWLock("stream")
+			contract.Must(t, err)
+
+			locks = append(locks, rw)
+
+			// Each leaves when another has come, or when it sees that a writer stops them.
+			for range readers {
+				all.Go(func() {
+					for {
+						reader, err := rw.RLock(ctx, time.Minute)
+						if err != nil {
+							t.Error(err)
+
+							return
+						}
+
+						mine := grants.Add(1)
+
+						contract.Await(t, "another reader or a writer comes", func() bool {
+							select {
+							case <-stop:
+								return true
+							default:
+								return grants.Load() > mine || contract.Query[bool](t, direct, intent)
+							}
+						})
+
+						if err := reader.Unlock(ctx); err != nil {
+							t.Error(err)
+
+							return
+						}
+
+						select {
+						case <-stop:
+							return
+						default:
+						}
+					}
+				})
+			}
+		}
+
+		contract.Await(t, "many read", func() bool { return grants.Load() > 4*readers })
+
+		for _, rw := range locks {
+			writer, err := rw.Lock(ctx, time.Minute)
+			contract.Must(t, err)
+
+			during := grants.Load()
+
+			if _, err := locks[0].TryRLock(ctx, time.Minute); !errors.Is(err, pglocker.ErrAlreadyLocked) {
+				t.Errorf("a reader beside a writer: %v", err)
+			}
+
+			if now := grants.Load(); now > during+2*readers { // those that were granted before, and say so now
+				t.Errorf("%d readers were granted the lock beside a writer", now-during)
+			}
+
+			contract.Must(t, writer.Unlock(ctx))
+		}
+
+		close(stop)
+		all.Wait()
+	})
+}
+
+// TestReaderAmongWriters: writers of two processes follow each other. A reader of either is granted
+// the lock all the same.
+func TestReaderAmongWriters(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+
+		var (
+			url    = contract.NewDatabase(t)
+			stop   = make(chan struct{})
+			all    sync.WaitGroup
+			grants atomic.Int64
+			locks  []*pglocker.RWLock
+		)
+
+		for range 2 {
+			rw, err := contract.NewLocker(t, driver, url).NewRWLock("stream")
+			contract.Must(t, err)
+
+			locks = append(locks, rw)
+
+			for range 3 {
+				all.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+
+						writer, err := rw.Lock(ctx, time.Minute)
+						if err != nil {
+							t.Error(err)
+
+							return
+						}
+
+						grants.Add(1)
+						contract.Must(t, writer.Unlock(ctx))
+					}
+				})
+			}
+		}
+
+		contract.Await(t, "many write", func() bool { return grants.Load() > 20 })
+
+		for _, rw := range locks {
+			reader, err := rw.RLock(ctx, time.Minute)
+			contract.Must(t, err)
+			contract.Must(t, reader.Unlock(ctx))
+		}
+
+		close(stop)
+		all.Wait()
+	})
+}
+
+// TestDeadWaitingWriter: what a writer left that died while it waited stops readers until its
+// TTL is over, and no longer.
+func TestDeadWaitingWriter(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const ttl = 2 * time.Second
+
+		var (
+			ctx    = t.Context()
+			url    = contract.NewDatabase(t)
+			direct = contract.Open(t, "pgx", url)
+		)
+
+		rw, err := contract.NewLocker(t, driver, url).NewRWLock("dead")
+		contract.Must(t, err)
+
+		reader, err := rw.RLock(ctx, time.Minute)
+		contract.Must(t, err)
+
+		// Its database goes away under it, so that it can't say that it leaves.
+		gone := contract.Open(t, driver, url)
+		dying, err := pglocker.New(gone, &pglocker.Config{})
+		contract.Must(t, err)
+
+		other, err := dying.NewRWLock("dead")
+		contract.Must(t, err)
+
+		waiting, leave := context.WithCancel(ctx)
+		left := make(chan error, 1)
+
+		go func() {
+			_, err := other.Lock(waiting, ttl)
+			left <- err
+		}()
+
+		const intent = "SELECT coalesce(max(expires_at), '-infinity') > clock_timestamp() FROM pglocker.lock_statuses WHERE lock_id = 'pglocker:rwlock:dead:intent'"
+
+		contract.Await(t, "an intent", func() bool { return contract.Query[bool](t, direct, intent) })
+		contract.Must(t, gone.Close())
+		leave()
+		contract.Receive(t, "Lock returns", left)
+
+		last := contract.Now(t, direct)
+
+		next, err := rw.RLock(ctx, time.Minute)
+		contract.Must(t, err)
+
+		granted := next.Context()
+		if took := contract.Now(t, direct).Sub(last); granted.Err() != nil || took > ttl+2*time.Second {
+			t.Errorf("a dead writer stopped readers for %s, with a TTL of %s", took, ttl)
+		}
+
+		contract.Must(t, errors.Join(reader.Unlock(ctx), next.Unlock(ctx)))
+		contract.CloseLocker(t, dying)
+	})
+}
+
+// TestDowngradeFails: a downgrade that fails releases the lock.
+func TestDowngradeFails(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		var (
+			ctx    = t.Context()
+			url    = contract.NewDatabase(t)
+			direct = contract.Open(t, "pgx", url)
+		)
+
+		rw, err := contract.NewLocker(t, driver, url).NewRWLock("down")
+		contract.Must(t, err)
+
+		writer, err := rw.Lock(ctx, time.Minute)
+		contract.Must(t, err)
+
+		// A guarded transaction has its row, and downgrading waits for that.
+		stranger := contract.LockRows(t, direct, "pglocker:rwlock:down:w")
+		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+
+		defer cancel()
+
+		failed := make(chan error, 1)
+
+		go func() { failed <- contract.Second(writer.Downgrade(short)) }()
+
+		contract.Receive(t, "the context ends", short.Done())
+		contract.Must(t, stranger.Rollback())
+
+		if err := contract.Receive(t, "Downgrade returns", failed); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Downgrade whose context ends: %v, want context.DeadlineExceeded", err)
+		}
+
+		if writer.Context().Err() == nil {
+			t.Error("the writer goes on")
+		}
+
+		next, err := rw.Lock(ctx, time.Minute)
+		contract.Must(t, err)
+
+		// Its lease was taken away.
+		contract.Exec(t, direct, "UPDATE pglocker.lock_statuses SET generation = generation + 10 WHERE lock_id = 'pglocker:rwlock:down:w'")
+
+		if _, err := next.Downgrade(ctx); !errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("Downgrade of what is another's: %v, want ErrLockLost", err)
+		}
+	})
+}

@@ -1,0 +1,328 @@
+package pglocker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// TestSemaphoreInput: mistakes are found before anything is sent.
+func TestSemaphoreInput(t *testing.T) {
+	t.Parallel()
+
+	locker, err := pglocker.New(contract.Open(t, "pgx", "postgres://nobody@127.0.0.1:1/nowhere"), &pglocker.Config{})
+	contract.Must(t, err)
+
+	for name, want := range map[string]error{
+		"": pglocker.ErrInvalidName, "\x00": pglocker.ErrInvalidName, "\xff": pglocker.ErrInvalidName,
+		strings.Repeat("x", 1024): pglocker.ErrInvalidName, strings.Repeat("x", 900): nil,
+	} {
+		if _, err := locker.NewSemaphore(name, 1); !errors.Is(err, want) {
+			t.Errorf("a semaphore with %d bytes of name: %v, want %v", len(name), err, want)
+		}
+
+		if _, err := locker.NewRWLock(name); !errors.Is(err, want) {
+			t.Errorf("a read-write lock with %d bytes of name: %v, want %v", len(name), err, want)
+		}
+	}
+
+	for permits, want := range map[int]error{
+		-1: pglocker.ErrInvalidPermits, 0: pglocker.ErrInvalidPermits, 1: nil,
+		pglocker.MaxPermits: nil, pglocker.MaxPermits + 1: pglocker.ErrInvalidPermits,
+	} {
+		if _, err := locker.NewSemaphore("a", permits); !errors.Is(err, want) {
+			t.Errorf("%d permits: %v, want %v", permits, err, want)
+		}
+
+		if _, err := locker.NewRWLock("a", pglocker.WithMaxReaders(permits), nil); (err == nil) != (want == nil) ||
+			err != nil && !errors.Is(err, pglocker.ErrInvalidReaders) {
+			t.Errorf("%d readers: %v", permits, err)
+		}
+	}
+
+	s, err := locker.NewSemaphore("a", 3)
+	contract.Must(t, err)
+
+	rw, err := locker.NewRWLock("a")
+	contract.Must(t, err)
+
+	ctx := t.Context()
+
+	for what, test := range map[string]struct{ err, want error }{
+		"4 of 3":          {contract.Second(s.Acquire(ctx, time.Minute, pglocker.WithPermits(4))), pglocker.ErrInvalidPermits},
+		"0 of 3":          {contract.Second(s.TryAcquire(ctx, time.Minute, pglocker.WithPermits(0))), pglocker.ErrInvalidPermits},
+		"no TTL":          {contract.Second(s.Acquire(ctx, 0)), pglocker.ErrInvalidTTL},
+		"no TTL, reading": {contract.Second(rw.RLock(ctx, 0)), pglocker.ErrInvalidTTL},
+		"no TTL, writing": {contract.Second(rw.TryLock(ctx, 0)), pglocker.ErrInvalidTTL},
+		"an option":       {contract.Second(rw.Lock(ctx, time.Minute, pglocker.WithWait(-1))), pglocker.ErrInvalidWait},
+		"no function":     {s.Do(ctx, time.Minute, time.Second, nil), pglocker.ErrFuncIsNil},
+		"an interval":     {s.Do(ctx, time.Minute, time.Minute, func(context.Context) error { return nil }), pglocker.ErrInvalidRelockInterval},
+	} {
+		if !errors.Is(test.err, test.want) {
+			t.Errorf("%s: %v, want %v", what, test.err, test.want)
+		}
+	}
+
+	contract.Must(t, locker.Close(ctx))
+
+	if _, err := s.TryAcquire(ctx, time.Minute); !errors.Is(err, pglocker.ErrClosed) {
+		t.Errorf("TryAcquire of a closed locker: %v, want ErrClosed", err)
+	}
+}
+
+// TestSemaphoreNames: what looks like a slot of one semaphore may be the name of another.
+func TestSemaphoreNames(t *testing.T) {
+	t.Parallel()
+
+	locker := contract.NewLocker(t, "pgx", contract.NewDatabase(t))
+	ctx := t.Context()
+
+	for _, name := range []string{"a", "a:1", "a:1:1", "a:gate", "a:w", ":", "ä'\"\\{}$1", "NULL", strings.Repeat("x", 989-len("pglocker:semaphore:")+len("pglocker:rwlock:"))} {
+		s, err := locker.NewSemaphore(name, 2)
+		contract.Must(t, err)
+
+		rw, err := locker.NewRWLock(name)
+		contract.Must(t, err)
+
+		if p, err := s.TryAcquire(ctx, time.Minute, pglocker.WithPermits(2)); err != nil || len(p.Slots()) != 2 {
+			t.Errorf("%q: %v", name, err)
+		}
+
+		if _, err := rw.TryLock(ctx, time.Minute); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// TestSemaphoreModel: whatever is asked, released or lost in whatever order by two deployments with
+// different numbers of permits, the answers are those of a counter.
+func TestSemaphoreModel(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const steps = 150
+
+		type held struct {
+			permit *pglocker.Permit
+			slots  []int
+		}
+
+		var (
+			ctx     = t.Context()
+			url     = contract.NewDatabase(t)
+			direct  = contract.Open(t, "pgx", url)
+			random  = rand.New(rand.NewPCG(1, 2))
+			sems    []*pglocker.Semaphore
+			limits  = []int{5, 3}
+			model   = make(map[int]*held) // by slot
+			crashed = make(map[int]*held) // whose lease of a slot has ended, until another is granted it
+			lost    = make(map[*pglocker.Permit]bool)
+			last    int64
+		)
+
+		for _, permits := range limits {
+			s, err := contract.NewLocker(t, driver, url).NewSemaphore("model", permits)
+			contract.Must(t, err)
+
+			sems = append(sems, s)
+		}
+
+		for step := range steps {
+			which, k := random.IntN(2), 1+random.IntN(3)
+
+			var one *held
+			for _, h := range model {
+				one = h
+
+				break
+			}
+
+			switch action := random.IntN(5); {
+			case action < 3 || one == nil:
+				p, err := sems[which].TryAcquire(ctx, time.Minute, pglocker.WithPermits(k))
+
+				fits := len(model)+k <= limits[which]
+				if fits != (err == nil) || err != nil && !errors.Is(err, pglocker.ErrAlreadyLocked) {
+					t.Fatalf("step %d: %d of %d beside %d: %v", step, k, limits[which], len(model), err)
+				}
+
+				if err != nil {
+					continue
+				}
+
+				if p.Token() <= last || len(p.Slots()) != k {
+					t.Fatalf("step %d: token %d after %d, slots %v", step, p.Token(), last, p.Slots())
+				}
+
+				last = p.Token()
+				h := &held{p, p.Slots()}
+
+				// They are the lowest that are free.
+				for free, n := 1, 0; n < k; free++ {
+					if model[free] != nil {
+						continue
+					}
+
+					if p.Slots()[n] != free {
+						t.Fatalf("step %d: slots %v, of which %d is not the lowest that is free", step, p.Slots(), p.Slots()[n])
+					}
+
+					n++
+				}
+
+				for _, slot := range h.slots {
+					if before := crashed[slot]; before != nil {
+						lost[before.permit] = true
+
+						delete(crashed, slot)
+					}
+
+					model[slot] = h
+				}
+			case action == 3:
+				if err := one.permit.Unlock(ctx); lost[one.permit] != errors.Is(err, pglocker.ErrLockLost) || err != nil && !lost[one.permit] {
+					t.Fatalf("step %d: Unlock of a permit that was lost, %t: %v", step, lost[one.permit], err)
+				}
+
+				for _, slot := range one.slots {
+					delete(model, slot)
+				}
+
+				maps.DeleteFunc(crashed, func(_ int, h *held) bool { return h == one })
+			default: // one slot's lease ends, as if its holder had crashed
+				contract.Exec(t, direct, "UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp() WHERE lock_id = $1",
+					fmt.Sprintf("pglocker:semaphore:model:%d", one.slots[0]))
+
+				crashed[one.slots[0]] = one
+
+				delete(model, one.slots[0])
+
+				one.slots = one.slots[1:]
+			}
+		}
+	})
+}
+
+// TestSemaphoreStray: a grant whose reply was lost is found by its name, in whatever slots, and
+// returned. Whoever waits at the gate hears of it.
+func TestSemaphoreStray(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		url := contract.NewDatabase(t)
+		contract.NewLocker(t, driver, url)
+
+		w := contract.NewWatcher()
+		locker := contract.WatchedLocker(t, contract.Open(t, driver, url), w)
+		direct := contract.Open(t, "pgx", url)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+
+		defer cancel()
+
+		s, err := locker.NewSemaphore("stray", 2)
+		contract.Must(t, err)
+
+		for range 2 {
+			p, err := s.TryAcquire(ctx, time.Minute, pglocker.WithPermits(2))
+			contract.Must(t, err)
+
+			granted := make(chan error, 1)
+
+			go func() {
+				next, err := s.Acquire(ctx, time.Minute)
+				if err == nil {
+					err = next.Unlock(ctx)
+				}
+
+				granted <- err
+			}()
+
+			contract.Receive(t, "a waiter in line", w.InLine())
+
+			name := contract.Query[string](t, direct, "SELECT owner FROM pglocker.lock_statuses WHERE lock_id = 'pglocker:semaphore:stray:1'")
+			locker.GiveBack("pglocker:semaphore:stray:gate", name, time.Minute)
+			contract.Must(t, contract.Receive(t, "Acquire returns", granted))
+
+			if err := p.Unlock(ctx); !errors.Is(err, pglocker.ErrLockLost) {
+				t.Errorf("Unlock of what was returned: %v", err)
+			}
+		}
+	})
+}
+
+// TestSemaphoreTraffic: many callers of several processes, with limits of 5 and 3, for one permit or
+// several, that wait or don't. Never do more hold permits than the one that is granted some last may
+// see. All that wait are served.
+func TestSemaphoreTraffic(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		const (
+			callers = 4 // for each locker
+			rounds  = 12
+		)
+
+		var (
+			url  = contract.NewDatabase(t)
+			mu   sync.Mutex
+			held int
+			all  sync.WaitGroup
+		)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+
+		for n, permits := range []int{5, 3, 5, 3} {
+			s, err := contract.NewLocker(t, driver, url).NewSemaphore("traffic", permits)
+			contract.Must(t, err)
+
+			for i := range callers {
+				all.Go(func() {
+					for round := range rounds {
+						k := 1 + (n+i+round)%3
+
+						p, err := s.Acquire(ctx, time.Minute, pglocker.WithPermits(k))
+						if err != nil {
+							t.Error(err)
+
+							return
+						}
+
+						// Who has released says so before, and who was granted says so after. So this counts too little.
+						mu.Lock()
+						held += k
+
+						if held > 5 {
+							t.Errorf("%d permits are held", held)
+						}
+						mu.Unlock()
+
+						mu.Lock()
+						held -= k
+						mu.Unlock()
+
+						if err := p.Unlock(ctx); err != nil {
+							t.Error(err)
+
+							return
+						}
+					}
+				})
+			}
+		}
+
+		all.Wait()
+	})
+}
