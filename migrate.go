@@ -12,6 +12,10 @@ import (
 // are. Where everything is in place MigrateDB only reads the catalogs, and needs no right to create anything.
 // Any number of processes may call it at once.
 //
+// It also installs functions by which programs in other languages share the locks (docs/sql.md), and replaces
+// older ones. Go programs need none of them. Where this role can't make them, MigrateDB tells [Config.Logger] why,
+// at level INFO, and goes on without.
+//
 // While another transaction keeps the table locked, a dump for example, MigrateDB tries again until ctx ends.
 // After half a second, and then every minute, it tells [Config.Logger] which transaction that is. Its error
 // names the transaction too.

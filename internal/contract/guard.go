@@ -196,8 +196,7 @@ func testGuardSerialization(t *testing.T, e *env) {
 
 		err := lock.Guard(t.Context(), tx)
 
-		var server interface{ SQLState() string }
-		if !errors.As(err, &server) || server.SQLState() != "40001" || errors.Is(err, pglocker.ErrLockLost) {
+		if SQLState(err) != "40001" || errors.Is(err, pglocker.ErrLockLost) {
 			t.Errorf("%s: a guard after a renewal: %v, want SQLSTATE 40001 and no loss", level, err)
 		}
 

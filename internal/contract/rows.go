@@ -54,7 +54,7 @@ func Backends(t *testing.T, db *sql.DB, name string) int {
 }
 
 // describe lists what the catalogs say of a table: columns in their order,
-// constraints and storage parameters. $1 is its quoted name.
+// constraints, storage parameters, and the functions for SQL in its schema. $1 is its quoted name.
 const describe = `
 SELECT 'column ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' collate ' || coalesce(c.collname, '-')
        || ' not null ' || a.attnotnull || ' default ' || coalesce(pg_get_expr(d.adbin, d.adrelid), '-')
@@ -69,7 +69,10 @@ SELECT 'index ' || pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = $1
 UNION ALL
 SELECT 'storage ' || option FROM pg_class, unnest(reloptions) AS option WHERE oid = $1::text::regclass
 UNION ALL
-SELECT 'persistence ' || relpersistence::text || ' kind ' || relkind::text FROM pg_class WHERE oid = $1::text::regclass`
+SELECT 'persistence ' || relpersistence::text || ' kind ' || relkind::text FROM pg_class WHERE oid = $1::text::regclass
+UNION ALL
+SELECT 'function ' || pg_get_functiondef(p.oid) FROM pg_proc AS p
+ WHERE p.pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = $1::text::regclass) AND p.prosrc LIKE '%ismurov/pglocker%'`
 
 // Described is what describe says of a table, in order.
 func Described(t *testing.T, db *sql.DB, table string) []string {

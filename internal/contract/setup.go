@@ -122,6 +122,12 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"LockAllLost", testLockAllLost},
 			{"DoAll", testDoAll},
 			{"LockAllInput", testLockAllInput},
+			{"SQLFunctions", testSQLFunctions},
+			{"SQLExpired", testSQLExpired},
+			{"SQLContended", testSQLContended},
+			{"SQLReleaseWakes", testSQLReleaseWakes},
+			{"SQLAssertHeld", testSQLAssertHeld},
+			{"SQLBadInput", testSQLBadInput},
 		} {
 			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
 		}

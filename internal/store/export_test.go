@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -123,6 +124,7 @@ func AllTexts() map[string]string {
 		"notify":         sqlNotify,
 		"by index":       sqlByIndex,
 		"lacking":        sqlLacking,
+		"installed":      onPrimary(sqlInstalled),
 		"as it is":       sqlAsItIs,
 		"refused":        sqlRefused,
 		"accepted":       sqlAccepted,
@@ -132,6 +134,8 @@ func AllTexts() map[string]string {
 		"holders":        holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfRow),
 		"group holders":  holdersOf(Table{Schema: "s", Name: "t"}, sqlLocksOfMembers),
 	}
+
+	maps.Copy(all, functionTexts())
 
 	for i, ddl := range []string{ddlSchema, ddlTable, ddlSetStorage(description{})} {
 		all[fmt.Sprintf("ddl %d", i)] = strings.NewReplacer("{schema}", `"s"`, "{table}", `"s"."t"`).Replace(ddl)
@@ -152,4 +156,31 @@ func AllTexts() map[string]string {
 	}
 
 	return all
+}
+
+// functionTexts are the statements that make the functions, as TestNothingIsLeftToTheSearchPath reads
+// them: heads and bodies apart, without comments and the block's label.
+func functionTexts() map[string]string {
+	comment := regexp.MustCompile(`(?m) *--.*$`)
+	texts := make(map[string]string)
+
+	for _, f := range functions {
+		body := f.bodyFor(Table{Schema: "s", Name: "t"})
+		texts["function "+f.name] = strings.ReplaceAll(f.create(Table{Schema: "s", Name: "t"}), body, "")
+		texts["body of "+f.name] = strings.TrimPrefix(strings.TrimSpace(comment.ReplaceAllString(body, "")), "<<v>>\n")
+		texts["drop "+f.name] = f.drop(Table{Schema: "s", Name: "t"})
+	}
+
+	return texts
+}
+
+// FunctionsFile is what migrations/0002_functions.sql has below its head.
+func FunctionsFile() string {
+	var b strings.Builder
+
+	for _, f := range functions {
+		b.WriteString("\n" + f.create(Table{Schema: "pglocker", Name: plainTable}) + ";\n")
+	}
+
+	return b.String()
 }

@@ -113,7 +113,7 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 
-	return s.migrate(ctx, log)
+	return s.migrate(ctx, log, due)
 }
 
 // writable fails where transactions are read-only by default, as on a standby. The migration may
@@ -133,13 +133,13 @@ func (s *Store) writable(ctx context.Context) error {
 
 // migrate tries until it has an answer. Where another transaction has the table locked, it tries
 // again and doesn't wait: others would queue behind it.
-func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
+func (s *Store) migrate(ctx context.Context, log *slog.Logger, functions bool) error {
 	var moved tries
 
 	w := migrationWait{store: s, log: log, since: time.Now()}
 
 	for n := 1; ; n++ {
-		waitsFor, err := s.migrateOnce(ctx, log)
+		waitsFor, err := s.migrateOnce(ctx, log, functions)
 		if err == nil {
 			return nil
 		}
@@ -156,7 +156,7 @@ func (s *Store) migrate(ctx context.Context, log *slog.Logger) error {
 }
 
 // migrateOnce makes one attempt. If that fails, waitsFor is what it waited for, or "".
-func (s *Store) migrateOnce(ctx context.Context, log *slog.Logger) (waitsFor string, err error) {
+func (s *Store) migrateOnce(ctx context.Context, log *slog.Logger, functions bool) (waitsFor string, err error) {
 	conn, done, err := s.connect(ctx)
 	if err != nil {
 		return "", err
@@ -204,8 +204,10 @@ func (s *Store) migrateOnce(ctx context.Context, log *slog.Logger) (waitsFor str
 		}
 	}
 
-	if err = s.installFunctions(ctx, tx, log); err != nil {
-		return "", err
+	if functions {
+		if err = s.installFunctions(ctx, tx, log); err != nil {
+			return "", err
+		}
 	}
 
 	return "", tx.Commit()

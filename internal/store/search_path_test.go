@@ -18,7 +18,7 @@ import (
 var (
 	// sqlToken finds, in this order: literals, quoted names, parameters, names with what they
 	// are qualified by, numbers, casts, operators, and anything else.
-	sqlToken = regexp.MustCompile(`E?'(?:[^']|'')*'|\$\d+|(?:\w+|"[^"]*")(?:\.(?:\w+|"[^"]*"|\*))*|::|[-+*/<>=~!@#%^&|?` + "`" + `]+|\S`)
+	sqlToken = regexp.MustCompile(`E?'(?:[^']|'')*'|\$\d+|(?:\w+|"[^"]*")(?:\.(?:\w+|"[^"]*"|\*))*|::|:=|[-+*/<>=~!@#%^&|?` + "`" + `]+|\S`)
 
 	sqlCall     = regexp.MustCompile(`\b([a-z_]+) ?\(`)
 	sqlOperator = regexp.MustCompile(`[-+*/<>=~!@#%^&|?]+`)
@@ -49,7 +49,8 @@ func unqualified(text string) (found []string) {
 		depth int
 		// assigning is the depth of an UPDATE's SET, or of ALTER TABLE's, or -1.
 		assigning = -1
-		ddl       = strings.HasPrefix(text, "CREATE") || strings.HasPrefix(text, "ALTER")
+		ddl       = strings.HasPrefix(text, "CREATE") || strings.HasPrefix(text, "ALTER") || strings.HasPrefix(text, "DROP")
+		block     = strings.HasPrefix(text, "DECLARE")
 	)
 
 	for i, token := range tokens {
@@ -79,7 +80,7 @@ func unqualified(text string) (found []string) {
 		case token == "OPERATOR" && at(i+1) != "(":
 			found = append(found, token)
 		case slices.Contains([]string{"IN", "BETWEEN", "LIKE", "ILIKE", "SIMILAR", "DISTINCT", "OVERLAPS", "USING"}, token) &&
-			at(i+1) != "heap" && at(i-1) != "SELECT": // SELECT DISTINCT compares as the types do by default
+			at(i+1) != "heap" && at(i-1) != "SELECT" && at(i-1) != "EXCEPTION": // SELECT DISTINCT compares as the types do by default
 			found = append(found, token)
 		case token == "CASE" && at(i+1) != "WHEN":
 			found = append(found, "CASE "+at(i+1))
@@ -96,13 +97,14 @@ func unqualified(text string) (found []string) {
 				!(token == "KEY" || at(i-1) == "ROWS") {
 				found = append(found, token+"(")
 			}
-		case ddl && name && slices.Contains([]string{"TEXT", "TIMESTAMPTZ", "text", "timestamptz"}, token):
+		case (ddl || block) && name && slices.Contains([]string{"TEXT", "TIMESTAMPTZ", "text", "timestamptz", "void"}, token):
 			found = append(found, token)
 		case strings.Trim(token, "-+*/<>=~!@#%^&|?`") == "" && token != "":
 			star := token == "*" && (at(i-1) == "SELECT" || at(i-1) == "(")
 			assigned := token == "=" && depth == assigning && slices.Contains([]string{"SET", ",", "("}, at(i-2))
+			raised := token == "=" && slices.Contains([]string{"ERRCODE", "MESSAGE", "HINT"}, at(i-1))
 
-			if !star && !assigned {
+			if !star && !assigned && !raised {
 				found = append(found, at(i-1)+" "+token+" "+at(i+1))
 			}
 		}
@@ -297,6 +299,18 @@ func TestStrangersInFront(t *testing.T) {
 		if n := contract.Query[int](t, direct, strange); n > 0 {
 			t.Errorf("%d columns are of a stranger's type or collation", n)
 		}
+
+		// The functions pin their search_path, and would do without.
+		newSQLLock(t, db, "pinned").through()
+
+		for _, signature := range []string{
+			"acquire_lock(text, interval, text)", "renew_lock(text, bigint, interval)", "release_lock(text, bigint)",
+			"assert_held(text, bigint)",
+		} {
+			contract.Exec(t, direct, "ALTER FUNCTION pglocker."+signature+" RESET search_path")
+		}
+
+		newSQLLock(t, contract.Open(t, driver, inFront(t, databaseURL)), "not pinned").through()
 
 		for _, table := range []store.Table{table, {Schema: "public", Name: "three"}} {
 			s := store.New(db, table, nil)
