@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,7 @@ type Election struct {
 	locker *Locker
 	name   string
 	// id is the row of the election, and resignID the one by which a leader is asked to resign. termID is what
-	// a change of the leader is announced by. It is no row.
+	// a change of the leader is announced by, and begins the ids of the rows of the log.
 	id, resignID, termID string
 
 	ttl     time.Duration
@@ -31,6 +32,8 @@ type Election struct {
 	running atomic.Bool
 	// leading is the present term of Run, nil while there is none.
 	leading atomic.Pointer[leadership]
+	// obstacle is what keeps Run from campaigning.
+	obstacle trouble
 }
 
 // leadership is a term as its leader sees it.
@@ -94,7 +97,7 @@ func (l *Locker) NewElection(name string, ttl time.Duration, opts ...ElectionOpt
 }
 
 // IsLeader returns nil while the function of this Election's [Election.Run] leads, and else [ErrNotLeader]. It
-// asks neither the database nor ctx, and takes less than a microsecond. It goes by the local deadline of the
+// asks neither the database nor ctx, and takes about a microsecond. It goes by the local deadline of the
 // lease. So a process that was cut off from the database, or was paused, gets ErrNotLeader before another can
 // lead. From the end of the function's context to its return, the error also matches the cause of that end,
 // such as [ErrLockLost].
@@ -181,6 +184,14 @@ func (e *Election) look(ctx context.Context) (store.Row, error) {
 	res, err := e.locker.store.Look(ctx, e.id)
 
 	return res.Row, err
+}
+
+// logged is how many rows the log of terms has. Tokens grow by two from term to term, or by one.
+const logged = 32
+
+// logID is the row of the log for a term.
+func (e *Election) logID(token int64) string {
+	return e.termID + ":" + strconv.FormatInt(token%logged, 10)
 }
 
 // termOf is what a row shows: a term, or a vacancy since the end of the last one.

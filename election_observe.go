@@ -22,15 +22,13 @@ const (
 // Observe yields who leads now, and then every change of that, until ctx ends: the next term, or a vacancy
 // ([Term.Vacant]). It shows what the database shows, in the order of tokens, and no term twice.
 //
-// It sees every term, unless
+// It sees every term that a function led, however short, also those that began and ended while it couldn't
+// look: leaders write their terms down. The table keeps the last 16 at least. Of a longer absence, or of
+// terms that no Election led, only the last is seen. A vacancy that is shorter than the time between two looks
+// isn't seen.
 //
-//   - the term's leader released it before the observer looked again. A leader of this library keeps each term
-//     on the row for half a second, or half the TTL. An observer looks when it is notified, which takes
-//     milliseconds, and when the lease ends. It looks every five seconds if it is notified, and else every
-//     interval of [WithObserveInterval];
-//   - the database couldn't be asked, or the loop's body ran, for as long as the term lasted.
-//
-// Then tokens jump by more than two. A vacancy that is shorter than the time between two looks isn't seen.
+// It looks when it is notified, which takes milliseconds, when the lease ends, and every five seconds. If it
+// can't be notified, it looks every interval of [WithObserveInterval].
 //
 // An error that may pass is yielded with the zero Term, and Observe goes on, with pauses of 0.1 to 5 s. Other
 // errors are yielded and end the sequence, such as [ErrPermissionDenied], [ErrTableNotFound], and [ErrClosed].
@@ -74,7 +72,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Term, error] {
 			}
 
 			heard := l.listener.Proven() // whatever changes after the look
-			row, err := e.lookWithin(ctx)
+			row, missed, err := e.lookWithin(ctx, seen)
 
 			switch {
 			case ctx.Err() != nil:
@@ -90,7 +88,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Term, error] {
 			default:
 				failures = 0
 
-				for _, term := range seen.terms(row) {
+				for _, term := range seen.terms(row, missed) {
 					if !yield(term, nil) {
 						return
 					}
@@ -102,20 +100,31 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Term, error] {
 	}
 }
 
-// lookWithin is look, bounded: its connection may be dead without anybody knowing.
-func (e *Election) lookWithin(ctx context.Context) (store.Row, error) {
+// lookWithin is look, and finds the terms in the log that ended since the last look. It is bounded: its
+// connection may be dead without anybody knowing.
+func (e *Election) lookWithin(ctx context.Context, seen *sighting) (row store.Row, missed []Term, err error) {
 	attempt, cancel := e.locker.desk.UntilClosed(ctx)
 	defer cancel()
 
 	attempt, stop := context.WithTimeout(attempt, beside.AttemptMax)
 	defer stop()
 
-	row, err := e.look(attempt)
+	row, err = e.look(attempt)
+
+	for token, last := seen.unseen(row); err == nil && token <= last; token++ {
+		var res store.Result
+
+		res, err = e.locker.store.Look(attempt, e.logID(token))
+		if term := res.Row; err == nil && term.Generation == token {
+			missed = append(missed, Term{Token: token, Leader: term.Owner, Since: term.AcquiredAt})
+		}
+	}
+
 	if err != nil && ctx.Err() == nil && attempt.Err() != nil {
 		err = errors.New(err.Error()) // the context's error isn't the caller's
 	}
 
-	return row, err
+	return row, missed, err
 }
 
 // untilLook is how long an observer waits for the next look, if it is told of nothing.
@@ -142,11 +151,33 @@ type sighting struct {
 	begun, vacant bool
 	// token is the largest of a term that was seen.
 	token int64
+	// first and last are the generations of the row at the first look and at the last one.
+	first, last int64
 }
 
-// terms are the changes that a row shows.
-func (s *sighting) terms(row store.Row) (changes []Term) {
+// unseen are the tokens, from the first to the last, of terms that may have begun and ended since the last look.
+func (s *sighting) unseen(row store.Row) (first, last int64) {
+	if !s.begun || row.Generation == s.last {
+		return 1, 0
+	}
+
+	last = row.Generation - 1 // it was released, or another term has begun
+
+	return max(s.token+1, s.first+1, last-logged+1), last
+}
+
+// terms are the changes that a row shows, and the terms of the log that come before.
+func (s *sighting) terms(row store.Row, missed []Term) (changes []Term) {
 	term, now := Term{Token: row.Generation, Leader: row.Owner, Since: row.AcquiredAt}, termOf(row)
+
+	for _, m := range missed {
+		changes = append(changes, m)
+		s.token, s.vacant = m.Token, false
+	}
+
+	if !s.begun {
+		s.first, s.token = row.Generation, row.Generation-1
+	}
 
 	// Until its release, a row names the leader of a term whose lease has ended. A crash of the server may bring
 	// back a term that was released: it is over, and was seen before.
@@ -163,7 +194,7 @@ func (s *sighting) terms(row store.Row) (changes []Term) {
 		s.vacant = true
 	}
 
-	s.begun = true
+	s.begun, s.last = true, row.Generation
 
 	return changes
 }

@@ -26,10 +26,7 @@ type electionOptions struct {
 const (
 	shortestBackoff = 250 * time.Millisecond
 	longestBackoff  = 15 * time.Second
-	// longestLook is how often an observer looks that can't be notified, and shortestShown how long a term
-	// shows on the row, for an observer to see it. Both are shorter for a short TTL.
-	longestLook   = 250 * time.Millisecond
-	shortestShown = 2 * longestLook
+	longestLook     = 250 * time.Millisecond // of an observer that can't be notified
 )
 
 // WithElectionRelockInterval sets the time between renewals of the leader's lease, and between its looks
@@ -39,10 +36,10 @@ func WithElectionRelockInterval(d time.Duration) ElectionOption {
 	return func(o *electionOptions) { o.relockInterval = d }
 }
 
-// WithBackoff sets how long [Election.Run] pauses between its function's return, or an error, and the next
-// campaign: about shortest at first, then twice as long each time up to longest, less a random part of up to
-// a half. A term that has lasted for longest begins the count again. 0 < shortest <= longest must hold
-// ([ErrInvalidBackoff]). Default: 250 ms and 15 s.
+// WithBackoff sets how long [Election.Run] pauses between the end of a term and its next campaign: about
+// shortest at first, then twice as long each time up to longest, less a random part of up to a half. A term
+// that has lasted for longest begins the count again. 0 < shortest <= longest must hold ([ErrInvalidBackoff]).
+// Default: 250 ms and 15 s. While the database can't be asked, a candidate tries every 0.2 to 0.4 s instead.
 func WithBackoff(shortest, longest time.Duration) ElectionOption {
 	return func(o *electionOptions) { o.shortest, o.longest = shortest, longest }
 }
@@ -59,8 +56,7 @@ func WithHealthCheck(interval time.Duration, check func(ctx context.Context) err
 }
 
 // WithObserveInterval sets how often [Election.Observe] looks while no notification can be heard. It must be
-// above zero ([ErrInvalidInterval]). A term that is shorter than this may be missed. Default: a quarter of
-// the TTL, at most 250 ms.
+// above zero ([ErrInvalidInterval]). Default: a quarter of the TTL, at most 250 ms.
 func WithObserveInterval(d time.Duration) ElectionOption {
 	return func(o *electionOptions) { o.observeInterval = d }
 }

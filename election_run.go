@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/internal/beside"
+	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/pause"
 	"github.com/ismurov/pglocker/internal/store"
 )
@@ -25,13 +26,12 @@ import (
 //   - with cause [ErrClosed], when the Locker is closed.
 //
 // lead should return soon after that; Run waits for it. When lead returns, nil or an error, Run releases the
-// leadership, and campaigns again after a pause ([WithBackoff]). A term that was shorter than half a second, or
-// half the TTL, is released at the end of that time, for observers to see it. [Guard] and [Token] work in
-// lead's context. A panic of lead goes on through Run after the release.
+// leadership, and campaigns again after a pause ([WithBackoff]). [Guard] and [Token] work in lead's context. A
+// panic of lead goes on through Run after the release.
 //
 // Run goes on after errors of lead, after a loss, and while the database can't be reached or refuses requests
 // for a reason that may pass. [WithOnError] is told of these. An error of lead that only says that its context
-// has ended isn't told.
+// has ended isn't told. [Config.Logger] is told, once a minute, of what keeps Run from campaigning.
 //
 // Run ends, always with an error:
 //
@@ -92,11 +92,19 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, term 
 			return errors.Join(beside.Err(ctx), err)
 		case led < 0 && final(err):
 			return failed("run", e.name, err)
-		case err != nil:
-			e.report(err)
-		}
+		case led < 0: // as often as a waiter in line asks that can't be notified
+			if err != nil {
+				e.obstructed(err)
+			}
 
-		pause.Sleep(running, pause.Jitter(pauses.next(led), 2))
+			pause.Sleep(running, pause.Jitter(handover.PollMax, 2))
+		default:
+			if err != nil {
+				e.report(err)
+			}
+
+			pause.Sleep(running, pause.Jitter(pauses.next(led), 2))
+		}
 	}
 }
 
@@ -117,6 +125,12 @@ func (e *Election) campaign(
 	case err != nil:
 		return -1, err
 	}
+
+	if err := e.log(lock); err != nil {
+		return -1, errors.Join(err, e.release(running, lock))
+	}
+
+	e.obstructed(nil)
 
 	err = e.lead(running, healthy, lock, lead)
 
@@ -156,15 +170,23 @@ func (e *Election) lead(running, healthy context.Context, lock *Lock, fn func(co
 	return fn(leading, Term{Token: lock.Token(), Leader: status.Owner, Since: status.AcquiredAt})
 }
 
-// release ends a term. A term that was shorter shows on its row for as long as observers need to see it.
-func (e *Election) release(running context.Context, lock *Lock) error {
-	detached := context.WithoutCancel(running)
+// log writes the term down before its function is called. So every term that led is found by an observer
+// that looks later.
+func (e *Election) log(lock *Lock) error {
+	attempt, cancel := context.WithTimeout(lock.Context(), beside.Attempt(e.ttl/3))
+	defer cancel()
 
-	if lock.group.over() == nil {
-		pause.Sleep(detached, min(shortestShown, e.ttl/2)-time.Since(lock.granted))
+	err := e.locker.store.LogTerm(attempt, e.logID(lock.Token()), e.id, lock.Token())
+	if err != nil && attempt.Err() != nil {
+		err = errors.New(err.Error()) // the context's error isn't the caller's
 	}
 
-	err := lock.Unlock(detached)
+	return err
+}
+
+// release ends a term.
+func (e *Election) release(running context.Context, lock *Lock) error {
+	err := lock.Unlock(context.WithoutCancel(running))
 	e.locker.announce(e.termID)
 
 	if errors.Is(err, ErrAlreadyUnlocked) { // by the function, perhaps on another goroutine
@@ -209,6 +231,19 @@ func (e *Election) heedRequests(leading context.Context, token int64, resign con
 		}
 
 		look.Reset(pause.Jitter(interval, 10)) // an error passes: renewals tell of what lasts
+	}
+}
+
+// obstructed tells what keeps a candidate from campaigning, and with nil that nothing does any more. The
+// logger hears of it once a minute.
+func (e *Election) obstructed(err error) {
+	switch now := time.Now(); {
+	case err == nil:
+		if lasted, failed, tell := e.obstacle.over(now); tell {
+			e.locker.cfg.Logger.Info("pglocker: a candidate can campaign again", "election", e.name, "lasted", lasted, "failed_attempts", failed)
+		}
+	case e.obstacle.happened(now) || e.options.onError != nil:
+		e.report(err)
 	}
 }
 

@@ -50,6 +50,11 @@ func TestExamples(t *testing.T) {
 		"ExampleWithPermits":      ExampleWithPermits,
 		"ExampleRWLock":           ExampleRWLock,
 		"ExampleAccess_Downgrade": ExampleAccess_Downgrade,
+
+		"ExampleElection_Run":           ExampleElection_Run,
+		"ExampleElection_Observe":       ExampleElection_Observe,
+		"ExampleElection_RequestResign": ExampleElection_RequestResign,
+		"ExampleWithHealthCheck":        ExampleWithHealthCheck,
 	}
 
 	files, err := filepath.Glob("example_*test.go")

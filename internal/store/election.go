@@ -16,6 +16,27 @@ VALUES ({lock_id}, {generation}, {now})
 RETURNING true`,
 }
 
+// paramSource is the id of the row that another is made from.
+var paramSource = parameter{name: "source", text: func(r *request) string { return r.owner }}
+
+// logTerm writes down who leads under a token: a copy of the election's row, on one of a few rows that are
+// used in turn. It does nothing if another leads by now. No lease is on that row. It locks one row, and waits
+// for it. A term that a crash forgets is one that an observer may not see.
+var logTerm = verb{
+	given: parameters{paramID, paramGeneration, paramSource},
+	one: `
+INSERT INTO {table} AS l (lock_id, generation, expires_at{six}, owner, acquired_at{end})
+SELECT {lock_id}, e.generation, {now}{six}, e.owner, e.acquired_at{end}
+  FROM {table} AS e
+ WHERE e.lock_id {=} {source}
+   AND e.generation {=} {generation}
+    ON CONFLICT (lock_id) DO UPDATE
+   SET generation = excluded.generation, expires_at = excluded.expires_at{six},
+       owner = excluded.owner, acquired_at = excluded.acquired_at{end}
+ WHERE l.generation {<} excluded.generation
+RETURNING true`,
+}
+
 // announce notifies whoever listens for released locks, with a payload that is no lock's id.
 var announce = verb{
 	given: parameters{paramID},
@@ -36,6 +57,11 @@ func (s *Store) Look(ctx context.Context, id string) (Result, error) {
 // Resign writes the token on the row of that id, unless a larger one is there. It can be repeated.
 func (s *Store) Resign(ctx context.Context, id string, token int64) error {
 	return s.tell(ctx, &resign, request{id: id, generation: token})
+}
+
+// LogTerm copies the row of an election to another, if it shows that token. It can be repeated.
+func (s *Store) LogTerm(ctx context.Context, id, election string, token int64) error {
+	return s.tell(ctx, &logTerm, request{id: id, generation: token, owner: election})
 }
 
 // Announce notifies of a change that moved no lock. Where the server refuses notifications, it does nothing.

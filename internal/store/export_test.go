@@ -102,7 +102,7 @@ func textsOf(table Table, f form) map[string]string {
 		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
 		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
 		"settle": &settle, "unwanted": &unwanted,
-		"resign": &resign, "announce": &announce,
+		"resign": &resign, "logTerm": &logTerm, "announce": &announce,
 		"slots": &slots, "settleSlots": &settleSlots, "unwantedSlots": &unwantedSlots, "releaseSlot": &releaseSlot,
 		"passGate": &passGate, "markGate": &markGate, "intend": &intend,
 	} {

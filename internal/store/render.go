@@ -33,7 +33,7 @@ var verbs = []*verb{
 	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
 	&grantAll, &markHeld,
 	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend,
-	&resign, &announce,
+	&resign, &logTerm, &announce,
 }
 
 // form is what the texts depend on beside the table's name.
