@@ -40,7 +40,7 @@ const (
 	waiting    = "internal/line/waiter.go"
 
 	judging   = "internal/store/judge.go"
-	functions = "internal/store/functions.go"
+	functions = "internal/store/functionbodies.go"
 	elections = "election_run.go"
 	all       = "internal/store/all.go"
 	slots     = "internal/store/slots.go"
@@ -367,7 +367,7 @@ func All() []Mutant {
 				"leading, resign := context.WithCancelCause(lock.Context())",
 				"leading, resign := context.WithCancelCause(context.WithoutCancel(lock.Context()))",
 			}},
-			Fault:  "net-blackhole",
+			Fault:  "net-late-hole",
 			Expect: []oracle.Name{oracle.Beliefs},
 		},
 		{

@@ -48,6 +48,7 @@ func Settle(run *Run) (*Settled, []Violation) {
 
 	transitions := byLock(run.Audit, func(t *audit.Transition) string { return t.Lock })
 	operations := byLock(run.History.Operations, func(op *history.Operation) string { return op.Lock })
+	families := byLock(run.History.Operations, func(op *history.Operation) string { return op.Family })
 
 	for _, lock := range sortedKeys(operations) {
 		if lock != "" {
@@ -65,10 +66,10 @@ func Settle(run *Run) (*Settled, []Violation) {
 			continue // no client is granted it, and those of its family move it
 		}
 
-		// Which slot a request would have got isn't known unless it was told.
+		// A request may be granted one slot, and have made or been granted another before.
 		asked := operations[lock]
 		if family, _ := traffic.Part(lock); family != "" {
-			asked = slices.Concat(asked, operations[family])
+			asked = families[family]
 		}
 
 		s.checkSilent(asked, transitions[lock])

@@ -66,7 +66,7 @@ func (w *worker) rule(term context.Context, e *pglocker.Election, t pglocker.Ter
 		_ = e.RequestResign(term, t.Token) // with an error or not, the term may go on
 		sleep(term, r.TTL)
 	default:
-		sleep(term, w.upTo(2*r.TTL))
+		sleep(term, w.upTo(4*r.TTL))
 	}
 }
 
