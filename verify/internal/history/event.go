@@ -73,6 +73,8 @@ const (
 	// RowRefused is the coordinator's: between From and At the row of the lock that Detail
 	// names couldn't be changed.
 	RowRefused Kind = "row-refused"
+	// RowsLocked is the coordinator's: between From and At an outsider had some rows locked.
+	RowsLocked Kind = "rows-locked"
 	// Failover is the coordinator's: between From and At a standby took the primary's place. It had
 	// everything that was acknowledged, except what a crash may undo. Answers from between may be
 	// the old primary's.

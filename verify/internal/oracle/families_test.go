@@ -2,6 +2,7 @@ package oracle_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -258,7 +259,7 @@ func TestFamilyAnswers(t *testing.T) {
 	}{
 		{name: "all held", family: sem, lines: full, op: refused(sem, "c4.1", history.Permit, 40, 45)},
 		{name: "two held, and it goes by two", family: sem, lines: full, op: refused(sem, "c1.1", history.Permit, 94, 95)},
-		{name: "none is held any more", family: sem, lines: full, op: refused(sem, "c4.1", history.Permit, 136, 137), want: "not linearizable"},
+		{name: "none is held any more", family: sem, lines: append(slices.Clone(full), "c2.1 81 1-2", "c4.1 82 2-3"), op: refused(sem, "c4.1", history.Permit, 136, 137), want: "not linearizable"},
 		{name: "a reader beside readers", family: rw, lines: []string{"c1.1 10 1=2"}, op: refused(rw, "c4.1", history.RLock, 40, 45), want: "not linearizable"},
 		{name: "a writer beside readers", family: rw, lines: []string{"c1.1 10 1=2"}, op: refused(rw, "c4.1", history.WLock, 40, 45)},
 		{name: "a reader beside a writer", family: rw, lines: []string{"c1.1 10 w=2"}, op: refused(rw, "c4.1", history.RLock, 40, 45)},
@@ -266,7 +267,10 @@ func TestFamilyAnswers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 
-			r := run(test.op)
+			r := run(test.op,
+				unlocked(row(sem, "1", "c2.1", history.Permit, 5, 15, 2), 80, 82),
+				unlocked(row(sem, "2", "c4.1", history.Permit, 15, 25, 3), 81, 83),
+				unlocked(row(sem, "3", "c2.1", history.Permit, 25, 35, 4), 79, 81))
 			r.Audit = rows(test.family, test.lines...)
 			settled, _ := oracle.Settle(r)
 			violations, _ := oracle.CheckFamilies(r, settled)

@@ -161,13 +161,17 @@ func (s *familyStep) answered(now familyState) bool {
 
 	held := 0
 
+	// A row counts until the end of a minimum hold, too. One whose lease has ended may have been in
+	// the way: a guard of its last holder may have had it locked.
+	inTheWay := func(row familyRow) bool { return row.held || row.expires > s.from }
+
 	for _, row := range now[:writerAt] {
-		if row.expires > s.from { // held, or until the end of a minimum hold
+		if inTheWay(row) {
 			held++
 		}
 	}
 
-	writer := now[writerAt].expires > s.from
+	writer := inTheWay(now[writerAt])
 
 	switch {
 	case s.isSemaphore():
@@ -254,8 +258,11 @@ func familySteps(run *Run, settled *Settled) []porcupine.Operation {
 			continue
 		}
 
+		// Rows that others have locked are in the way, too.
+		locked := run.within(op, history.RowsLocked)
+
 		guards := op.Kind == history.Guard && op.Outcome == history.OK
-		refused := op.Kind.Grants() && op.Outcome == history.Busy && !(&step{op: op}).late() && !run.mayBeUndone(op.Call, op.End)
+		refused := op.Kind.Grants() && op.Outcome == history.Busy && !(&step{op: op}).late() && !run.mayBeUndone(op.Call, op.End) && !locked
 
 		if guards || refused {
 			from, _ := run.shown(op.Call, op.End)

@@ -185,8 +185,8 @@ func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
 		s.kind, s.transition = changed, settled.Frees[op]
 	case settled.Frees[op] != nil:
 		s.kind, s.transition = elsewhere, settled.Frees[op]
-	case op.Outcome == history.Busy && op.Token > 0 && op.Family == "":
-		s.kind = busy
+	case op.Outcome == history.Busy && op.Token > 0 && op.Family == "" && !(op.Kind == history.All && op.Remaining == 0):
+		s.kind = busy // LockAll also calls a free lock busy that another transaction has locked
 	case op.Outcome == history.OK && (op.Kind == history.Get || op.Kind == history.Create):
 		s.kind = shown
 	case op.Outcome == history.OK && op.Kind == history.Guard:

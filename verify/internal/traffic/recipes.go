@@ -182,7 +182,7 @@ func NameGrants(h *history.History, all []*audit.Transition) {
 	made := make(map[grant]*audit.Transition)
 
 	for _, t := range all {
-		if !t.Grants() {
+		if !t.Grants() || !Leased(t.Lock) {
 			continue
 		}
 

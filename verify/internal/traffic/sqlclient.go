@@ -37,8 +37,20 @@ type sqlLease struct {
 // divides.
 func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
-// bySQL asks for one row.
-func (w *worker) bySQL(ctx context.Context, db interface {
+// bySQL asks for one row. It takes a connection first: [sql.DB] repeats a statement on another one if
+// the driver says that the first is bad, which may be after the statement was run.
+func (w *worker) bySQL(ctx context.Context, query string, to ...any) error {
+	conn, err := w.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+
+	return w.ask(ctx, conn, query, to...)
+}
+
+// ask asks for one row on a connection, or in a transaction.
+func (w *worker) ask(ctx context.Context, on interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }, query string, to ...any,
 ) error {
@@ -47,7 +59,7 @@ func (w *worker) bySQL(ctx context.Context, db interface {
 		args = append(args, pgx.QueryExecModeSimpleProtocol)
 	}
 
-	return db.QueryRowContext(ctx, query, args...).Scan(to...)
+	return on.QueryRowContext(ctx, query, args...).Scan(to...)
 }
 
 // holdBySQL takes a lock by the functions, holds it, and releases it.
@@ -101,7 +113,7 @@ func (w *worker) acquireBySQL(ctx context.Context, lock Spec) (sqlLease, bool) {
 
 	sent := time.Now()
 	e := w.rec.Invoke(limited(ctx, history.Event{Kind: history.SQL, Lock: lock.ID, TTL: int64(lock.TTL)}))
-	err := w.bySQL(ctx, w.db, fmt.Sprintf(`
+	err := w.bySQL(ctx, fmt.Sprintf(`
 		SELECT r.acquired, r.token, r.expires_at, r.holder, pg_catalog.date_part('epoch'::pg_catalog.text, r.remaining)
 		  FROM pglocker.acquire_lock(%s, '%d microseconds', %s) AS r`,
 		literal(lock.ID), lock.TTL.Microseconds(), literal(w.cfg.Name)),
@@ -161,7 +173,7 @@ func (w *worker) keepBySQL(ctx, holding context.Context, lease *sqlLease, deadli
 		var expires sql.NullTime
 
 		// An attempt has until the deadline, and may be made again.
-		err := w.bySQL(holding, w.db, fmt.Sprintf(`SELECT pglocker.renew_lock(%s, %d, '%d microseconds')`,
+		err := w.bySQL(holding, fmt.Sprintf(`SELECT pglocker.renew_lock(%s, %d, '%d microseconds')`,
 			literal(lease.lock.ID), lease.token, lease.lock.TTL.Microseconds()), &expires)
 
 		switch {
@@ -197,7 +209,7 @@ func (w *worker) releaseBySQL(ctx context.Context, lease sqlLease) {
 	var released bool
 
 	e := w.rec.Invoke(limited(ctx, history.Event{Kind: history.Release, Lock: lease.lock.ID, Generation: lease.token}))
-	err := w.bySQL(ctx, w.db, fmt.Sprintf(`SELECT pglocker.release_lock(%s, %d)`, literal(lease.lock.ID), lease.token), &released)
+	err := w.bySQL(ctx, fmt.Sprintf(`SELECT pglocker.release_lock(%s, %d)`, literal(lease.lock.ID), lease.token), &released)
 	e.At = 0
 
 	switch {
@@ -219,7 +231,7 @@ func (w *worker) holdingBySQL(ctx context.Context, lease sqlLease) holding {
 		guard: func(ctx context.Context, tx *sql.Tx) error {
 			var nothing sql.NullString
 
-			err := w.bySQL(ctx, tx, fmt.Sprintf(`SELECT pglocker.assert_held(%s, %d)`, literal(lease.lock.ID), lease.token), &nothing)
+			err := w.ask(ctx, tx, fmt.Sprintf(`SELECT pglocker.assert_held(%s, %d)`, literal(lease.lock.ID), lease.token), &nothing)
 			if stateOf(err) == stateLost {
 				return errors.Join(pglocker.ErrLockLost, err)
 			}
