@@ -148,9 +148,15 @@ func (e *Election) lead(running, healthy context.Context, lock *Lock, fn func(co
 	leading, resign := context.WithCancelCause(lock.Context())
 	unhealthy := context.AfterFunc(healthy, func() { resign(context.Cause(healthy)) })
 
+	told, deafen := e.locker.news.subscribe(e.resignID) // before anybody hears of the term
+
 	var watch sync.WaitGroup
 
-	watch.Go(func() { e.heedRequests(leading, lock.Token(), resign) })
+	watch.Go(func() {
+		defer deafen()
+
+		e.heedRequests(leading, told, lock.Token(), resign)
+	})
 	e.locker.announce(e.termID)
 	e.leading.Store(&leadership{lock, leading})
 
@@ -200,12 +206,8 @@ func (e *Election) release(running context.Context, lock *Lock) error {
 
 // heedRequests looks once in each relock interval, and when it hears of a request, whether the leader of the
 // term is asked to resign. It returns when the term ends.
-func (e *Election) heedRequests(leading context.Context, token int64, resign context.CancelCauseFunc) {
+func (e *Election) heedRequests(leading context.Context, told <-chan struct{}, token int64, resign context.CancelCauseFunc) {
 	l := e.locker
-
-	told, done := l.news.subscribe(e.resignID)
-	defer done()
-
 	interval := e.options.relockInterval
 	look := time.NewTimer(pause.Jitter(interval, 10))
 	defer look.Stop()
