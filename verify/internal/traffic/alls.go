@@ -33,7 +33,6 @@ func (w *worker) takeAll(ctx context.Context, _ Spec) {
 
 	parts := w.rec.InvokeAll(limited(asking, e), ids)
 	locks, err := take(asking, ids, ttl, opts...)
-
 	if err != nil {
 		for i, part := range parts {
 			parts[i] = refusedPart(outcome(part, err), err)

@@ -33,7 +33,6 @@ func (w *worker) takePermits(ctx context.Context, s *pglocker.Semaphore, r Recip
 
 	e = w.rec.InvokeAll(limited(asking, e), []string{r.ID()})[0]
 	p, err := take(asking, r.TTL, opts...)
-
 	if err != nil {
 		e.At = 0
 		w.rec.Return(outcome(e, err))
