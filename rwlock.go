@@ -16,7 +16,7 @@ import (
 // it waited stops readers for its TTL at most, and for ten seconds at most. Readers don't stop a writer from
 // being next, and a stream of writers doesn't keep readers out for ever: calls of one Locker are served in the
 // order in which they came. Between processes, a waiting writer stops readers only while readers hold the lock.
-// So when a writer releases it, readers and writers of all processes ask with equal chances.
+// So when a writer releases it, no reader is stopped until a writer asks in vain.
 type RWLock struct {
 	family
 	readers int

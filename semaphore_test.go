@@ -326,3 +326,135 @@ func TestSemaphoreTraffic(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// TestSemaphoreTurns: a process whose callers take every permit that another of them releases doesn't
+// keep a waiter of another process out, whether that is notified or polls.
+func TestSemaphoreTurns(t *testing.T) {
+	t.Parallel()
+
+	for name, columns := range map[string]string{"six columns": "", "three columns": contract.ThreeColumns} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			url := contract.NewDatabase(t)
+			contract.MakeTable(t, contract.Open(t, "pgx", url), columns)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+			defer cancel()
+
+			var (
+				sems []*pglocker.Semaphore
+				stop = make(chan struct{})
+				all  sync.WaitGroup
+				busy = make(chan struct{}, 1000)
+			)
+
+			for range 2 {
+				locker, err := pglocker.New(contract.Open(t, "pgx", url), &pglocker.Config{})
+				contract.Must(t, err)
+				t.Cleanup(func() { contract.CloseLocker(t, locker) })
+
+				s, err := locker.NewSemaphore("turns", 2)
+				contract.Must(t, err)
+
+				sems = append(sems, s)
+			}
+
+			for range 6 {
+				all.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+
+						p, err := sems[0].Acquire(ctx, time.Minute)
+						if err != nil {
+							t.Error(err)
+
+							return
+						}
+
+						select {
+						case busy <- struct{}{}:
+						default:
+						}
+
+						if err := p.Unlock(ctx); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+
+			for range 20 {
+				contract.Receive(t, "all permits are in use", busy)
+			}
+
+			for range 3 {
+				p, err := sems[1].Acquire(ctx, time.Minute)
+				if err != nil {
+					t.Errorf("the other process: %v", err)
+
+					break
+				}
+
+				contract.Must(t, p.Unlock(ctx))
+			}
+
+			close(stop)
+			all.Wait()
+		})
+	}
+}
+
+// TestLockedGate: whoever has the gate of one semaphore locked holds up no other, however many ask.
+func TestLockedGate(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		var (
+			ctx    = t.Context()
+			url    = contract.NewDatabase(t)
+			direct = contract.Open(t, "pgx", url)
+			locker = contract.NewLocker(t, driver, url)
+			all    sync.WaitGroup
+		)
+
+		locked, err := locker.NewSemaphore("locked", 9)
+		contract.Must(t, err)
+
+		other, err := locker.NewSemaphore("other", 9)
+		contract.Must(t, err)
+
+		p, err := locked.TryAcquire(ctx, time.Minute)
+		contract.Must(t, err)
+
+		stranger := contract.LockRows(t, direct, "pglocker:semaphore:locked:gate")
+
+		for range 8 {
+			all.Go(func() {
+				if _, err := locked.TryAcquire(ctx, time.Minute); err != nil {
+					t.Errorf("once the gate is free: %v", err)
+				}
+			})
+		}
+
+		contract.Await(t, "the gate is waited for", func() bool { return contract.RowWaits(t, direct) > 1 })
+
+		short, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+
+		for range 3 {
+			q, err := other.TryAcquire(short, time.Minute)
+			contract.Must(t, err)
+			contract.Must(t, q.Unlock(short))
+		}
+
+		contract.Must(t, p.Unlock(short)) // the row of a slot isn't the gate
+		contract.Must(t, stranger.Rollback())
+		all.Wait()
+	})
+}

@@ -493,3 +493,67 @@ func TestNeverMoreSlots(t *testing.T) {
 		}
 	})
 }
+
+// TestSlotsByIndex: a connection that prepared the statements while the table was nearly empty looks
+// slots up by the index when there are thousands of rows.
+func TestSlotsByIndex(t *testing.T) {
+	t.Parallel()
+	eachPlanning(t, func(t *testing.T, driver string) {
+		const uses, rows = 12, 20_000
+
+		url := databases.NewDatabase(t).String()
+		admin := contract.Open(t, driver, url)
+		must(t, store.Migrate(t.Context(), admin, table, nil))
+		contract.Exec(t, admin, "ALTER TABLE "+table.String()+" SET (autovacuum_enabled = off)")
+
+		db := contract.Open(t, driver, url)
+		db.SetMaxOpenConns(1)
+
+		s := store.New(db, table, nil)
+		use := func() {
+			for range uses {
+				r := permits(3, 2)
+				res := take(t, s, r, "1", "2")
+				refused(t, s, permits(3, 2), "1")
+				_, err := s.MarkGate(t.Context(), r.Gate(), store.Mark{For: time.Second})
+				must(t, err)
+				leave(t, s, res.Grants[0])
+
+				_, err = s.GiveBack(t.Context(), []string{r.Gate()}, []string{r.Owner}, true)
+				must(t, err)
+
+				writer := take(t, s, writing(), store.PartWriter)
+				down := reading(3)
+				down.From = writer.Row.Generation
+				leave(t, s, take(t, s, down, "1").Grants...)
+
+				intent, err := s.Intend(t.Context(), rwFamily, newOwner(), time.Second)
+				must(t, err)
+
+				_, err = s.Release(t.Context(), rwFamily+store.PartIntent, store.State{Generation: intent}, 0)
+				must(t, err)
+			}
+		}
+
+		use()
+		contract.Exec(t, admin, "ANALYZE "+table.String())
+		use()
+		contract.Exec(t, admin, fmt.Sprintf("INSERT INTO %s (lock_id, generation, expires_at)"+
+			" SELECT 'lock ' || n, 1, '-infinity' FROM generate_series(3, %d) AS n", table, rows))
+		use()
+		must(t, db.Close()) // the server counts what a session did at its end at the latest
+
+		var lookups, read int
+
+		contract.Await(t, "the server has counted", func() bool {
+			must(t, admin.QueryRowContext(t.Context(), "SELECT coalesce(sum(idx_scan + seq_scan), 0), coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables").
+				Scan(&lookups, &read))
+
+			return lookups > 3*uses*20
+		})
+
+		if read > 20*lookups {
+			t.Errorf("%d rows were read in %d look-ups, not by the index", read, lookups)
+		}
+	})
+}

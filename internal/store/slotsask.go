@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgtype"
-
 	"github.com/ismurov/pglocker/internal/pause"
 )
 
@@ -34,57 +32,6 @@ type SlotsRequest struct {
 
 // Gate is the id of the gate of the request's family.
 func (r *SlotsRequest) Gate() string { return r.Family + PartGate }
-
-// States of a request for slots, see [slots].
-const (
-	slotGranted int64 = iota
-	slotContested
-	slotMissing
-	slotHeld
-	slotGone
-	slotLocked
-)
-
-// slotsRow is a row of the answer to a request for slots.
-type slotsRow struct {
-	row             Row
-	i, state, slots int64
-	mark            time.Time
-	intended        bool
-}
-
-func scanSlots() scanFunc[slotsRow] {
-	var (
-		s       rowScan
-		r       slotsRow
-		mark    pgtype.Timestamptz
-		durable *string
-	)
-
-	s.init(&r.i, &r.state, &r.slots)
-	dest := append(s.dest[:s.columns:s.columns], &mark, &r.intended, &durable)
-
-	return func(from scanner) (_ slotsRow, err error) {
-		r.row, err = s.read(from, dest)
-		r.mark = mark.Time.UTC()
-
-		return r, err
-	}
-}
-
-// lockID is the id of the row.
-func (r slotsRow) lockID(family string) string {
-	switch r.i {
-	case -2:
-		return family + PartGate
-	case -1:
-		return family + PartIntent
-	case 0:
-		return family + PartWriter
-	}
-
-	return family + strconv.FormatInt(r.i, 10)
-}
 
 // AcquireSlots grants what a request asks for if that is free, and makes rows that are missing. A
 // refused request costs no write. The verdict is

@@ -69,8 +69,14 @@ var intend = verb{
        acquired_at = {clock}{end}`, `l.generation {>} 0`, `{row}, {lazy}`),
 }
 
-// single sends a statement for one request that may wait for a row.
+// single sends a statement for one request about a family, which may wait for a row.
 func single[T any](ctx context.Context, s *Store, v *verb, req *request, scan scanFunc[T]) answer[T] {
+	leave, ok := s.gates.enter(ctx, GateOf(req.id))
+	if !ok {
+		return answer[T]{err: ended(ctx)}
+	}
+	defer leave()
+
 	if !s.loners.wait(ctx, 0) {
 		return answer[T]{err: ended(ctx)}
 	}

@@ -44,6 +44,7 @@ type Store struct {
 	late   LateFunc
 	places *places
 	loners loners
+	gates  *gates
 
 	quiet *quiet
 	log   *slog.Logger
@@ -59,6 +60,7 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		shape:    &shapeCache{looking: make(chan struct{}, 4)},
 		detached: new(counter),
 		late:     late,
+		gates:    new(gates),
 		quiet:    new(quiet),
 		log:      slog.New(slog.DiscardHandler),
 	}
