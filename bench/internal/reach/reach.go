@@ -109,6 +109,18 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 		}
 	}
 
+	for _, c := range []struct {
+		ids   int
+		times float64
+	}{{10, 5}, {100, 30}} {
+		params := workload.Several(c.ids)
+		b.ratio(fmt.Sprintf("W9 LockAll of %d and Unlock, one by one over at once", c.ids), atLeast, c.times,
+			b.median("W9", params, workload.NameOneByOne, result.NsPerOp), b.median("W9", params, workload.NameAtOnce, result.NsPerOp), format.Duration)
+	}
+
+	b.value(fmt.Sprintf("W9 fairness of a semaphore of %d permits among %d waiters", workload.Permits, workload.PermitWaiters), atLeast, 0.6,
+		b.median("W9", workload.SharedPermits, own, "fairness"), "")
+
 	return b.reaches
 }
 

@@ -1,4 +1,4 @@
-// Package workload has the eight workloads, each the same code for every contender. In each
+// Package workload has the nine workloads, each the same code for every contender. In each
 // round all contenders run one after the other, in another order each time, so a noisy
 // machine slows all of them down alike.
 package workload
@@ -44,6 +44,7 @@ var Workloads = []struct {
 	{"W6", "the table over time", (*Bench).Churn},
 	{"W7", "failed attempts", (*Bench).Failed},
 	{"W8", "a fresh table", (*Bench).FreshTable},
+	{"W9", "recipes", (*Bench).Recipes},
 }
 
 func (b *Bench) Prepare(ctx context.Context) error {

@@ -36,6 +36,10 @@ type Plan struct {
 
 	FreshGoroutines []int // W8
 	FreshRounds     int
+
+	RecipeSlice  time.Duration // W9, of which one goroutine measures
+	PermitSlice  time.Duration // W9, with many
+	RecipeRounds int
 }
 
 // Full takes about six minutes on two cores.
@@ -69,6 +73,10 @@ var Full = Plan{
 
 	FreshGoroutines: []int{64, 256, 1000},
 	FreshRounds:     5,
+
+	RecipeSlice:  600 * time.Millisecond,
+	PermitSlice:  3 * time.Second,
+	RecipeRounds: 3,
 }
 
 // Quick takes less than a minute. It is too short for numbers, and shows whether something
@@ -102,4 +110,8 @@ var Quick = Plan{
 
 	FreshGoroutines: []int{64, 256, 1000},
 	FreshRounds:     3,
+
+	RecipeSlice:  200 * time.Millisecond,
+	PermitSlice:  time.Second,
+	RecipeRounds: 1,
 }

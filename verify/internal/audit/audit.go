@@ -66,6 +66,8 @@ type Transition struct {
 	// Began and At are the database's clock: Began when the statement had arrived, before the
 	// change was decided; At after the decision, before the commit.
 	Began, At int64
+	// XID is the transaction's, the same for all that one statement changes.
+	XID int64
 	// App is the client that made it.
 	App string
 }
@@ -94,7 +96,7 @@ func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
 		SELECT seq, lock_id,
 		       coalesce(old_generation, 0), `+us("old_expires")+`, coalesce(old_owner, ''), `+us("old_acquired")+`,
 		       coalesce(new_generation, 0), `+us("new_expires")+`, coalesce(new_owner, ''), `+us("new_acquired")+`,
-		       `+us("began")+`, `+us("at")+`, app
+		       `+us("began")+`, `+us("at")+`, xid, app
 		  FROM audit.transitions ORDER BY seq`)
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
@@ -108,7 +110,7 @@ func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
 
 		err := rows.Scan(&t.Seq, &t.Lock,
 			&t.Old.Generation, &t.Old.Expires, &t.Old.Owner, &t.Old.Acquired,
-			&t.New.Generation, &t.New.Expires, &t.New.Owner, &t.New.Acquired, &t.Began, &t.At, &t.App)
+			&t.New.Generation, &t.New.Expires, &t.New.Owner, &t.New.Acquired, &t.Began, &t.At, &t.XID, &t.App)
 		if err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
 		}

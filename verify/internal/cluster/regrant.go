@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,20 +62,23 @@ func (c *Cluster) regrantAll(ctx, limited context.Context, table *pglocker.Confi
 
 	for _, id := range locks {
 		// A request that is unanswered when its Locker is closed may leave its lease (G5).
-		if traffic.IsLong(id) {
+		if traffic.IsLong(id) || strings.HasPrefix(id, pglocker.ReservedPrefix) {
 			continue
 		}
 
 		wait.Go(func() {
-			e := c.Notes.Invoke(history.Event{Kind: history.Grant, Lock: id})
-			e.At, e.Outcome = 0, history.OK
+			c.regrant(id, func() error {
+				_, err := locker.Lock(limited, id, time.Minute)
 
-			if _, err := locker.Lock(limited, id, time.Minute); err != nil {
-				e.Outcome, e.Detail = history.Refused, err.Error()
-			}
-
-			c.Notes.Return(e)
+				return err
+			})
 		})
+	}
+
+	if c.options.Extras.Recipes && table.Table == pglocker.DefaultTable {
+		for id, take := range recipes(limited, locker) {
+			wait.Go(func() { c.regrant(id, take) })
+		}
 	}
 
 	wait.Wait()
@@ -84,6 +88,81 @@ func (c *Cluster) regrantAll(ctx, limited context.Context, table *pglocker.Confi
 	}
 
 	return nil
+}
+
+// regrant takes one lock, and records whether that succeeded.
+func (c *Cluster) regrant(id string, take func() error) {
+	e := c.Notes.Invoke(history.Event{Kind: history.Grant, Lock: id})
+	e.At, e.Outcome = 0, history.OK
+
+	if err := take(); err != nil {
+		e.Outcome, e.Detail = history.Refused, err.Error()
+	}
+
+	c.Notes.Return(e)
+}
+
+// recipes are the ways to be granted all of each recipe.
+func recipes(ctx context.Context, locker *pglocker.Locker) map[string]func() error {
+	all := make(map[string]func() error)
+
+	for _, r := range traffic.Semaphores {
+		all[r.ID()] = func() error {
+			s, err := locker.NewSemaphore(r.Name, r.Most)
+			if err != nil {
+				return err
+			}
+
+			_, err = s.Acquire(ctx, time.Minute, pglocker.WithPermits(r.Most))
+
+			return err
+		}
+	}
+
+	for _, r := range traffic.RWLocks {
+		all[r.ID()] = func() error {
+			l, err := locker.NewRWLock(r.Name)
+			if err != nil {
+				return err
+			}
+
+			_, err = l.Lock(ctx, time.Minute)
+
+			return err
+		}
+	}
+
+	for _, r := range traffic.Elections {
+		all[r.ID()] = func() error { return lead(ctx, locker, r) }
+	}
+
+	return all
+}
+
+// lead is nil once it was elected.
+func lead(ctx context.Context, locker *pglocker.Locker, r traffic.Recipe) error {
+	election, err := locker.NewElection(r.Name, r.TTL)
+	if err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	led := false
+
+	err = election.Run(ctx, func(context.Context, pglocker.Term) error {
+		led = true
+
+		cancel()
+
+		return nil
+	})
+	if led {
+		return nil
+	}
+
+	return err
 }
 
 func (c *Cluster) locks(ctx context.Context, table string) ([]string, error) {

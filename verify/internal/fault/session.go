@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
 // backends are the processes of the clients' sessions. Their order doesn't change by itself, so
@@ -103,6 +104,7 @@ func holdRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand, pause func(
 		}
 
 		ids = some(r, 0.5, ids)
+		locked := history.Event{Kind: history.RowsLocked, From: history.Now()}
 
 		inTransaction(ctx, c, sql.LevelDefault, func(tx *sql.Tx) {
 			done, err := tx.ExecContext(ctx, `SELECT FROM pglocker.lock_statuses
@@ -118,6 +120,8 @@ func holdRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand, pause func(
 			c.Injected.Add(1)
 			rest(ctx, pause)
 		})
+
+		c.Notes.Note(locked)
 	}
 
 	return nil

@@ -34,6 +34,27 @@ const (
 	Guard Kind = "guard"
 )
 
+// The verbs of recipes. A request that is granted several rows is an operation for each: see
+// [Event.Request].
+const (
+	// All is LockAll and TryLockAll, an operation for each id.
+	All Kind = "lockall"
+	// Permit is a semaphore's Acquire and TryAcquire. Once it is granted there is an operation for
+	// each slot.
+	Permit Kind = "permit"
+	// RLock and WLock ask for a read-write lock.
+	RLock Kind = "rlock"
+	WLock Kind = "wlock"
+	// Downgrade ends a writer's tenure. The reader's begins with an [RLock] of the same time.
+	Downgrade Kind = "downgrade"
+	// Lead is a candidate's wait, up to the call of its function. Leave ends its term.
+	Lead Kind = "lead"
+	// IsLeader is the question, with outcome OK if the client leads.
+	IsLeader Kind = "is-leader"
+	// SQL is the function acquire_lock. Release is release_lock, too.
+	SQL Kind = "sql"
+)
+
 // What happens besides.
 const (
 	// Lost: a holder was told that its lock is lost.
@@ -52,6 +73,8 @@ const (
 	// RowRefused is the coordinator's: between From and At the row of the lock that Detail
 	// names couldn't be changed.
 	RowRefused Kind = "row-refused"
+	// RowsLocked is the coordinator's: between From and At an outsider had some rows locked.
+	RowsLocked Kind = "rows-locked"
 	// Failover is the coordinator's: between From and At a standby took the primary's place. It had
 	// everything that was acknowledged, except what a crash may undo. Answers from between may be
 	// the old primary's.
@@ -74,6 +97,9 @@ const (
 	Grant Kind = "regrant"
 	// Write is an accepted write of the fenced resource outside of the database.
 	Write Kind = "write"
+	// Observed is a term that an observer of an election was told of, the vacancy with token 0. Op
+	// tells its observers apart.
+	Observed Kind = "observed"
 )
 
 // Outcome is how an operation ended.
@@ -115,6 +141,15 @@ type Event struct {
 	Generation int64 `json:"generation,omitempty"`
 	// Free: it was seen on a free lock.
 	Free bool `json:"free,omitempty"`
+
+	// Family is the row that a recipe's name stands for, "" for plain locks. Lock is that of the
+	// slot that was granted. Until one is granted it is Family.
+	Family string `json:"family,omitempty"`
+	// Most is how many permits there are for the one who asks, Count how many it asks for.
+	Most  int `json:"most,omitempty"`
+	Count int `json:"count,omitempty"`
+	// Request is the number of the request's first operation, where there may be several.
+	Request int64 `json:"request,omitempty"`
 
 	// Answers.
 	Outcome  Outcome `json:"outcome,omitempty"`

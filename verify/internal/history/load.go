@@ -122,17 +122,7 @@ func Join(events []Event) (*History, error) {
 // Grants reports whether the operation asks for a lock, and so may be granted one.
 func (k Kind) Grants() bool {
 	switch k {
-	case Acquire, Refresh, TryLock, Lock, Do:
-		return true
-	}
-
-	return false
-}
-
-// Releases reports whether a verb ends a tenure.
-func (k Kind) Releases() bool {
-	switch k {
-	case Release, Relock, Unlock, Leave:
+	case Acquire, Refresh, TryLock, Lock, Do, All, Permit, RLock, WLock, Lead, SQL:
 		return true
 	}
 
@@ -142,7 +132,7 @@ func (k Kind) Releases() bool {
 // Frees reports whether the operation releases a lock.
 func (k Kind) Frees() bool {
 	switch k {
-	case Release, Relock, Unlock, Leave:
+	case Release, Relock, Unlock, Leave, Downgrade:
 		return true
 	}
 

@@ -34,6 +34,44 @@ func (r *Recorder) Invoke(e Event) Event {
 	return e
 }
 
+// InvokeAll is Invoke for a request for several locks. It returns an event for each.
+func (r *Recorder) InvokeAll(e Event, locks []string) []Event {
+	first := r.ops.Add(int64(len(locks))) - int64(len(locks)) + 1
+	all := make([]Event, len(locks))
+	e.Phase, e.Request, e.At = Invoke, first, Now()
+
+	for i, lock := range locks {
+		e.Lock, e.Op = lock, first+int64(i)
+		r.append(&e)
+		all[i] = e
+	}
+
+	return all
+}
+
+// ReturnAll is Return for all of them.
+func (r *Recorder) ReturnAll(all []Event) {
+	now := Now()
+
+	for _, e := range all {
+		e.At = now
+		r.Return(e)
+	}
+}
+
+// Number is one that no operation of this process has.
+func (r *Recorder) Number() int64 { return r.ops.Add(1) }
+
+// Granted records, once a request has been granted more than one row, the operations for all rows
+// but the first. They began when the request did, and end now.
+func (r *Recorder) Granted(e Event, called int64) {
+	e.Phase, e.Op, e.At = Invoke, r.ops.Add(1), called
+	r.append(&e)
+
+	e.At = 0
+	r.Return(e)
+}
+
 // Return records the end of an operation at this moment, or at the one that is set.
 func (r *Recorder) Return(e Event) {
 	e.Phase = Return

@@ -106,9 +106,9 @@ func TestColumns(t *testing.T) {
 
 	const table = `seed 1
 all is well so far
-  fault  seconds  operations  grants  unknown  O1  O2  O3  O4  O5  O6  O7
-   none      4.7        3081     368      106   0   0   0   0   0   0   0
-    all      4.7        3081     368      106   0   2   0   1   0   0   0
+  fault  seconds  operations  grants  unknown  O1  O2  O3  O4  O5  O6  O7  O8
+   none      4.7        3081     368      106   0   0   0   0   0   0   0   0
+    all      4.7        3081     368      106   0   2   0   1   0   0   0   0
 verify: promises were broken
 `
 
@@ -117,14 +117,14 @@ verify: promises were broken
 		t.Errorf("%v, %v, want O2 and O4", caught, err)
 	}
 
-	const row = "3081     368      106   0   0   0   0   0   0   0\n    all"
+	const row = "3081     368      106   0   0   0   0   0   0   0   0\n    all"
 
-	skipped := strings.Replace(table, row, "0 0 0 skipped skipped skipped skipped skipped skipped skipped\n    all", 1)
+	skipped := strings.Replace(table, row, "0 0 0 skipped skipped skipped skipped skipped skipped skipped skipped\n    all", 1)
 	if caught, err := columns([]byte(skipped)); !errors.Is(err, errSkipped) {
 		t.Errorf("%v, %v, want to know that it was skipped", caught, err)
 	}
 
-	broken := strings.Replace(table, row, "0 0 0 error error error error error error error\n    all", 1)
+	broken := strings.Replace(table, row, "0 0 0 error error error error error error error error\n    all", 1)
 	if caught, err := columns([]byte(broken)); err == nil {
 		t.Errorf("%v read from a run that could not be made", caught)
 	}
@@ -138,7 +138,7 @@ verify: promises were broken
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 
-	const quiet, loud = "all 1 1 1 0 0 0 0 0 0 0\n", "all 1 1 1 0 0 0 0 1 0 0\n"
+	const quiet, loud = "all 1 1 1 0 0 0 0 0 0 0 0\n", "all 1 1 1 0 0 0 0 1 0 0 0\n"
 
 	if caught, err := verdict([]byte(quiet), true); err != nil || len(caught) > 0 {
 		t.Errorf("%v, %v, want nobody", caught, err)

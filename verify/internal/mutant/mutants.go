@@ -39,7 +39,11 @@ const (
 	listener   = "internal/listen/listener.go"
 	waiting    = "internal/line/waiter.go"
 
-	judging = "internal/store/judge.go"
+	judging   = "internal/store/judge.go"
+	functions = "internal/store/functionbodies.go"
+	elections = "election_run.go"
+	all       = "internal/store/all.go"
+	slots     = "internal/store/slots.go"
 )
 
 // All lists the mutants.
@@ -205,9 +209,9 @@ func All() []Mutant {
 				},
 				{
 					release,
-					"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+					"	for {\n		a := lane.write(ctx, req, alone)\n",
 					"	if sh.full {\n		_, _ = s.db.ExecContext(ctx, \"SELECT pg_notify('\"+s.table.Channel()+\"', $1::text)\", id)\n	}\n\n" +
-						"	for {\n		a := s.lanes.release.write(ctx, req, alone)\n",
+						"	for {\n		a := lane.write(ctx, req, alone)\n",
 				},
 			},
 			Fault:  "wake-up",
@@ -341,6 +345,71 @@ func All() []Mutant {
 			},
 			Fault:  "none",
 			Expect: []oracle.Name{oracle.Linearizability, oracle.Beliefs},
+		},
+		{
+			// What a halted server finds in its sockets when it goes on is late by more than a lease.
+			Name: "renew_lock revives a lease",
+			Edits: []Edit{
+				{
+					functions,
+					"AND ` + indent(5, sqlStillHeld) + `\n        FOR NO KEY UPDATE;",
+					"AND ` + sqlOfGeneration + `\n        FOR NO KEY UPDATE;",
+				},
+				{functions, "       AND l.expires_at {>} v.now -- it may have ended in the wait for the row\n", ""},
+			},
+			Fault:  "server-stop",
+			Expect: []oracle.Name{oracle.Audit},
+		},
+		{
+			Name: "an election that leads on after its lease",
+			Edits: []Edit{{
+				elections,
+				"leading, resign := context.WithCancelCause(lock.Context())",
+				"leading, resign := context.WithCancelCause(context.WithoutCancel(lock.Context()))",
+			}},
+			Fault:  "net-late-hole",
+			Expect: []oracle.Name{oracle.Beliefs},
+		},
+		{
+			Name: "LockAll grants what it can get",
+			Edits: []Edit{
+				{all, "pg_catalog.bool_and(shown.free IS TRUE) AS free", "pg_catalog.bool_or(shown.free IS TRUE) AS free"},
+				{all, "                       AND total.free\n", "                       AND r.free AND total.free\n"},
+				{all, "       AND total.locks {=} (SELECT pg_catalog.count(*) FROM found)\n", ""},
+				{all, "	case len(res.Grants) < len(ids):\n", "	case len(res.Grants) < 0*len(ids):\n"},
+			},
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Recipes},
+		},
+		{
+			// Requests that wait for a locked gate have all seen the same slots.
+			Name:   "slots granted by what was free before the wait for their gate",
+			Edits:  []Edit{{slots, "       AND l.generation {=} t.generation\n       AND t.current\n", "       AND t.current\n"}},
+			Fault:  "rows-locked",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
+		},
+		{
+			Name: "one permit more than there are",
+			Edits: []Edit{
+				{slots, "       AND (t.busy {+} {want}) {<=} {permits}\n       AND t.usable", "       AND (t.busy {+} {want}) {<=} ({permits} {+} 1)\n       AND t.usable"},
+				{
+					slots,
+					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} {want}) {<=} {permits}\n",
+					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} {want}) {<=} ({permits} {+} 1)\n",
+				},
+			},
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
+		},
+		{
+			Name: "a writer that ignores readers",
+			Edits: []Edit{{
+				slots,
+				"                ELSE 1\n           END AS weight,",
+				"                WHEN {writes} {=} 1 THEN 0\n                ELSE 1\n           END AS weight,",
+			}},
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
 		},
 		{
 			Name:   "floor left out",

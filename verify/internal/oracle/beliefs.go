@@ -37,53 +37,83 @@ func CheckBeliefs(run *Run) []Violation {
 }
 
 func compareBeliefs(run *Run) (violations []Violation, explained Overlaps, excused Excused) {
-	beliefs := byLock(beliefsOf(run.History), func(b *belief) string { return b.grant.Lock })
+	c := &comparison{run: run}
+	all := beliefsOf(run.History)
 
+	for _, list := range inOrder(all, func(b *belief) string { return b.grant.Lock }) {
+		c.compare(list, func(_, _ *belief) bool { return true })
+	}
+
+	c.compareFamilies(all)
+
+	return c.violations, c.explained, c.excused
+}
+
+// comparison is what comes of comparing beliefs.
+type comparison struct {
+	run        *Run
+	violations []Violation
+	explained  Overlaps
+	excused    Excused
+}
+
+// inOrder divides beliefs by lock, in the order of their locks and of their starts. It leaves out
+// those without a lock.
+func inOrder(all []*belief, lock func(*belief) string) [][]*belief {
+	var lists [][]*belief
+
+	beliefs := byLock(all, lock)
 	for _, lock := range sortedKeys(beliefs) {
-		list := beliefs[lock]
+		list := slices.DeleteFunc(beliefs[lock], func(b *belief) bool { return b.uncut <= b.start || lock == "" })
 		slices.SortStableFunc(list, func(a, b *belief) int { return cmp.Compare(a.start, b.start) })
+		lists = append(lists, list)
+	}
 
-		var open []*belief // those that may last
+	return lists
+}
 
-		for _, b := range list {
-			if b.uncut <= b.start {
-				continue
-			}
+// compare looks for two that exclude each other and are believed at the same moment.
+func (c *comparison) compare(list []*belief, exclude func(a, b *belief) bool) {
+	var open []*belief // those that may last
 
-			open = slices.DeleteFunc(open, func(other *belief) bool { return other.uncut <= b.start })
+	for _, b := range list {
+		open = slices.DeleteFunc(open, func(other *belief) bool { return other.uncut <= b.start })
 
-			for _, other := range open {
-				both := time.Duration(min(other.end, b.end) - b.start)
-
-				switch {
-				case both <= 0:
-					excused.Stopped.add(time.Duration(min(other.uncut, b.uncut) - b.start))
-
-					continue
-				case run.overtaken(other, b):
-					excused.Overtaken.add(both)
-
-					continue
-				}
-
-				if run.lossExplains(other, b) {
-					explained.add(both)
-
-					continue
-				}
-
-				violations = append(violations, Violation{
-					Beliefs, lock,
-					fmt.Sprintf("two believe for %s: one until %d (%s), the other from %d on", both, other.end, other.why, b.start),
+		for _, other := range open {
+			if exclude(other, b) && !c.allowed(other, b) {
+				c.violations = append(c.violations, Violation{
+					Beliefs, b.grant.Lock,
+					fmt.Sprintf("two believe for %s: one until %d (%s), the other from %d on", overlap(other, b), other.end, other.why, b.start),
 					describe(other.grant, b.grant),
 				})
 			}
-
-			open = append(open, b)
 		}
+
+		open = append(open, b)
+	}
+}
+
+// overlap is for how long two are believed at once.
+func overlap(a, b *belief) time.Duration {
+	return time.Duration(min(a.end, b.end) - max(a.start, b.start))
+}
+
+// allowed reports whether G2 excepts that two are believed at once, and counts that.
+func (c *comparison) allowed(a, b *belief) bool {
+	both := overlap(a, b)
+
+	switch {
+	case both <= 0:
+		c.excused.Stopped.add(time.Duration(min(a.uncut, b.uncut) - max(a.start, b.start)))
+	case c.run.overtaken(a, b):
+		c.excused.Overtaken.add(both)
+	case c.run.lossExplains(a, b):
+		c.explained.add(both)
+	default:
+		return false
 	}
 
-	return violations, explained, excused
+	return true
 }
 
 // overtaken reports whether the later of two grants may have been made because the database's clock
@@ -273,7 +303,7 @@ func givesUp(op *history.Operation, stalls []history.Event) int64 {
 // went on for longer than a lease without renewals.
 func (b *belief) endBy(op *history.Operation, renewed bool) (end int64, why string) {
 	switch op.Kind {
-	case history.Unlock, history.Leave, history.Release:
+	case history.Unlock, history.Leave, history.Release, history.Downgrade:
 		b.until(op.Call, string(op.Kind))
 	case history.Refresh:
 		if op.Outcome == history.OK {

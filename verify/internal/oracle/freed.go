@@ -68,7 +68,10 @@ func (s *settler) created(ops []*history.Operation, t *audit.Transition) bool {
 	_, last := s.run.moments(t.At)
 
 	return slices.ContainsFunc(ops, func(op *history.Operation) bool {
-		return op.Kind == history.Create && op.Client == t.App && op.Outcome != history.Refused && op.Call <= last
+		// Recipes create the rows that they need before they ask for them.
+		creates := op.Kind == history.Create && op.Outcome != history.Refused || op.Kind == history.All || op.Family != ""
+
+		return creates && op.Client == t.App && op.Call <= last
 	})
 }
 

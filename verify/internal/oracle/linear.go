@@ -11,6 +11,7 @@ import (
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // checkWithin bounds the search for one lock. A search that gives up is a violation.
@@ -18,13 +19,14 @@ const checkWithin = 20 * time.Second
 
 // Failure is a lock whose history is not linearizable.
 type Failure struct {
-	Lock string
-	info porcupine.LinearizationInfo
+	Lock  string
+	info  porcupine.LinearizationInfo
+	model porcupine.Model
 }
 
 // Picture writes a page that shows the history, and how far it could be put in order.
 func (f Failure) Picture(path string) error {
-	return porcupine.VisualizePath(model, f.info, path)
+	return porcupine.VisualizePath(f.model, f.info, path)
 }
 
 // CheckLinearizability is O1, for G1, G3 and G5. Each lock's history is that of a single row. One
@@ -40,32 +42,35 @@ func CheckLinearizability(run *Run, settled *Settled) ([]Violation, []Failure) {
 	histories := byLock(steps, func(op porcupine.Operation) string { return op.Input.(*step).lock })
 
 	for _, lock := range sortedKeys(histories) {
-		result := porcupine.CheckOperationsTimeout(model, histories[lock], checkWithin)
-		if result == porcupine.Ok {
-			continue
-		}
-
-		// Once more, for the picture alone. It makes a search of thousands of steps up to five
-		// times as long, so that it may not come as far as the first.
-		_, info := porcupine.CheckOperationsVerbose(model, histories[lock], checkWithin)
-
-		what := "not linearizable"
-		if result == porcupine.Unknown {
-			what = fmt.Sprintf("nobody could say within %s whether it is linearizable", checkWithin)
-		}
-
-		failures = append(failures, Failure{Lock: lock, info: info})
-		violations = append(violations, Violation{
-			Linearizability, lock, what, stuckAt(info, histories[lock]),
-		})
+		v, f := searchOrder(model, lock, histories[lock])
+		violations, failures = append(violations, v...), append(failures, f...)
 	}
 
 	return violations, failures
 }
 
+// searchOrder looks for an order of the steps.
+func searchOrder(m porcupine.Model, lock string, steps []porcupine.Operation) ([]Violation, []Failure) {
+	result := porcupine.CheckOperationsTimeout(m, steps, checkWithin)
+	if result == porcupine.Ok {
+		return nil, nil
+	}
+
+	// Once more, for the picture alone. It makes a search of thousands of steps up to five times as
+	// long, so that it may not come as far as the first.
+	_, info := porcupine.CheckOperationsVerbose(m, steps, checkWithin)
+
+	what := "not linearizable"
+	if result == porcupine.Unknown {
+		what = fmt.Sprintf("nobody could say within %s whether it is linearizable", checkWithin)
+	}
+
+	return []Violation{{Linearizability, lock, what, stuckAt(m, info, steps)}}, []Failure{{Lock: lock, info: info, model: m}}
+}
+
 // stuckAt describes where the longest linearization ends: the state, and the first few steps that
 // aren't in it.
-func stuckAt(info porcupine.LinearizationInfo, ops []porcupine.Operation) []string {
+func stuckAt(model porcupine.Model, info porcupine.LinearizationInfo, ops []porcupine.Operation) []string {
 	var longest []int
 
 	for _, partition := range info.PartialLinearizations() {
@@ -138,7 +143,7 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 			s.touched = changes.touch(run, op)
 		}
 
-		if s.transition != nil && s.kind != moved {
+		if s.transition != nil && s.kind != elsewhere {
 			ends[s.transition] = window{op.Call, op.End}
 		}
 
@@ -150,7 +155,7 @@ func stepsOf(run *Run, settled *Settled) []porcupine.Operation {
 	windows := silentWindows(run, settled, ends)
 
 	for _, t := range run.Audit {
-		if w, silent := windows[t]; silent {
+		if w, silent := windows[t]; silent && traffic.Leased(t.Lock) {
 			steps = append(steps, porcupine.Operation{
 				ClientId: clientID(t.App + " unseen"), Input: &step{lock: t.Lock, kind: changed, transition: t, seen: run.sightOf(t, nil)},
 				Call: w.from, Return: w.to,
@@ -179,9 +184,9 @@ func stepOf(run *Run, settled *Settled, op *history.Operation) *step {
 	case settled.Frees[op] != nil && settled.Claimed[settled.Frees[op]] && settled.Frees[op].App == op.Client && !settled.Frees[op].Grants():
 		s.kind, s.transition = changed, settled.Frees[op]
 	case settled.Frees[op] != nil:
-		s.kind, s.transition = moved, settled.Frees[op]
-	case op.Outcome == history.Busy && op.Token > 0:
-		s.kind = busy
+		s.kind, s.transition = elsewhere, settled.Frees[op]
+	case op.Outcome == history.Busy && op.Token > 0 && op.Family == "" && !(op.Kind == history.All && op.Remaining == 0):
+		s.kind = busy // LockAll also calls a free lock busy that another transaction has locked
 	case op.Outcome == history.OK && (op.Kind == history.Get || op.Kind == history.Create):
 		s.kind = shown
 	case op.Outcome == history.OK && op.Kind == history.Guard:

@@ -24,8 +24,8 @@ type stepKind string
 const (
 	// changed: the transition was made.
 	changed stepKind = "changed"
-	// moved: another's transition had ended the tenure that was released.
-	moved stepKind = "moved"
+	// elsewhere: another's transition had ended the tenure that was released.
+	elsewhere stepKind = "moved"
 	// lostRelease: a release was acknowledged, and undone by a crash.
 	lostRelease stepKind = "released, and lost"
 	// crashed: the row is as it was flushed last.
@@ -142,13 +142,14 @@ func (s *step) answered(now state) bool {
 	op, row := s.op, now.row
 
 	switch s.kind {
-	case moved:
+	case elsewhere:
 		return row.Generation != op.Generation
 	case wrong:
 		// A status of a free lock names the moment since when it was free, too.
 		return row.Generation != 0 && row.Generation != op.Generation || op.Free || s.lossy
 	case missing:
-		return row.Generation == 0
+		// A crash may undo that a row was pruned, and a release before that.
+		return row.Generation == 0 || s.lossy
 	case guarded:
 		return row.Generation == op.Generation && row.Expires > s.from
 	case busy:

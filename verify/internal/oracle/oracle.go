@@ -26,11 +26,12 @@ const (
 	Audit           Name = "O5"
 	Healing         Name = "O6"
 	Bearing         Name = "O7"
+	Recipes         Name = "O8"
 )
 
 // Names lists them in their order.
 func Names() []Name {
-	return []Name{Linearizability, Beliefs, Tokens, Fencing, Audit, Healing, Bearing}
+	return []Name{Linearizability, Beliefs, Tokens, Fencing, Audit, Healing, Bearing, Recipes}
 }
 
 // Violation is a broken promise, and the part of the history that shows it.
@@ -57,6 +58,8 @@ type Run struct {
 	WallOffset int64
 	// Undisturbed: nothing was broken, so no client may have waited in vain.
 	Undisturbed bool
+	// Pruned: the coordinator has pruned rows meanwhile.
+	Pruned bool
 	// Extras is what the clients did besides.
 	Extras traffic.Extras
 	// Bears is nil unless the faults leave the locks alone. It says what may happen then.

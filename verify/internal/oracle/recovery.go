@@ -66,14 +66,15 @@ func (r *Recovery) See(e history.Event) {
 	case e.Phase == history.Return && e.Kind.Grants() && e.Outcome == history.OK:
 		first(r.granted, e.Client, e.At)
 		first(r.taken, e.Lock, e.At)
+		first(r.taken, e.Family, e.At)
 
 		if e.Lock == traffic.Relay.ID {
 			first(r.served, e.Client, e.At)
 		}
 
 		r.since[tenure{e.Client, e.Lock, e.Token}] = e.At
-	case e.Phase == history.Return && e.Kind.Releases() && e.Outcome == history.Unknown:
-		r.kept[e.Lock] = true
+	case e.Phase == history.Return && e.Kind.Frees() && e.Outcome == history.Unknown:
+		r.kept[e.Lock], r.kept[e.Family] = true, true
 	case e.Kind == history.Lost:
 		delete(r.since, tenure{e.Client, e.Lock, e.Token})
 	case e.Phase == history.Invoke && e.Kind == history.Unlock:
@@ -186,17 +187,24 @@ func CheckRecovery(run *Run) []Violation {
 func (r *Recovery) checkWaiters(run *Run) []Violation {
 	var violations []Violation
 
-	free := byLock(freeTimes(run), func(f freeTime) string { return f.before.Lock })
+	free := make(map[string][]window)
+	for _, f := range freeTimes(run) {
+		free[f.before.Lock] = append(free[f.before.Lock], f.window)
+	}
 
 	for _, op := range run.History.Operations {
 		if !op.Waits || op.End == history.Never || !slices.Contains(r.clients, op.Client) {
 			continue
 		}
 
+		if op.Request != 0 && op.Request != op.Op {
+			continue // judged with the first of its request
+		}
+
 		from := max(op.Call, r.healed.At)
 		wasted := -stalledIn(run, op.Client, window{from, op.End})
 
-		for _, f := range free[op.Lock] {
+		for _, f := range freeFor(run, free, op) {
 			wasted += max(0, min(op.End, f.to)-max(from, f.from))
 		}
 

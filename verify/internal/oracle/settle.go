@@ -48,6 +48,7 @@ func Settle(run *Run) (*Settled, []Violation) {
 
 	transitions := byLock(run.Audit, func(t *audit.Transition) string { return t.Lock })
 	operations := byLock(run.History.Operations, func(op *history.Operation) string { return op.Lock })
+	families := byLock(run.History.Operations, func(op *history.Operation) string { return op.Family })
 
 	for _, lock := range sortedKeys(operations) {
 		if lock != "" {
@@ -60,8 +61,19 @@ func Settle(run *Run) (*Settled, []Violation) {
 
 	for _, lock := range sortedKeys(transitions) {
 		s.checkChain(transitions[lock])
-		s.checkSilent(operations[lock], transitions[lock])
-		s.checkFreed(operations[lock], transitions[lock])
+
+		if !traffic.Leased(lock) {
+			continue // no client is granted it, and those of its family move it
+		}
+
+		// A request may be granted one slot, and have made or been granted another before.
+		asked := operations[lock]
+		if family, _ := traffic.Part(lock); family != "" {
+			asked = families[family]
+		}
+
+		s.checkSilent(asked, transitions[lock])
+		s.checkFreed(asked, transitions[lock])
 	}
 
 	return &s.Settled, s.violations
@@ -83,6 +95,8 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 		before audit.Version
 		// granted is the transition that made the present tenure.
 		granted *audit.Transition
+		// largest is the largest generation before the row was pruned.
+		largest int64
 	)
 
 	askers := make(map[*audit.Transition]*history.Operation)
@@ -95,7 +109,12 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 			s.violate(t.Lock, fmt.Sprintf("the row was %+v before", before), t)
 		}
 
-		if what := illegal(t, s.run.sightOf(t, askers[t])); what != "" {
+		what := moved(t)
+		if traffic.Leased(t.Lock) {
+			what = illegal(t, s.run.sightOf(t, askers[t]))
+		}
+
+		if what != "" {
 			s.violate(t.Lock, what, t)
 		}
 
@@ -107,7 +126,11 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 			granted = t
 		}
 
-		before = t.New
+		if made := (t.Old == audit.Version{}); made && t.New.Generation <= largest {
+			s.violate(t.Lock, fmt.Sprintf("it had the generation %d before it was pruned", largest), t)
+		}
+
+		before, largest = t.New, max(largest, t.New.Generation)
 	}
 }
 
@@ -116,6 +139,21 @@ func (s *settler) checkChain(chain []*audit.Transition) {
 func (s *settler) keptAlive(grant *history.Operation, t *audit.Transition) bool {
 	return grant.Kind != history.Acquire && grant.Kind != history.Refresh ||
 		slices.ContainsFunc(s.run.naming(t), func(op *history.Operation) bool { return op.Kind == history.Relock })
+}
+
+// Pruner is the client that prunes.
+const Pruner = "coordinator"
+
+// moved says why a change of a row without a holder is not one of the protocol's, "" if it is.
+func moved(t *audit.Transition) string {
+	switch {
+	case t.New == audit.Version{}:
+		return "the row was deleted"
+	case t.New.Generation < t.Old.Generation:
+		return "the generation fell"
+	}
+
+	return ""
 }
 
 // illegal says why a transition is not one of the protocol's; "" if it is. seen is what its
@@ -132,8 +170,12 @@ func illegal(t *audit.Transition, seen sight) string {
 
 	switch {
 	case t.New == audit.Version{}:
+		if seen.pruned && t.App == Pruner && t.Old.Expires <= seen.latest {
+			return ""
+		}
+
 		return "the row was deleted"
-	case made && t.New.Owner == "" && t.New.Generation != 1 && !late:
+	case made && t.New.Owner == "" && t.New.Generation != 1 && !late && !seen.pruned:
 		return "created with another generation than 1"
 	case made && t.New.Owner != "" && t.New.Generation < 2:
 		return "first granted with a generation below 2"

@@ -14,6 +14,8 @@ type sight struct {
 	earliest, latest int64
 	// refreshed: its client asked to refresh the very generation that it found.
 	refreshed bool
+	// pruned: rows have been pruned in this run, so that a first grant continues above them.
+	pruned bool
 }
 
 // sightOf is the sight of a transition. op is the request of its statement, if that is known.
@@ -22,6 +24,7 @@ func (r *Run) sightOf(t *audit.Transition, op *history.Operation) sight {
 		earliest:  r.seenFrom(t),
 		latest:    r.seenBy(t, op),
 		refreshed: slices.ContainsFunc(r.naming(t), func(op *history.Operation) bool { return op.Kind == history.Refresh }),
+		pruned:    r.Pruned,
 	}
 }
 

@@ -54,6 +54,10 @@ func (s *settler) named(owner string) window {
 	w := window{0, history.Never}
 	prefix, number := splitName(owner)
 
+	if strings.HasSuffix(prefix, bySQL) {
+		return w // which names a grant by its token
+	}
+
 	for op := range s.Grants {
 		if p, n := splitName(op.Owner); p != prefix {
 			continue
@@ -66,6 +70,9 @@ func (s *settler) named(owner string) window {
 
 	return w
 }
+
+// bySQL ends what the SQL functions add to the owner's name, but for the token.
+const bySQL = "#sql"
 
 // requestOf is the name of the request that made a grant. Attempts of it after the first have
 // numbers of their own, behind a hyphen.

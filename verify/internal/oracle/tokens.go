@@ -2,12 +2,13 @@ package oracle
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// CheckTokens is O3, for G1. No two grants of a lock have the same token. A grant that was asked
+// CheckTokens is O3, for G1. No two grants of a lock, or of a family, have the same token. A grant that was asked
 // for after another was acknowledged has a larger one. It rests on what the clients saw alone. An
 // old primary that was left to grant beside the new one has smaller tokens, but no equal ones;
 // [Measure] counts them.
@@ -19,6 +20,11 @@ func CheckTokens(run *Run) []Violation {
 
 func compareTokens(run *Run) (violations []Violation, smaller int) {
 	grants := byLock(acknowledgedGrants(run.History), func(op *history.Operation) string { return op.Lock })
+
+	// A semaphore's tokens, and those of readers and writers, are comparable.
+	families := byLock(requestsOf(acknowledgedGrants(run.History)), func(op *history.Operation) string { return op.Family })
+	delete(families, "")
+	maps.Copy(grants, families)
 
 	for _, lock := range sortedKeys(grants) {
 		seen := make(map[int64]*history.Operation)

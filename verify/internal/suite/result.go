@@ -75,6 +75,7 @@ func (r *Result) judge(run *oracle.Run) {
 
 	settled, violations := oracle.Settle(run)
 	linear, failures := oracle.CheckLinearizability(run, settled)
+	families, familyFailures := oracle.CheckFamilies(run, settled)
 	fencing := oracle.CheckFencing(run)
 
 	if r.Job.Control {
@@ -110,8 +111,9 @@ func (r *Result) judge(run *oracle.Run) {
 		r.Weak = r.emptiness(run)
 	}
 
-	r.failures = failures
+	r.failures = append(failures, familyFailures...)
 	r.Violations = append(r.Violations, linear...)
+	r.Violations = append(r.Violations, families...)
 	r.Violations = append(r.Violations, oracle.CheckBeliefs(run)...)
 	r.Violations = append(r.Violations, oracle.CheckTokens(run)...)
 	r.Violations = append(r.Violations, fencing...)
@@ -120,6 +122,7 @@ func (r *Result) judge(run *oracle.Run) {
 	r.Violations = append(r.Violations, oracle.CheckRecovery(run)...)
 	r.Violations = append(r.Violations, oracle.CheckWaking(run)...)
 	r.Violations = append(r.Violations, oracle.CheckBearing(run)...)
+	r.Violations = append(r.Violations, oracle.CheckRecipes(run, settled)...)
 }
 
 // keep copies everything that is known of a failure to a place where it stays.
@@ -151,7 +154,7 @@ func (s *Suite) keep(r *Result, run *oracle.Run, folder string) error {
 	}
 
 	for _, f := range r.failures {
-		errs = append(errs, f.Picture(filepath.Join(kept, f.Lock+".html")))
+		errs = append(errs, f.Picture(filepath.Join(kept, strings.ReplaceAll(f.Lock, ":", "-")+".html")))
 	}
 
 	return errors.Join(errs...)

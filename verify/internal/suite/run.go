@@ -114,8 +114,9 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		Extras: traffic.Extras{
 			Long: job.Fault.Long,
 			// The audit of that table can't judge a clock that is set.
-			Bare:   !job.Fault.Clock && !job.Fault.Waits && !job.Control,
-			Spared: job.Fault.Bears != nil,
+			Bare:    !job.Fault.Clock && !job.Fault.Waits && !job.Control,
+			Spared:  job.Fault.Bears != nil,
+			Recipes: !job.Fault.Waits && !job.Control,
 		},
 	}
 	if job.Control {
@@ -200,6 +201,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 	}
 
 	traffic.NameBare(run.History)
+	traffic.NameGrants(run.History, run.Audit)
 
 	return run, nil
 }

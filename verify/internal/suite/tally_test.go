@@ -66,12 +66,12 @@ func TestTally(t *testing.T) {
 		t.Error("not failed, and something was wrong")
 	}
 
-	const want = `| fault | runs | injected | operations | grants | unknown | O1 | O2 | O3 | O4 | O5 | O6 | O7 | errors | skipped |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-| a | 1 | 2 | 100 | 10 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |
-| b | 2 | 7 | 200 | 20 | 2 | 0 | 0 | 2 | 0 | 0 | 1 | 0 | 0 | 0 |
-| c | 1 | 0 | 100 | 10 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 |
-| all | 4 | 9 | 400 | 40 | 4 | 0 | 0 | 2 | 0 | 0 | 1 | 0 | 0 | 1 |
+	const want = `| fault | runs | injected | operations | grants | unknown | O1 | O2 | O3 | O4 | O5 | O6 | O7 | O8 | errors | skipped |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+| a | 1 | 2 | 100 | 10 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |
+| b | 2 | 7 | 200 | 20 | 2 | 0 | 0 | 2 | 0 | 0 | 1 | 0 | 0 | 0 | 0 |
+| c | 1 | 0 | 100 | 10 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 1 |
+| all | 4 | 9 | 400 | 40 | 4 | 0 | 0 | 2 | 0 | 0 | 1 | 0 | 0 | 0 | 1 |
 `
 	if got := kept.Markdown(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -83,7 +83,7 @@ func TestTally(t *testing.T) {
 	}
 
 	words := func(text string) string { return strings.Join(strings.Fields(strings.ReplaceAll(text, "|", " ")), " ") }
-	if got := words(table.String()); got != strings.Replace(words(want), "--- "+strings.TrimSuffix(strings.Repeat("---: ", 14), " ")+" ", "", 1) {
+	if got := words(table.String()); got != strings.Replace(words(want), "--- "+strings.TrimSuffix(strings.Repeat("---: ", 15), " ")+" ", "", 1) {
 		t.Errorf("the table for a terminal is\n%s", table.String())
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // poolSize bounds the connections of a client's application. All its workers together sometimes use
 // it up.
-const poolSize = 12
+const poolSize = 16
 
 // client is one process under test.
 type client struct {
@@ -40,6 +40,9 @@ func (c *client) worker(n int) *worker {
 	return &worker{c, rand.New(rand.NewPCG(c.cfg.Seed, uint64(n)))}
 }
 
+// starter starts a worker that does something with a lock, pauses, and picks another.
+type starter func(step func(*worker, context.Context, Spec), pause time.Duration, pick func(*rand.Rand) Spec)
+
 // onBare is the same client with the other Locker.
 func (c *client) onBare() *client {
 	other := *c
@@ -54,7 +57,7 @@ func (c *client) run(ctx context.Context) {
 
 	n := 0
 	as := c
-	start := func(step func(*worker, context.Context, Spec), pause time.Duration, pick func(*rand.Rand) Spec) {
+	var start starter = func(step func(*worker, context.Context, Spec), pause time.Duration, pick func(*rand.Rand) Spec) {
 		n++
 		w := as.worker(n)
 
@@ -114,6 +117,10 @@ func (c *client) run(ctx context.Context) {
 	if c.cfg.Extras.Spared {
 		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return spared(c.cfg.Name) })
 		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return doomed(c.cfg.Name) })
+	}
+
+	if c.cfg.Extras.Recipes {
+		c.startRecipes(start)
 	}
 
 	if c.cfg.Extras.Bare {

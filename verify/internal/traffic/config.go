@@ -37,6 +37,8 @@ type Extras struct {
 	Bare bool
 	// Spared: each client keeps a lock that it mustn't lose, and one that it may.
 	Spared bool
+	// Recipes: the client also uses recipes, and SQL functions.
+	Recipes bool
 }
 
 // Spec is a lock. All leases of a lock have the same TTL, so that the audit can tell
@@ -92,6 +94,15 @@ func (x Extras) Contended() []Spec {
 
 	if x.Bare {
 		all = append(all, Bare...)
+	}
+
+	if x.Recipes {
+		all = append(all, Alls...)
+		all = append(all, SQLs...)
+
+		for _, recipe := range slices.Concat(Semaphores, RWLocks, Elections) {
+			all = append(all, Spec{recipe.ID(), recipe.TTL})
+		}
 	}
 
 	return all

@@ -30,7 +30,7 @@ GRANT USAGE ON SEQUENCE writes_seq_seq TO ` + role
 // count adds one to the lock's counter. It writes what it read, plus one, so a write between
 // reading and writing is lost. The transaction doesn't end with the lock: the guard alone keeps a
 // stale one from committing.
-func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
+func (w *worker) count(ctx context.Context, h holding, lock Spec) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 
@@ -54,7 +54,7 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 
 	// In READ COMMITTED the guard may come last.
 	last := late || level == sql.LevelReadCommitted && w.chance(50)
-	if w.cfg.Fenced && !last && w.guard(ctx, tx, lk) != nil {
+	if w.cfg.Fenced && !last && w.guard(ctx, tx, h) != nil {
 		return
 	}
 
@@ -72,7 +72,7 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 		w.pauser.reached(beforeGuard)
 	}
 
-	if w.cfg.Fenced && last && w.guard(ctx, tx, lk) != nil {
+	if w.cfg.Fenced && last && w.guard(ctx, tx, h) != nil {
 		return
 	}
 
@@ -84,7 +84,7 @@ func (w *worker) count(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	}
 
 	_, err = tx.ExecContext(ctx, `INSERT INTO public.writes (lock_id, token, value, client) VALUES ($1, $2, $3, $4)`,
-		lock.ID, lk.Token(), value+1, w.cfg.Name)
+		lock.ID, h.token, value+1, w.cfg.Name)
 	if err != nil {
 		return
 	}
@@ -106,12 +106,12 @@ func (w *worker) mayStop(lock Spec) {
 	}
 }
 
-func (w *worker) guard(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {
-	e := w.rec.Invoke(history.Event{Kind: history.Guard, Lock: lk.Status().LockID, Generation: lk.Token()})
-	prove := lk.Guard
+func (w *worker) guard(ctx context.Context, tx *sql.Tx, h holding) error {
+	e := w.rec.Invoke(history.Event{Kind: history.Guard, Lock: h.row, Family: h.family, Generation: h.token})
+	prove := h.guard
 
-	if lk.Status().LockID == lone(w.cfg.Name).ID || w.chance(50) {
-		prove = func(ctx context.Context, tx *sql.Tx) error { return guardBySQL(ctx, tx, lk) }
+	if h.guardSQL != nil && (h.row == lone(w.cfg.Name).ID || w.chance(50)) {
+		prove = func(ctx context.Context, tx *sql.Tx) error { return guardBySQL(ctx, tx, h.guardSQL) }
 	}
 
 	err := prove(ctx, tx)
@@ -123,8 +123,8 @@ func (w *worker) guard(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error
 
 // guardBySQL is the guard for drivers other than database/sql. It asks only the database, not what
 // this process believes.
-func guardBySQL(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {
-	query, args := lk.GuardSQL()
+func guardBySQL(ctx context.Context, tx *sql.Tx, guardSQL func() (string, []any)) error {
+	query, args := guardSQL()
 
 	var generation int64
 
@@ -134,4 +134,23 @@ func guardBySQL(ctx context.Context, tx *sql.Tx, lk *pglocker.Lock) error {
 	}
 
 	return err
+}
+
+// holding is what a worker writes under.
+type holding struct {
+	// ctx ends with it.
+	ctx   context.Context
+	token int64
+	// row has its lease. family is that of a slot, or "".
+	row, family string
+
+	guard func(context.Context, *sql.Tx) error
+	// guardSQL is nil where there is none.
+	guardSQL func() (query string, args []any)
+}
+
+func holdingOf(lk *pglocker.Lock) holding {
+	return holding{
+		ctx: lk.Context(), token: lk.Token(), row: lk.Status().LockID, guard: lk.Guard, guardSQL: lk.GuardSQL,
+	}
 }

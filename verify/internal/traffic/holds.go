@@ -214,9 +214,9 @@ func (w *worker) work(ctx context.Context, lk *pglocker.Lock, lock Spec) {
 	case slices.Contains(Kept, lock):
 		w.live(lk, lock.TTL+w.upTo(2*lock.TTL))
 	case n < 40, lock == lone(w.cfg.Name):
-		w.count(ctx, lk, lock)
+		w.count(ctx, holdingOf(lk), lock)
 	case n < 65:
-		w.writeOutside(lk, lock)
+		w.writeOutside(holdingOf(lk), lock)
 	case n < 73:
 		w.live(lk, lock.TTL+w.upTo(lock.TTL))
 	case n < 85:
