@@ -182,8 +182,14 @@ func (e *Election) RequestResign(ctx context.Context, token int64) error {
 // look reads the row of the election. An election that never had a leader has none: the zero Row.
 func (e *Election) look(ctx context.Context) (store.Row, error) {
 	res, err := e.locker.store.Look(ctx, e.id)
+	row := res.Row
 
-	return res.Row, err
+	// A row without an owner was released, even if it shows a later time since the database's clock was set back.
+	if row.Owner == "" && row.Held() && e.locker.store.Full() {
+		row.Now = row.ExpiresAt
+	}
+
+	return row, err
 }
 
 // logged is how many rows the log of terms has. Tokens grow by two from term to term, or by one.
