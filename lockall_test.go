@@ -128,6 +128,15 @@ func TestLockAllHoldsNothing(t *testing.T) {
 		}()
 
 		contract.Await(t, "LockAll waits for b", func() bool { return locker.InLine("b") })
+
+		for _, id := range []string{"b", "c"} {
+			marked := id == "b"
+			contract.Await(t, "LockAll marks the first lock in its way alone", func() bool {
+				return marked == contract.Query[bool](t, direct,
+					"SELECT contended_until IS NOT NULL FROM pglocker.lock_statuses WHERE lock_id = $1", id)
+			})
+		}
+
 		contract.Must(t, b.Unlock(ctx))
 		contract.Await(t, "LockAll waits for c", func() bool { return locker.InLine("c") && !locker.InLine("b") })
 

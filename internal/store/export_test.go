@@ -95,14 +95,16 @@ func Texts(full bool) map[string]string {
 
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
-	all := map[string]string{"guard": st.guard, "unwantedLast": st.unwantedLast}
+	all := map[string]string{
+		"guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
+	}
 
 	for name, v := range map[string]*verb{
 		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
 		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
-		"settle": &settle, "unwanted": &unwanted,
 		"slots": &slots, "settleSlots": &settleSlots, "unwantedSlots": &unwantedSlots, "releaseSlot": &releaseSlot,
 		"passGate": &passGate, "markGate": &markGate, "intend": &intend,
+		"settle": &settle, "unwanted": &unwanted, "grantAll": &grantAll, "markHeld": &markHeld,
 	} {
 		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated
 	}
