@@ -28,20 +28,24 @@ RETURNING {returning}`
 // row that was changed since the snapshot, too: its ctid leads to another version. So of two
 // requests for a row, the second finds it changed. The ctid is one of a partition, where the table
 // has some. n is the request's number, from 1. A LATERAL subquery that locks can't become a join,
-// so the rows are looked up one by one, whatever the planner thinks of the table. former is as in sqlFormer.
+// so the rows are looked up one by one, whatever the planner thinks of the table. {found} is what else
+// is read of them.
 const sqlFind = `
 WITH c AS MATERIALIZED (
     SELECT {once}
 ), found AS MATERIALIZED (
-    SELECT l.part, l.row_version, l.former, r.*
+    SELECT l.*, r.*
       FROM {requests} WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version,
-                           {six}CASE WHEN l.owner IS NOT NULL THEN l.generation END{three}NULL::bigint{end} AS former
+           LATERAL (SELECT l.tableoid AS part, l.ctid AS row_version{found}
                       FROM {table} AS l
                      WHERE l.lock_id {=} r.lock_id
                        AND {where}
                        {lock} SKIP LOCKED) AS l
 )`
+
+// sqlFoundFormer is sqlFormer of a row that sqlFind has locked.
+const sqlFoundFormer = `,
+                           {six}CASE WHEN l.owner IS NOT NULL THEN l.generation END{three}NULL::bigint{end} AS former`
 
 // sqlChange changes the rows that sqlFind has locked.
 const sqlChange = `
@@ -59,7 +63,13 @@ func change(set, where, returning string) string {
 
 // changeMany is sqlFind and sqlChange. once is what all requests share; between may begin a CTE.
 func changeMany(once, where, between, set, returning string) string {
-	return with(sqlFind+between+sqlChange, "{once}", once, "{where}", where, "{set}", set, "{returning}", returning)
+	found := ""
+	if set == sqlGranted {
+		found = sqlFoundFormer
+	}
+
+	return with(sqlFind+between+sqlChange,
+		"{once}", once, "{where}", where, "{found}", found, "{set}", set, "{returning}", returning)
 }
 
 // with fills holes of a text.
