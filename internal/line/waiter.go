@@ -249,8 +249,8 @@ func (w *waiter) claim(ctx context.Context, mark store.Mark) (a answer) {
 		w.Desk.Settle(w.LockID, a.res.Stray, w.TTL)
 	}
 
-	if a.granted() && w.isLate(a.res) {
-		w.Desk.Aside(func() { w.giveBack(w.Request, a.res) })
+	if res, r := a.res, w.Request; a.granted() && w.isLate(res) {
+		w.Desk.Aside(func() { w.giveBack(r, res) })
 
 		return answer{err: ErrLate}
 	}
