@@ -74,6 +74,9 @@ func (s *settler) named(owner string) window {
 // bySQL ends what the SQL functions add to the owner's name, but for the token.
 const bySQL = "#sql"
 
+// refreshes ends the name of a request that refreshes a lock.
+const refreshes = "+"
+
 // requestOf is the name of the request that made a grant. Attempts of it after the first have
 // numbers of their own, behind a hyphen.
 func requestOf(owner string) string {
@@ -92,7 +95,7 @@ func splitName(owner string) (locker string, number int64) {
 		return owner, 0
 	}
 
-	number, _ = strconv.ParseInt(owner[at+1:], 36, 64)
+	number, _ = strconv.ParseInt(strings.TrimSuffix(owner[at+1:], refreshes), 36, 64)
 
 	return owner[:at], number
 }
