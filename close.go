@@ -9,9 +9,9 @@ import (
 // Close ends the Locker:
 //
 //   - It cancels the contexts of all locks with cause [ErrClosed].
-//   - It unlocks the locks that [Locker.Lock] and [Locker.TryLock] have taken.
+//   - It unlocks the locks that [Locker.Lock] and [Locker.TryLock] have taken, and those of recipes.
 //   - Calls that wait for a lock, and all later calls, get ErrClosed.
-//   - It waits until the functions of [Locker.Do] have returned, their locks are released, and every
+//   - It waits until the functions of [Locker.Do] and of recipes have returned, their locks are released, and every
 //     goroutine of the Locker has ended. If a driver doesn't return from a statement, Close leaves it behind
 //     after five seconds, and tells [Config.Logger].
 //

@@ -144,11 +144,11 @@ func (e *Election) Leader(ctx context.Context) (Term, error) {
 
 // RequestResign asks the leader of the term with that token to resign, in whichever process it is. Its
 // function's context ends with cause [ErrResignRequested]: within milliseconds if it runs in this Locker, or
-// if its Locker listens for another reason, and otherwise when it looks, once in each relock interval. It then
-// waits for its function, releases the leadership, and campaigns again after a pause. So another candidate leads if there
-// is one.
+// if its Locker listens for another reason, and otherwise when the leader looks, once in each relock interval.
+// The leader then waits for its function, releases the leadership, and campaigns again after a pause. So another
+// candidate leads if there is one.
 //
-// It returns nil when the request is on the leader's table. It doesn't wait for the leader. Errors:
+// RequestResign returns nil when the request is in the table. It doesn't wait for the leader. Errors:
 //
 //   - [ErrNoLeader], if no candidate leads.
 //   - [ErrWrongGeneration], if that term is over and another candidate leads.

@@ -62,9 +62,9 @@ var (
 	ErrDBIsNil = errors.New("pglocker: db is nil")
 	// ErrStatusIsNil: a method that needs a [LockStatus] got none.
 	ErrStatusIsNil = errors.New("pglocker: lock status is nil")
-	// ErrNoLock: the context given to [Guard] isn't that of a lock.
+	// ErrNoLock: the context given to [Guard] isn't that of a lock, or of several, a permit or an access.
 	ErrNoLock = errors.New("pglocker: no lock in the context")
-	// ErrFuncIsNil: [Locker.Do] got no function to run.
+	// ErrFuncIsNil: [Locker.Do], or another method that runs a function, got none.
 	ErrFuncIsNil = errors.New("pglocker: func is nil")
 	// ErrInvalidLockID: a lock id is 1 to [MaxLockIDBytes] bytes of valid UTF-8 without NUL.
 	ErrInvalidLockID = errors.New("pglocker: invalid lock id")

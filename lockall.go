@@ -31,9 +31,9 @@ func (l *Locker) TryLockAll(ctx context.Context, lockIDs []string, ttl time.Dura
 	return l.lockAll(ctx, lockIDs, ttl, false, opts)
 }
 
-// LockAll takes all the locks as [Locker.TryLockAll] does, but waits for them until ctx ends. While it waits it
-// holds none of them, so calls that want the same locks in different orders can't wait for each other. It asks
-// again when the first lock in its way is released.
+// LockAll takes all the locks as [Locker.TryLockAll] does, but waits for them until ctx ends. For the
+// first second it holds none of them while it waits, so calls that want the same locks in different orders can't
+// wait for each other. It asks again when the first lock in its way is released.
 //
 // Others might take the locks again and again, one here and one there. So a call that has waited for a second
 // begins to gather: it takes the locks in the order of their ids, keeps what it has, and waits for the next in

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// LockOption changes how [Locker.Do], [Locker.Lock] and [Locker.TryLock] take and hold a lock.
+// LockOption changes how [Locker.Do], [Locker.Lock] and [Locker.TryLock] take and hold a lock. The methods of
+// recipes take it too.
 type LockOption func(*lockOptions)
 
 // lockOptions are what the options of one call add up to.

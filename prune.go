@@ -7,7 +7,7 @@ import (
 )
 
 // Prune deletes the rows of locks and elections that have been free for idleFor or longer, by the database's
-// clock, and that nobody waits for. Rows of semaphores and read-write locks stay. A pruned lock is as good as
+// clock, and have no waiter. Rows of semaphores and read-write locks stay. A pruned lock is as good as
 // before: the next request creates it again. removed is how many rows were deleted, also beside an error.
 //
 // Tokens go on growing. The row "pglocker:watermark" remembers the largest token that was pruned, and a lock

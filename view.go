@@ -81,8 +81,8 @@ func (f LocksFilter) validate() error {
 // that exists all the time is listed once. One that is created or pruned meanwhile may be missing. No connection
 // is in use while the loop's body runs.
 //
-// After an error the loop ends: its last round has the error, and a zero status. Errors: [ErrInvalidFilter]; [ErrNoOwners];
-// [ErrClosed]; those of the database's state; ctx's error, when it ends; and what the driver reports.
+// After an error the loop ends: its last round has the error, and a zero status. Errors: [ErrInvalidFilter];
+// [ErrNoOwners]; [ErrClosed]; those of the database's state; ctx's error, when it ends; and what the driver reports.
 func (l *Locker) Locks(ctx context.Context, filter LocksFilter) iter.Seq2[LockStatus, error] {
 	return func(yield func(LockStatus, error) bool) {
 		if err := l.list(ctx, filter, yield); err != nil {
