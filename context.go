@@ -17,7 +17,8 @@ func groupOf(ctx context.Context) *group {
 }
 
 // FromContext returns the lock of a context: that of a function that [Locker.Do] runs, a [Lock.Context], or
-// one made from these. The result is false if there is none, and if it is that of a [MultiLock].
+// one made from these. The result is false if there is none, and if it is that of a
+// [MultiLock], a [Permit] or an [Access].
 func FromContext(ctx context.Context) (*Lock, bool) {
 	g := groupOf(ctx)
 	if g == nil || g.shown == nil {

@@ -144,6 +144,8 @@ func final(err error) bool {
 
 // lead is one term. Its error is that of the function, and what went wrong with the term.
 func (e *Election) lead(running, healthy context.Context, lock *Lock, fn func(context.Context, Term) error) (err error) {
+	e.locker.held.run(lock.group)
+
 	status := lock.Status()
 	leading, resign := context.WithCancelCause(lock.Context())
 	unhealthy := context.AfterFunc(healthy, func() { resign(context.Cause(healthy)) })

@@ -69,9 +69,10 @@ func (l *Locker) forceRelease(ctx context.Context, lockID string, token int64, r
 	}
 
 	// A holder must have stopped believing before the next begins to.
-	if lk := l.held.find(lockID, token); lk != nil {
+	lk := l.held.find(lockID, token)
+	if lk != nil {
 		l.renewer.Remove(lk.lease)
-		lk.lose(keepalive.Loss{Gone: true})
+		lk.group.loseFor(lk, keepalive.Loss{}, fmt.Errorf("%w: %q was released by force, reason: %q", ErrLockLost, lockID, reason))
 	}
 
 	forced, err := l.store.Force(ctx, lockID, token, cmp.Or(reason, "none given"))
@@ -81,6 +82,12 @@ func (l *Locker) forceRelease(ctx context.Context, lockID string, token int64, r
 
 	if err != nil {
 		return err
+	}
+
+	if lk != nil {
+		lk.group.mu.Lock()
+		lk.gone = true // there is nothing to release
+		lk.group.mu.Unlock()
 	}
 
 	l.desk.Queue.Wake(cmp.Or(store.GateOf(lockID), lockID)) // the waiters here

@@ -39,20 +39,34 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 
 			return o.wait - time.Since(began)
 		}
+		over = func(err error) bool {
+			return err == nil || ctx.Err() != nil || left() <= 0 || all.desk.Context().Err() != nil
+		}
 	)
 
-	for atOnce := all.gatherAfter; ; atOnce = max(pause.Jitter(time.Since(began)/2, 2), 1) {
+	// After the first round, troubles that pass don't end the wait.
+	for atOnce, first := all.gatherAfter, true; ; atOnce, first = max(pause.Jitter(time.Since(began)/2, 2), 1), false {
 		until := time.Now().Add(min(atOnce, left()))
 
 		g, err := all.acquireAll(ctx, parent, all.request(time.Until(until)), "", o)
-		if err == nil || ctx.Err() != nil || time.Now().Before(until) || left() <= 0 {
+		early := time.Now().Before(until)
+
+		if over(err) || early && (first || !store.Transient(err)) {
 			return g, err
+		}
+
+		if early {
+			pause.Sleep(ctx, pause.Jitter(min(handover.PollMax, left()), 2))
+
+			continue
 		}
 
 		until = time.Now().Add(min(time.Since(began), left()))
 
 		g, err = all.gather(ctx, parent, o, until)
-		if err == nil || ctx.Err() != nil || time.Now().Before(until) && !errors.Is(err, ErrLockLost) || left() <= 0 {
+		passing := errors.Is(err, ErrLockLost) || err != nil && store.Transient(err)
+
+		if over(err) || time.Now().Before(until) && !passing {
 			return g, err
 		}
 	}
@@ -78,13 +92,15 @@ func (all *several) gather(ctx, parent context.Context, o lockOptions, until tim
 		err = g.gatherSome(waiting, several{all.Locker, rest, all.ttl}, held, until)
 	}
 
-	if err == nil {
-		err = g.over()
+	if lost := g.over(); lost != nil {
+		err = lost
 	}
 
 	if err != nil {
 		if len(g.locks) > 0 {
 			_ = g.unlock(context.WithoutCancel(ctx)) // the error says more
+		} else {
+			g.cancel(context.Canceled)
 		}
 
 		return nil, err

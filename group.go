@@ -65,6 +65,14 @@ func (g *group) add(grants []store.LockRow, gate string, term keepalive.Term, o 
 	for _, lk := range locks {
 		g.locker.renewer.Add(lk.lease, term)
 	}
+
+	if g.over() == nil {
+		return
+	}
+
+	for _, lk := range locks { // lose may have come before all of them were added
+		g.locker.renewer.Remove(lk.lease)
+	}
 }
 
 // holdFor sets the minimum hold of a group that nobody has yet.
@@ -96,7 +104,10 @@ func (g *group) begin(parent context.Context, l *Locker) {
 
 // lose marks all locks as lost because of one, and cancels their context, unless they were unlocked. The
 // others aren't renewed any more, and are free when their leases end: their holder may still be at work.
-func (g *group) lose(lk *Lock, loss keepalive.Loss) {
+func (g *group) lose(lk *Lock, loss keepalive.Loss) { g.loseFor(lk, loss, nil) }
+
+// loseFor is lose with an error of the caller's, or nil.
+func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 	g.mu.Lock()
 
 	if g.unlocked || g.lost != nil {
@@ -108,7 +119,10 @@ func (g *group) lose(lk *Lock, loss keepalive.Loss) {
 
 	locks := g.locks // more may be on the way
 
-	err := lossError(lk.lease.LockID, lk.lease.Generation, loss, lk.rowHolders)
+	if err == nil {
+		err = lossError(lk.lease.LockID, lk.lease.Generation, loss, lk.rowHolders)
+	}
+
 	if len(locks) > 1 {
 		err = fmt.Errorf("%w (and so are all %d that are held as one)", err, len(locks))
 	}

@@ -29,7 +29,7 @@ const (
 type lanes struct {
 	acquire, insert, refresh, get, look, settle, create *lane[Row]
 	try, claim, grantAll                                *lane[attempted]
-	release, releaseSlot, force, unwanted, markHeld     *lane[bool]
+	release, releaseSlot, unwanted, markHeld            *lane[bool]
 
 	// connected counts the batches that have a connection.
 	connected atomic.Int64
@@ -50,7 +50,6 @@ func newLanes(s *Store) *lanes {
 		markHeld:    newLane(s, kind[bool]{verb: &markHeld, scan: scanBool}),
 		release:     newLane(s, kind[bool]{verb: &release, scan: scanBool}),
 		releaseSlot: newLane(s, kind[bool]{verb: &releaseSlot, scan: scanBool}),
-		force:       newLane(s, kind[bool]{verb: &force, scan: scanBool}),
 		unwanted:    newLane(s, kind[bool]{verb: &unwanted, scan: scanBool}),
 	}
 }

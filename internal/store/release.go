@@ -131,7 +131,16 @@ func (s *Store) Force(ctx context.Context, id string, generation int64, reason s
 		return Result{}, err
 	}
 
-	a := s.lanes.force.write(ctx, request{shape: sh, id: id, generation: generation, reason: reason, gate: GateOf(id)}, true)
+	if !s.loners.wait(ctx, 0) {
+		return Result{}, ended(ctx)
+	}
+	defer s.loners.leave()
+
+	req := request{shape: sh, id: id, generation: generation, reason: reason, gate: GateOf(id)}
+	a := persist(ctx, s, func(bool) answer[bool] {
+		return askAudibly(ctx, s, sh.statements.of[&force].one, force.given.ofOne(&req, sh.full), scanBool(new(*string)))
+	})
+
 	if a.err != nil {
 		return Result{}, a.err
 	}

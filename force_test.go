@@ -1,6 +1,8 @@
 package pglocker_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -84,4 +86,84 @@ func TestForceReleaseOfAPermit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestForceReleaseTellsTheHolder: it is told at once if it holds the lock through the same Locker, whatever
+// holds it: a function under Do, a leader, a relocker.
+func TestForceReleaseTellsTheHolder(t *testing.T) {
+	t.Parallel()
+	contract.EachDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+
+		locker := contract.NewLocker(t, driver, contract.NewDatabase(t))
+		ctx := t.Context()
+		token := make(chan int64, 1)
+		returned := make(chan error, 1)
+
+		hold := func(ctx context.Context) error {
+			token <- must(locker.GetLockStatus(t.Context(), "a"))(t).Generation
+
+			<-ctx.Done()
+
+			return context.Cause(ctx)
+		}
+
+		election, err := locker.NewElection("e", time.Minute)
+		contract.Must(t, err)
+
+		for id, start := range map[string]func() error{
+			"a": func() error { return locker.Do(ctx, "a", time.Minute, 20*time.Second, hold) },
+			"b": func() error {
+				status := must(locker.AcquireLock(ctx, "b", time.Minute))(t)
+				token <- status.Generation
+
+				return locker.StartRelocker(ctx, status, time.Minute, 20*time.Second)
+			},
+			"pglocker:election:e": func() error {
+				running, stop := context.WithCancel(ctx)
+				defer stop()
+
+				var cause error
+
+				_ = election.Run(running, func(ctx context.Context, term pglocker.Term) error {
+					token <- term.Token
+
+					<-ctx.Done()
+					cause = context.Cause(ctx)
+
+					stop()
+
+					return nil
+				})
+
+				return cause
+			},
+		} {
+			go func() { returned <- start() }()
+
+			held := contract.Receive(t, id+" is held", token)
+			began := time.Now()
+
+			// The relocker has to have taken it over.
+			contract.Await(t, id+" is released by force", func() bool {
+				err := locker.ForceRelease(ctx, id, held, "stuck")
+
+				return err == nil || len(returned) > 0
+			})
+
+			if err := contract.Receive(t, id+" ends", returned); !errors.Is(err, pglocker.ErrLockLost) || time.Since(began) > 15*time.Second {
+				t.Errorf("%s: %v after %s, want ErrLockLost at once", id, err, time.Since(began))
+			}
+		}
+	})
+}
+
+// must returns the value of a call without an error.
+func must[T any](value T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		contract.Must(t, err)
+
+		return value
+	}
 }
