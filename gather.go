@@ -39,8 +39,9 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 
 			return o.wait - time.Since(began)
 		}
-		over = func(err error) bool {
-			return err == nil || ctx.Err() != nil || left() <= 0 || all.desk.Context().Err() != nil
+		over   = func(err error) bool { return err == nil || ctx.Err() != nil || left() <= 0 }
+		passes = func(err error) bool {
+			return !errors.Is(err, ErrClosed) && (errors.Is(err, ErrLockLost) || store.Transient(err))
 		}
 	)
 
@@ -51,7 +52,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		g, err := all.acquireAll(ctx, parent, all.request(time.Until(until)), "", o)
 		early := time.Now().Before(until)
 
-		if over(err) || early && (first || !store.Transient(err)) {
+		if over(err) || early && (first || !passes(err)) {
 			return g, err
 		}
 
@@ -64,9 +65,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		until = time.Now().Add(min(time.Since(began), left()))
 
 		g, err = all.gather(ctx, parent, o, until)
-		passing := errors.Is(err, ErrLockLost) || err != nil && store.Transient(err)
-
-		if over(err) || time.Now().Before(until) && !passing {
+		if over(err) || time.Now().Before(until) && !passes(err) {
 			return g, err
 		}
 	}
