@@ -52,6 +52,9 @@ func (s *Store) AcquireSlots(ctx context.Context, r SlotsRequest) (Result, error
 	return g.result(g.acquire(ctx))
 }
 
+// lockedTries is how often slots are asked for at most while a row is locked.
+const lockedTries = 5
+
 // slotsGrant is one request for slots, through all its attempts.
 type slotsGrant struct {
 	grant
@@ -120,7 +123,16 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 		switch state {
 		case slotGranted, slotGone:
 			return res, nil
-		case slotHeld, slotLocked:
+		case slotLocked:
+			// Mostly by a release or a renewal, for a moment: it is no reason to refuse.
+			if contests < lockedTries && pause.Sleep(ctx, pause.Jitter(time.Millisecond<<contests, 2)) {
+				last = res
+
+				continue
+			}
+
+			fallthrough
+		case slotHeld:
 			if g.doubtful && !g.shape.full {
 				return Result{}, g.doubt(nil)
 			}
