@@ -50,7 +50,7 @@ var (
 	// this error, the table was dropped and its triggers were not.
 	ErrHistoryNotFound = store.ErrHistoryNotFound
 
-	// ErrNoHolder: nobody held the lock at that time.
+	// ErrNoHolder: the lock was free at that time.
 	ErrNoHolder = errors.New("pglocker: no holder")
 )
 

@@ -49,7 +49,7 @@ const (
 	EventExpired EventKind = "expired"
 	// EventForced: the lock was released by force, for [Event.Reason].
 	EventForced EventKind = "forced"
-	// EventDeleted: the row was deleted, because nobody used it for long, or by hand.
+	// EventDeleted: the row was deleted, by Prune or by hand.
 	EventDeleted EventKind = "deleted"
 )
 
@@ -163,7 +163,7 @@ type Tenure struct {
 
 // HolderAt returns who held a lock at that time, by the database's clock.
 //
-// Errors: [ErrNoHolder], if nobody did, or the history doesn't go back that far; [ErrHistoryNotFound];
+// Errors: [ErrNoHolder], if the lock was free then, or the history doesn't go back that far; [ErrHistoryNotFound];
 // [ErrPermissionDenied]; [ErrInvalidLockID]; [ErrClosed]; those of the database's state; and what the driver
 // reports.
 func (l *Locker) HolderAt(ctx context.Context, lockID string, at time.Time) (*Tenure, error) {

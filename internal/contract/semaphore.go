@@ -188,7 +188,7 @@ func testSemaphore(t *testing.T, e *env) {
 	}
 }
 
-// testSemaphoreWaits: each release looks at whoever waits, in this process and in others, for one
+// testSemaphoreWaits: each release reaches the waiters, in this process and in others, for one
 // permit or for several. Waiters of one locker are served in order.
 func testSemaphoreWaits(t *testing.T, e *env) {
 	w := NewWatcher()

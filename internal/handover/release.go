@@ -219,8 +219,8 @@ func (d *Desk) next(t *Tenure) (head *waitqueue.Waiter, run waitqueue.Run) {
 	return head, run
 }
 
-// endRun ends a run, and reports whether it was long enough. Whoever waits at a gate is woken instead of being
-// handed a slot. So there a run is one of releases, until it is long enough.
+// endRun ends a run, and reports whether it was long enough. A waiter at a gate is woken, and not handed a
+// slot. So there a run is one of releases, until it is long enough.
 func (d *Desk) endRun(t *Tenure, run waitqueue.Run) (over bool) {
 	over = d.isOver(run)
 

@@ -37,7 +37,7 @@ SELECT {lock_id}, e.generation, {now}{six}, e.owner, e.acquired_at{end}
 RETURNING true`,
 }
 
-// announce notifies whoever listens for released locks, with a payload that is no lock's id.
+// announce notifies the processes that listen for released locks, with a payload that is no lock's id.
 var announce = verb{
 	given: parameters{paramID},
 	one: sqlPrimary + `

@@ -103,7 +103,7 @@ type pruning struct {
 
 func (p *pruning) texts() pruneTexts { return p.shape.statements.prune }
 
-// Prune deletes rows that nobody has used for a time, and returns how many, also beside an error.
+// Prune deletes rows that have been idle for a time, and returns how many, also beside an error.
 func (s *Store) Prune(ctx context.Context, idle time.Duration) (removed int64, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {

@@ -32,11 +32,11 @@ var releaseSlot = verb{
 	many:    with(release.many, "{notify}", sqlNotifyGate),
 }
 
-// sqlNotifyGate is sqlNotifyWaiters for those who wait at a gate.
+// sqlNotifyGate is sqlNotifyWaiters for waiters at a gate.
 const sqlNotifyGate = `{six}(CASE WHEN (SELECT g.contended_until FROM {table} AS g WHERE g.lock_id {=} {gate}) {>} {now}
             THEN pg_catalog.pg_notify('{channel}', {gate}) END IS NOT NULL){three}false{end}`
 
-// force is release that somebody else has asked for. The history finds the {reason} in the setting, when its
+// force is release for ForceRelease. The history finds the {reason} in the setting, when its
 // trigger runs after the statement. It isn't repeated, so it is as durable as a grant.
 var force = verb{
 	given: parameters{paramID, paramGeneration, paramReason, paramGate},

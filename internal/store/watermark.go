@@ -16,9 +16,9 @@ import (
 // docs/adr/0009-pruning.md. In short:
 //
 //  1. The watermark is raised, and that is committed, before the row is deleted.
-//  2. Whoever inserts a row has the watermark locked FOR SHARE until the commit. So raising it waits
+//  2. A statement that inserts a row has the watermark locked FOR SHARE until the commit. So raising it waits
 //     for all who read it before. They have ended when the row is deleted, and found it there.
-//  3. Whoever reads it afterwards is given the new value: FOR SHARE waits, and reads the newest
+//  3. A statement that reads it afterwards is given the new value: FOR SHARE waits, and reads the newest
 //     version, or fails with 40001 in the stricter levels.
 //  4. A locking read finds no row that its snapshot doesn't show. So nothing is deleted until every
 //     transaction has ended that was open when the row was made.
