@@ -3,6 +3,7 @@ package pglocker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -53,7 +54,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		early := time.Now().Before(until)
 
 		if over(err) || early && (first || !passes(err)) {
-			return g, err
+			return g, endedBy(ctx, err)
 		}
 
 		if early {
@@ -66,7 +67,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 
 		g, err = all.gather(ctx, parent, o, until)
 		if over(err) || time.Now().Before(until) && !passes(err) {
-			return g, err
+			return g, endedBy(ctx, err)
 		}
 	}
 }
@@ -97,7 +98,10 @@ func (all *several) gather(ctx, parent context.Context, o lockOptions, until tim
 
 	if err != nil {
 		if len(g.locks) > 0 {
-			_ = g.unlock(context.WithoutCancel(ctx)) // the error says more
+			releasing, done := outlasting(ctx)
+			_ = g.unlock(releasing) // the error says more
+
+			done()
 		} else {
 			g.cancel(context.Canceled)
 		}
@@ -149,6 +153,26 @@ func (g *group) gatherSome(ctx context.Context, rest several, o lockOptions, unt
 	res, term, err = l.acquire(ctx, line.Request{LockID: id, TTL: rest.ttl, Wait: max(time.Until(until), 1)})
 	if err == nil {
 		g.add([]store.LockRow{{LockID: id, Row: res.Row}}, "", term, o)
+	}
+
+	return err
+}
+
+// outlasting returns a context that ends [handover.Grace] after ctx.
+func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { handover.EndSoon(longer, cancel) })
+
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
+// endedBy is an error that matches that of ctx, too, if ctx has ended.
+func endedBy(ctx context.Context, err error) error {
+	if end := ctx.Err(); err != nil && end != nil && !errors.Is(err, end) {
+		return fmt.Errorf("%w: %w", end, err)
 	}
 
 	return err
