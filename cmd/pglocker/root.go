@@ -31,10 +31,17 @@ const (
 var commands = []func(*app) *cobra.Command{
 	// groupLook
 	newLs,
+	newShow,
+	newHistory,
 
 	// groupCare
+	newFree,
+	newPrune,
+	newMigrate,
 
 	// the others
+	newMan,
+	newDocs,
 	newVersion,
 }
 
