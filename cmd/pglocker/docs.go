@@ -74,12 +74,17 @@ func markdown(root *cobra.Command) string {
 	b.WriteString("\n## Flags of all commands\n\n")
 	code(&b, root.PersistentFlags().FlagUsages())
 
+	root.InitDefaultCompletionCmd()
+
 	for _, group := range append(root.Groups(), &cobra.Group{Title: "Others:"}) {
-		fmt.Fprintf(&b, "\n## %s\n", strings.TrimSuffix(group.Title, ":"))
+		title := "\n## " + strings.TrimSuffix(group.Title, ":") + "\n"
 
 		for _, cmd := range root.Commands() {
 			if cmd.GroupID == group.ID && cmd.IsAvailableCommand() && cmd.Name() != "help" {
+				b.WriteString(title)
 				section(&b, cmd)
+
+				title = ""
 			}
 		}
 	}

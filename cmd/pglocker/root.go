@@ -98,6 +98,8 @@ a table, pglocker.lock_statuses unless --schema and --table name another.
 		root.AddCommand(command(a))
 	}
 
+	cobra.EnableCommandSorting = false
+
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

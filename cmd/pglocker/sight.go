@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/ismurov/pglocker"
 )
@@ -16,13 +15,9 @@ type sight struct {
 	db     *sql.DB
 	close  func()
 
+	serverState
 	// owners: the table shows who holds a lock.
 	owners bool
-	// standby: the server is one.
-	standby bool
-
-	now   time.Time // by the database's clock, when it was asked
-	asked time.Time
 }
 
 // look connects for a command that reads, and says what can't be shown.
@@ -62,15 +57,9 @@ func (a *app) look(ctx context.Context, command string) (*sight, error) {
 	return s, nil
 }
 
-// renew asks the server for its clock. The library's DatabaseTime doesn't ask a standby.
-func (s *sight) renew(ctx context.Context) error {
-	asked := time.Now()
-
-	err := s.db.QueryRowContext(ctx, `SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()`).Scan(&s.now, &s.standby)
-	s.asked = asked
+// renew asks the server again.
+func (s *sight) renew(ctx context.Context) (err error) {
+	s.serverState, err = serverNow(ctx, s.db)
 
 	return err
 }
-
-// clock is the time by the database's clock.
-func (s *sight) clock() time.Time { return s.now.Add(time.Since(s.asked)).UTC() }
