@@ -102,7 +102,7 @@ func read[T any](ctx context.Context, p *patient, scan pgx.RowToFunc[T], text st
 
 	var found []T
 
-	if _, err = conn.Exec(ctx, fmt.Sprintf(begin, (p.limits.Patience - time.Second).Milliseconds())); err == nil {
+	if _, err = conn.Exec(ctx, fmt.Sprintf(begin, (p.limits.Patience-time.Second).Milliseconds())); err == nil {
 		rows, _ := conn.Query(ctx, text, args...) // its error is that of the rows
 		found, err = pgx.CollectRows(rows, scan)
 	}

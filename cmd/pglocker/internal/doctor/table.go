@@ -116,11 +116,11 @@ SELECT format('ALTER TABLE %s NO INHERIT %s;', i.inhrelid::regclass, $2::text)
 SELECT format('DROP RULE %I ON %s;', r.rulename, $2::text)
   FROM pg_rewrite AS r WHERE r.ev_class = $1 AND r.ev_type IN ('2', '3') AND r.ev_enabled <> 'D'
  UNION ALL
-SELECT format('ALTER TABLE %s ALTER COLUMN %I TYPE %s%s;', $2::text, w.name, w.type, w.collation)
+SELECT format('ALTER TABLE %s ALTER COLUMN %I TYPE %s%s;', $2::text, w.name, w.type, w.collated)
   FROM (VALUES ('lock_id', 'text', ' COLLATE pg_catalog."C"'), ('generation', 'bigint', ''),
                ('expires_at', 'timestamp with time zone', ''), ('owner', 'text', ' COLLATE pg_catalog."C"'),
                ('acquired_at', 'timestamp with time zone', ''),
-               ('contended_until', 'timestamp with time zone', '')) AS w (name, type, collation)
+               ('contended_until', 'timestamp with time zone', '')) AS w (name, type, collated)
   JOIN pg_attribute AS a ON a.attrelid = $1 AND a.attname = w.name AND NOT a.attisdropped
   LEFT JOIN pg_collation AS o ON o.oid = a.attcollation
  WHERE format_type(a.atttypid, a.atttypmod) NOT IN (w.type, w.type || '(6)', 'timestamp(6) with time zone')
