@@ -103,7 +103,7 @@ func TestServerConnections(t *testing.T) {
 
 	w := newWardAt(t, contract.StartServer(t, pgtesting.WithSetting("max_connections", "13")).URL())
 
-	for range 6 {
+	for range 8 {
 		w.connect(w.url, "")
 	}
 

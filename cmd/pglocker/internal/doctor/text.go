@@ -100,8 +100,11 @@ func wrap(text string, width int, indent string) string {
 // clean is a text that changes nothing on a terminal.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
+		switch {
+		case unicode.IsPrint(r):
 			return r
+		case unicode.IsSpace(r):
+			return ' '
 		}
 
 		return '?'
