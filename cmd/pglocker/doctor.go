@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,12 +44,6 @@ func (a *app) doctor(ctx context.Context, limits doctor.Limits) error {
 	config, err := a.connection.parse("doctor")
 	if err != nil {
 		return err
-	}
-
-	for _, limit := range []time.Duration{limits.LongHeld, limits.Crashed} {
-		if limit < 0 {
-			return usagef("a time that is negative: %s", limit)
-		}
 	}
 
 	report, err := doctor.Run(ctx, doctor.Config{Connect: config, Schema: a.connection.schema, Table: a.connection.table, Limits: limits})
