@@ -70,7 +70,7 @@ func checkClock(ctx context.Context, p *patient, result *Check) error {
 	offset, within := second.offset()
 	drift, uncertain := rate(p.first, second)
 
-	result.seen("%s ± %s from this machine's, at %.2f %% ± %.2f %% of its rate", signed(offset), within.Round(10*time.Microsecond),
+	result.seen("%s ± %s from this machine's, at %.2f %% ± %.2f %% of its rate", signed(offset), span(within),
 		100*(1+drift), 100*uncertain)
 
 	if beyond := max(drift, -drift) - uncertain; beyond > p.limits.Drift {
@@ -83,16 +83,16 @@ func checkClock(ctx context.Context, p *patient, result *Check) error {
 
 	if offset.Abs()-within > p.limits.Offset {
 		result.note("The clocks are %s apart. pglocker never compares them, but times in your logs and in the history don't fit.",
-			offset.Abs().Round(time.Millisecond))
+			span(offset.Abs()))
 	}
 
 	return nil
 }
 
 func signed(d time.Duration) string {
-	if d = d.Round(10 * time.Microsecond); d < 0 {
-		return d.String()
+	if d < 0 {
+		return "-" + span(-d)
 	}
 
-	return "+" + d.String()
+	return "+" + span(d)
 }

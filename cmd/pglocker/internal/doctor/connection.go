@@ -26,7 +26,7 @@ func checkConnection(ctx context.Context, p *patient, result *Check) error {
 		return err
 	}
 
-	result.seen("%s@%s on %s, %s, %s", p.role, p.database, p.address, p.pool, p.first.trip.Round(10*time.Microsecond))
+	result.seen("%s@%s on %s, %s, %s", p.role, p.database, p.address, p.pool, span(p.first.trip))
 
 	if p.config.TLSConfig == nil && !strings.HasPrefix(p.config.Host, "/") && !loopback(p.config.Host) {
 		result.note("The connection isn't encrypted (sslmode).")
@@ -176,7 +176,7 @@ func checkNotifications(ctx context.Context, p *patient, result *Check) error {
 		return nil
 	}
 
-	result.seen("LISTEN is heard, after %s", time.Since(sent).Round(10*time.Microsecond))
+	result.seen("LISTEN is heard, after %s", span(time.Since(sent)))
 
 	return nil
 }

@@ -130,7 +130,7 @@ SELECT l.lock_id::text, coalesce(l.owner::text, ''), l.generation, extract(epoch
 
 	if len(found) > 0 { // else they were granted meanwhile
 		result.find(Warning, "crashed", fmt.Sprintf("%s ended without a release within %s. The latest: %s.",
-			many(all, "lease"), p.limits.Crashed, strings.Join(seen, "; ")),
+			many(all, "lease"), span(p.limits.Crashed), strings.Join(seen, "; ")),
 			"The holder crashed, was paused, or lost the database, or it doesn't release leases that it takes by hand. Its work may be "+
 				"half done. The lock is free.", strings.Join(look, "\n"))
 	}

@@ -25,12 +25,12 @@ type patient struct {
 	schema, name string
 	// address is where it is. The rest is what [patient.admit] found.
 	address, database, role string
-	// table, inSchema and forRole are names as a statement has them, quoted where they must be.
-	table, inSchema, forRole string
-	version                  int    // as server_version_num
-	product                  string // the server's own words
-	standby                  bool
-	super                    bool
+	// table, history, inSchema and forRole are names as a statement has them, quoted where they must be.
+	table, history, inSchema, forRole string
+	version                           int    // as server_version_num
+	product                           string // the server's own words
+	standby                           bool
+	super                             bool
 	// seesAll: the role may see what other sessions do.
 	seesAll bool
 	// oid is that of the table, 0 if there is none.
@@ -141,7 +141,7 @@ func readList(ctx context.Context, p *patient, text string, args ...any) ([]stri
 // sqlAdmission says who and where the patient is. No privilege is needed for it.
 const sqlAdmission = `
 SELECT current_database()::text, current_user::text,
-       quote_ident($1), quote_ident($1) || '.' || quote_ident($2), quote_ident(current_user), current_setting('server_version_num')::int, version(),
+       quote_ident($1), quote_ident($1) || '.' || quote_ident($2), quote_ident($1) || '.' || quote_ident($3::text), quote_ident(current_user), current_setting('server_version_num')::int, version(),
        pg_is_in_recovery(),
        coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false),
        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
@@ -175,7 +175,8 @@ func (p *patient) admit(ctx context.Context, result *Check) error {
 
 	type admission struct {
 		Database, Role             string
-		Schema, Table, ForRole     string
+		Schema, Table, History     string
+		ForRole                    string
 		Version                    int
 		Product                    string
 		Standby, Super, SeesAll    bool
@@ -183,7 +184,7 @@ func (p *patient) admit(ctx context.Context, result *Check) error {
 		Partitioned, HasAllColumns bool
 	}
 
-	a, err := readRow[admission](within, p, sqlAdmission, p.schema, p.name)
+	a, err := readRow[admission](within, p, sqlAdmission, p.schema, p.name, p.historyName())
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -198,7 +199,7 @@ func (p *patient) admit(ctx context.Context, result *Check) error {
 	}
 
 	p.database, p.role, p.version, p.product = a.Database, a.Role, a.Version, a.Product
-	p.inSchema, p.table, p.forRole = a.Schema, a.Table, a.ForRole
+	p.inSchema, p.table, p.history, p.forRole = a.Schema, a.Table, a.History, a.ForRole
 	p.standby, p.super, p.seesAll = a.Standby, a.Super, a.SeesAll
 	p.oid, p.partitioned, p.owners = a.OID, a.Partitioned, a.HasAllColumns
 
@@ -245,6 +246,32 @@ func quoteText(text string) string { return "'" + strings.ReplaceAll(text, "'", 
 func oneLine(text string) string {
 	return strings.TrimSuffix(strings.Join(strings.Fields(text), " "), ".")
 }
+
+// span is a time for people.
+func span(d time.Duration) string {
+	switch {
+	case d >= time.Minute:
+		d = d.Round(time.Second)
+	case d >= time.Second:
+		d = d.Round(100 * time.Millisecond)
+	default:
+		d = d.Round(10 * time.Microsecond)
+	}
+
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = text[:len(text)-len("0s")]
+	}
+
+	if strings.HasSuffix(text, "h0m") {
+		text = text[:len(text)-len("0m")]
+	}
+
+	return text
+}
+
+// seconds is a number of seconds for people.
+func seconds(s float64) string { return span(time.Duration(s * float64(time.Second))) }
 
 // many is a number with its noun.
 func many(n int64, noun string) string {

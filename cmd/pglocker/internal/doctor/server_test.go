@@ -203,7 +203,7 @@ func TestClocks(t *testing.T) {
 			finds(t, faked, report, want...)
 
 			if strings.HasPrefix(faked, "+3600s") {
-				notes(t, report, "clock", "1h0m")
+				notes(t, report, "clock", " 1h")
 			}
 		})
 	}

@@ -68,7 +68,7 @@ func checkTimeouts(ctx context.Context, p *patient, result *Check) error {
 			continue
 		}
 
-		set = append(set, fmt.Sprintf("%s %s", l.name, value))
+		set = append(set, fmt.Sprintf("%s %s", l.name, span(value)))
 
 		if value < l.least {
 			mend := fmt.Sprintf("ALTER ROLE %s SET %s = %s;", p.forRole, l.name, quoteText(l.enough))
@@ -76,7 +76,7 @@ func checkTimeouts(ctx context.Context, p *patient, result *Check) error {
 				mend = "-- The connection string, or PGOPTIONS, sets it: take it out there."
 			}
 
-			result.find(Warning, strings.ReplaceAll(l.name, "_", "-"), fmt.Sprintf("%s is %s for this role and database.", l.name, value),
+			result.find(Warning, strings.ReplaceAll(l.name, "_", "-"), fmt.Sprintf("%s is %s for this role and database.", l.name, span(value)),
 				l.means, mend)
 		}
 	}

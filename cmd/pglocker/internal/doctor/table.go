@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/ismurov/pglocker"
 )
 
@@ -273,11 +271,6 @@ func checkMigrations(ctx context.Context, p *patient, result *Check) error {
 	return nil
 }
 
-// history is the name of the table's history as a statement has it.
-func (p *patient) history() string {
-	return p.inSchema + "." + pgx.Identifier{p.historyName()}.Sanitize()
-}
-
 // historyName is the name of the table's history.
 func (p *patient) historyName() string {
 	if p.name == pglocker.DefaultTable {
@@ -313,15 +306,15 @@ func checkHistory(ctx context.Context, p *patient, result *Check) error {
 		result.seen("none; MigrateHistory makes one")
 	case !h.There:
 		result.seen("its table is gone, and its triggers are not")
-		result.find(Error, "history", fmt.Sprintf("The history %s was dropped, and its triggers were not.", p.history()),
-			"Every grant and release fails.", fmt.Sprintf("DROP FUNCTION %s() CASCADE;  -- or MigrateHistory", p.history()))
+		result.find(Error, "history", fmt.Sprintf("The history %s was dropped, and its triggers were not.", p.history),
+			"Every grant and release fails.", fmt.Sprintf("DROP FUNCTION %s() CASCADE;  -- or MigrateHistory", p.history))
 	case h.Triggers < triggers:
 		result.seen("%d of %d triggers are on", h.Triggers, triggers)
 		result.find(Warning, "history", fmt.Sprintf("Only %d of %d triggers of the history are on.", h.Triggers, triggers),
 			"What happens to locks isn't written down.",
 			fmt.Sprintf("ALTER TABLE %s ENABLE TRIGGER USER;  -- or MigrateHistory, if they are gone", p.table))
 	default:
-		result.seen("%s, written", p.history())
+		result.seen("%s, written", p.history)
 	}
 
 	return nil

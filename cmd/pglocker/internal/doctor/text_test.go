@@ -3,6 +3,7 @@ package doctor
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestText: a line for each check, then the findings, errors first. What comes from the database changes nothing
@@ -83,6 +84,19 @@ func TestShell(t *testing.T) {
 	} {
 		if got := shell(argument); got != want {
 			t.Errorf("%q: %s, want %s", argument, got, want)
+		}
+	}
+}
+
+func TestSpan(t *testing.T) {
+	t.Parallel()
+
+	for d, want := range map[time.Duration]string{
+		24 * time.Hour: "24h", 10 * time.Minute: "10m", 61 * time.Second: "1m1s", time.Hour + time.Second: "1h0m1s",
+		1234 * time.Millisecond: "1.2s", 123456 * time.Nanosecond: "120µs", 20 * time.Second: "20s", 90 * time.Minute: "1h30m",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%d: %s, want %s", d, got, want)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"time"
 )
 
 // What keeps dead rows from being removed: old snapshots, in this database or of a standby, replication slots and
@@ -203,18 +202,4 @@ func named(application string) string {
 	}
 
 	return fmt.Sprintf("%q", application)
-}
-
-// seconds is a time for people.
-func seconds(s float64) string {
-	d := time.Duration(s * float64(time.Second))
-
-	switch {
-	case d >= time.Minute:
-		return d.Round(time.Second).String()
-	case d >= time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	}
-
-	return d.Round(100 * time.Microsecond).String()
 }
