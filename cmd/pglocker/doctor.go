@@ -23,7 +23,28 @@ table and needs no further privilege. What the role may not see is said. It send
 notification on a channel of its own.
 
 It exits with 0 if nothing is wrong, with 1 for warnings, and with 2 for errors. A
-database that can't be reached is an error.`,
+database that can't be reached is an error. The checks are
+
+  connection     can it be reached, directly or through a pooler, in which mode
+  server         version, primary or standby, read-only, isolation, encoding
+  notifications  one notification is sent and must be heard
+  blockers       transactions that keep the table or rows of it locked
+  table          columns, indexes, triggers, row-level security, partitions
+  migrations     what migrate would do
+  history        is it written
+  privileges     what the role lacks, and for what
+  storage        fillfactor and autovacuum
+  bloat          dead rows, HOT updates, empty pages
+  plans          statistics, and the plan of a look at one lock
+  vacuum         old transactions, replication slots and prepared transactions
+  timeouts       those of the role
+  search_path    who may put functions in the way of PostgreSQL's
+  durability     synchronous_commit and fsync
+  replication    synchronous standbys that are missing
+  timeline       of which fencing tokens are made
+  connections    how many are left
+  clock          the server's beside this machine's: offset and rate
+  locks          held for long, not renewed, not released`,
 		Example: `  pglocker doctor -d postgres://app@db1/shop
   pglocker doctor -o json | jq '.findings[].name'`,
 		Args: cobra.NoArgs,
