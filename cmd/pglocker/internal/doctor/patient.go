@@ -36,6 +36,8 @@ type patient struct {
 	// oid is that of the table, 0 if there is none.
 	oid         uint32
 	partitioned bool
+	// owner: the role owns the table, or is a member of its owner.
+	owner bool
 	// owners: the table has the optional columns.
 	owners bool
 	// locked: another transaction has the whole table locked.
@@ -146,7 +148,7 @@ SELECT current_database()::text, current_user::text,
        coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false),
        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),
        coalesce(c.oid, 0),
-       coalesce(c.relkind = 'p', false),
+       coalesce(c.relkind = 'p', false), coalesce(pg_has_role(c.relowner, 'USAGE'), false),
        (SELECT count(*) FROM pg_attribute AS a
          WHERE a.attrelid = c.oid AND NOT a.attisdropped
            AND a.attname IN ('owner', 'acquired_at', 'contended_until')) = 3
@@ -174,14 +176,15 @@ func (p *patient) admit(ctx context.Context, result *Check) error {
 	}
 
 	type admission struct {
-		Database, Role             string
-		Schema, Table, History     string
-		ForRole                    string
-		Version                    int
-		Product                    string
-		Standby, Super, SeesAll    bool
-		OID                        uint32
-		Partitioned, HasAllColumns bool
+		Database, Role          string
+		Schema, Table, History  string
+		ForRole                 string
+		Version                 int
+		Product                 string
+		Standby, Super, SeesAll bool
+		OID                     uint32
+		Partitioned, Owner      bool
+		HasAllColumns           bool
 	}
 
 	a, err := readRow[admission](within, p, sqlAdmission, p.schema, p.name, p.historyName())
@@ -201,7 +204,7 @@ func (p *patient) admit(ctx context.Context, result *Check) error {
 	p.database, p.role, p.version, p.product = a.Database, a.Role, a.Version, a.Product
 	p.inSchema, p.table, p.history, p.forRole = a.Schema, a.Table, a.History, a.ForRole
 	p.standby, p.super, p.seesAll = a.Standby, a.Super, a.SeesAll
-	p.oid, p.partitioned, p.owners = a.OID, a.Partitioned, a.HasAllColumns
+	p.oid, p.partitioned, p.owner, p.owners = a.OID, a.Partitioned, a.Owner, a.HasAllColumns
 
 	if p.first, err = p.readClocks(within); err != nil {
 		return ctxError(ctx)

@@ -101,6 +101,10 @@ var plants = []plant{
 	{name: "no USAGE", sql: "REVOKE USAGE ON SCHEMA pglocker FROM {app}", byApp: true, want: []string{"privilege"}},
 	{name: "no DELETE", byApp: true, check: "privileges", note: "GRANT DELETE ON pglocker.lock_statuses TO {app}"},
 	{
+		name: "an owner", byApp: true, sql: "ALTER TABLE pglocker.lock_statuses OWNER TO {app}",
+		check: "privileges", note: "The role owns the table",
+	},
+	{
 		name: "no EXECUTE", sql: "REVOKE EXECUTE ON FUNCTION pglocker.assert_held FROM PUBLIC", byApp: true,
 		check: "privileges", note: "GRANT EXECUTE ON FUNCTION pglocker.assert_held(text,bigint) TO {app}",
 	},
@@ -126,8 +130,8 @@ var plants = []plant{
 	{name: "statistics", sql: thousands + afterwards, needs: since15, want: []string{"statistics"}},
 	{
 		name: "a scan of the table", incurable: true, want: []string{"seq-scan"},
-		sql: thousands + "ANALYZE pglocker.lock_statuses;" + afterwards +
-			`; ALTER ROLE {app} SET enable_indexscan = off; ALTER ROLE {app} SET enable_bitmapscan = off;
+		sql: thousands + "ANALYZE pglocker.lock_statuses;" +
+			`ALTER ROLE {app} SET enable_indexscan = off; ALTER ROLE {app} SET enable_bitmapscan = off;
 			ALTER ROLE {app} SET enable_indexonlyscan = off`, byApp: true,
 	},
 

@@ -88,8 +88,11 @@ func checkPrivileges(ctx context.Context, p *patient, result *Check) error {
 		result.seen("%s can't take locks", p.role)
 	}
 
-	if p.super {
+	switch {
+	case p.super:
 		result.note("The role is a superuser: give your programs one that isn't.")
+	case p.owner:
+		result.note("The role owns the table: it can drop it, and put triggers on it. Give your programs a role that doesn't.")
 	}
 
 	return nil

@@ -28,12 +28,13 @@ const sqlSlots = `
 SELECT quote_ident(slot_name), quote_literal(slot_name), active, age(xmin) FROM pg_replication_slots
  WHERE xmin IS NOT NULL AND (NOT active OR age(xmin) > $1::bigint) ORDER BY 3 DESC LIMIT 5`
 
-// sqlPrepared lists prepared transactions of this database, and says which have the table or rows of it locked.
+// sqlPrepared lists prepared transactions of this database, and says which have the table or rows of it locked. In
+// pg_locks one is known by the lock on its own number.
 const sqlPrepared = parts + `
 SELECT x.gid, x.owner::text, extract(epoch FROM clock_timestamp() - x.prepared)::float8,
-       EXISTS (SELECT FROM pg_locks AS k
+       EXISTS (SELECT FROM pg_locks AS k JOIN pg_locks AS own USING (virtualtransaction)
                 WHERE k.pid IS NULL AND k.relation IN (SELECT oid FROM part)
-                  AND k.virtualtransaction = '-1/' || x.transaction::text)
+                  AND own.pid IS NULL AND own.locktype = 'transactionid' AND own.transactionid = x.transaction)
   FROM pg_prepared_xacts AS x
  WHERE x.database = current_database()
  ORDER BY 4 DESC, 3 DESC LIMIT 20`
