@@ -92,7 +92,7 @@ func findUnfit(ctx context.Context, p *patient, result *Check) error {
 
 	mends, mendErr := readList(ctx, p, sqlUnfitMends, p.oid, p.table)
 	if len(mends) == 0 {
-		mends = []string{"-- See docs/operations.md, The table."}
+		mends = []string{"-- See docs/server.md, The table."}
 	}
 
 	seen := strings.TrimPrefix(oneLine(err.Error()), "pglocker: ")
