@@ -220,7 +220,16 @@ func TestHealthy(t *testing.T) {
 		t.Errorf("the doctor changed the table:\n%s\n%s", before, after)
 	}
 
+	// A writer that waits in vain leaves rows of its own.
+	waiting, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+
+	if _, err := rw.Lock(waiting, 100*time.Millisecond); !errors.Is(err, pglocker.ErrAlreadyLocked) {
+		t.Fatal(err)
+	}
+
 	contract.Must(t, errors.Join(permit.Unlock(ctx), reader.Unlock(ctx), lock.Unlock(ctx)))
+	finds(t, "all is released", w.examine(w.url))
 }
 
 // TestOtherNames: the table may have any name.

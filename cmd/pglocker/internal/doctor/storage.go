@@ -87,10 +87,11 @@ func shown[T any](value *T, otherwise string) string {
 	return fmt.Sprint(*value)
 }
 
-// sqlBloat reads what the statistics count, of the table and its partitions.
+// sqlBloat reads what the statistics count, of the table and its partitions. A crash of the server loses them, so the
+// planner's count of rows counts too.
 const sqlBloat = parts + `
 SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::bigint, coalesce(sum(pg_indexes_size(c.oid)), 0)::bigint,
-       coalesce(sum(s.n_live_tup), 0)::bigint, coalesce(sum(s.n_dead_tup), 0)::bigint,
+       coalesce(sum(greatest(s.n_live_tup, c.reltuples)), 0)::bigint, coalesce(sum(s.n_dead_tup), 0)::bigint,
        coalesce(sum(s.n_tup_upd), 0)::bigint, coalesce(sum(s.n_tup_hot_upd), 0)::bigint
   FROM part JOIN pg_class AS c USING (oid) LEFT JOIN pg_stat_all_tables AS s ON s.relid = c.oid
  WHERE c.relkind = 'r'`
