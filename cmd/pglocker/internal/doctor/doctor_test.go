@@ -173,23 +173,23 @@ func TestHealthy(t *testing.T) {
 
 	locker := contract.NewLockerOn(t, w.db)
 
-	lock, err := locker.TryLock(ctx, "held", time.Minute)
+	lock, err := locker.TryLock(ctx, "held", time.Hour) // no renewal comes meanwhile
 	contract.Must(t, err)
 
-	released, err := locker.TryLock(ctx, "released", time.Minute)
+	released, err := locker.TryLock(ctx, "released", time.Hour)
 	contract.Must(t, err)
 	contract.Must(t, released.Unlock(ctx))
 
 	rw, err := locker.NewRWLock("rw")
 	contract.Must(t, err)
 
-	reader, err := rw.TryRLock(ctx, time.Minute)
+	reader, err := rw.TryRLock(ctx, time.Hour)
 	contract.Must(t, err)
 
 	semaphore, err := locker.NewSemaphore("s", 2)
 	contract.Must(t, err)
 
-	permit, err := semaphore.TryAcquire(ctx, time.Minute)
+	permit, err := semaphore.TryAcquire(ctx, time.Hour)
 	contract.Must(t, err)
 
 	rows := func() string {

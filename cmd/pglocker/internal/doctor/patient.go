@@ -93,7 +93,22 @@ func (p *patient) connected(ctx context.Context) (*pgx.Conn, error) {
 // begin begins a transaction that can change nothing, waits for little, and finds PostgreSQL's own functions and
 // operators alone. It changes nothing of the session, which may be another client's behind a pooler.
 const begin = `BEGIN READ ONLY; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '500ms';
-SET LOCAL statement_timeout = %d`
+SET LOCAL statement_timeout = %d; SET LOCAL idle_in_transaction_session_timeout = 0`
+
+// beginSince17 goes with it on a server that knows that timeout.
+const beginSince17 = `; SET LOCAL transaction_timeout = 0`
+
+// beginning is how a transaction begins. The server tells its version when a connection begins.
+func (p *patient) beginning(conn *pgx.Conn) string {
+	text := fmt.Sprintf(begin, (p.limits.Patience - time.Second).Milliseconds())
+
+	major, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), ".")
+	if n, err := strconv.Atoi(major); err == nil && n >= 17 {
+		text += beginSince17
+	}
+
+	return text
+}
 
 // read returns the rows of a statement, which has a transaction of its own.
 func read[T any](ctx context.Context, p *patient, scan pgx.RowToFunc[T], text string, args ...any) ([]T, error) {
@@ -104,7 +119,7 @@ func read[T any](ctx context.Context, p *patient, scan pgx.RowToFunc[T], text st
 
 	var found []T
 
-	if _, err = conn.Exec(ctx, fmt.Sprintf(begin, (p.limits.Patience-time.Second).Milliseconds())); err == nil {
+	if _, err = conn.Exec(ctx, p.beginning(conn)); err == nil {
 		rows, _ := conn.Query(ctx, text, args...) // its error is that of the rows
 		found, err = pgx.CollectRows(rows, scan)
 	}

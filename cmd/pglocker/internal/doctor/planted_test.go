@@ -161,7 +161,7 @@ var plants = []plant{
 		limits: func(l *Limits) { l.Blocker = time.Millisecond },
 	},
 
-	{name: "statement_timeout", sql: "ALTER ROLE {app} SET statement_timeout = '500ms'", byApp: true, want: []string{"statement-timeout"}},
+	{name: "statement_timeout", sql: "ALTER ROLE {app} SET statement_timeout = '900ms'", byApp: true, want: []string{"statement-timeout"}},
 	{name: "lock_timeout", sql: "ALTER ROLE {app} SET lock_timeout = '50ms'", byApp: true, want: []string{"lock-timeout"}},
 	{
 		name: "idle_in_transaction_session_timeout", byApp: true, want: []string{"idle-in-transaction-session-timeout"},
@@ -173,7 +173,7 @@ var plants = []plant{
 	},
 	{
 		name: "transaction_timeout", byApp: true, want: []string{"transaction-timeout"},
-		needs: "SELECT current_setting('server_version_num')::int >= 170000", sql: "ALTER ROLE {app} SET transaction_timeout = '500ms'",
+		needs: "SELECT current_setting('server_version_num')::int >= 170000", sql: "ALTER ROLE {app} SET transaction_timeout = '900ms'",
 	},
 	{
 		name: "no idle_in_transaction_session_timeout", byApp: true, check: "timeouts",
