@@ -208,6 +208,14 @@ func (p *patient) admit(ctx context.Context, result *Check) error {
 			return context.Cause(ctx)
 		}
 
+		if slow(err) {
+			result.seen("%s doesn't answer", p.address)
+			result.find(Error, "no-answer", "The first statement got no answer: "+message(err)+".",
+				"The server hangs or is overloaded. Holders lose their locks if that lasts.", "-- Look at the server: its log, its load, its disk.")
+
+			return nil
+		}
+
 		result.seen("%s refuses a transaction", p.address)
 		result.find(Error, "no-transactions", "The first transaction failed: "+message(err)+".",
 			"pglocker needs transactions, and PostgreSQL's catalogs. A pooler in statement mode refuses the first.",
