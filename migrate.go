@@ -31,3 +31,23 @@ func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
 
 	return tidy(store.Migrate(ctx, db, completed.table(), completed.Logger))
 }
+
+// PendingMigrations returns the statements that [MigrateDB] would run now, in order, as a role that may do
+// everything. Where the table has a history, those of [MigrateHistory] follow. It returns none if nothing is
+// missing or older. Of functions of the same names that aren't pglocker's it says nothing, as MigrateDB leaves
+// them alone.
+//
+// PendingMigrations only reads the catalogs. It changes nothing, waits for no lock, and needs no privilege.
+//
+// Errors: [ErrDBIsNil]; [ErrConfigIsNil]; [ErrInvalidIdentifier]; [ErrInvalidTable], if what has that name is not
+// a table, or can't hold locks; ctx's error, when it ends; and what the driver reports.
+func PendingMigrations(ctx context.Context, db *sql.DB, cfg *Config) ([]string, error) {
+	completed, err := cfg.complete(db)
+	if err != nil {
+		return nil, err
+	}
+
+	pending, err := store.Pending(ctx, db, completed.table())
+
+	return pending, tidy(err)
+}

@@ -28,7 +28,7 @@ listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = %s
 default_pool_size = 4
 max_client_conn = 1000
 ignore_startup_parameters = extra_float_digits
@@ -37,6 +37,13 @@ ignore_startup_parameters = extra_float_digits
 // ThroughPgBouncer starts a pooler in transaction mode for the length of the test,
 // and returns the URL by which a database is reached through it.
 func ThroughPgBouncer(tb testing.TB, databaseURL string) string {
+	tb.Helper()
+
+	return ThroughPgBouncerIn(tb, "transaction", databaseURL)
+}
+
+// ThroughPgBouncerIn is ThroughPgBouncer in another mode.
+func ThroughPgBouncerIn(tb testing.TB, mode, databaseURL string) string {
 	tb.Helper()
 
 	program, err := exec.LookPath("pgbouncer")
@@ -61,7 +68,7 @@ func ThroughPgBouncer(tb testing.TB, databaseURL string) string {
 	}
 
 	text := fmt.Sprintf(poolerConfig,
-		quoted(u.Hostname()), quoted(cmp.Or(u.Port(), "5432")), quoted(u.User.Username()), credential, port)
+		quoted(u.Hostname()), quoted(cmp.Or(u.Port(), "5432")), quoted(u.User.Username()), credential, port, mode)
 
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		tb.Fatal(err)

@@ -11,3 +11,10 @@ func ThroughPgBouncer(tb testing.TB, _ string) string {
 
 	return ""
 }
+
+// ThroughPgBouncerIn skips the test.
+func ThroughPgBouncerIn(tb testing.TB, _, databaseURL string) string {
+	tb.Helper()
+
+	return ThroughPgBouncer(tb, databaseURL)
+}

@@ -87,7 +87,7 @@ func TestHerdInAStall(t *testing.T) {
 	})
 }
 
-// mostConnections is what docs/operations.md says: five of the pool, and eight beside it.
+// mostConnections is what docs/server.md says: five of the pool, and eight beside it.
 const mostConnections = 5 + 8
 
 // heldLocks counts the herd's locks that are held.

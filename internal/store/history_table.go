@@ -153,14 +153,12 @@ func (s *Store) completeHistory(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 
-	var d historyDescription
-
-	found, err := read(ctx, s, onPrimary(sqlHistory), s.historyNames(), d.scan)
+	found, err := s.historyDescription(ctx)
 	if err != nil {
 		return err
 	}
 
-	missing, err := s.missingHistory(locks, found[0])
+	missing, err := s.missingHistory(locks, found)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -170,6 +168,16 @@ func (s *Store) completeHistory(ctx context.Context, log *slog.Logger) error {
 	}
 
 	return s.migrate(ctx, log, s.missingHistoryIn, nil)
+}
+
+// historyDescription asks the catalogs.
+func (s *Store) historyDescription(ctx context.Context) (d historyDescription, err error) {
+	found, err := read(ctx, s, onPrimary(sqlHistory), s.historyNames(), d.scan)
+	if err != nil { // a statement that ctx has ended may still write to d
+		return historyDescription{}, err
+	}
+
+	return found[0], nil
 }
 
 // historyNames are the arguments of sqlHistory.
@@ -214,16 +222,21 @@ func (s *Store) missingHistory(locks description, there historyDescription) ([]s
 		return nil, err
 	}
 
+	return s.historyDue(locks.full(), there)
+}
+
+// historyDue is missingHistory for a table of six columns, or of three.
+func (s *Store) historyDue(full bool, there historyDescription) ([]string, error) {
 	switch {
 	case there.there && there.columns != historyColumns:
 		return nil, fmt.Errorf("%w: %s is no history of locks: its columns are (%s)", ErrInvalidTable, s.table.history(), there.columns)
 	case there.other != "":
 		return nil, fmt.Errorf("%w: %s is the history of %s", ErrInvalidTable, s.table.history(), there.other)
-	case there.there && there.body == s.historyBody(locks.full()) && there.triggers == len(historyTriggers):
+	case there.there && there.body == s.historyBody(full) && there.triggers == len(historyTriggers):
 		return nil, nil
 	}
 
-	return s.historyDDL(locks.full(), !there.there), nil
+	return s.historyDDL(full, !there.there), nil
 }
 
 // historyDDL makes the history. The triggers come last: to put them on the table waits for those

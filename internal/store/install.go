@@ -9,6 +9,9 @@ import (
 	"strings"
 )
 
+// otherFunction is how the obstacle begins that keeps every role from making a function.
+const otherFunction = "another function has the name "
+
 // sqlInstalled describes the functions $2 of the schema $1, which take arguments of the types $3: their
 // source, their settings, what a replacement can't change, and why this role can't make or replace them. It reads the
 // catalogs alone.
@@ -19,7 +22,7 @@ SELECT p.oid IS NOT NULL,
        coalesce(pg_catalog.concat_ws(' ', p.prorettype, pg_catalog.array_to_string(p.proargnames, ','),
                                      pg_catalog.array_to_string(p.proallargtypes, ',')), ''),
        CASE WHEN pg_catalog.strpos(p.prosrc, '` + functionMark + `') {=} 0
-            THEN 'another function has the name ' {||} pg_catalog.quote_ident(g.name) {||} ' and its arguments'
+            THEN '` + otherFunction + `' {||} pg_catalog.quote_ident(g.name) {||} ' and its arguments'
             WHEN NOT pg_catalog.pg_has_role(p.proowner, 'USAGE')
             THEN 'the function ' {||} pg_catalog.quote_ident(g.name) {||} ' is '
                  {||} pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(p.proowner)) {||} '''s'
@@ -68,8 +71,13 @@ type notInstalled struct{ cause string }
 func (e notInstalled) Error() string { return e.cause }
 
 // dueFunctions returns the statements that make or replace the functions that are missing or older, as
-// the rows of sqlInstalled say.
+// the rows of sqlInstalled say. There are none if this role can't make one of them.
 func dueFunctions(table Table, there []installed) (due []string, err error) {
+	return functionDDL(table, there, func(obstacle string) bool { return obstacle != "" })
+}
+
+// functionDDL is dueFunctions for a role for which some obstacles count.
+func functionDDL(table Table, there []installed, counts func(obstacle string) bool) (ddl []string, err error) {
 	for i, f := range functions {
 		is := there[i]
 		// An administrator may have set more.
@@ -81,18 +89,18 @@ func dueFunctions(table Table, there []installed) (due []string, err error) {
 			continue
 		}
 
-		if is.obstacle != "" {
+		if counts(is.obstacle) {
 			return nil, notInstalled{is.obstacle}
 		}
 
 		if is.there && is.signature != f.signature() {
-			due = append(due, f.drop(table))
+			ddl = append(ddl, f.drop(table))
 		}
 
-		due = append(due, f.create(table))
+		ddl = append(ddl, f.create(table))
 	}
 
-	return due, nil
+	return ddl, nil
 }
 
 // askInstalled are the arguments of sqlInstalled.
