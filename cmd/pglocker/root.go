@@ -29,6 +29,9 @@ const (
 
 // commands makes the subcommands, in the order of the documentation.
 var commands = []func(*app) *cobra.Command{
+	// groupRun
+	newRun,
+
 	// groupLook
 	newLs,
 

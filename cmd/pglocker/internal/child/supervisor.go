@@ -27,7 +27,8 @@ type Supervisor struct {
 	mu sync.Mutex
 	// now is the command that runs, nil if none does.
 	now *running
-	// cancel ends the context of [Supervisor.Context].
+	// idle is the context of [Supervisor.Context], and cancel ends it.
+	idle   context.Context
 	cancel context.CancelCauseFunc
 	// asked is the last signal to end that a command got, 0 if none did.
 	asked syscall.Signal
@@ -55,6 +56,7 @@ func New() *Supervisor {
 		signals:  make(chan os.Signal, 64),
 		terminal: openTerminal(),
 		forks:    make(chan func()),
+		idle:     context.Background(),
 		cancel:   func(error) {},
 	}
 
@@ -91,7 +93,7 @@ func (s *Supervisor) Context(parent context.Context) (context.Context, context.C
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	s.cancel = cancel
+	s.idle, s.cancel = ctx, cancel
 
 	return ctx, func() { cancel(nil) }
 }
@@ -106,7 +108,7 @@ func (s *Supervisor) Asked() syscall.Signal {
 }
 
 // Run runs a command. It returns when the command has ended; if ctx has ended too, when all its descendants
-// have. If ctx has ended before, Run returns its cause. A command that KILL doesn't end is left behind after
+// have. If ctx or the Supervisor's context has ended before, Run returns its cause. A command that KILL doesn't end is left behind after
 // the grace, but five seconds at least, with an error.
 func (s *Supervisor) Run(ctx context.Context, c Command) (Exit, error) {
 	r, err := s.start(ctx, c)
@@ -130,8 +132,10 @@ func (s *Supervisor) start(ctx context.Context, c Command) (*running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+	for _, over := range []context.Context{ctx, s.idle} { // a signal may have come since the caller looked
+		if over.Err() != nil {
+			return nil, context.Cause(over)
+		}
 	}
 
 	r := &running{Command: c, ctx: ctx, events: make(chan unix.WaitStatus), over: make(chan struct{})}
