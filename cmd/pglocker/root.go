@@ -31,6 +31,8 @@ const (
 var commands = []func(*app) *cobra.Command{
 	// groupRun
 	newRun,
+	newHold,
+	newElect,
 
 	// groupLook
 	newLs,

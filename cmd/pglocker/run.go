@@ -126,6 +126,7 @@ func (r *run) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 
+	command.Foreground = true
 	supervisor := child.New()
 	defer supervisor.Close()
 
@@ -133,6 +134,8 @@ func (r *run) run(cmd *cobra.Command, args []string) error {
 }
 
 func (r *run) check(cmd *cobra.Command, ids []string) error {
+	r.noWait = r.noWait || cmd.Flags().Changed("wait") && r.wait == 0
+
 	switch {
 	case r.conflict < 0 || r.conflict > 255:
 		return usagef("the exit code %d is not within 0 and 255", r.conflict)
@@ -207,7 +210,7 @@ type tenure interface {
 // take takes what the flags say, and returns what the program's environment says of it.
 func (r *run) take(ctx context.Context, locker *pglocker.Locker, ids []string) (tenure, []string, error) {
 	ttl := time.Duration(r.keep.ttl)
-	options := []pglocker.LockOption{pglocker.WithMinHold(time.Duration(r.minHold)), r.waiting()}
+	options := []pglocker.LockOption{pglocker.WithMinHold(time.Duration(r.minHold)), waitOption(r.noWait, r.wait)}
 
 	if r.noWait { // though the row of a free lock may be locked by a transaction
 		var cancel context.CancelFunc
@@ -233,12 +236,13 @@ func (r *run) take(ctx context.Context, locker *pglocker.Locker, ids []string) (
 	return lock, variables(ids[0], lock.Token()), nil
 }
 
-func (r *run) waiting() pglocker.LockOption {
+// waitOption is how long to wait for a lock that another holds.
+func waitOption(noWait bool, wait days) pglocker.LockOption {
 	switch {
-	case r.noWait:
+	case noWait:
 		return nil
-	case r.wait > 0:
-		return pglocker.WithWait(time.Duration(r.wait))
+	case wait > 0:
+		return pglocker.WithWait(time.Duration(wait))
 	default:
 		return pglocker.WithWait(pglocker.Forever)
 	}

@@ -22,6 +22,9 @@ type Command struct {
 	Path string
 	Args []string
 	Env  []string
+	// Foreground: the command gets the terminal's foreground at once, see the package. It gets it otherwise
+	// when it asks.
+	Foreground bool
 	// Grace is the time between TERM and KILL when the context ends.
 	Grace time.Duration
 }

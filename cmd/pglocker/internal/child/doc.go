@@ -11,8 +11,9 @@
 // this process began, as under nohup, stay ignored, here and by the command.
 //
 // The terminal. If this process is in the terminal's foreground, and its standard input and output are the
-// terminal, the command's group becomes the foreground. In a pipeline it does when it asks: when it stops
-// because it reads or changes the terminal. Ctrl-Z stops the command, and then this process, so that the
+// terminal, the command's group becomes the foreground (Command.Foreground). In a pipeline, whose other
+// programs may want the terminal too, it does when it asks: when it stops because it reads or changes the
+// terminal. Ctrl-Z stops the command, and then this process, so that the
 // shell sees a stopped job. A stopped process renews no lease: when the job is continued, the context of the
 // lock may have ended.
 //

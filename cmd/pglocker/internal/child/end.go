@@ -19,18 +19,16 @@ const (
 
 // end ends the command and its descendants. status is how the command has ended, nil if it hasn't.
 func (s *Supervisor) end(r *running, status *unix.WaitStatus) (Exit, error) {
-	s.terminal.give(r.pid) // it may want to leave the terminal as it was
-	r.signalAll(syscall.SIGTERM)
-	r.signalAll(syscall.SIGCONT)
+	kill := time.NewTimer(r.Grace) // it takes time to find all descendants
+	defer kill.Stop()
+
+	s.terminal.give(r.pid) // the command may want to leave the terminal as it was
+	r.signalAll(syscall.SIGTERM, syscall.SIGCONT)
 
 	var (
-		childless = r.childless
-		kill      = time.NewTimer(r.Grace)
-		giveUp    <-chan time.Time
-		look      <-chan time.Time
+		childless    = r.childless
+		giveUp, look <-chan time.Time
 	)
-
-	defer kill.Stop()
 
 	for {
 		select {

@@ -45,7 +45,7 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 	r := s.now
 
 	switch {
-	case r == nil && ends(sig):
+	case r == nil && ends(sig) && !(sig == syscall.SIGHUP && s.outlivesHangup):
 		s.cancel(SignalError{sig})
 	case r != nil && ends(sig):
 		s.asked = sig

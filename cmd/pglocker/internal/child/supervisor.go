@@ -30,6 +30,8 @@ type Supervisor struct {
 	// idle is the context of [Supervisor.Context], and cancel ends it.
 	idle   context.Context
 	cancel context.CancelCauseFunc
+	// outlivesHangup: HUP ends no context.
+	outlivesHangup bool
 	// asked is the last signal to end that a command got, 0 if none did.
 	asked syscall.Signal
 	// childless is closed when this process has no child left, nil while no goroutine waits for children.
@@ -98,6 +100,14 @@ func (s *Supervisor) Context(parent context.Context) (context.Context, context.C
 	return ctx, func() { cancel(nil) }
 }
 
+// OutliveHangup has HUP end no context from now on.
+func (s *Supervisor) OutliveHangup() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	s.outlivesHangup = true
+}
+
 // Asked returns the last signal to end that a command got, 0 if none did: the command may have ended by it
 // or by itself.
 func (s *Supervisor) Asked() syscall.Signal {
@@ -148,7 +158,7 @@ func (s *Supervisor) start(ctx context.Context, c Command) (*running, error) {
 	s.reap()
 	r.childless = s.childless
 
-	if s.terminal.whole() {
+	if c.Foreground && s.terminal.whole() {
 		s.terminal.give(r.pid)
 	}
 

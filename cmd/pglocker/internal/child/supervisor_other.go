@@ -45,6 +45,9 @@ func (*Supervisor) Context(parent context.Context) (context.Context, context.Can
 	}
 }
 
+// OutliveHangup does nothing.
+func (*Supervisor) OutliveHangup() {}
+
 // Asked returns 0.
 func (*Supervisor) Asked() syscall.Signal { return 0 }
 

@@ -25,13 +25,19 @@ func attributes() *syscall.SysProcAttr {
 // adopt makes this process the parent of descendants whose parents have ended.
 func adopt() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
-// signalAll sends a signal to the command's group and to all descendants of this process.
-func (r *running) signalAll(sig syscall.Signal) {
-	_ = unix.Kill(-r.pid, sig)
+// signalAll sends signals to the command's group and to all descendants of this process.
+func (r *running) signalAll(signals ...syscall.Signal) {
+	targets := []int{-r.pid}
 
 	for _, p := range descendants() {
 		if p.group != r.pid {
-			_ = unix.Kill(p.pid, sig)
+			targets = append(targets, p.pid)
+		}
+	}
+
+	for _, target := range targets {
+		for _, sig := range signals {
+			_ = unix.Kill(target, sig)
 		}
 	}
 }

@@ -14,8 +14,12 @@ func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: tr
 
 func adopt() {}
 
-// signalAll sends a signal to the command's group.
-func (r *running) signalAll(sig syscall.Signal) { _ = unix.Kill(-r.pid, sig) }
+// signalAll sends signals to the command's group.
+func (r *running) signalAll(signals ...syscall.Signal) {
+	for _, sig := range signals {
+		_ = unix.Kill(-r.pid, sig)
+	}
+}
 
 // stopThisProcess is as on Linux, but may return before the process has stopped.
 func stopThisProcess() {
