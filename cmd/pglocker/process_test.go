@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -60,20 +61,33 @@ func (b *bed) start(args ...string) *process {
 func startProcess(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
 
-	p := &process{t: t, cmd: cmd, lines: make(chan string, 1000), stderr: new(shared), exited: make(chan struct{})}
 	reader, writer, err := os.Pipe()
 	must(t, err)
 
+	cmd.Stdout = writer
+	p := startListening(t, cmd, func() io.ReadCloser { return reader })
+
+	must(t, writer.Close())
+
+	return p
+}
+
+// startListening starts the command. lines are what the program writes to another output.
+func startListening(t *testing.T, cmd *exec.Cmd, open func() io.ReadCloser) *process {
+	t.Helper()
+
+	p := &process{t: t, cmd: cmd, lines: make(chan string, 1000), stderr: new(shared), exited: make(chan struct{})}
 	errReader, errWriter, err := os.Pipe()
 	must(t, err)
 
-	cmd.Stdout, cmd.Stderr = writer, errWriter
+	cmd.Stderr = errWriter
 	must(t, cmd.Start())
-	must(t, writer.Close())
 	must(t, errWriter.Close())
 
 	go func() {
 		defer close(p.lines)
+
+		reader := open()
 		defer reader.Close()
 
 		for s := bufio.NewScanner(reader); s.Scan(); {

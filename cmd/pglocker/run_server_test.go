@@ -5,7 +5,11 @@ package main
 import (
 	"context"
 	"database/sql"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,7 +82,19 @@ func TestRunServerHangs(t *testing.T) {
 	needs(t, "setsid")
 
 	b, server := newBrokenBed(t)
-	p := b.start("run", "--ttl", "10s", "--grace", "1s", "x", "sh", "-c", leaving)
+	// The command has its own standard output until it ends. Those that it runs have this pipe.
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	must(t, syscall.Mkfifo(pipe, 0o600))
+
+	cmd := b.command("run", "--ttl", "10s", "--grace", "1s", "x", "sh", "-c", "exec >$0;"+leaving, pipe)
+	p := startListening(t, cmd, func() io.ReadCloser {
+		reader, err := os.Open(pipe)
+		if err != nil {
+			t.Error(err)
+		}
+
+		return reader
+	})
 	p.token()
 	p.says("left")
 	p.says("left")
@@ -95,7 +111,7 @@ func TestRunServerHangs(t *testing.T) {
 	must(t, server.Thaw())
 
 	dead, status := p.silentAt, b.status("x")
-	if !dead.Before(status.ExpiresAt) || !status.ExpiresAt.Before(frozen.Add(5*time.Second)) {
+	if !dead.Before(status.ExpiresAt) || !status.ExpiresAt.Before(frozen.Add(11*time.Second)) {
 		t.Errorf("they were dead at %s, and the lease ended at %s, after %s", dead, status.ExpiresAt, before.ExpiresAt)
 	}
 }
