@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/ismurov/pglocker => ../..
 
 require (
+	github.com/creack/pty v1.1.24
 	github.com/ismurov/pglocker v0.0.0-00010101000000-000000000000
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/spf13/cobra v1.10.2

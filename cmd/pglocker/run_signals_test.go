@@ -138,7 +138,7 @@ func TestRunInterruptedAtAnyMoment(t *testing.T) {
 
 	b := newBed(t)
 
-	rounds := 150
+	rounds := 60
 	if testing.Short() {
 		rounds = 20
 	}
