@@ -36,10 +36,17 @@ var commands = []func(*app) *cobra.Command{
 
 	// groupLook
 	newLs,
+	newShow,
+	newHistory,
 
 	// groupCare
+	newFree,
+	newPrune,
+	newMigrate,
 
 	// the others
+	newMan,
+	newDocs,
 	newVersion,
 }
 
@@ -95,6 +102,8 @@ a table, pglocker.lock_statuses unless --schema and --table name another.
 	for _, command := range commands {
 		root.AddCommand(command(a))
 	}
+
+	cobra.EnableCommandSorting = false
 
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
