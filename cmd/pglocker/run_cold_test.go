@@ -23,7 +23,8 @@ func buildCommand(t *testing.T) string {
 // coldStart is how many times as long `pglocker run -n x true` may take as psql -c 'select 1' does.
 const coldStart = 2.5
 
-// TestRunColdStart compares the command to psql. The two take turns, so that a busy machine slows both down.
+// TestRunColdStart compares the command to psql. They take turns, so that a busy machine slows all of them down.
+// Debian's psql is a script that finds the program, which is measured too.
 func TestRunColdStart(t *testing.T) {
 	needs(t, "psql")
 
@@ -32,36 +33,47 @@ func TestRunColdStart(t *testing.T) {
 	}
 
 	b := newBed(t)
-	path := buildCommand(t)
-
-	run := func(name string, args ...string) time.Duration {
-		cmd := exec.CommandContext(t.Context(), name, args...)
-		cmd.Env = append(cleanEnvironment(), b.env...)
-		began := time.Now()
-
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-
-		return time.Since(began)
+	measured := [][]string{
+		{buildCommand(t), "run", "-n", "x", "true"},
+		{"psql", "-X", "-d", b.url, "-c", "select 1"},
 	}
 
-	var ours, psqls []time.Duration
+	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/psql"); len(found) > 0 {
+		measured = append(measured, append([]string{found[len(found)-1]}, measured[1][1:]...))
+	}
+
+	times := make([][]time.Duration, len(measured))
 
 	for range 25 {
-		ours = append(ours, run(path, "run", "-n", "x", "true"))
-		psqls = append(psqls, run("psql", "-X", "-d", b.url, "-c", "select 1"))
+		for i, args := range measured {
+			cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+			cmd.Env = append(cleanEnvironment(), b.env...)
+			began := time.Now()
+
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%q: %v\n%s", args, err, out)
+			}
+
+			times[i] = append(times[i], time.Since(began))
+		}
 	}
 
-	slices.Sort(ours)
-	slices.Sort(psqls)
+	median := func(of []time.Duration) time.Duration {
+		slices.Sort(of)
 
-	us, psql := ours[len(ours)/2], psqls[len(psqls)/2]
-	ratio := float64(us) / float64(psql)
+		return of[len(of)/2]
+	}
 
-	t.Logf("pglocker run -n x true: %s, psql -c 'select 1': %s, the ratio is %.2f", us, psql, ratio)
+	ours := median(times[0])
 
-	if ratio > coldStart {
-		t.Errorf("it takes %.2f times as long as psql, more than %.1f", ratio, coldStart)
+	for i, args := range measured[1:] {
+		psql := median(times[i+1])
+		ratio := float64(ours) / float64(psql)
+
+		t.Logf("pglocker run -n x true takes %s, %s -c 'select 1' %s: %.2f times as long", ours, args[0], psql, ratio)
+
+		if args[0] == "psql" && ratio > coldStart {
+			t.Errorf("that is more than %.1f times", coldStart)
+		}
 	}
 }
