@@ -75,7 +75,7 @@ func (e *elect) run(ctx context.Context, args []string) error {
 		supervisor.OutliveHangup()
 	}
 
-	return ended(e.campaign(ctx, supervisor, names[0], command))
+	return withCode(e.campaign(ctx, supervisor, names[0], command))
 }
 
 // campaign takes part in the election until a signal ends it.

@@ -112,8 +112,8 @@ func exitWith(exit child.Exit) error {
 	return codeError{code: exit.Status()}
 }
 
-// ended gives errors of the supervision their exit codes.
-func ended(err error) error {
+// withCode gives errors of the supervision their exit codes.
+func withCode(err error) error {
 	if e, ok := errors.AsType[child.SignalError](err); ok {
 		if e.Signal == syscall.SIGQUIT { // by which Go programs end in a way of their own
 			return codeError{code: exitSignal + int(e.Signal)}

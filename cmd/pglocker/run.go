@@ -130,7 +130,7 @@ func (r *run) run(cmd *cobra.Command, args []string) error {
 	supervisor := child.New()
 	defer supervisor.Close()
 
-	return ended(r.under(cmd.Context(), supervisor, ids, command))
+	return withCode(r.under(cmd.Context(), supervisor, ids, command))
 }
 
 func (r *run) check(cmd *cobra.Command, ids []string) error {
