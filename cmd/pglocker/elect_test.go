@@ -20,11 +20,11 @@ func TestElect(t *testing.T) {
 
 	b := newBed(t)
 	program := []string{"elect", "--ttl", "1s", "--grace", "100ms", "e", "sh", "-c", "echo $PGLOCKER_LOCK_ID; " + printing}
-	first := b.start(program...)
+	first := b.launch(program...)
 	first.says("e")
 	token := first.token()
 
-	second := b.start(program...)
+	second := b.launch(program...)
 	b.waitedFor(electionRow)
 	first.signal(syscall.SIGKILL)
 	first.silent()
@@ -47,7 +47,7 @@ func TestElectRunsAgain(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("elect", "e", "sh", "-c", "echo $PGLOCKER_TOKEN; exit 3")
+	p := b.launch("elect", "e", "sh", "-c", "echo $PGLOCKER_TOKEN; exit 3")
 	first := p.token()
 
 	if second := p.token(); second <= first {
@@ -71,7 +71,7 @@ func TestElectLosesTerm(t *testing.T) {
 	needs(t, "setsid")
 
 	b := newBed(t)
-	p := b.start("elect", "--ttl", "1s", "--grace", "100ms", "e", "sh", "-c", "setsid sleep 1000 & echo $!; "+printing)
+	p := b.launch("elect", "--ttl", "1s", "--grace", "100ms", "e", "sh", "-c", "setsid sleep 1000 & echo $!; "+printing)
 	left := p.line()
 	token := p.token()
 	must(t, b.locker.ForceRelease(t.Context(), electionRow, token, "a test"))
@@ -93,7 +93,7 @@ func TestElectResigns(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("elect", "--ttl", "3s", "e", "sh", "-c", `trap "echo bye; exit" TERM; echo $PGLOCKER_TOKEN; while :; do sleep 0.05; done`)
+	p := b.launch("elect", "--ttl", "3s", "e", "sh", "-c", `trap "echo bye; exit" TERM; echo $PGLOCKER_TOKEN; while :; do sleep 0.05; done`)
 	election, err := b.locker.NewElection("e", 3*time.Second)
 	must(t, err)
 	must(t, election.RequestResign(t.Context(), p.token()))
@@ -106,10 +106,10 @@ func TestElectCandidate(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	leader := b.start("elect", "e", "sh", "-c", printing)
+	leader := b.launch("elect", "e", "sh", "-c", printing)
 	leader.token()
 
-	candidate := b.start("elect", "e", "echo", "leads")
+	candidate := b.launch("elect", "e", "echo", "leads")
 	b.waitedFor(electionRow)
 	candidate.signal(syscall.SIGINT)
 	candidate.ends(130)

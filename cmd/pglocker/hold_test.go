@@ -30,7 +30,7 @@ func TestHold(t *testing.T) {
 			t.Parallel()
 
 			b := newBed(t)
-			p := b.start("hold", "x", "--for", "2h", "--reason", "moving the archive")
+			p := b.launch("hold", "x", "--for", "2h", "--reason", "moving the archive")
 			status := p.held(b)
 
 			if left := time.Until(status.ExpiresAt); left < 119*time.Minute || left > 121*time.Minute {
@@ -61,7 +61,7 @@ func TestHoldOutlivesShell(t *testing.T) {
 			t.Parallel()
 
 			b := newBed(t)
-			p := b.start("hold", "x", "--for", "2h", "--reason", "a test")
+			p := b.launch("hold", "x", "--for", "2h", "--reason", "a test")
 			status := p.held(b)
 			p.signal(signal)
 			p.ends(128 + int(signal))
@@ -96,7 +96,7 @@ func TestHoldFreed(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("hold", "x", "--for", "2h", "--reason", "a test")
+	p := b.launch("hold", "x", "--for", "2h", "--reason", "a test")
 	must(t, b.locker.ForceRelease(t.Context(), "x", p.held(b).Generation, "a test"))
 	p.ends(74)
 }
@@ -119,7 +119,7 @@ func TestHoldWaits(t *testing.T) {
 
 	b := newBed(t)
 	lock := b.hold("x")
-	p := b.start("hold", "x", "--for", "2h", "--reason", "a test")
+	p := b.launch("hold", "x", "--for", "2h", "--reason", "a test")
 	b.waitedFor("x")
 	must(t, lock.Unlock(t.Context()))
 	p.held(b)
@@ -128,7 +128,7 @@ func TestHoldWaits(t *testing.T) {
 
 	// Ctrl-C while it waits.
 	again := b.hold("x")
-	p = b.start("hold", "x", "--for", "2h", "--reason", "a test")
+	p = b.launch("hold", "x", "--for", "2h", "--reason", "a test")
 	b.waitedFor("x")
 	p.signal(syscall.SIGINT)
 	p.ends(130)

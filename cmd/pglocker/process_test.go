@@ -51,8 +51,8 @@ func (s *shared) String() string {
 	return s.text.String()
 }
 
-// start starts the command. The test's end kills it.
-func (b *bed) start(args ...string) *process {
+// launch starts the command. The test's end kills it.
+func (b *bed) launch(args ...string) *process {
 	b.t.Helper()
 
 	return startProcess(b.t, b.command(args...))

@@ -38,7 +38,7 @@ func TestRunKilled(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("run", "--ttl", "2s", "--grace", "100ms", "x", "sh", "-c", `trap "" TERM; `+printing)
+	p := b.launch("run", "--ttl", "2s", "--grace", "100ms", "x", "sh", "-c", `trap "" TERM; `+printing)
 	token := p.token()
 	p.signal(syscall.SIGKILL)
 	p.silent()
@@ -53,7 +53,7 @@ func TestRunProgramKilled(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("run", "x", "sh", "-c", "echo $$; exec sleep 1000")
+	p := b.launch("run", "x", "sh", "-c", "echo $$; exec sleep 1000")
 	must(t, syscall.Kill(atoi(t, p.line()), syscall.SIGKILL))
 	p.ends(137)
 
@@ -68,7 +68,7 @@ func TestRunStopped(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("run", "--ttl", "1s", "--grace", "100ms", "x", "sh", "-c", `trap "" TERM; `+printing)
+	p := b.launch("run", "--ttl", "1s", "--grace", "100ms", "x", "sh", "-c", `trap "" TERM; `+printing)
 	token := p.token()
 	p.signal(syscall.SIGSTOP)
 
@@ -97,7 +97,7 @@ func TestRunFreed(t *testing.T) {
 	needs(t, "setsid")
 
 	b := newBed(t)
-	p := b.start("run", "--ttl", "1s", "--grace", "200ms", "x", "sh", "-c", leaving)
+	p := b.launch("run", "--ttl", "1s", "--grace", "200ms", "x", "sh", "-c", leaving)
 	token := p.token()
 	p.says("left")
 	p.says("left")
@@ -115,7 +115,7 @@ func TestRunGrace(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("run", "--ttl", "1s", "--grace", "1m", "x", "sh", "-c",
+	p := b.launch("run", "--ttl", "1s", "--grace", "1m", "x", "sh", "-c",
 		`trap "sleep 0.3; echo cleaned up; exit 0" TERM; echo $PGLOCKER_TOKEN; while :; do sleep 0.1; done`)
 	must(t, b.locker.ForceRelease(t.Context(), "x", p.token(), "a test"))
 	p.says("cleaned up")
@@ -127,7 +127,7 @@ func TestRunLeavesBehind(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	p := b.start("run", "x", "sh", "-c", "sleep 1000 & echo $!")
+	p := b.launch("run", "x", "sh", "-c", "sleep 1000 & echo $!")
 	pid := p.line()
 	p.ends(0)
 
@@ -146,7 +146,7 @@ func TestRunLeavesBehind(t *testing.T) {
 func TestRunReapsOrphans(t *testing.T) {
 	t.Parallel()
 
-	p := newBed(t).start("run", "x", "sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 & echo $!); done; echo done; sleep 1000")
+	p := newBed(t).launch("run", "x", "sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 & echo $!); done; echo done; sleep 1000")
 
 	var pids []string
 	for pid := p.line(); pid != "done"; pid = p.line() {

@@ -121,7 +121,7 @@ func TestRunServerDies(t *testing.T) {
 	t.Parallel()
 
 	b, server := newBrokenBed(t)
-	p := b.start("run", "--ttl", "2s", "--grace", "100ms", "x", "sh", "-c", "echo runs; exec sleep 1000")
+	p := b.launch("run", "--ttl", "2s", "--grace", "100ms", "x", "sh", "-c", "echo runs; exec sleep 1000")
 	p.says("runs")
 	must(t, server.Kill())
 	p.silent()

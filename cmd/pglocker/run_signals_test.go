@@ -28,7 +28,7 @@ while :; do sleep 0.05 & wait; done`
 func TestRunForwardsSignals(t *testing.T) {
 	t.Parallel()
 
-	p := newBed(t).start("run", "x", "sh", "-c", echoing)
+	p := newBed(t).launch("run", "x", "sh", "-c", echoing)
 	pid := p.line()
 
 	for name, signal := range signalNames {
@@ -68,7 +68,7 @@ func TestRunSignalsWhileItWaits(t *testing.T) {
 
 			b := newBed(t)
 			lock := b.hold("x")
-			p := b.start("run", "x", "echo", "runs")
+			p := b.launch("run", "x", "echo", "runs")
 			b.waitedFor("x")
 			mark := b.waited("x")
 
@@ -100,7 +100,7 @@ func TestRunStopsWhileItWaits(t *testing.T) {
 
 	b := newBed(t)
 	lock := b.hold("x")
-	p := b.start("run", "x", "echo", "runs")
+	p := b.launch("run", "x", "echo", "runs")
 	b.waitedFor("x")
 	p.signal(syscall.SIGSTOP)
 	must(t, lock.Unlock(t.Context()))
@@ -150,7 +150,7 @@ func TestRunInterruptedAtAnyMoment(t *testing.T) {
 	outcomes := make(map[int]int)
 
 	for range rounds {
-		p := b.start("run", "x", "sleep", "0.01")
+		p := b.launch("run", "x", "sleep", "0.01")
 		time.Sleep(rand.N(longest)) // the moment is what the test is about
 
 		_ = p.cmd.Process.Signal(syscall.SIGINT) // it may have ended

@@ -150,10 +150,10 @@ func TestRunPermits(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	first := b.start("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; sleep 1000")
+	first := b.launch("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; sleep 1000")
 	first.says("1")
 
-	second := b.start("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; sleep 1000")
+	second := b.launch("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; sleep 1000")
 	second.says("2")
 
 	b.fails(75, nil, "run", "-n", "--permits", "2", "s", "true")
@@ -164,13 +164,13 @@ func TestRunSharedAndExclusive(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	reader := b.start("run", "-s", "r", "sh", "-c", "echo reads; sleep 1000")
+	reader := b.launch("run", "-s", "r", "sh", "-c", "echo reads; sleep 1000")
 	reader.says("reads")
 
 	b.ok("run", "-n", "-s", "r", "true")
 	b.fails(75, nil, "run", "-n", "-x", "r", "true")
 
-	writer := b.start("run", "-x", "r", "echo", "writes")
+	writer := b.launch("run", "-x", "r", "echo", "writes")
 
 	reader.signal(sigTerm)
 	reader.ends(143)
@@ -199,7 +199,7 @@ func TestRunWaits(t *testing.T) {
 
 	b := newBed(t)
 	lock := b.hold("x")
-	p := b.start("run", "x", "sh", "-c", "echo $PGLOCKER_TOKEN; sleep 1000")
+	p := b.launch("run", "x", "sh", "-c", "echo $PGLOCKER_TOKEN; sleep 1000")
 	b.waitedFor("x")
 	must(t, lock.Unlock(t.Context()))
 	p.line()
