@@ -224,19 +224,19 @@ func (b *bed) free(id string) bool {
 	return true
 }
 
-// waitedFor waits until another process waits for the lock.
+// waitedFor waits until another process waits for a lock whose id begins so.
 func (b *bed) waitedFor(id string) {
 	b.t.Helper()
 	eventually(b.t, id+" is waited for", func() bool { return b.waited(id) > 0 })
 }
 
-// waited is until when, by the database's clock in seconds, another process waits for the lock at least, 0 if
+// waited is until when, by the database's clock in seconds, another process waits for such a lock at least, 0 if
 // none does.
 func (b *bed) waited(id string) (until float64) {
 	b.t.Helper()
 
 	must(b.t, b.db.QueryRowContext(b.t.Context(), `SELECT coalesce(max(extract(epoch FROM contended_until)), 0)
-		FROM pglocker.lock_statuses WHERE lock_id = $1 AND contended_until > clock_timestamp()`, id).Scan(&until))
+		FROM pglocker.lock_statuses WHERE starts_with(lock_id, $1) AND contended_until > clock_timestamp()`, id).Scan(&until))
 
 	return until
 }

@@ -215,7 +215,7 @@ func (r *run) take(ctx context.Context, locker *pglocker.Locker, ids []string) (
 	if r.noWait { // though the row of a free lock may be locked by a transaction
 		var cancel context.CancelFunc
 
-		ctx, cancel = context.WithTimeout(ctx, ttl)
+		ctx, cancel = context.WithTimeout(ctx, max(ttl, connectTimeout))
 		defer cancel()
 	}
 
