@@ -18,8 +18,6 @@ the program. If the program ends, for whatever reason, the leader resigns, and t
 after a pause of 0.25 to 15 seconds, longer each time. If the leader crashes, another one leads
 when its lease has ended.
 
-  pglocker elect billing-scheduler -- /usr/local/bin/scheduler
-
 The program finds the election's name in PGLOCKER_LOCK_ID and the fencing token of the term in
 PGLOCKER_TOKEN.
 
@@ -40,6 +38,7 @@ func newElect(a *app) *cobra.Command {
 		Use:     "elect [flags] NAME [--] PROGRAM [ARGUMENT...]",
 		Short:   "Run a program on the leader only",
 		Long:    electHelp,
+		Example: `  pglocker elect billing-scheduler /usr/local/bin/scheduler --port 8080`,
 		GroupID: groupRun,
 		RunE:    func(cmd *cobra.Command, args []string) error { return e.run(cmd.Context(), args) },
 	}

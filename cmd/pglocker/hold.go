@@ -18,8 +18,6 @@ import (
 const holdHelp = `hold takes a lock for a maintenance window: nobody runs the job meanwhile. It waits for the
 present holder, without -n or -w for as long as it takes.
 
-  pglocker hold nightly-report --for 2h --reason 'moving the archive'
-
 The lock is held by a lease of that length, which nothing renews. So it stays held until then even
 if hold is killed, the shell is closed, or this machine goes down. What ends it earlier:
 
@@ -58,9 +56,12 @@ func newHold(a *app) *cobra.Command {
 		Use:     "hold ID --for DURATION --reason TEXT",
 		Short:   "Hold a lock for a maintenance window",
 		Long:    holdHelp,
+		Example: `  pglocker hold nightly-report --for 2h --reason 'moving the archive'`,
 		GroupID: groupRun,
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1, "one ID"),
 	}
+
+	cmd.ValidArgsFunction = a.completeID
 
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -104,9 +105,7 @@ func (h *hold) run(ctx context.Context, id string) error {
 		level.Set(slog.LevelDebug)
 	}
 
-	log := slog.New(slog.NewTextHandler(h.app.stderr, &slog.HandlerOptions{Level: &level}))
-
-	locker, err := pglocker.New(db, h.app.connection.config(log))
+	locker, err := pglocker.New(db, h.app.connection.config(slog.New(newLines(h.app.stderr, &level))))
 	if err != nil {
 		return err
 	}

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -8,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -272,4 +275,27 @@ func bounded(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 
 	return ctx
+}
+
+// token reads the line with the program's token.
+func (p *process) token() int64 {
+	p.t.Helper()
+
+	token, err := strconv.ParseInt(p.line(), 10, 64)
+	must(p.t, err)
+
+	return token
+}
+
+// printing is a program that says its token, and then runs for long.
+const printing = "echo $PGLOCKER_TOKEN; exec sleep 1000"
+
+// next waits for the lock as the next holder does, and returns its token.
+func (b *bed) next(id string) int64 {
+	b.t.Helper()
+
+	lock, err := b.locker.Lock(bounded(b.t), id, time.Minute)
+	must(b.t, err)
+
+	return lock.Token()
 }

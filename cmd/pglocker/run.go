@@ -16,11 +16,6 @@ import (
 const runHelp = `run takes a lock, runs a program while it keeps the lock alive, and releases the lock when
 the program has ended. It exits as the program did. Letters are those of flock(1).
 
-  pglocker run nightly-report /usr/local/bin/report --full
-  pglocker run -n -E 0 nightly-report -- report      cron: another machine has it, fine
-  pglocker run -w 5m account-7 account-9 -- transfer all of the locks, or none
-  pglocker run --permits 3 importer -- import        at most 3 at a time
-
 While another holds the lock, run waits, without -n or -w for as long as it takes. With
 several ids, or if the program's own arguments contain "--", a "--" stands before the program.
 
@@ -66,14 +61,20 @@ type run struct {
 func newRun(a *app) *cobra.Command {
 	r := &run{app: a, conflict: exitHeld}
 	cmd := &cobra.Command{
-		Use:     "run [flags] ID... [--] PROGRAM [ARGUMENT...]",
-		Short:   "Run a program while holding a lock",
-		Long:    runHelp,
+		Use:   "run [flags] ID... [--] PROGRAM [ARGUMENT...]",
+		Short: "Run a program while holding a lock",
+		Long:  runHelp,
+		Example: `  pglocker run nightly-report /usr/local/bin/report --full
+  pglocker run -n -E 0 nightly-report report           # cron: another machine has it, fine
+  pglocker run -w 5m account-7 account-9 -- transfer   # all of the locks, or none
+  pglocker run --permits 3 importer import             # at most three at a time`,
 		GroupID: groupRun,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.run(cmd, args)
 		},
 	}
+
+	cmd.ValidArgsFunction = a.completeID
 
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)

@@ -7,31 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
-
-// token reads the line with the program's token.
-func (p *process) token() int64 {
-	p.t.Helper()
-
-	token, err := strconv.ParseInt(p.line(), 10, 64)
-	must(p.t, err)
-
-	return token
-}
-
-// printing is a program that says its token, and then runs for long.
-const printing = "echo $PGLOCKER_TOKEN; exec sleep 1000"
-
-// next waits for the lock as the next holder does, and returns its token.
-func (b *bed) next(id string) int64 {
-	b.t.Helper()
-
-	lock, err := b.locker.Lock(bounded(b.t), id, time.Minute)
-	must(b.t, err)
-
-	return lock.Token()
-}
 
 // TestRunKilled: if the command is killed by SIGKILL, its program is dead before the next holder has the lock.
 func TestRunKilled(t *testing.T) {
