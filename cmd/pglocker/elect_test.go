@@ -109,8 +109,16 @@ func TestElectCandidate(t *testing.T) {
 	leader := b.launch("elect", "e", "sh", "-c", printing)
 	leader.token()
 
-	candidate := b.launch("elect", "e", "echo", "leads")
+	// Without a terminal, HUP is for the program alone.
+	cmd := b.command("elect", "e", "echo", "leads")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	candidate := startProcess(t, cmd)
 	b.waitedFor(electionRow)
+
+	mark := b.waited(electionRow)
+
+	candidate.signal(syscall.SIGHUP)
+	eventually(t, "it goes on waiting", func() bool { return b.waited(electionRow) > mark })
 	candidate.signal(syscall.SIGINT)
 	candidate.ends(130)
 	leader.signal(syscall.SIGTERM)

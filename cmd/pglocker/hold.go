@@ -66,7 +66,7 @@ func newHold(a *app) *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.Var(&h.window, "for", "`duration` of the window: 2h, 1d12h")
-	flags.StringVar(&h.reason, "reason", "", "why, as others see it with the owner's name")
+	flags.StringVar(&h.reason, "reason", "", "why: the `text` that others see behind the owner's name")
 	flags.BoolVarP(&h.noWait, "no-wait", "n", false, "fail at once if another holds the lock")
 	flags.VarP(&h.wait, "wait", "w", "fail after `duration` if another holds the lock")
 	flags.BoolVar(&h.detach, "detach", false, "end when the lock is held")

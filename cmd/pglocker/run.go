@@ -16,8 +16,12 @@ import (
 const runHelp = `run takes a lock, runs a program while it keeps the lock alive, and releases the lock when
 the program has ended. It exits as the program did. Letters are those of flock(1).
 
-While another holds the lock, run waits, without -n or -w for as long as it takes. With
-several ids, or if the program's own arguments contain "--", a "--" stands before the program.
+While another holds the lock, run waits, without -n or -w for as long as it takes. TERM, INT, HUP
+and QUIT end the wait, and nothing is held then. A "--" stands before the program if there are
+several ids, or if the program's own arguments contain "--".
+
+--permits, --shared and --exclusive take a semaphore or a read-write lock. Those have nothing in
+common with a lock of the same name.
 
 The program finds in its environment
 
@@ -29,26 +33,30 @@ The program finds in its environment
 With several ids it finds none of these but PGLOCKER_LOCKS, their number, and for each, in the
 order of the command line, PGLOCKER_LOCK_ID_1, PGLOCKER_TOKEN_1 and so on.
 ` + childHelp + `
+
 If the lock is lost, the program was not alone to the end, or may not have been: the exit code
 is 74, whatever the program's was.`
 
 // childHelp is about the program that run and elect start.
 const childHelp = `
-The program is a process group of its own, with the terminal. It gets the signals TERM, INT,
-HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that pglocker gets.
+The program is a process group of its own, and has the terminal when it wants it. It gets the
+signals TERM, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that pglocker gets.
 
-If the database can't be reached for so long that the lease is in danger, or says that the lock
-is gone, the program and all its descendants get TERM, and after --grace KILL. pglocker stops
-trusting its lease the grace and a second before the lease ends (but a tenth of the TTL if that
-is less, and not before half of the TTL). So with a grace well under half of the TTL, no other
-is granted the lock before all of them are dead. That can't be kept if the lock is released by
-force (pglocker free), or if pglocker itself was stopped (SIGSTOP, Ctrl-Z, a paused machine) for
-longer than the lease: the program gets TERM when pglocker notices. Until then only the token
-protects what it writes to.
+The lock is lost if no renewal of its lease is acknowledged in time, or if the database says that
+it is gone. The program and all its descendants then get TERM, and KILL after --grace. "In time" is
+the grace and one second before the lease ends; the second is a tenth of the TTL if that is less.
+So all of them are dead before another can be granted the lock, if the grace is below half of the
+TTL by more than a second: pglocker trusts its lease for half of the TTL at least. Two cases are
+left, in which only the token protects what the program writes to:
+
+  - The lock was released by force (pglocker free). The program gets TERM at the next renewal,
+    after a third of the TTL.
+  - pglocker was stopped for longer than its lease, by SIGSTOP or Ctrl-Z, or the machine was
+    paused. The program gets TERM when pglocker goes on. Ctrl-Z stops the program too.
 
 On Linux, descendants that left the process group are found too, and if pglocker is killed by
-SIGKILL the program is killed with it. On other systems neither is so. What the program leaves
-behind when it ends by itself runs on, without the lock.`
+SIGKILL the program is killed with it, though not its descendants. On other systems neither is so.
+What the program leaves behind when it ends by itself runs on, without the lock.`
 
 type run struct {
 	app                       *app
@@ -87,7 +95,7 @@ func newRun(a *app) *cobra.Command {
 	flags.IntVar(&r.permits, "permits", 0, "take one of `n` permits of a semaphore instead of a lock")
 	flags.BoolVarP(&r.shared, "shared", "s", false, "take read access to a read-write lock instead")
 	flags.BoolVarP(&r.exclusive, "exclusive", "x", false, "take write access to a read-write lock instead")
-	fromEnvironment(flags, "wait", "ttl", "grace")
+	fromEnvironment(flags, "ttl", "grace")
 	cmd.MarkFlagsMutuallyExclusive("no-wait", "wait")
 	cmd.MarkFlagsMutuallyExclusive("permits", "shared", "exclusive")
 

@@ -186,6 +186,14 @@ func TestRunJobControl(t *testing.T) {
 	s.keys("fg\r", "read line")
 	s.keys("hello\r", "got hello")
 
+	// Ctrl-Z while it waits for the lock.
+	lock := b.hold("y")
+	s.keys("$run y echo gr''anted\r", "run y")
+	b.waitedFor("y")
+	s.keys("\x1a", "Stopped")
+	must(t, lock.Unlock(t.Context()))
+	s.keys("fg\r", "granted")
+
 	// Ctrl-C reaches the program, and only that.
 	s.keys("$run x sh -c 'echo be''gun; sleep 1000'\r", "begun")
 	s.keys("\x03", "ready> ")
