@@ -75,7 +75,7 @@ func TestElectLosesTerm(t *testing.T) {
 	left := p.line()
 	token := p.token()
 	must(t, b.locker.ForceRelease(t.Context(), electionRow, token, "a test"))
-	p.line()
+	again := atoi(t, p.line())
 
 	if next := p.token(); next <= token {
 		t.Errorf("the next term has the token %d after %d", next, token)
@@ -85,7 +85,7 @@ func TestElectLosesTerm(t *testing.T) {
 		t.Error("a process of the first term is left")
 	}
 
-	p.signal(syscall.SIGKILL)
+	must(t, syscall.Kill(again, syscall.SIGKILL))
 }
 
 // TestElectResigns: a leader that is asked to resign ends its program.

@@ -122,7 +122,7 @@ func TestRunLeavesBehind(t *testing.T) {
 func TestRunReapsOrphans(t *testing.T) {
 	t.Parallel()
 
-	p := newBed(t).launch("run", "x", "sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 & echo $!); done; echo done; sleep 1000")
+	p := newBed(t).launch("run", "x", "sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 & echo $!); done; echo done; exec sleep 1000")
 
 	var pids []string
 	for pid := p.line(); pid != "done"; pid = p.line() {

@@ -152,10 +152,10 @@ func TestRunPermits(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	first := b.launch("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; sleep 1000")
+	first := b.launch("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; exec sleep 1000")
 	first.says("1")
 
-	second := b.launch("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; sleep 1000")
+	second := b.launch("run", "--permits", "2", "s", "sh", "-c", "echo $PGLOCKER_SLOT; exec sleep 1000")
 	second.says("2")
 
 	b.fails(75, nil, "run", "-n", "--permits", "2", "s", "true")
@@ -166,7 +166,7 @@ func TestRunSharedAndExclusive(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	reader := b.launch("run", "-s", "r", "sh", "-c", "echo reads; sleep 1000")
+	reader := b.launch("run", "-s", "r", "sh", "-c", "echo reads; exec sleep 1000")
 	reader.says("reads")
 
 	b.ok("run", "-n", "-s", "r", "true")
@@ -201,7 +201,7 @@ func TestRunWaits(t *testing.T) {
 
 	b := newBed(t)
 	lock := b.hold("x")
-	p := b.launch("run", "x", "sh", "-c", "echo $PGLOCKER_TOKEN; sleep 1000")
+	p := b.launch("run", "x", "sh", "-c", "echo $PGLOCKER_TOKEN; exec sleep 1000")
 	b.waitedFor("x")
 	must(t, lock.Unlock(t.Context()))
 	p.line()
