@@ -40,6 +40,7 @@ func newElect(a *app) *cobra.Command {
 		Long:    electHelp,
 		Example: `  pglocker elect billing-scheduler /usr/local/bin/scheduler --port 8080`,
 		GroupID: groupRun,
+		Args:    withProgram,
 		RunE:    func(cmd *cobra.Command, args []string) error { return e.run(cmd.Context(), args) },
 	}
 

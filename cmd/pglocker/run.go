@@ -17,8 +17,9 @@ const runHelp = `run takes a lock, runs a program while it keeps the lock alive,
 the program has ended. It exits as the program did. Letters are those of flock(1).
 
 While another holds the lock, run waits, without -n or -w for as long as it takes. TERM, INT, HUP
-and QUIT end the wait, and nothing is held then. A "--" stands before the program if there are
-several ids, or if the program's own arguments contain "--".
+and QUIT end the wait. Nothing is held then, if the database answers within a second, and otherwise
+until the lease ends. A "--" stands before the program if there are several ids, or if the
+program's own arguments contain "--".
 
 --permits, --shared and --exclusive take a semaphore or a read-write lock. Those have nothing in
 common with a lock of the same name.
@@ -77,9 +78,8 @@ func newRun(a *app) *cobra.Command {
   pglocker run -w 5m account-7 account-9 -- transfer   # all of the locks, or none
   pglocker run --permits 3 importer import             # at most three at a time`,
 		GroupID: groupRun,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.run(cmd, args)
-		},
+		Args:    withProgram,
+		RunE:    func(cmd *cobra.Command, args []string) error { return r.run(cmd, args) },
 	}
 
 	cmd.ValidArgsFunction = a.completeID
@@ -118,6 +118,13 @@ func splitProgram(args []string) (ids, program []string, err error) {
 	}
 
 	return ids, program, nil
+}
+
+// withProgram checks the arguments of a command that runs a program.
+func withProgram(_ *cobra.Command, args []string) error {
+	_, _, err := splitProgram(args)
+
+	return err
 }
 
 func (r *run) run(cmd *cobra.Command, args []string) error {

@@ -158,7 +158,12 @@ func TestRunInterruptedAtAnyMoment(t *testing.T) {
 		<-p.exited
 		outcomes[exitStatus(p.cmd.ProcessState)]++
 
-		if !b.free("x") {
+		switch {
+		case b.free("x"):
+		case strings.Contains(p.stderr.String(), "was not returned"):
+			// On a machine that is busy enough, no connection can be opened within a second. It says so.
+			eventually(t, "the lease has ended", func() bool { return b.free("x") })
+		default:
 			t.Fatalf("the lock is held after exit code %d\n%s", exitStatus(p.cmd.ProcessState), p.stderr)
 		}
 	}

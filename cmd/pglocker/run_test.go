@@ -30,7 +30,7 @@ func TestRunExitCodes(t *testing.T) {
 		{137, "", []string{"x", "sh", "-c", "kill -KILL $$"}},
 		{75, `"held" is held by other#`, []string{"-n", "held", "true"}},
 		{75, `"held" is held by other#`, []string{"-w", "0", "held", "true"}},
-		{75, `"held" is held by other#`, []string{"-w", "2s", "held", "true"}},
+		{75, `already locked: "held"`, []string{"-w", "2s", "held", "true"}},
 		{75, `"held" is held by other#`, []string{"-n", "a", "held", "--", "true"}},
 		{3, `"held" is held by other#`, []string{"-n", "-E", "3", "held", "true"}},
 		{0, "", []string{"-n", "-E", "0", "held", "true"}},
