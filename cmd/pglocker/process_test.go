@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ismurov/pglocker"
 )
 
 // patience is how long a test waits for an event before it fails.
@@ -298,4 +300,13 @@ func (b *bed) next(id string) int64 {
 	must(b.t, err)
 
 	return lock.Token()
+}
+
+func (b *bed) status(id string) pglocker.LockStatus {
+	b.t.Helper()
+
+	status, err := b.locker.GetLockStatus(b.t.Context(), id)
+	must(b.t, err)
+
+	return *status
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -66,13 +67,24 @@ func TestRunServerRestarts(t *testing.T) {
 	}
 }
 
-func (b *bed) status(id string) pglocker.LockStatus {
-	b.t.Helper()
+// pauses returns a function that says for how long the machine has made this process wait at most since then.
+func pauses(t *testing.T) (longest func() time.Duration) {
+	t.Helper()
 
-	status, err := b.locker.GetLockStatus(b.t.Context(), id)
-	must(b.t, err)
+	const tick = 10 * time.Millisecond
 
-	return *status
+	var most atomic.Int64
+
+	go func() {
+		for last := time.Now(); t.Context().Err() == nil; {
+			time.Sleep(tick)
+
+			most.Store(max(most.Load(), int64(time.Since(last)-tick)))
+			last = time.Now()
+		}
+	}()
+
+	return func() time.Duration { return time.Duration(most.Load()) }
 }
 
 // TestRunServerHangs: the server doesn't answer any more. The program and its descendants are dead before the
@@ -99,7 +111,7 @@ func TestRunServerHangs(t *testing.T) {
 	p.says("left")
 	p.says("left")
 
-	frozen := time.Now()
+	frozen, paused := time.Now(), pauses(t)
 	before := b.status("x")
 
 	must(t, server.Freeze())
@@ -111,8 +123,15 @@ func TestRunServerHangs(t *testing.T) {
 	must(t, server.Thaw())
 
 	dead, status := p.silentAt, b.status("x")
-	if !dead.Before(status.ExpiresAt) || !status.ExpiresAt.Before(frozen.Add(11*time.Second)) {
-		t.Errorf("they were dead at %s, and the lease ended at %s, after %s", dead, status.ExpiresAt, before.ExpiresAt)
+
+	switch longest := paused(); {
+	case dead.Before(status.ExpiresAt) && status.ExpiresAt.Before(frozen.Add(11*time.Second)):
+	case longest > 200*time.Millisecond:
+		// The command has a second between KILL and the end of the lease. No lock is safe while its process is
+		// paused.
+		t.Skipf("the machine is too busy: it has paused the test for %s", longest)
+	default:
+		t.Errorf("they were dead at %s, and the lease ended at %s, after %s\n%s", dead, status.ExpiresAt, before.ExpiresAt, p.stderr)
 	}
 }
 
