@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -54,7 +55,10 @@ func (a *app) open(ctx context.Context, command string) (*sql.DB, error) {
 		return nil, err
 	}
 
-	db := stdlib.OpenDB(*config)
+	// A connection that has never been used, which is so by the zero time, needs no ping.
+	db := stdlib.OpenDB(*config, stdlib.OptionShouldPing(func(_ context.Context, p stdlib.ShouldPingParams) bool {
+		return p.IdleDuration > time.Second && p.IdleDuration < math.MaxInt64
+	}))
 
 	conn, err := db.Conn(ctx)
 	if err == nil {
@@ -139,6 +143,12 @@ func (c *connection) parse(command string) (*pgx.ConnConfig, error) {
 	}
 
 	config.RuntimeParams["client_encoding"] = "UTF8"
+
+	// A statement that is sent once or twice needs no name, which costs a round trip. In this mode the library
+	// sends each in one.
+	if config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		config.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
+	}
 
 	// Most statements are sent once: no round trip to prepare them, and no name that a pooler may lose.
 	if config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {

@@ -19,20 +19,20 @@ func (a *app) logger() *slog.Logger {
 	return slog.New(newLines(a.stderr, level))
 }
 
-func newLines(to io.Writer, level slog.Level) *lines {
+func newLines(to io.Writer, level slog.Leveler) *lines {
 	return &lines{to: to, level: level, mu: new(sync.Mutex)}
 }
 
 // lines is a [slog.Handler] that writes for people: a line for each message, with what belongs to it in brackets.
 type lines struct {
-	level slog.Level
+	level slog.Leveler
 	with  []slog.Attr
 
 	mu *sync.Mutex // guards the writer
 	to io.Writer
 }
 
-func (l *lines) Enabled(_ context.Context, level slog.Level) bool { return level >= l.level }
+func (l *lines) Enabled(_ context.Context, level slog.Level) bool { return level >= l.level.Level() }
 
 func (l *lines) Handle(_ context.Context, r slog.Record) error {
 	var about []string

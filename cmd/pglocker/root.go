@@ -29,6 +29,11 @@ const (
 
 // commands makes the subcommands, in the order of the documentation.
 var commands = []func(*app) *cobra.Command{
+	// groupRun
+	newRun,
+	newHold,
+	newElect,
+
 	// groupLook
 	newLs,
 	newShow,

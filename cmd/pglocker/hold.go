@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ismurov/pglocker"
+)
+
+const holdHelp = `hold takes a lock for a maintenance window: nobody runs the job meanwhile. It waits for the
+present holder, without -n or -w for as long as it takes.
+
+The lock is held by a lease of that length, which nothing renews. So it stays held until then even
+if hold is killed, the shell is closed, or this machine goes down. What ends it earlier:
+
+  - Ctrl-C or TERM: hold releases the lock, and ends.
+  - pglocker free, from anywhere. hold notices within five seconds, and its exit code is 74.
+
+HUP, as when a shell is closed, ends hold and leaves the lock held. With --detach hold ends as
+soon as it has the lock. Others see the owner as USER@HOST and the reason.`
+
+// Times of hold.
+const (
+	// holdTTL is the lease between the grant and the lease of the window.
+	holdTTL = 30 * time.Second
+	// holdLook is how often hold looks whether the lock was freed.
+	holdLook = 5 * time.Second
+)
+
+type hold struct {
+	app            *app
+	window, wait   days
+	reason         string
+	noWait, detach bool
+}
+
+// window is what `hold -o json` prints.
+type window struct {
+	ID    string    `json:"id"`
+	Token int64     `json:"token"`
+	Owner string    `json:"owner"`
+	Until time.Time `json:"expires_at"`
+}
+
+func newHold(a *app) *cobra.Command {
+	h := &hold{app: a}
+	cmd := &cobra.Command{
+		Use:     "hold ID --for DURATION --reason TEXT",
+		Short:   "Hold a lock for a maintenance window",
+		Long:    holdHelp,
+		Example: `  pglocker hold nightly-report --for 2h --reason 'moving the archive'`,
+		GroupID: groupRun,
+		Args:    arguments(1, 1, "one ID"),
+	}
+
+	cmd.ValidArgsFunction = a.completeID
+
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.Var(&h.window, "for", "`duration` of the window: 2h, 1d12h")
+	flags.StringVar(&h.reason, "reason", "", "why: the `text` that others see behind the owner's name")
+	flags.BoolVarP(&h.noWait, "no-wait", "n", false, "fail at once if another holds the lock")
+	flags.VarP(&h.wait, "wait", "w", "fail after `duration` if another holds the lock")
+	flags.BoolVar(&h.detach, "detach", false, "end when the lock is held")
+	cmd.MarkFlagsMutuallyExclusive("no-wait", "wait")
+	_ = cmd.MarkFlagRequired("for")
+	_ = cmd.MarkFlagRequired("reason")
+
+	cmd.RunE = interruptible(func(ctx context.Context, args []string) error {
+		h.noWait = h.noWait || flags.Changed("wait") && h.wait == 0
+
+		return h.run(ctx, args[0])
+	})
+
+	return cmd
+}
+
+func (h *hold) run(ctx context.Context, id string) error {
+	if h.window <= 0 || h.reason == "" {
+		return usagef("--for needs a time above zero, and --reason a text")
+	}
+
+	h.app.connection.owner = h.owner()
+
+	db, err := h.app.open(ctx, "hold")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+
+	// When the lease of the window replaces that of the grant, the library says that the latter is lost.
+	var level slog.LevelVar
+
+	level.Set(slog.LevelWarn)
+
+	if h.app.verbose {
+		level.Set(slog.LevelDebug)
+	}
+
+	locker, err := pglocker.New(db, h.app.connection.config(slog.New(newLines(h.app.stderr, &level))))
+	if err != nil {
+		return err
+	}
+
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+		defer cancel()
+
+		_ = locker.Close(ctx) // it holds nothing
+	}()
+
+	lock, err := locker.TryLock(ctx, id, holdTTL, waitOption(h.noWait, h.wait))
+	if err != nil {
+		return err
+	}
+
+	level.Set(slog.LevelError + 1)
+
+	status, err := locker.RefreshLock(context.WithoutCancel(ctx), new(lock.Status()), time.Duration(h.window))
+	released := lock.Unlock(context.WithoutCancel(ctx))
+
+	if err != nil {
+		return errors.Join(err, unless(released, pglocker.ErrLockLost))
+	}
+
+	return h.keep(ctx, locker, status)
+}
+
+// keep waits for the end of the window.
+func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus) error {
+	end := time.NewTimer(time.Duration(h.window))
+	defer end.Stop()
+
+	look := time.NewTicker(holdLook)
+	defer look.Stop()
+
+	if err := h.print(status); err != nil || h.detach {
+		return err
+	}
+
+	for {
+		select {
+		case <-end.C:
+			return unless(h.release(ctx, locker, status), pglocker.ErrWrongGeneration)
+		case <-ctx.Done():
+			if by, ok := errors.AsType[signalError](context.Cause(ctx)); ok && by.signal == syscall.SIGHUP {
+				return by
+			}
+
+			return errors.Join(context.Cause(ctx), h.release(ctx, locker, status))
+		case <-look.C:
+			// Trouble of the database is none of the window.
+			now, err := locker.GetLockStatus(ctx, status.LockID)
+			if errors.Is(err, pglocker.ErrLockNotFound) || err == nil && now.Generation != status.Generation {
+				return codeError{exitLost, fmt.Errorf("another has ended the window of %q before its time", status.LockID)}
+			}
+		}
+	}
+}
+
+// release ends the window.
+func (h *hold) release(ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+	defer cancel()
+
+	return locker.ReleaseLock(ctx, status)
+}
+
+func (h *hold) print(s *pglocker.LockStatus) error {
+	if h.app.json() {
+		return h.app.printJSON(window{ID: s.LockID, Token: s.Generation, Owner: s.Owner, Until: s.ExpiresAt})
+	}
+
+	_, err := fmt.Fprintf(h.app.stdout, "%s is held until %s, token %d.\n",
+		printable(s.LockID), s.ExpiresAt.Truncate(time.Second).Format(time.RFC3339), s.Generation)
+
+	return err
+}
+
+// owner is who holds the lock, and why.
+func (h *hold) owner() string {
+	name := h.app.connection.owner
+	if name == "" {
+		name = "unknown"
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
+
+		if host, err := os.Hostname(); err == nil {
+			name += "@" + host
+		}
+	}
+
+	return name + ": " + h.reason
+}
+
+// unless returns err, or nil if it matches other.
+func unless(err, other error) error {
+	if errors.Is(err, other) {
+		return nil
+	}
+
+	return err
+}

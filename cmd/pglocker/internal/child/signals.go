@@ -1,0 +1,98 @@
+//go:build unix && !aix && !solaris
+
+package child
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// forwarded are the signals that a command gets.
+var forwarded = []os.Signal{
+	syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+	syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGCONT,
+}
+
+// notice is how long a process that was stopped gives the context of the lock to end.
+const notice = 50 * time.Millisecond
+
+// catch has the signals come to the Supervisor, but for those that are ignored.
+func (s *Supervisor) catch() {
+	for _, sig := range forwarded {
+		if !signal.Ignored(sig) {
+			signal.Notify(s.signals, sig)
+		}
+	}
+
+	// A reader of this process's messages that has ended must not end the command.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
+	go func() {
+		for sig := range s.signals {
+			s.signal(sig.(syscall.Signal)) //nolint:forcetypeassert // every signal of a Unix system is one
+		}
+	}()
+}
+
+// signal does with a signal what there is to do.
+func (s *Supervisor) signal(sig syscall.Signal) {
+	s.mu.Lock()
+
+	r := s.now
+
+	switch {
+	case r == nil && ends(sig) && !(sig == syscall.SIGHUP && s.outlivesHangup):
+		s.cancel(SignalError{sig})
+	case r != nil && ends(sig):
+		s.asked = sig
+	}
+
+	s.mu.Unlock()
+
+	switch {
+	case r == nil && sig == syscall.SIGTSTP:
+		stopThisProcess()
+	case r == nil:
+	case sig == syscall.SIGCONT:
+		s.resume(r)
+	default:
+		_ = unix.Kill(-r.pid, sig)
+	}
+}
+
+// ends reports whether a signal asks a process to end.
+func ends(sig syscall.Signal) bool {
+	return sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGHUP || sig == syscall.SIGQUIT
+}
+
+// stopped does what is to be done when the command has stopped. What stopped it by SIGSTOP will continue it.
+// Without a terminal that holds for every stop.
+func (s *Supervisor) stopped(r *running, sig syscall.Signal) {
+	switch {
+	case s.terminal == nil:
+	case sig == syscall.SIGTSTP:
+		stopThisProcess()
+		s.resume(r) // also where no shell would have continued this process, and the system didn't stop it
+	case sig != syscall.SIGTTIN && sig != syscall.SIGTTOU:
+	case s.terminal.give(r.pid):
+		_ = unix.Kill(-r.pid, syscall.SIGCONT)
+	default: // it wants the terminal, and the job is in the background
+		stopThisProcess()
+	}
+}
+
+// resume continues the command after this process was continued, unless the lease has ended meanwhile.
+func (s *Supervisor) resume(r *running) {
+	select {
+	case <-r.ctx.Done():
+		return
+	case <-time.After(notice):
+	}
+
+	s.terminal.give(r.pid)
+	_ = unix.Kill(-r.pid, syscall.SIGCONT)
+}

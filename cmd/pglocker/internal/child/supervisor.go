@@ -1,0 +1,224 @@
+//go:build unix && !aix && !solaris
+
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Supervisor runs commands, one at a time. A process has one.
+type Supervisor struct {
+	signals  chan os.Signal
+	terminal *terminal
+	// forks runs functions on a thread that lasts as long as the Supervisor: the system takes the end of the
+	// thread that has started a command for the end of this process.
+	forks chan func()
+
+	// mu guards the rest. It is held while a command is started.
+	mu sync.Mutex
+	// now is the command that runs, nil if none does.
+	now *running
+	// idle is the context of [Supervisor.Context], and cancel ends it.
+	idle   context.Context
+	cancel context.CancelCauseFunc
+	// outlivesHangup: HUP ends no context.
+	outlivesHangup bool
+	// asked is the last signal to end that a command got, 0 if none did.
+	asked syscall.Signal
+	// childless is closed when this process has no child left, nil while no goroutine waits for children.
+	childless chan struct{}
+}
+
+// running is a command that was started.
+type running struct {
+	Command
+	ctx context.Context
+	// pid is that of the command and of its group.
+	pid int
+	// events are its stops and its end.
+	events chan unix.WaitStatus
+	// childless is as that of the Supervisor.
+	childless chan struct{}
+	// over is closed when Run doesn't take events any more.
+	over chan struct{}
+}
+
+// New takes over the signals of this process.
+func New() *Supervisor {
+	s := &Supervisor{
+		signals:  make(chan os.Signal, 64),
+		terminal: openTerminal(),
+		forks:    make(chan func()),
+		idle:     context.Background(),
+		cancel:   func(error) {},
+	}
+
+	go func() {
+		runtime.LockOSThread() // and never unlock it
+
+		for f := range s.forks {
+			f()
+		}
+	}()
+
+	s.catch()
+	adopt()
+
+	return s
+}
+
+// Close gives the signals back. No command may be running.
+func (s *Supervisor) Close() {
+	signal.Stop(s.signals)
+	close(s.signals)
+	close(s.forks)
+	s.terminal.close()
+}
+
+// Terminal reports whether this process has a controlling terminal.
+func (s *Supervisor) Terminal() bool { return s.terminal != nil }
+
+// Context returns a context that TERM, INT, HUP or QUIT ends with a [SignalError], if it comes while no
+// command runs. It replaces an earlier one, which no signal ends any more.
+func (s *Supervisor) Context(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	s.idle, s.cancel = ctx, cancel
+
+	return ctx, func() { cancel(nil) }
+}
+
+// OutliveHangup has HUP end no context from now on.
+func (s *Supervisor) OutliveHangup() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	s.outlivesHangup = true
+}
+
+// Asked returns the last signal to end that a command got, 0 if none did: the command may have ended by it
+// or by itself.
+func (s *Supervisor) Asked() syscall.Signal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	return s.asked
+}
+
+// Run runs a command. It returns when the command has ended; if ctx has ended too, when all its descendants
+// have. If ctx or the Supervisor's context has ended before, Run returns its cause. A command that KILL doesn't end is left behind after
+// the grace, but five seconds at least, with an error.
+func (s *Supervisor) Run(ctx context.Context, c Command) (Exit, error) {
+	r, err := s.start(ctx, c)
+	if err != nil {
+		return Exit{}, err
+	}
+
+	exit, err := s.watch(r)
+	close(r.over)
+
+	s.mu.Lock()
+	s.now = nil
+	s.mu.Unlock()
+
+	s.terminal.takeBack(r.pid, exit.Signal != 0)
+
+	return exit, err
+}
+
+func (s *Supervisor) start(ctx context.Context, c Command) (*running, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	for _, over := range []context.Context{ctx, s.idle} { // a signal may have come since the caller looked
+		if over.Err() != nil {
+			return nil, context.Cause(over)
+		}
+	}
+
+	r := &running{Command: c, ctx: ctx, events: make(chan unix.WaitStatus), over: make(chan struct{})}
+
+	if err := s.fork(r); err != nil {
+		return nil, err
+	}
+
+	s.now = r
+	s.reap()
+	r.childless = s.childless
+
+	if c.Foreground && s.terminal.whole() {
+		s.terminal.give(r.pid)
+	}
+
+	return r, nil
+}
+
+// fork starts the command.
+func (s *Supervisor) fork(r *running) (err error) {
+	done := make(chan struct{})
+
+	s.forks <- func() {
+		defer close(done)
+
+		// This process ignores SIGTTOU, or it would be stopped when it takes the terminal back or says
+		// something. A command would inherit that, but not a handler.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGTTOU)
+		defer signal.Ignore(syscall.SIGTTOU)
+
+		attr := &syscall.ProcAttr{Env: r.Env, Files: []uintptr{0, 1, 2}, Sys: attributes()}
+
+		r.pid, err = syscall.ForkExec(r.Path, r.Args, attr)
+		if errors.Is(err, syscall.ENOEXEC) { // a script without a first line that names its shell
+			r.pid, err = syscall.ForkExec("/bin/sh", append([]string{"sh", r.Path}, r.Args[1:]...), attr)
+		}
+	}
+
+	<-done
+
+	if errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("%w: %s: %w", ErrNotFound, r.Path, err)
+	} else if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrNotExecutable, r.Path, err)
+	}
+
+	return nil
+}
+
+// watch returns how the command ended.
+func (s *Supervisor) watch(r *running) (Exit, error) {
+	for {
+		select {
+		case <-r.ctx.Done():
+			return s.end(r, nil)
+		case status := <-r.events:
+			switch {
+			case status.Stopped():
+				s.stopped(r, status.StopSignal())
+			case r.ctx.Err() != nil:
+				return s.end(r, &status)
+			default:
+				return exitOf(status), nil
+			}
+		}
+	}
+}
+
+func exitOf(status unix.WaitStatus) Exit {
+	if status.Signaled() {
+		return Exit{Signal: status.Signal()}
+	}
+
+	return Exit{Code: status.ExitStatus()}
+}
