@@ -31,6 +31,7 @@ const (
 var commands = []func(*app) *cobra.Command{
 	// groupLook
 	newLs,
+	newTop,
 
 	// groupCare
 

@@ -1,0 +1,424 @@
+package top
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+
+	"github.com/ismurov/pglocker"
+)
+
+// opened is a row that the user has opened. It is looked at by itself, as often as its own cost allows.
+type opened struct {
+	// row is as it was last seen, and gone if it isn't in the table.
+	row  Row
+	gone bool
+	// slot is the number of the chosen hold's slot, and at its place.
+	slot, at int
+
+	history historyOf
+	// skip is how many of the newest events are scrolled away.
+	skip int
+
+	pace pace
+	err  error
+}
+
+// historyOf is the newest events of a row of the table, the last first.
+type historyOf struct {
+	lockID string
+	events []pglocker.Event
+	// more: there may be older ones.
+	more bool
+	err  error
+}
+
+type (
+	// openMsg begins a look at the opened row.
+	openMsg struct{ of *opened }
+	// openedMsg is its result.
+	openedMsg struct {
+		of      *opened
+		row     *Row
+		history historyOf
+		pace    pace
+		err     error
+	}
+)
+
+// open opens the chosen row.
+func (m *model) open() tea.Cmd {
+	r := m.row()
+	if r == nil {
+		return nil
+	}
+
+	m.opened = &opened{row: *r, pace: pace{interval: m.pace.interval, limit: firstLimit}}
+	m.opened.choose(0)
+
+	return m.lookAt(m.opened)
+}
+
+// lookAt begins a look at the opened row.
+func (m *model) lookAt(o *opened) tea.Cmd {
+	row, now, lockID, p := o.row, m.databaseNow(), o.lockID(), o.pace
+
+	return func() tea.Msg {
+		msg := openedMsg{of: o}
+
+		msg.err = p.look(m.ctx, func(ctx context.Context) (err error) {
+			if msg.row, err = readRow(ctx, m.table, &row, now); err != nil {
+				return err
+			}
+
+			msg.history = readHistory(ctx, m.table, lockID, now)
+
+			return ctx.Err()
+		})
+		msg.pace = p
+
+		return msg
+	}
+}
+
+func (m *model) updateOpened(msg tea.Msg) tea.Cmd {
+	switch msg := msg.(type) {
+	case openMsg:
+		if msg.of == m.opened {
+			return m.lookAt(msg.of)
+		}
+	case openedMsg:
+		o := msg.of
+		if o != m.opened {
+			return nil
+		}
+
+		o.err, o.pace = msg.err, msg.pace
+
+		if msg.err == nil {
+			o.history = msg.history
+			o.gone = msg.row == nil
+
+			if msg.row != nil {
+				o.row = *msg.row
+			}
+
+			o.choose(0)
+		}
+
+		if msg.err == nil && o.history.lockID != o.lockID() { // another slot was chosen meanwhile
+			return m.lookAt(o)
+		}
+
+		return tea.Tick(o.pace.rest(), func(time.Time) tea.Msg { return openMsg{o} })
+	}
+
+	return nil
+}
+
+func (m *model) pressOpened(msg tea.KeyPressMsg) tea.Cmd {
+	o := m.opened
+
+	switch msg.String() {
+	case "esc", "left", "h", "backspace":
+		m.opened = nil
+	case "up", "k":
+		o.choose(-1)
+	case "down", "j":
+		o.choose(1)
+	case "pgdown", "space":
+		o.skip = min(o.skip+m.height/2, max(len(o.history.events)-1, 0))
+	case "pgup":
+		o.skip = max(o.skip-m.height/2, 0)
+	case "f":
+		return m.free()
+	}
+
+	return nil
+}
+
+// choose moves to another hold. With n = 0 it finds the chosen one again.
+func (o *opened) choose(n int) {
+	holds := o.row.Holds
+	if len(holds) == 0 {
+		o.at, o.slot = 0, 0
+
+		return
+	}
+
+	if i := slices.IndexFunc(holds, func(h Hold) bool { return h.Slot == o.slot }); i >= 0 {
+		o.at = i
+	}
+
+	before := o.at
+	o.at = min(max(o.at+n, 0), len(holds)-1)
+	o.slot = holds[o.at].Slot
+
+	if o.at != before {
+		o.skip = 0
+	}
+}
+
+// hold is the chosen one, nil if the row is free.
+func (o *opened) hold() *Hold {
+	if len(o.row.Holds) == 0 || o.gone {
+		return nil
+	}
+
+	return &o.row.Holds[min(o.at, len(o.row.Holds)-1)]
+}
+
+// lockID is the row whose history is shown, "" if there is none: a recipe of which nothing is held.
+func (o *opened) lockID() string {
+	if h := o.hold(); h != nil {
+		return h.LockID
+	}
+
+	if o.row.single() {
+		return o.row.prefix()
+	}
+
+	return ""
+}
+
+// readRow reads one row anew. It returns nil if it is gone.
+func readRow(ctx context.Context, table Table, r *Row, now time.Time) (*Row, error) {
+	f := newFold(Query{}, func(string, int64) {})
+	found := &Row{Kind: r.Kind, Name: r.Name}
+	seen := false
+
+	for status, err := range table.Locks(ctx, pglocker.LocksFilter{Prefix: r.prefix()}) {
+		if err != nil {
+			return nil, err
+		}
+
+		if k, _, ok := parse(status.LockID); !ok || k != r.key() {
+			continue
+		}
+
+		f.add(status, now)
+
+		if seen = true; r.single() {
+			break
+		}
+	}
+
+	if !seen {
+		return nil, nil
+	}
+
+	if row := f.rows[r.key()]; row != nil { // a lock that is free has none
+		found = row
+	}
+
+	slices.SortFunc(found.Holds, func(a, b Hold) int { return cmp.Compare(a.Slot, b.Slot) })
+
+	return found, nil
+}
+
+// historyShown is how many events are kept of a row.
+const historyShown = 100
+
+// readHistory reads the newest events of a row. They can be read from a time on only, so it goes back further and
+// further until there are enough.
+func readHistory(ctx context.Context, table Table, lockID string, now time.Time) historyOf {
+	h := historyOf{lockID: lockID}
+	if lockID == "" {
+		return h
+	}
+
+	for _, back := range []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 24 * time.Hour, 30 * 24 * time.Hour, 0} {
+		since := now.Add(-back)
+		if back == 0 {
+			since = time.Time{}
+		}
+
+		if h.read(ctx, table, since); h.err != nil || h.more || len(h.events) == historyShown {
+			break
+		}
+	}
+
+	slices.Reverse(h.events)
+
+	return h
+}
+
+// read reads the events since then, and keeps the newest.
+func (h *historyOf) read(ctx context.Context, table Table, since time.Time) {
+	h.events, h.more = nil, false
+
+	for event, err := range table.History(ctx, h.lockID, since) {
+		if err != nil {
+			h.err = err
+
+			return
+		}
+
+		if len(h.events) == historyShown {
+			h.events, h.more = h.events[1:], true
+		}
+
+		h.events = append(h.events, event)
+	}
+}
+
+// details draws the opened row on n lines.
+func (m *model) details(n int) []string {
+	o, now := m.opened, m.databaseNow()
+	noOwners := m.last != nil && m.last.NoOwners
+
+	lines := []string{"", " " + badge.Render(" "+kindName(o.row.Kind)+" ") + " " + bold.Render(printable(o.row.Name)), ""}
+	add := func(label, text string) { lines = append(lines, " "+faint.Render(fit(label, 9))+" "+text) }
+
+	if o.err != nil {
+		lines = append(lines, bad.Render(" ! "+oneLine(rootError(o.err))))
+	}
+
+	switch h := o.hold(); {
+	case o.gone:
+		add("state", "gone: the row was deleted")
+	case h == nil:
+		add("state", holders(&o.row, noOwners))
+	case o.row.single():
+		m.addHold(add, h, noOwners, now)
+	}
+
+	m.addRecipe(add, o)
+
+	if o.row.Waited {
+		add("waited", warn.Render("yes")+", a waiter has marked it")
+	} else if !noOwners {
+		add("waited", "no waiter has marked it")
+	}
+
+	if !o.row.single() {
+		lines = append(lines, m.holdLines(o, noOwners, now, max((n-len(lines))/2, 3))...)
+	}
+
+	lines = append(lines, m.historyLines(o, max(n-len(lines), 0))...)
+
+	for i := range lines {
+		lines[i] = fit(lines[i], m.width)
+	}
+
+	return lines[:min(len(lines), n)]
+}
+
+// addHold tells of the only hold of a row.
+func (m *model) addHold(add func(label, text string), h *Hold, noOwners bool, now time.Time) {
+	switch {
+	case noOwners:
+		add("holder", "not known: the table has three columns")
+	case h.Owner == "":
+		add("holder", "none: it was released, and a minimum hold keeps it")
+	default:
+		add("holder", bold.Render(printable(h.Owner)))
+	}
+
+	add("token", fmt.Sprint(h.Token))
+
+	if !h.Since.IsZero() {
+		add("since", h.Since.UTC().Format("2006-01-02 15:04:05Z")+faint.Render("   for "+span(now.Sub(h.Since))))
+	}
+
+	add("lease", "ends in "+left(h.Until, now)+faint.Render(", unless it is renewed"))
+}
+
+func (m *model) addRecipe(add func(label, text string), o *opened) {
+	switch o.row.Kind {
+	case pglocker.KindSemaphore:
+		add("slots", slots(&o.row))
+		add("", faint.Render(fmt.Sprintf("%s were used at once at the most; the number of permits isn't stored", count(o.row.Slots))))
+	case pglocker.KindRWLock:
+		if n := len(o.row.Holds); n > 1 {
+			add("readers", count(n))
+		}
+	}
+}
+
+// holdLines are the slots, or the readers or the writer, with a cursor.
+func (m *model) holdLines(o *opened, noOwners bool, now time.Time, n int) []string {
+	if len(o.row.Holds) == 0 || o.gone {
+		return nil
+	}
+
+	lines := []string{"", heading.Render(fit("   SLOT    TOKEN       HELD    LEASE   HOLDER", m.width))}
+	first := min(max(o.at-n+len(lines)+1, 0), len(o.row.Holds)-1)
+
+	for i := first; i < len(o.row.Holds) && len(lines) < n; i++ {
+		h := &o.row.Holds[i]
+		name, since, who := fmt.Sprint(h.Slot), "–", printable(h.Owner)
+
+		if h.Slot == 0 {
+			name = "writer"
+		}
+
+		if !h.Since.IsZero() {
+			since = span(now.Sub(h.Since))
+		}
+
+		if noOwners {
+			who = "not known"
+		}
+
+		line := fit(fmt.Sprintf("%-6s  %-10d  %-6s  %-6s  %s", name, h.Token, since, left(h.Until, now), who), m.width-3)
+		if i == o.at {
+			line = selected.Render(" › " + line)
+		} else {
+			line = "   " + line
+		}
+
+		lines = append(lines, line)
+	}
+
+	return lines
+}
+
+// historyLines are the events, as many as there is room for.
+func (m *model) historyLines(o *opened, n int) []string {
+	title := "   HISTORY"
+	if !o.row.single() && o.history.lockID != "" {
+		title += " OF " + printable(o.history.lockID)
+	}
+
+	lines := []string{"", heading.Render(fit(title, m.width))}
+	say := func(text string) []string { return append(lines, faint.Render(fit("   "+text, m.width))) }
+
+	switch h := &o.history; {
+	case h.lockID == "":
+		return nil
+	case errors.Is(h.err, pglocker.ErrHistoryNotFound):
+		return say("There is none: this table has no history.")
+	case h.err != nil:
+		return say(oneLine(rootError(h.err)))
+	case len(h.events) == 0:
+		return say("No event.")
+	}
+
+	for _, e := range o.history.events[min(o.skip, len(o.history.events)):] {
+		if len(lines) == n {
+			break
+		}
+
+		text := fmt.Sprintf("   %s  %-9s  %-10d  %s", e.At.UTC().Format("2006-01-02 15:04:05Z"), e.Kind, e.Token, printable(e.Owner))
+		if e.Reason != "" {
+			text += "  " + printable(e.Reason)
+		}
+
+		switch e.Kind {
+		case pglocker.EventExpired, pglocker.EventForced:
+			text = warn.Render(text)
+		case pglocker.EventReleased, pglocker.EventDeleted:
+			text = faint.Render(text)
+		}
+
+		lines = append(lines, text)
+	}
+
+	return lines
+}
