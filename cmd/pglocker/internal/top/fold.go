@@ -64,7 +64,7 @@ func (f *fold) add(s pglocker.LockStatus, now time.Time) {
 
 	if part == "" {
 		if held || k.kind == pglocker.KindElection {
-			f.addOne(&Row{Kind: k.kind, Name: k.name}, hold, held, waited(s))
+			f.addOne(&Row{Kind: k.kind, Name: k.name}, hold, held, s.Waited)
 		}
 
 		return
@@ -74,7 +74,7 @@ func (f *fold) add(s pglocker.LockStatus, now time.Time) {
 
 	switch part {
 	case partGate:
-		f.wait(r, waited(s))
+		f.wait(r, s.Waited)
 	case partIntent:
 		f.wait(r, held)
 	default:
@@ -225,6 +225,3 @@ func (f *fold) into(s *Snapshot) {
 		s.Rows[i] = *r
 	}
 }
-
-// waited reports whether a waiter has marked the row.
-func waited(pglocker.LockStatus) bool { return false }

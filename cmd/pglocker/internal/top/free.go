@@ -105,11 +105,11 @@ func (m *model) freed(msg freedMsg) tea.Cmd {
 	case msg.err == nil:
 		m.say(false, "Freed "+msg.what+".")
 	case errors.Is(msg.err, pglocker.ErrWrongGeneration):
-		m.say(true, "Not freed: "+msg.what+", was granted or released since. Look again.")
+		m.say(true, "Not freed: it was granted or released since. Look again.")
 	case errors.Is(msg.err, pglocker.ErrUnknownOutcome):
 		m.say(true, "The reply was lost: look whether "+msg.what+", is free.")
 	default:
-		m.say(true, "Not freed: "+oneLine(rootError(msg.err)))
+		m.say(true, "Not freed: "+short(msg.err))
 	}
 
 	if m.opened != nil {

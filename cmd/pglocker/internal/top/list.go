@@ -3,6 +3,7 @@ package top
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
@@ -100,6 +101,9 @@ func (m *model) head() []string {
 	return []string{fit(title, m.width-ansi.StringWidth(state)-1) + " " + state}
 }
 
+// liveAge is the age up to which data isn't worth a word about it.
+const liveAge = 3 * time.Second
+
 // state says how old the data is.
 func (m *model) state() string {
 	_, stale := m.stale()
@@ -116,7 +120,7 @@ func (m *model) state() string {
 	switch {
 	case stale:
 		return bad.Render(fmt.Sprintf("▲ stale since %s, for %s ", m.last.At.UTC().Format("15:04:05Z"), span(age)))
-	case age < 2*m.pace.interval && age.Seconds() < 2:
+	case age < liveAge:
 		return good.Render("● live ")
 	}
 
@@ -148,7 +152,7 @@ func (m *model) totals() string {
 	}
 
 	if t.Oldest != nil {
-		parts = append(parts, bold.Render(span(m.databaseNow().Sub(t.Oldest.Since)))+faint.Render(" oldest hold, ")+printable(t.Oldest.Name))
+		parts = append(parts, faint.Render("oldest hold ")+bold.Render(span(m.databaseNow().Sub(t.Oldest.Since)))+" "+printable(t.Oldest.Name))
 	}
 
 	return fit(" "+strings.Join(parts, "   "), m.width)
@@ -180,7 +184,7 @@ func (m *model) banners() (lines []string) {
 	add := func(style lipgloss.Style, text string) { lines = append(lines, style.Render(fit(" "+text, m.width))) }
 
 	if why, stale := m.stale(); stale {
-		add(bad, "! "+why+"; trying again")
+		add(bad, "! Trying again: "+why)
 	}
 
 	if m.last != nil && m.last.NoOwners && m.height >= 12 {

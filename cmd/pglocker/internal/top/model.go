@@ -2,7 +2,6 @@ package top
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"charm.land/bubbles/v2/key"
@@ -347,7 +346,7 @@ func (m *model) stale() (why string, stale bool) {
 
 	switch {
 	case m.lookErr != nil:
-		return oneLine(rootError(m.lookErr)), true
+		return short(m.lookErr), true
 	case !m.began.IsZero() && m.last != nil && m.now.Sub(m.began) > max(patience, 2*m.pace.took):
 		return "no answer for " + span(m.now.Sub(m.began)), true
 	}
@@ -362,15 +361,4 @@ func (m *model) databaseNow() time.Time {
 	}
 
 	return m.last.At.Add(m.now.Sub(m.lastAt))
-}
-
-var errNoAnswer = errors.New("the server doesn't answer")
-
-// rootError is an error for people.
-func rootError(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return errNoAnswer
-	}
-
-	return err
 }

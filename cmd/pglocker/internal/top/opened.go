@@ -25,6 +25,8 @@ type opened struct {
 	// skip is how many of the newest events are scrolled away.
 	skip int
 
+	// turn counts the looks at it. Only the last one counts: others began before something was done.
+	turn int
 	pace pace
 	err  error
 }
@@ -40,10 +42,14 @@ type historyOf struct {
 
 type (
 	// openMsg begins a look at the opened row.
-	openMsg struct{ of *opened }
+	openMsg struct {
+		of   *opened
+		turn int
+	}
 	// openedMsg is its result.
 	openedMsg struct {
 		of      *opened
+		turn    int
 		row     *Row
 		history historyOf
 		pace    pace
@@ -66,10 +72,11 @@ func (m *model) open() tea.Cmd {
 
 // lookAt begins a look at the opened row.
 func (m *model) lookAt(o *opened) tea.Cmd {
+	o.turn++
 	row, now, lockID, p := o.row, m.databaseNow(), o.lockID(), o.pace
+	msg := openedMsg{of: o, turn: o.turn}
 
 	return func() tea.Msg {
-		msg := openedMsg{of: o}
 
 		msg.err = p.look(m.ctx, func(ctx context.Context) (err error) {
 			if msg.row, err = readRow(ctx, m.table, &row, now); err != nil {
@@ -89,12 +96,12 @@ func (m *model) lookAt(o *opened) tea.Cmd {
 func (m *model) updateOpened(msg tea.Msg) tea.Cmd {
 	switch msg := msg.(type) {
 	case openMsg:
-		if msg.of == m.opened {
+		if msg.of == m.opened && msg.turn == msg.of.turn {
 			return m.lookAt(msg.of)
 		}
 	case openedMsg:
 		o := msg.of
-		if o != m.opened {
+		if o != m.opened || msg.turn != o.turn {
 			return nil
 		}
 
@@ -111,11 +118,7 @@ func (m *model) updateOpened(msg tea.Msg) tea.Cmd {
 			o.choose(0)
 		}
 
-		if msg.err == nil && o.history.lockID != o.lockID() { // another slot was chosen meanwhile
-			return m.lookAt(o)
-		}
-
-		return tea.Tick(o.pace.rest(), func(time.Time) tea.Msg { return openMsg{o} })
+		return tea.Tick(o.pace.rest(), func(time.Time) tea.Msg { return openMsg{o, msg.turn} })
 	}
 
 	return nil
@@ -128,9 +131,9 @@ func (m *model) pressOpened(msg tea.KeyPressMsg) tea.Cmd {
 	case "esc", "left", "h", "backspace":
 		m.opened = nil
 	case "up", "k":
-		o.choose(-1)
+		return m.chooseHold(-1)
 	case "down", "j":
-		o.choose(1)
+		return m.chooseHold(1)
 	case "pgdown", "space":
 		o.skip = min(o.skip+m.height/2, max(len(o.history.events)-1, 0))
 	case "pgup":
@@ -140,6 +143,16 @@ func (m *model) pressOpened(msg tea.KeyPressMsg) tea.Cmd {
 	}
 
 	return nil
+}
+
+// chooseHold chooses another hold, and reads its history.
+func (m *model) chooseHold(n int) tea.Cmd {
+	before := m.opened.slot
+	if m.opened.choose(n); m.opened.slot == before {
+		return nil
+	}
+
+	return m.lookAt(m.opened)
 }
 
 // choose moves to another hold. With n = 0 it finds the chosen one again.
@@ -276,7 +289,7 @@ func (m *model) details(n int) []string {
 	add := func(label, text string) { lines = append(lines, " "+faint.Render(fit(label, 9))+" "+text) }
 
 	if o.err != nil {
-		lines = append(lines, bad.Render(" ! "+oneLine(rootError(o.err))))
+		lines = append(lines, bad.Render(" ! "+short(o.err)))
 	}
 
 	switch h := o.hold(); {
@@ -395,7 +408,7 @@ func (m *model) historyLines(o *opened, n int) []string {
 	case errors.Is(h.err, pglocker.ErrHistoryNotFound):
 		return say("There is none: this table has no history.")
 	case h.err != nil:
-		return say(oneLine(rootError(h.err)))
+		return say(short(h.err))
 	case len(h.events) == 0:
 		return say("No event.")
 	}
@@ -405,7 +418,7 @@ func (m *model) historyLines(o *opened, n int) []string {
 			break
 		}
 
-		text := fmt.Sprintf("   %s  %-9s  %-10d  %s", e.At.UTC().Format("2006-01-02 15:04:05Z"), e.Kind, e.Token, printable(e.Owner))
+		text := fmt.Sprintf("   %s  %-9s  %-10d  %s", e.At.UTC().Format("2006-01-02 15:04:05Z"), e.Kind, e.Token, holder(e.Owner))
 		if e.Reason != "" {
 			text += "  " + printable(e.Reason)
 		}

@@ -4,6 +4,7 @@ package top_test
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -83,7 +84,7 @@ func start(t *testing.T, url string, width, height int, env ...string) *terminal
 		_ = x.cmd.Process.Kill()
 		_ = tty.Close()
 		_ = ptmx.Close()
-		_ = x.screen.Close()
+		_ = x.screen.InputPipe().(io.Closer).Close() // Close of the emulator itself races with its Read
 	})
 
 	return x

@@ -167,7 +167,3 @@ func held(r *Row, now time.Time) string {
 	return span(now.Sub(since))
 }
 
-// oneLine is the text of an error on one line.
-func oneLine(err error) string {
-	return printable(strings.Join(strings.Fields(err.Error()), " "))
-}
