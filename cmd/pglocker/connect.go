@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,9 +21,11 @@ import (
 )
 
 const connectionHelp = `It connects as psql does: by -d, a URL or a conninfo string, and by PGHOST, PGPORT, PGUSER,
-PGDATABASE, PGSERVICE, PGTARGETSESSIONATTRS and the other variables of libpq. Passwords come
+PGDATABASE, PGSERVICE, PGTARGETSESSIONATTRS and most other variables of libpq. Passwords come
 from ~/.pgpass, PGPASSFILE or PGPASSWORD; it never asks for one. Without connect_timeout it
-gives up on a server after 10 seconds.`
+gives up on a server after 10 seconds. It refuses what it can't obey: PGHOSTADDR, PGREQUIREPEER,
+PGSSLCRL, PGSSLCRLDIR, PGSSLMINPROTOCOLVERSION, PGSSLMAXPROTOCOLVERSION and
+PGGSSENCMODE=require. PGLOCKER_DSN, PGLOCKER_SCHEMA and so on set its own flags.`
 
 // connectTimeout is for a server that doesn't answer, where the user sets none.
 const connectTimeout = 10 * time.Second
@@ -72,12 +76,19 @@ func (a *app) open(ctx context.Context, command string) (*sql.DB, error) {
 
 // openLocker connects to the database and makes a Locker. close closes both, and releases what is still held.
 func (a *app) openLocker(ctx context.Context, command string) (locker *pglocker.Locker, db *sql.DB, closeAll func(), err error) {
+	return a.openLockerThatTells(ctx, command, a.logger())
+}
+
+// openLockerThatTells is openLocker with a log of its own.
+func (a *app) openLockerThatTells(
+	ctx context.Context, command string, log *slog.Logger,
+) (locker *pglocker.Locker, db *sql.DB, closeAll func(), err error) {
 	db, err = a.open(ctx, command)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 
-	locker, err = pglocker.New(db, a.connection.config(a.logger()))
+	locker, err = pglocker.New(db, a.connection.config(log))
 	if err != nil {
 		_ = db.Close()
 
@@ -88,19 +99,9 @@ func (a *app) openLocker(ctx context.Context, command string) (locker *pglocker.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 		defer cancel()
 
-		_ = locker.Close(ctx) // it has nothing more to say: whoever holds a lock has unlocked it
+		_ = locker.Close(ctx) // the holder of a lock has unlocked it before, and knows more
 		_ = db.Close()
 	}, nil
-}
-
-// logger is what the library tells: what it waits for only with --verbose, losses always.
-func (a *app) logger() *slog.Logger {
-	level := slog.LevelWarn
-	if a.verbose {
-		level = slog.LevelDebug
-	}
-
-	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
 }
 
 // parse reads the connection string and the variables of libpq.
@@ -114,6 +115,10 @@ func (c *connection) parse(command string) (*pgx.ConnConfig, error) {
 		if os.Getenv(name) != "" {
 			return nil, usagef("the environment variable %s is set, which pglocker can't obey: unset it", name)
 		}
+	}
+
+	if os.Getenv("PGGSSENCMODE") == "require" {
+		return nil, usagef("PGGSSENCMODE=require: pglocker can't encrypt by GSSAPI, use PGSSLMODE")
 	}
 
 	config, err := pgx.ParseConfig(dsn)
@@ -134,6 +139,11 @@ func (c *connection) parse(command string) (*pgx.ConnConfig, error) {
 	}
 
 	config.RuntimeParams["client_encoding"] = "UTF8"
+
+	// Most statements are sent once: no round trip to prepare them, and no name that a pooler may lose.
+	if config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
 
 	return config, nil
 }
@@ -167,6 +177,10 @@ func dropUnread(params map[string]string) error {
 		delete(params, name)
 	}
 
+	if params["gssencmode"] == "require" {
+		return usagef("gssencmode=require: pglocker can't encrypt by GSSAPI, use sslmode")
+	}
+
 	for _, name := range ignoredKeywords {
 		delete(params, name)
 	}
@@ -180,7 +194,7 @@ func dropUnread(params map[string]string) error {
 	return nil
 }
 
-// describe says in one line why a connection failed. It never quotes the connection string, which may hold a
+// describe says why a connection failed. It never quotes the connection string, which may hold a
 // password.
 func describe(err error) error {
 	if parse, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
@@ -196,18 +210,35 @@ func describe(err error) error {
 		return fmt.Errorf("can't read the connection string: %s", text)
 	}
 
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return fmt.Errorf("can't connect to the database: %w", oneLine{err})
+	return unreachable{err}
+}
+
+// unreachable is why a connection failed, in one line.
+type unreachable struct{ error }
+
+func (u unreachable) Unwrap() error { return u.error }
+
+func (u unreachable) Error() string {
+	connect, ok := errors.AsType[*pgconn.ConnectError](u.error)
+	if !ok {
+		return "can't connect to the database: " + u.error.Error()
 	}
 
-	return fmt.Errorf("can't connect to the database: %w", err)
+	var causes []string
+
+	for line := range strings.Lines(connect.Unwrap().Error()) {
+		line = strings.NewReplacer("dial error: ", "", "server error: ", "").Replace(strings.TrimSpace(line))
+
+		// With sslmode=prefer each server is tried twice.
+		if !slices.Contains(causes, line) && !strings.HasSuffix(line, "server refused TLS connection") {
+			causes = append(causes, line)
+		}
+	}
+
+	if len(causes) == 0 {
+		causes = []string{"the server refuses TLS"}
+	}
+
+	return fmt.Sprintf("can't connect to the database %q as %q: %s",
+		cmp.Or(connect.Config.Database, connect.Config.User), connect.Config.User, strings.Join(causes, "; "))
 }
-
-// oneLine is an error whose text has no line breaks.
-type oneLine struct{ error }
-
-func (e oneLine) Error() string {
-	return strings.Join(strings.Fields(strings.ReplaceAll(e.error.Error(), "\n", "; ")), " ")
-}
-
-func (e oneLine) Unwrap() error { return e.error }

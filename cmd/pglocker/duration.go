@@ -11,7 +11,14 @@ import (
 // days is a flag of a time that may be given in days: "90d", "1d12h", or as Go writes it, "36h".
 type days time.Duration
 
-func (d *days) String() string { return spoken(time.Duration(*d)) }
+// String is "" for no time: the usage shows no default then.
+func (d *days) String() string {
+	if *d == 0 {
+		return ""
+	}
+
+	return spoken(time.Duration(*d))
+}
 
 // Type is what the usage says the flag takes.
 func (d *days) Type() string { return "duration" }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -77,6 +78,16 @@ func (e codeError) Unwrap() error { return e.err }
 type unavailableError struct{ error }
 
 func (e unavailableError) Unwrap() error { return e.error }
+
+// said is an error in words of its own.
+type said struct {
+	text string
+	err  error
+}
+
+func (s said) Error() string { return s.text }
+
+func (s said) Unwrap() error { return s.err }
 
 // signalError is the cause of a context that a signal ended.
 type signalError struct{ signal syscall.Signal }
@@ -171,9 +182,9 @@ func unavailable(err error) bool {
 
 // brokenConnection reports whether the network or the server broke the connection.
 func brokenConnection(err error) bool {
-	_, system := errors.AsType[syscall.Errno](err)
+	_, network := errors.AsType[*net.OpError](err)
 
-	return system || isAny(err, io.EOF, io.ErrUnexpectedEOF, pgconn.ErrConnClosed, context.DeadlineExceeded)
+	return network || isAny(err, io.EOF, io.ErrUnexpectedEOF, pgconn.ErrConnClosed, context.DeadlineExceeded)
 }
 
 func isAny(err error, names ...error) bool {
@@ -214,7 +225,7 @@ func (a *app) explain(err error) string {
 	}
 
 	text := "pglocker: " + strings.TrimPrefix(err.Error(), "pglocker: ")
-	if errors.Is(err, pglocker.ErrTableNotFound) {
+	if isAny(err, pglocker.ErrTableNotFound) {
 		text = fmt.Sprintf("pglocker: there is no table %q in the schema %q of this database", a.connection.table, a.connection.schema)
 	}
 

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -16,27 +15,47 @@ import (
 // listing is what `ls` was asked for.
 type listing struct {
 	*app
-	filter pglocker.LocksFilter
-	kind   string
-	all    bool
+	filter   pglocker.LocksFilter
+	kind     string
+	all      bool
+	watch    bool
+	interval days
 }
 
 func newLs(a *app) *cobra.Command {
-	l := &listing{app: a}
+	l := &listing{app: a, interval: days(2 * time.Second)}
 	cmd := &cobra.Command{
 		Use:     "ls [PREFIX]",
 		GroupID: groupLook,
 		Short:   "List the locks whose ids begin with PREFIX, or all",
-		Args:    cobra.MaximumNArgs(1),
+		Long: `ls lists the locks whose ids begin with PREFIX, or all, in the order of their ids. A lock is
+
+  held      its lease runs
+  min-hold  it was released, and its minimum hold keeps it from being granted
+  free      it was released
+  expired   it is free: its lease ended without a release, mostly because the holder crashed
+
+A permit of a semaphore, a reader or the writer of a read-write lock, and an election are
+rows too: see --kind. ls reads a page at a time, however large the table is. What it shows
+may have changed when you read it.
+
+With --watch it lists again and again: on a terminal as many locks as fit, otherwise all,
+each time. After a scan that took long it waits ten times as long before the next.`,
+		Example: `  pglocker ls --held
+  pglocker ls --expired -o json jobs/
+  pglocker ls --kind election`,
+		Args: arguments(0, 1, "at most one PREFIX"),
 	}
 
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&l.filter.Held, "held", false, "only locks that are held")
-	flags.BoolVar(&l.filter.Crashed, "expired", false, "only locks whose lease ended without a release: mostly the holder has crashed")
+	flags.BoolVar(&l.filter.Crashed, "expired", false, "only locks whose lease ended without a release")
 	flags.StringVar(&l.filter.Owner, "holder", "", "only locks that are, or were last, of this `owner`")
 	flags.StringVar(&l.kind, "kind", "", "only rows of this `kind`: lock, semaphore, rwlock, election or internal")
 	flags.BoolVarP(&l.all, "all", "a", false, "also the rows that semaphores, read-write locks and elections keep for themselves")
+	flags.BoolVarP(&l.watch, "watch", "w", false, "list again and again, until you interrupt it")
+	flags.Var(&l.interval, "interval", "how often --watch lists")
 	cmd.MarkFlagsMutuallyExclusive("held", "expired")
 
 	cmd.RunE = interruptible(func(ctx context.Context, args []string) error {
@@ -47,40 +66,29 @@ func newLs(a *app) *cobra.Command {
 		l.filter.Kind = pglocker.Kind(l.kind)
 		l.all = l.all || l.filter.Kind == pglocker.KindInternal
 
-		return l.run(ctx)
+		if l.interval <= 0 {
+			return usagef("--interval must be above zero")
+		}
+
+		s, err := l.look(ctx, "ls")
+		if err != nil {
+			return err
+		}
+		defer s.close()
+
+		if l.watch {
+			return l.watchOn(ctx, s)
+		}
+
+		return l.list(ctx, s, l.records(l.stdout, s.owners))
 	})
 
 	return cmd
 }
 
-func (l *listing) run(ctx context.Context) error {
-	locker, db, closeAll, err := l.openLocker(ctx, "ls")
-	if err != nil {
-		return err
-	}
-	defer closeAll()
-
-	server, err := serverNow(ctx, db)
-	if err != nil {
-		return err
-	}
-
-	owners, err := locker.HasOwners(ctx)
-	if err != nil {
-		return err
-	}
-
-	if server.standby {
-		fmt.Fprintln(l.stderr, "pglocker: this server is a standby. What it shows may be old, and it can't release a lock.")
-	}
-
-	if !owners && !l.json() {
-		fmt.Fprintln(l.stderr, "pglocker: the table lacks the columns owner and acquired_at: who holds a lock isn't known.")
-	}
-
-	out := l.list(owners)
-
-	for status, err := range locker.Locks(ctx, l.filter) {
+// list hands the records to out.
+func (l *listing) list(ctx context.Context, s *sight, out records) error {
+	for status, err := range s.locker.Locks(ctx, l.filter) {
 		if err != nil {
 			return err
 		}
@@ -89,7 +97,7 @@ func (l *listing) run(ctx context.Context) error {
 			continue
 		}
 
-		if err := out.add(newRecord(status, server.clock(), owners)); err != nil {
+		if err := out.add(newRecord(status, s.clock(), s.owners)); err != nil {
 			return err
 		}
 	}
@@ -97,97 +105,42 @@ func (l *listing) run(ctx context.Context) error {
 	return out.end()
 }
 
-// recordList prints records one after the other.
-type recordList interface {
-	add(lockRecord) error
+// records prints records one after the other.
+type records interface {
+	add(r lockRecord) error
 	end() error
 }
 
-func (l *listing) list(owners bool) recordList {
+func (l *listing) records(to io.Writer, owners bool) records {
 	if l.json() {
-		return &jsonList{to: l.stdout}
+		return newArray[lockRecord](to)
 	}
 
-	return &textList{newTable(l.stdout, colours(l.stdout), "LOCK", "STATE", "TOKEN", "HELD FOR", "ENDS IN", "OWNER"), owners}
+	return l.text(to, owners)
 }
 
-// jsonList is one array, a line for each element.
-type jsonList struct {
-	to    io.Writer
-	begun bool
-}
-
-func (j *jsonList) add(r lockRecord) error {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return err
+func (l *listing) text(to io.Writer, owners bool) *textRecords {
+	head := []string{"LOCK", "STATE", "TOKEN", "ENDS IN"}
+	if owners {
+		head = append(head, "HELD FOR", "OWNER")
 	}
 
-	separator := ",\n "
-	if !j.begun {
-		separator = "[\n "
-	}
-
-	j.begun = true
-	_, err = fmt.Fprintf(j.to, "%s%s", separator, text)
-
-	return err
+	return &textRecords{newTable(to, colours(l.stdout), head...), owners}
 }
 
-func (j *jsonList) end() error {
-	if !j.begun {
-		_, err := fmt.Fprintln(j.to, "[]")
-
-		return err
-	}
-
-	_, err := fmt.Fprintln(j.to, "\n]")
-
-	return err
-}
-
-type textList struct {
+// textRecords is a table of locks.
+type textRecords struct {
 	*table
 	owners bool
 }
 
-func (t *textList) add(r lockRecord) error {
-	t.table.add(
-		cell{text: r.ID},
-		cell{r.State, stateColours[r.State]},
-		cell{text: fmt.Sprint(r.Token)},
-		cell{text: heldFor(r)},
-		cell{text: endsIn(r)},
-		cell{text: cmp.Or(deref(r.Owner), "-")},
-	)
-
-	return nil
-}
-
-func (t *textList) end() error { return t.flush() }
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
+func (t *textRecords) add(r lockRecord) error {
+	cells := []cell{{text: r.ID}, {r.State, stateColours[r.State]}, {text: fmt.Sprint(r.Token)}, {text: r.endsIn()}}
+	if t.owners {
+		cells = append(cells, cell{text: r.heldFor()}, cell{text: cmp.Or(r.owner(), "-")})
 	}
 
-	return *s
+	return t.table.add(cells...)
 }
 
-func heldFor(r lockRecord) string {
-	if r.State != stateHeld || r.AcquiredAt == nil {
-		return "-"
-	}
-
-	return spoken(r.ExpiresAt.Add(-seconds(r.Remaining)).Sub(*r.AcquiredAt).Round(time.Second))
-}
-
-func endsIn(r lockRecord) string {
-	if r.Remaining == 0 {
-		return "-"
-	}
-
-	return spoken(seconds(r.Remaining))
-}
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+func (t *textRecords) end() error { return t.flush() }

@@ -73,3 +73,35 @@ func inner(id string) bool {
 
 	return kind == pglocker.KindInternal || kind != pglocker.KindLock && strings.HasSuffix(name, ":gate")
 }
+
+func (r lockRecord) owner() string {
+	if r.Owner == nil {
+		return ""
+	}
+
+	return *r.Owner
+}
+
+// heldFor is how long the lock has been held, or "-".
+func (r lockRecord) heldFor() string {
+	if r.State != stateHeld || r.AcquiredAt == nil {
+		return "-"
+	}
+
+	now := r.ExpiresAt.Add(-r.remaining())
+
+	return spoken(max(now.Sub(*r.AcquiredAt), 0))
+}
+
+// endsIn is how long the lease still runs, or "-".
+func (r lockRecord) endsIn() string {
+	if r.Remaining == 0 {
+		return "-"
+	}
+
+	return spoken(r.remaining())
+}
+
+func (r lockRecord) remaining() time.Duration {
+	return time.Duration(r.Remaining * float64(time.Second))
+}

@@ -31,11 +31,18 @@ const (
 var commands = []func(*app) *cobra.Command{
 	// groupLook
 	newLs,
+	newShow,
+	newHistory,
 	newTop,
 
 	// groupCare
+	newFree,
+	newPrune,
+	newMigrate,
 
 	// the others
+	newMan,
+	newDocs,
 	newVersion,
 }
 
@@ -91,6 +98,8 @@ a table, pglocker.lock_statuses unless --schema and --table name another.
 	for _, command := range commands {
 		root.AddCommand(command(a))
 	}
+
+	cobra.EnableCommandSorting = false
 
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)

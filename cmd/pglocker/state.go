@@ -17,10 +17,9 @@ type serverState struct {
 func serverNow(ctx context.Context, db *sql.DB) (s serverState, err error) {
 	s.asked = time.Now()
 	err = db.QueryRowContext(ctx, `SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()`).Scan(&s.now, &s.standby)
-	s.now = s.now.UTC()
 
 	return s, err
 }
 
 // clock is the time by the database's clock now.
-func (s serverState) clock() time.Time { return s.now.Add(time.Since(s.asked)) }
+func (s serverState) clock() time.Time { return s.now.Add(time.Since(s.asked)).UTC() }

@@ -53,3 +53,19 @@ func versions() versionInfo {
 
 	return v
 }
+
+// buildSetting is what the build wrote under that key, or "".
+func buildSetting(key string) string {
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+
+	for _, s := range build.Settings {
+		if s.Key == key {
+			return s.Value
+		}
+	}
+
+	return ""
+}

@@ -36,7 +36,7 @@ func (m *model) columns() columns {
 	for _, drop := range []struct {
 		below  int
 		column *int
-	}{{64, &c.token}, {56, &c.lease}, {48, &c.kind}, {28, &c.wait}, {22, &c.held}} {
+	}{{64, &c.token}, {60, &c.kind}, {52, &c.lease}, {28, &c.wait}, {22, &c.held}} {
 		if m.width < drop.below {
 			*drop.column = 0
 		}
@@ -49,7 +49,7 @@ func (m *model) columns() columns {
 		}
 	}
 
-	if m.width < 40 {
+	if m.width < 44 {
 		c.name = max(room, 1)
 
 		return c

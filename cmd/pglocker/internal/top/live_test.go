@@ -156,7 +156,7 @@ func TestResize(t *testing.T) {
 
 	x := start(t, url, 80, 24)
 	x.shows("KIND", "TOKEN", "LEASE", "nightly-report", "? help")
-	x.resize(40, 8)
+	x.resize(50, 8)
 	x.hides("TOKEN")
 	x.shows("nightly-report", "HOLDER")
 	x.resize(20, 3)
@@ -197,8 +197,11 @@ func TestSignal(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 
-	if text := x.text(); !strings.Contains(text, "a panic of the test") {
-		t.Errorf("the panic isn't told:\n%s", text)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+
+	if !strings.Contains(x.output.String(), "a panic of the test") {
+		t.Errorf("the panic isn't told:\n%s", x.output.String())
 	}
 }
 
@@ -227,7 +230,9 @@ func TestNoColor(t *testing.T) {
 func TestThreeColumns(t *testing.T) {
 	t.Parallel()
 
-	url, db := newDatabase(t)
+	url := databases.NewDatabase(t).String()
+	db := databases.Open(t, url)
+
 	if _, err := db.ExecContext(t.Context(), `ALTER TABLE pglocker.lock_statuses
 		DROP COLUMN owner, DROP COLUMN acquired_at, DROP COLUMN contended_until`); err != nil {
 		t.Fatal(err)

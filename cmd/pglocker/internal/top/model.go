@@ -256,6 +256,8 @@ func (m *model) pressList(msg tea.KeyPressMsg) tea.Cmd {
 		m.query.Kind = tabs[k[0]-'1'].kind
 
 		return m.asked()
+	case "r":
+		return m.look()
 	case "/":
 		m.filtering = true
 		m.input.SetValue(m.query.Text)

@@ -9,8 +9,8 @@ import (
 // pace says when the next look begins, and how long it may take.
 type pace struct {
 	interval time.Duration
-	// took is how long the last look took that succeeded.
-	took  time.Duration
+	// took is how long the last look took that succeeded, and before the one before it.
+	took, before time.Duration
 	limit time.Duration
 }
 
@@ -23,8 +23,9 @@ const (
 	limitFactor = 5
 )
 
-// rest is the time from the end of a look to the beginning of the next.
-func (p *pace) rest() time.Duration { return max(p.interval, restFactor*p.took) }
+// rest is the time from the end of a look to the beginning of the next. One look alone that was held up, by a
+// restart of the server say, doesn't count.
+func (p *pace) rest() time.Duration { return max(p.interval, restFactor*min(p.took, p.before)) }
 
 // look calls fn within the limit. If fn ran out of time, it gets twice as much the next time: perhaps the table is
 // large, and the server is well.
@@ -37,7 +38,12 @@ func (p *pace) look(ctx context.Context, fn func(ctx context.Context) error) err
 
 	switch {
 	case err == nil:
-		p.took = time.Since(began)
+		took := time.Since(began)
+		if p.before = p.took; p.before == 0 {
+			p.before = took
+		}
+
+		p.took = took
 		p.limit = max(firstLimit, limitFactor*p.took)
 	case errors.Is(err, context.DeadlineExceeded):
 		p.limit *= 2

@@ -56,6 +56,7 @@ func helpLines(n int) []string {
 		{"/", "show what has a text in its name or its holder; esc shows all"},
 		{"1 2 3 4 5", "all, locks, elections, semaphores, read-write locks"},
 		{"s", "sort: held longest, waited for first, lease that ends first, name"},
+		{"r", "read the table now"},
 		{"f", "free it by force, for a reason that the history keeps"},
 		{"ctrl+z", "suspend"},
 		{"q ctrl+c", "quit"},
