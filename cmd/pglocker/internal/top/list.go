@@ -19,9 +19,7 @@ var tabs = [...]struct {
 	{"", func(t *Totals) string { return "all " + count(t.rows()) }},
 	{pglocker.KindLock, func(t *Totals) string { return "locks " + count(t.Locks) }},
 	{pglocker.KindElection, func(t *Totals) string { return fmt.Sprintf("elections %s/%s led", count(t.Led), count(t.Elections)) }},
-	{pglocker.KindSemaphore, func(t *Totals) string {
-		return fmt.Sprintf("semaphores %s, %s held", count(t.Semaphores), count(t.Slots))
-	}},
+	{pglocker.KindSemaphore, func(t *Totals) string { return "semaphores " + count(t.Semaphores) }},
 	{pglocker.KindRWLock, func(t *Totals) string { return "rw locks " + count(t.RWLocks) }},
 }
 

@@ -165,7 +165,7 @@ func TestResize(t *testing.T) {
 	x.keys(down)
 	x.shows("› second")
 	x.resize(120, 40)
-	x.shows("KIND", "TOKEN", "LEASE", "semaphores 0, 0 held", "? help")
+	x.shows("KIND", "TOKEN", "LEASE", "? help")
 
 	if lines := strings.Count(x.text(), "\n"); lines != 40 {
 		t.Errorf("%d lines", lines)

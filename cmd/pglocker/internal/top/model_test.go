@@ -151,7 +151,7 @@ func TestPace(t *testing.T) {
 			}
 		}
 
-		if n := table.scans(); n != 5 { // the first of them doesn't count alone
+		if n := table.scans(); n != 4 { // the first of them doesn't count alone
 			t.Errorf("%d looks, want 4", n)
 		}
 
@@ -159,7 +159,7 @@ func TestPace(t *testing.T) {
 		s.hides("stale")
 		s.keys("r")
 		s.pass(3 * time.Second)
-		s.shows("● live")
+		s.shows("read 3s ago")
 	})
 }
 
@@ -189,6 +189,15 @@ func TestStale(t *testing.T) {
 		table.takes = 0
 		s.pass(2*firstLimit + 2*time.Second)
 		s.shows("● live")
+	})
+}
+
+// TestStandby: that the server is one is said.
+func TestStandby(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStage(t, &fakeTable{standby: true})
+		s.pass(time.Millisecond)
+		s.shows("The server is a standby", "Nothing is held.")
 	})
 }
 
@@ -309,7 +318,7 @@ func TestOpen(t *testing.T) {
 		}
 
 		s.pass(time.Second)
-		s.shows("02:16:09Z  granted    249")
+		s.shows("02:16:09Z  granted    249  ops-1")
 
 		if n := len(s.m.opened.history.events); n != historyShown || !s.m.opened.history.more {
 			t.Errorf("%d events", n)
@@ -347,7 +356,7 @@ func TestSizes(t *testing.T) {
 			s.pass(time.Second)
 			s.keys(keys...)
 
-			for width := 1; width <= 130; width += 3 {
+			for width := 1; width <= 130; width += 6 {
 				for height := 1; height <= 50; height += 1 + height/8 {
 					s.receive(tea.WindowSizeMsg{Width: width, Height: height})
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -77,7 +78,6 @@ func (m *model) lookAt(o *opened) tea.Cmd {
 	msg := openedMsg{of: o, turn: o.turn}
 
 	return func() tea.Msg {
-
 		msg.err = p.look(m.ctx, func(ctx context.Context) (err error) {
 			if msg.row, err = readRow(ctx, m.table, &row, now); err != nil {
 				return err
@@ -303,10 +303,12 @@ func (m *model) details(n int) []string {
 
 	m.addRecipe(add, o)
 
-	if o.row.Waited {
-		add("waited", warn.Render("yes")+", a waiter has marked it")
-	} else if !noOwners {
-		add("waited", "no waiter has marked it")
+	switch {
+	case o.gone || noOwners:
+	case o.row.Waited:
+		add("waiters", warn.Render("yes")+faint.Render(", or there were some in the last 10 s"))
+	default:
+		add("waiters", "none that listens"+faint.Render(", but perhaps in the holder's process"))
 	}
 
 	if !o.row.single() {
@@ -413,12 +415,17 @@ func (m *model) historyLines(o *opened, n int) []string {
 		return say("No event.")
 	}
 
+	token := 1
+	for _, e := range o.history.events {
+		token = max(token, len(strconv.FormatInt(e.Token, 10)))
+	}
+
 	for _, e := range o.history.events[min(o.skip, len(o.history.events)):] {
 		if len(lines) == n {
 			break
 		}
 
-		text := fmt.Sprintf("   %s  %-9s  %-10d  %s", e.At.UTC().Format("2006-01-02 15:04:05Z"), e.Kind, e.Token, holder(e.Owner))
+		text := fmt.Sprintf("   %s  %-9s  %*d  %s", e.At.UTC().Format("2006-01-02 15:04:05Z"), e.Kind, token, e.Token, holder(e.Owner))
 		if e.Reason != "" {
 			text += "  " + printable(e.Reason)
 		}

@@ -11,7 +11,7 @@ type pace struct {
 	interval time.Duration
 	// took is how long the last look took that succeeded, and before the one before it.
 	took, before time.Duration
-	limit time.Duration
+	limit        time.Duration
 }
 
 const (

@@ -166,4 +166,3 @@ func held(r *Row, now time.Time) string {
 
 	return span(now.Sub(since))
 }
-
