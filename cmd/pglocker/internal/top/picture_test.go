@@ -46,11 +46,12 @@ func TestPicture(t *testing.T) {
 	x.shows("3h12m", "licence-seats", "changes/s")
 	x.hides("– changes/s")
 	x.until("changes", func(screen string) bool { return !strings.Contains(screen, "0.0 changes/s") })
-	x.shows("● live")
+	x.keys("g")
+	x.shows("● live", "› election   scheduler", "2 waited for")
 	draw("top.svg", x)
 
 	x.resize(120, 40)
-	x.shows("reindex-search", "KIND", "semaphores 3")
+	x.shows("import/customers/209", "shard-7", "quit")
 	draw("top-wide.svg", x)
 
 	x.resize(80, 24)
@@ -131,17 +132,28 @@ func aDay(t *testing.T, db *sql.DB, x *terminal) {
 	newProcess(t, db, "deploy:12").write("config")
 	newProcess(t, db, "migrate:1").write("schema")
 
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	for id, ago := range map[string]string{
 		"nightly-report": "3:12:40", "backup-eu": "00:41:13", "import/orders/42": "00:02:51", "import/orders/57": "00:00:22",
 		"invoice/2026-11": "00:00:09", "reindex-search": "01:06:02", "mail-digest": "00:00:41",
+		"import/customers/201": "00:00:48", "import/customers/202": "00:00:37", "import/customers/203": "00:00:33",
+		"import/customers/204": "00:00:16", "import/customers/205": "00:00:13", "import/customers/206": "00:00:06",
 		"pglocker:election:scheduler": "52:10:00", "pglocker:election:outbox": "05:31:00",
 		"pglocker:semaphore:slow-service:1": "00:00:18", "pglocker:semaphore:licence-seats:1": "07:02:00",
 		"pglocker:semaphore:gpu:1": "00:28:30", "pglocker:rwlock:config:2": "00:01:07", "pglocker:rwlock:schema:w": "00:00:03",
 	} {
-		if _, err := db.ExecContext(t.Context(),
+		if _, err := tx.ExecContext(t.Context(),
 			"UPDATE pglocker.lock_statuses SET acquired_at = acquired_at - $2::interval WHERE lock_id = $1", id, ago); err != nil {
 			t.Fatal(err)
 		}
+	}
+
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
 	}
 
 	// A lock that is taken and released again and again.

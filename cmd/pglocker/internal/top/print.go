@@ -91,7 +91,8 @@ func summary(s *Snapshot) string {
 }
 
 // Lines writes a line for each look, every interval or as seldom as a look of the size of the table allows, until
-// ctx ends. An error is told by fail, and the next look is made as usual. With asJSON a line is an object.
+// ctx ends, and returns ctx's error. An error of a look is told by fail, and the next look is made as usual. With
+// asJSON a line is an object.
 func Lines(ctx context.Context, w io.Writer, table Table, q Query, interval time.Duration, asJSON bool, fail func(error)) error {
 	looker := NewLooker(table)
 	pace := pace{interval: interval, limit: firstLimit}
@@ -107,7 +108,7 @@ func Lines(ctx context.Context, w io.Writer, table Table, q Query, interval time
 
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return ctx.Err()
 		case err != nil:
 			fail(err)
 		default:
@@ -121,7 +122,7 @@ func Lines(ctx context.Context, w io.Writer, table Table, q Query, interval time
 		case <-ctx.Done():
 			timer.Stop()
 
-			return nil
+			return ctx.Err()
 		case <-timer.C:
 		}
 	}
