@@ -176,14 +176,50 @@ func TestFoldLimit(t *testing.T) {
 			}
 		}
 
-		first := map[Order]string{ByAge: "s000", ByName: "s000", ByLease: "s000", ByWait: "s000"}[order]
-		if s.Rows[0].Name != first {
-			t.Errorf("%s: the first is %q, want %q", order, s.Rows[0].Name, first)
+		if s.Rows[0].Name != "s000" {
+			t.Errorf("%s: the first is %q", order, s.Rows[0].Name)
 		}
 
 		if s.Totals.Held != 10000+3000 || s.Totals.Locks != 10000 || s.Totals.Semaphores != 100 {
 			t.Errorf("%s: totals %+v", order, s.Totals)
 		}
+	}
+}
+
+// TestFoldKeepsTheOldest: of locks that come later, those are kept that the order puts first.
+func TestFoldKeepsTheOldest(t *testing.T) {
+	t.Parallel()
+
+	var rows []pglocker.LockStatus
+	for i := range 5000 {
+		rows = append(rows, heldRow(fmt.Sprintf("x%05d", i), 1, "a#1", time.Duration(i*7919%5000)*time.Second))
+	}
+
+	s := folded(Query{Limit: 10}, rows...)
+	for i, r := range s.Rows {
+		if age := t0.Sub(r.since()); age != time.Duration(4999-i)*time.Second {
+			t.Errorf("row %d has been held for %s", i, age)
+		}
+	}
+
+	if len(s.Rows) != 10 || s.Hidden != 4990 {
+		t.Errorf("%d rows, %d hidden", len(s.Rows), s.Hidden)
+	}
+}
+
+// TestFoldNestedNames: the rows of a semaphore may have those of another between them.
+func TestFoldNestedNames(t *testing.T) {
+	t.Parallel()
+
+	s := folded(Query{Limit: 1, Order: ByWait},
+		heldRow("a", 2, "a#1", time.Hour), heldRow("b", 2, "a#1", time.Hour),
+		heldRow("pglocker:semaphore:jobs:1", 2, "a#1", time.Second),
+		heldRow("pglocker:semaphore:jobs:eu:1", 2, "a#1", time.Second),
+		freeRow("pglocker:semaphore:jobs:eu:gate", 2),
+		waitedFor(freeRow("pglocker:semaphore:jobs:gate", 2)),
+	)
+	if got := names(s.Rows); !slices.Equal(got, []string{"semaphore jobs: ■ 1 held, waited"}) || s.Hidden != 3 {
+		t.Errorf("%q, %d hidden", got, s.Hidden)
 	}
 }
 
