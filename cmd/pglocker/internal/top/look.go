@@ -18,8 +18,8 @@ type Looker struct {
 }
 
 const (
-	// smallTable is how many rows are read as they are. With ids and owners of usual length that is a few megabytes,
-	// and takes some 30 ms.
+	// smallTable is how many rows are read as they are. That is ten statements and a megabyte or two, in some tens of
+	// milliseconds.
 	smallTable = 10_000
 	// maxTokens is of how many rows changes are counted.
 	maxTokens = 100_000

@@ -51,7 +51,7 @@ func TestPicture(t *testing.T) {
 	draw("top.svg", x)
 
 	x.resize(120, 40)
-	x.shows("import/customers/209", "shard-7", "quit")
+	x.shows("import/customers/209", "shard-7", "quit", "● live")
 	draw("top-wide.svg", x)
 
 	x.resize(80, 24)
