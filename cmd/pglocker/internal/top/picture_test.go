@@ -22,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "draw the pictures of the documentation anew")
 
-// TestPicture draws the pictures of docs/top.md, of a real screen.
+// TestPicture draws the pictures of docs/top.md, of a real screen: go test ./internal/top -run TestPicture -update.
 func TestPicture(t *testing.T) {
 	if !*update {
 		t.Skip("it draws pictures with -update")
