@@ -192,6 +192,18 @@ func TestStale(t *testing.T) {
 	})
 }
 
+// TestSlowFirstLook: a table that takes longer than the first limit is read in the end.
+func TestSlowFirstLook(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStage(t, &fakeTable{rows: table(), takes: firstLimit + 10*time.Second})
+		s.pass(firstLimit + time.Millisecond)
+		s.shows("▲ no data yet", "the server doesn't answer")
+		s.pass(2*firstLimit + 2*time.Second)
+		s.shows("read", "nightly")
+		s.hides("no data yet")
+	})
+}
+
 // TestStandby: that the server is one is said.
 func TestStandby(t *testing.T) {
 	bubble(t, func(t *testing.T) {
