@@ -98,6 +98,10 @@ func TestLive(t *testing.T) {
 	if code := x.ends(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+
+	if text := x.text(); strings.TrimSpace(text) != "" {
+		t.Errorf("the view is left on the screen:\n%s", text)
+	}
 }
 
 // TestFreeLive: a lock is found by the filter, opened and freed, and its history has the reason.
