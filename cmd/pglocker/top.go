@@ -84,7 +84,7 @@ func (t *topCommand) run(ctx context.Context) error {
 		return err
 	}
 
-	table, query := topTable{locker, db}, top.Query{Limit: t.rows}
+	table, query := topTable{locker, db, t.who()}, top.Query{Limit: t.rows}
 
 	switch {
 	case !t.json() && terminal(t.stdin) && terminal(t.stdout) && os.Getenv("TERM") != "dumb":
@@ -130,7 +130,13 @@ func (t *topCommand) title() (string, error) {
 // topTable is the table that top looks at.
 type topTable struct {
 	*pglocker.Locker
-	db *sql.DB
+	db  *sql.DB
+	who string
+}
+
+// ForceRelease says in the history who did it.
+func (t topTable) ForceRelease(ctx context.Context, lockID string, token int64, reason string) error {
+	return t.Locker.ForceRelease(ctx, lockID, token, reason+" (by "+t.who+")")
 }
 
 // Clock asks a standby, too.

@@ -111,3 +111,31 @@ func TestTopLines(t *testing.T) {
 		}
 	}
 }
+
+// TestTopOnTerminal: on a terminal it shows the view. A lock is freed there, and the history has the reason and by whom.
+func TestTopOnTerminal(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	lock := b.hold("jobs/a")
+
+	cmd, await, write := b.onTerminal("top", "--owner", "night")
+	await("jobs/a")
+	write("f")
+	await("Reason:")
+	write("INC-3\r")
+	await("y/n")
+	write("y")
+	await("Freed")
+	<-lock.Context().Done()
+	write("q")
+	await("")
+
+	if status := ended(t, cmd); status.ExitStatus() != 0 {
+		t.Errorf("exit code %d", status.ExitStatus())
+	}
+
+	if out := b.ok("history", "jobs/a"); !strings.Contains(out, "INC-3 (by night)") {
+		t.Errorf("the history says:\n%s", out)
+	}
+}
