@@ -117,9 +117,9 @@ func (f *freeing) free(ctx context.Context, id string, named bool) error {
 }
 
 // who is the person or the program that frees the lock.
-func (f *freeing) who() string {
-	if f.connection.owner != "" {
-		return f.connection.owner
+func (a *app) who() string {
+	if a.connection.owner != "" {
+		return a.connection.owner
 	}
 
 	name := "unknown"

@@ -39,6 +39,7 @@ var commands = []func(*app) *cobra.Command{
 	newShow,
 	newHistory,
 	newDoctor,
+	newTop,
 
 	// groupCare
 	newFree,
