@@ -7,7 +7,7 @@ func TestNothingObserved(t *testing.T) {
 	ctx := t.Context()
 
 	allocs := testing.AllocsPerRun(100, func() {
-		_, end := watch{}.start(ctx, OperationRelease, "a", 1)
+		_, end := watch{}.start(ctx, OperationRelease, "a", 1, 7)
 		end(failed("release", "a", nil))
 	})
 	if allocs != 0 {
