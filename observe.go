@@ -139,8 +139,8 @@ type LockRenewed struct {
 	// TTL is the length of the lease.
 	TTL time.Duration
 	// Left is how long the lock could still have been trusted, had the renewal not been acknowledged. With the
-	// default interval of a third of the TTL, and the default safety margin, it is a little above half of the TTL. At 0 the lock
-	// would have been lost.
+	// default interval and the default safety margin it is a little above half of the TTL. At 0 the lock would
+	// have been lost.
 	Left time.Duration
 }
 
