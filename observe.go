@@ -146,8 +146,8 @@ type LockRenewed struct {
 
 // BatchSent says how many locks a statement is for.
 type BatchSent struct {
-	// Operation is OperationAcquire, OperationRenew or OperationRelease. Waiters acquire, too, and those for
-	// semaphores and read-write locks are not told of.
+	// Operation is OperationAcquire, OperationRenew or OperationRelease. Requests of waiters are OperationAcquire.
+	// Requests for several locks, semaphores and read-write locks have statements of their own, which are not told.
 	Operation Operation
 	// Locks is how many.
 	Locks int
