@@ -39,7 +39,8 @@ func TestHoldsObserved(t *testing.T) {
 	}{
 		"lock": {
 			func(ctx context.Context, l *pglocker.Locker) error { return unlocked(l.TryLock(ctx, "lock", ttl)) },
-			pglocker.KindLock, 1, []error{nil},
+			pglocker.KindLock, 1,
+			[]error{nil},
 		},
 		"cancelled": {
 			func(ctx context.Context, l *pglocker.Locker) error {
@@ -51,7 +52,8 @@ func TestHoldsObserved(t *testing.T) {
 					return nil
 				})
 			},
-			pglocker.KindLock, 1, []error{context.Canceled},
+			pglocker.KindLock, 1,
+			[]error{context.Canceled},
 		},
 		"closed": {
 			func(ctx context.Context, l *pglocker.Locker) error {
@@ -59,7 +61,8 @@ func TestHoldsObserved(t *testing.T) {
 
 				return errors.Join(err, l.Close(ctx))
 			},
-			pglocker.KindLock, 1, []error{pglocker.ErrClosed},
+			pglocker.KindLock, 1,
+			[]error{pglocker.ErrClosed},
 		},
 		"forced": {
 			func(ctx context.Context, l *pglocker.Locker) error {
@@ -70,7 +73,8 @@ func TestHoldsObserved(t *testing.T) {
 
 				return l.ForceRelease(ctx, "forced", lock.Token(), "a test")
 			},
-			pglocker.KindLock, 1, []error{pglocker.ErrLockLost},
+			pglocker.KindLock, 1,
+			[]error{pglocker.ErrLockLost},
 		},
 		"relocked": {
 			func(ctx context.Context, l *pglocker.Locker) error {
@@ -84,13 +88,15 @@ func TestHoldsObserved(t *testing.T) {
 
 				return l.StartRelocker(ctx, status, ttl, renew)
 			},
-			pglocker.KindLock, 1, []error{nil},
+			pglocker.KindLock, 1,
+			[]error{nil},
 		},
 		"all": {
 			func(ctx context.Context, l *pglocker.Locker) error {
 				return l.DoAll(ctx, []string{"z", "all", "y"}, ttl, renew, nothing)
 			},
-			pglocker.KindLock, 3, []error{nil},
+			pglocker.KindLock, 3,
+			[]error{nil},
 		},
 		"semaphore:with a colon": {
 			func(ctx context.Context, l *pglocker.Locker) error {
@@ -101,7 +107,8 @@ func TestHoldsObserved(t *testing.T) {
 
 				return s.Do(ctx, ttl, renew, nothing, pglocker.WithPermits(2))
 			},
-			pglocker.KindSemaphore, 2, []error{nil},
+			pglocker.KindSemaphore, 2,
+			[]error{nil},
 		},
 		"downgraded": {
 			func(ctx context.Context, l *pglocker.Locker) error {
@@ -117,7 +124,8 @@ func TestHoldsObserved(t *testing.T) {
 
 				return unlocked(writer.Downgrade(ctx))
 			},
-			pglocker.KindRWLock, 1, []error{nil, nil},
+			pglocker.KindRWLock, 1,
+			[]error{nil, nil},
 		},
 		"resigned": {
 			func(ctx context.Context, l *pglocker.Locker) error {
@@ -145,7 +153,8 @@ func TestHoldsObserved(t *testing.T) {
 
 				return err
 			},
-			pglocker.KindElection, 1, []error{pglocker.ErrResignRequested},
+			pglocker.KindElection, 1,
+			[]error{pglocker.ErrResignRequested},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

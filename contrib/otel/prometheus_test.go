@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/ismurov/pglocker"
 )
 
 const alerts = "prometheus/alerts.yml"
@@ -205,9 +203,12 @@ func TestDocs(t *testing.T) {
 		}
 	}
 
-	for _, op := range []pglocker.Operation{pglocker.OperationAcquire, pglocker.OperationWait, pglocker.OperationRenew, pglocker.OperationRelease} {
-		if name := "`pglocker." + string(op) + ".duration`"; !strings.Contains(string(page), name) {
-			t.Errorf("the page doesn't name %s", name)
+	for _, name := range []string{
+		"acquire.duration", "wait.duration", "hold.duration", "release.duration", "renew.duration",
+		"renew.margin", "held", "waiting", "lost", "batch.size", "listener",
+	} {
+		if !strings.Contains(string(page), "| `pglocker."+name+"` |") {
+			t.Errorf("the page has no line of pglocker.%s", name)
 		}
 	}
 }
