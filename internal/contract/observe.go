@@ -264,7 +264,12 @@ func testObserver(t *testing.T, e *env) {
 		t.Errorf("TryLock of a held lock: %v, want ErrAlreadyLocked", err)
 	}
 
-	Await(t, "a renewal is told", func() bool { return len(w.Ended(pglocker.OperationRenew, "")) > 0 })
+	Await(t, "an acknowledged renewal is told", func() bool { return len(w.Renewed(id)) > 0 })
+
+	if len(w.Ended(pglocker.OperationRenew, "")) == 0 {
+		t.Error("a renewal was acknowledged before its statement had ended")
+	}
+
 
 	granted := lockAsync(ctx, locker, id)
 	Receive(t, "a waiter in line", w.InLine())
