@@ -270,7 +270,6 @@ func testObserver(t *testing.T, e *env) {
 		t.Error("a renewal was acknowledged before its statement had ended")
 	}
 
-
 	granted := lockAsync(ctx, locker, id)
 	Receive(t, "a waiter in line", w.InLine())
 	unlock(t, held)
