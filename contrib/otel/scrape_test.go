@@ -154,7 +154,7 @@ func wantSpan(t *testing.T, s trace.ReadOnlySpan, status codes.Code, attrs ...at
 	set := attribute.NewSet(s.Attributes()...)
 	for _, want := range attrs {
 		if got, ok := set.Value(want.Key); !ok || got != want.Value {
-			t.Errorf("%s has %s %q, want %q", s.Name(), want.Key, got.Emit(), want.Value.Emit())
+			t.Errorf("%s has %s %q, want %q", s.Name(), want.Key, got.String(), want.Value.String())
 		}
 	}
 
