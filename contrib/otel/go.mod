@@ -1,3 +1,4 @@
+// OpenTelemetry for pglocker, in a module of its own: whoever uses the library should not have to resolve this.
 module github.com/ismurov/pglocker/contrib/otel
 
 go 1.26.0
