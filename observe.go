@@ -176,7 +176,8 @@ type LockLost struct {
 	Token int64
 	// HeldFor is the time since the grant.
 	HeldFor time.Duration
-	// Gone: the database said that the lease is over. Otherwise no renewal was acknowledged in time.
+	// Gone: the database said that the lease is over. Otherwise no renewal was acknowledged in time, or
+	// [Locker.ForceRelease] was called in this process.
 	Gone bool
 	// Err is the cause of the lock's cancelled context.
 	Err error
