@@ -77,6 +77,8 @@ func (a *Access) Downgrade(ctx context.Context) (*Access, error) {
 		return nil, err
 	}
 
+	a.group.endHold(nil)
+
 	reader, err := a.downgrade(ctx, l.renewer.Remove(a.lock().lease))
 	if err != nil {
 		a.group.revive(errors.Is(err, ErrUnknownOutcome))
@@ -124,6 +126,7 @@ func (a *Access) downgrade(ctx context.Context, left keepalive.Term) (*Access, e
 			}
 
 			g := l.holdAll(context.WithoutCancel(ctx), res.Grants, a.rw.gate(), term, a.options)
+			g.startHold(false)
 			l.desk.Queue.Wake(a.rw.gate())
 
 			return &Access{group: g, rw: a.rw, options: a.options, reading: true}, nil

@@ -167,6 +167,7 @@ func (e *Election) lead(running, healthy context.Context, lock *Lock, fn func(co
 			err = unless(err, leading.Err(), context.Cause(leading)) // it has said why it returned
 		}
 
+		lock.group.endHold(context.Cause(leading))
 		e.leading.Store(nil)
 		unhealthy()
 		resign(context.Canceled)

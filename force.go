@@ -49,7 +49,7 @@ func (l *Locker) ForceRelease(ctx context.Context, lockID string, token int64, r
 	}
 	defer end()
 
-	watched, ended := l.watch.start(ctx, OperationRelease, lockID, 1)
+	watched, ended := l.watch.start(ctx, OperationRelease, lockID, 1, token)
 	err = l.forceRelease(watched, lockID, token, reason)
 	ended(err)
 

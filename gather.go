@@ -110,6 +110,7 @@ func (all *several) gather(ctx, parent context.Context, o lockOptions, until tim
 	}
 
 	g.holdFor(o.minHold)
+	g.startHold(false)
 
 	return g, nil
 }

@@ -36,6 +36,8 @@ type group struct {
 	// lost is why the locks were lost, nil if they weren't. What is unlocked can't be lost.
 	lost     error
 	unlocked bool
+	// hold is nil before startHold and after endHold.
+	hold *observedHold
 	// exchanged: a downgrade may have ended the tenure.
 	exchanged bool
 }
@@ -93,7 +95,10 @@ func (l *Locker) acquireAll(ctx, parent context.Context, r line.Request, gate st
 		return nil, err
 	}
 
-	return l.holdAll(parent, res.Grants, gate, term, o), nil
+	g := l.holdAll(parent, res.Grants, gate, term, o)
+	g.startHold(res.HandedOver)
+
+	return g, nil
 }
 
 // begin makes the context of a group.
@@ -133,6 +138,7 @@ func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 	g.lost, lk.gone = err, loss.Gone
 	g.cancel(err)
 	g.mu.Unlock()
+	g.endHold(err)
 
 	l, now := g.locker, time.Now()
 	l.desk.WakeAt(lk.line(), now.Add(l.cfg.margin(lk.ttl)))
@@ -215,6 +221,8 @@ func (g *group) unlock(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", ErrAlreadyUnlocked, g.name())
 	}
 
+	g.endHold(context.Cause(g.ctx))
+
 	// The holder must have stopped believing before the next begins to.
 	g.cancel(context.Canceled)
 
@@ -230,7 +238,7 @@ func (g *group) unlock(ctx context.Context) error {
 		defer done()
 	}
 
-	ctx, ended := l.watch.start(ctx, OperationRelease, held[0].lease.LockID, len(held))
+	ctx, ended := l.watch.start(ctx, OperationRelease, held[0].lease.LockID, len(held), held[0].lease.Generation)
 	worst, err := g.release(ctx, held, end, lost == nil)
 	ended(err)
 

@@ -103,14 +103,14 @@ func (l *Locker) RefreshLock(ctx context.Context, status *LockStatus, ttl time.D
 
 	// Unlike a first grant, one whose outcome is unknown is not returned: the caller may still be working
 	// under the lease that it extends.
-	watched, ended := l.watch.start(ctx, OperationAcquire, status.LockID, 1)
+	watched, ended := l.watch.request(ctx, false, status.LockID, 1)
 
 	res, err := l.store.Refresh(watched, status.LockID, status.state(), l.desk.Names.NextRefresh(), ttl, l.cfg.margin(ttl))
 	if err == nil {
 		err = handover.VerdictError(res.Verdict)
 	}
 
-	ended(err)
+	ended(res, err)
 
 	return shown("refresh", status.LockID, res.Row, err)
 }
@@ -129,7 +129,7 @@ func (l *Locker) ReleaseLock(ctx context.Context, status *LockStatus) error {
 	}
 	defer end()
 
-	watched, ended := l.watch.start(ctx, OperationRelease, status.LockID, 1)
+	watched, ended := l.watch.start(ctx, OperationRelease, status.LockID, 1, status.Generation)
 	err = l.desk.ReleaseOnce(watched, l.store, &handover.Tenure{LockID: status.LockID, State: status.state()})
 	ended(err)
 

@@ -132,6 +132,7 @@ func (l *Locker) take(ctx, parent context.Context, lockID string, ttl time.Durat
 
 	lk := l.hold(parent, newStatus(lockID, res.Row), term, o, false)
 	lk.afterCrash = res.Row.AfterCrash
+	lk.group.startHold(res.HandedOver)
 
 	return lk, nil
 }
@@ -210,7 +211,9 @@ func (lk *Lock) Status() LockStatus {
 	return lk.status
 }
 
-func (lk *Lock) renewed(expiresAt time.Time) {
+func (lk *Lock) renewed(expiresAt time.Time, left time.Duration) {
+	lk.group.locker.watch.renewed(lk, left)
+
 	lk.group.mu.Lock()
 	defer lk.group.mu.Unlock()
 

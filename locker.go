@@ -66,7 +66,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	l := &Locker{
 		cfg:   completed,
 		db:    db,
-		watch: watch{completed.Observer},
+		watch: newWatch(completed.Observer),
 		held:  heldLocks{groups: make(map[*group]bool)},
 
 		gatherAfter: gatherAfter,
@@ -76,6 +76,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		l.desk.ReturnAside(lockID, granted, ttl)
 	})
 	l.store.Log(l.cfg.Logger)
+	l.store.OnBatch(l.watch.onBatch())
 
 	pool := beside.New(db, completed.RenewDB, l.store, func() {
 		l.cfg.Logger.Warn("pglocker: renewals share the pool", "cause", "the driver can't be asked for a connection beside it",
@@ -94,7 +95,8 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 			queue.WakeAll()
 			l.news.tellAll()
 		},
-		Logger: l.cfg.Logger,
+		Logger:  l.cfg.Logger,
+		OnState: l.watch.listener,
 	})
 	l.desk = handover.New(handover.Config{
 		Queue:     queue,

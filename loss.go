@@ -73,7 +73,7 @@ func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
 	l := lk.group.locker
 	heldFor := time.Since(lk.granted)
 
-	l.watch.lost(lk, loss, err)
+	l.watch.lost(lk, loss, heldFor, err)
 	l.desk.Aside(func() {
 		l.cfg.Logger.Error("pglocker: a lock was lost", "lock", lk.lease.LockID, "token", lk.lease.Generation,
 			"error", err, "ttl", lk.ttl, "held_for", heldFor, "last_renewed_ago", loss.Since)

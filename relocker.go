@@ -42,6 +42,7 @@ func (l *Locker) StartRelocker(ctx context.Context, status *LockStatus, ttl, rel
 	}
 
 	lock := l.hold(detached, status, term, options, true)
+	lock.group.startHold(false)
 	l.held.run(lock.group)
 
 	var closed error

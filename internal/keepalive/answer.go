@@ -106,12 +106,13 @@ func (r *Renewer) failed(l *Lease, a *attempt, err error, now time.Time) {
 // renewed begins a new term. Of attempts that ran side by side the one that was sent last counts.
 func (r *Renewer) renewed(l *Lease, result store.RenewResult, sent, now time.Time) {
 	if sent.After(l.term.Sent) {
+		left := l.term.Left(now)
 		l.term = Term{Sent: sent, TTL: l.term.TTL, Margin: l.term.Margin}.Shown(result.Lease)
 		r.ends.put(l, r.end(l, now))
 
 		l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
 		r.calm(l)
-		r.calls = append(r.calls, func() { l.OnRenewed(result.ExpiresAt) })
+		r.calls = append(r.calls, func() { l.OnRenewed(result.ExpiresAt, left) })
 	}
 
 	if l.attempt == nil {

@@ -197,7 +197,7 @@ func newHolder(id string, interval time.Duration) *holder {
 		Generation: 7,
 		Interval:   interval,
 		OnLocked:   func() {},
-		OnRenewed: func(expiresAt time.Time) {
+		OnRenewed: func(expiresAt time.Time, _ time.Duration) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 

@@ -15,8 +15,8 @@ type Lease struct {
 	Interval time.Duration
 	// RenewNow asks for the first renewal at once.
 	RenewNow bool
-	// OnRenewed is called after each renewal with the new expiry.
-	OnRenewed func(expiresAt time.Time)
+	// OnRenewed is called after each renewal with the new expiry, and with what was left of the term before.
+	OnRenewed func(expiresAt time.Time, left time.Duration)
 	// OnLost is called once when the lease is lost, unless it was removed before.
 	OnLost func(Loss)
 	// OnLocked is called after each attempt that finds the row locked by

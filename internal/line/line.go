@@ -50,7 +50,7 @@ type Line struct {
 	Listener *listen.Listener
 	// Observe is called before a request that doesn't wait, or the time in line, and what it returns after
 	// it. locks is how many locks are asked for.
-	Observe func(ctx context.Context, waits bool, lockID string, locks int) (context.Context, func(error))
+	Observe func(ctx context.Context, waits bool, lockID string, locks int) (context.Context, func(store.Result, error))
 	// Held is the error of a lock that another holds: the database showed row some time ago.
 	Held func(lockID string, row store.Row, ago time.Duration) error
 
@@ -122,7 +122,7 @@ func (l *Line) Ask(ctx context.Context, r Request) (res store.Result, err error)
 		err = l.held(r, res, 0)
 	}
 
-	end(err)
+	end(res, err)
 
 	return res, err
 }

@@ -77,7 +77,7 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 	res, err := w.inLine(observed)
 	err = w.limited(ctx, waiting, err)
 
-	end(err)
+	end(res, err)
 
 	return res, err
 }

@@ -48,8 +48,19 @@ type Config struct {
 	// have been missed, and when the waiters need no longer poll. Both return at once.
 	Wake    func(payload string)
 	WakeAll func()
+	// OnState is told of each change of the state, and returns at once.
+	OnState func(from, to State)
 	Logger  *slog.Logger
 }
+
+// State is what the waiters rely on.
+type State string
+
+const (
+	Resting State = "resting" // there are none
+	Polling State = "polling"
+	Hearing State = "hearing"
+)
 
 const (
 	// linger is how long the connection outlives the last waiter: another may follow.
@@ -76,6 +87,7 @@ type Listener struct {
 	// mu guards the fields below up to the next empty line.
 	mu      sync.Mutex
 	waiters int
+	state   State
 	// stop ends the goroutine, nil if there is none. idle does so after the linger.
 	stop  context.CancelFunc
 	idle  *time.Timer
@@ -89,7 +101,7 @@ type Listener struct {
 
 // New returns a Listener that owns nothing yet.
 func New(cfg Config) *Listener {
-	l := &Listener{cfg: cfg}
+	l := &Listener{cfg: cfg, state: Resting}
 	l.idle = time.AfterFunc(linger, l.endIfUnused)
 	l.idle.Stop()
 
@@ -108,6 +120,10 @@ func (l *Listener) Use() {
 	l.waiters++
 	l.idle.Stop()
 
+	if l.state == Resting {
+		l.move(Polling)
+	}
+
 	if l.stop != nil || l.never {
 		return
 	}
@@ -125,8 +141,12 @@ func (l *Listener) Done() {
 
 	l.waiters--
 
-	if l.waiters == 0 && l.stop != nil {
+	switch {
+	case l.waiters > 0:
+	case l.stop != nil:
 		l.idle.Reset(linger)
+	default:
+		l.move(Resting)
 	}
 }
 
@@ -151,6 +171,22 @@ func (l *Listener) end() {
 	l.stop()
 	l.stop = nil
 	l.proven.Store(false)
+
+	if l.waiters > 0 { // the driver can't listen
+		l.move(Polling)
+	} else {
+		l.move(Resting)
+	}
+}
+
+// move moves the state. The caller holds mu, so changes are told in order.
+func (l *Listener) move(to State) {
+	from := l.state
+	l.state = to
+
+	if from != to && l.cfg.OnState != nil {
+		l.cfg.OnState(from, to)
+	}
 }
 
 // change calls do under mu, unless ctx has ended: another goroutine may listen by then.
@@ -176,6 +212,7 @@ func (l *Listener) run(ctx context.Context) {
 		}
 
 		l.proven.Store(false)
+		l.change(ctx, func() { l.move(Polling) })
 		l.cfg.WakeAll() // the waiters relied on notifications
 
 		switch {
@@ -259,7 +296,10 @@ func (l *Listener) listen(ctx context.Context) (cause string, err error) {
 			}
 
 			if !l.Proven() {
-				l.change(ctx, func() { l.proven.Store(true) })
+				l.change(ctx, func() {
+					l.proven.Store(true)
+					l.move(Hearing)
+				})
 				l.cfg.WakeAll()
 			}
 		}

@@ -37,6 +37,7 @@ type server struct {
 	woken  []string // payloads
 	all    int      // calls of WakeAll
 	probes int      // probes sent
+	states []listen.State
 }
 
 type conn struct {
@@ -65,6 +66,12 @@ func (s *server) newListener() *listen.Listener {
 			defer s.mu.Unlock()
 
 			s.all++
+		},
+		OnState: func(from, to listen.State) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+
+			s.states = append(s.states, from, to)
 		},
 		Logger: slog.New(slog.DiscardHandler),
 	})

@@ -144,6 +144,8 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 		return answers[0]
 	}
 
+	l.tell(1)
+
 	text, args := req.shape.statements.of[l.kind.verb].one, l.kind.given.ofOne(&req, req.shape.full)
 	a := askAudibly(ctx, l.store, text, args, l.kind.scan(new(*string)))
 	a.waited = true
@@ -204,6 +206,8 @@ func (l *lane[T]) statement(reqs []request) prepared {
 		}
 	}
 
+	l.tell(len(reqs))
+
 	return prepared{l.store.audible(text), given.ofMany(reqs, sh.full), len(reqs)}
 }
 
@@ -236,6 +240,20 @@ func (l *lane[T]) several(ctx context.Context, reqs []request) []answer[T] {
 	}
 
 	return answers
+}
+
+// tell tells how many requests a statement carries.
+func (l *lane[T]) tell(requests int) {
+	if l.store.batch == nil {
+		return
+	}
+
+	switch l.kind.verb {
+	case &acquire, &insert, &refresh, &try, &claim, &grantAll:
+		l.store.batch(true, requests)
+	case &release, &releaseSlot, &unwanted:
+		l.store.batch(false, requests)
+	}
 }
 
 // late tells of a grant whose caller has left.

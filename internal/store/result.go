@@ -41,6 +41,8 @@ type Result struct {
 	Stray []string
 	// Again is how long after it a request that was refused should be repeated at the latest, or 0.
 	Again time.Duration
+	// HandedOver: the release of a holder in this process has granted it.
+	HandedOver bool
 	// Notified: a release notified waiters.
 	Notified bool
 	// Sent is the moment before the granting statement was sent.

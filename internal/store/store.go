@@ -42,6 +42,7 @@ type Store struct {
 
 	lanes  *lanes
 	late   LateFunc
+	batch  BatchFunc
 	places *places
 	loners loners
 	gates  *gates
@@ -105,6 +106,12 @@ func (s *Store) over(db *sql.DB, anew bool) *Store {
 
 	return &on
 }
+
+// BatchFunc is told how many requests a statement carries that grants or releases.
+type BatchFunc func(grants bool, requests int)
+
+// OnBatch has the Store tell of its batches, but not with nil.
+func (s *Store) OnBatch(batch BatchFunc) { s.batch = batch }
 
 // Log has the Store tell what it goes on without.
 func (s *Store) Log(log *slog.Logger) { s.log = log }

@@ -146,6 +146,7 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	}
 
 	l.turns.handedOver()
+	grant.HandedOver = true
 	w.grant <- grant // there is room: a waiter is given one grant at most
 
 	return true
