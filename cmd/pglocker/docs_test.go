@@ -65,7 +65,7 @@ func TestMan(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(dir, "pglocker-"+cmd.Name()+".1"))
 		must(t, err)
 
-		if !strings.Contains(string(text), ".SH NAME") || !strings.Contains(string(text), strings.ReplaceAll(cmd.Short, "-", `\-`)) {
+		if !strings.Contains(string(text), ".SH NAME") || !strings.Contains(string(text), cmd.Short) {
 			t.Errorf("%s:\n%s", cmd.Name(), text)
 		}
 	}
