@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ismurov/pglocker"
@@ -27,53 +29,58 @@ const (
 	contendedShown = 50
 )
 
-// contended is a lock, and how busy it was.
+// contended is a lock or a recipe, and how busy it was.
 type contended struct {
-	ID      string
+	Kind    pglocker.Kind
+	Name    string
+	URL     string
+	Rows    int // of a recipe
 	Grants  int
 	Waits   int // grants that followed on the tenure before at once
 	Crashes int
 	Forced  int
-	Busy    time.Duration
 	Longest time.Duration
-	Spark   [sparks]time.Duration
+	// busy is for how long its rows were held, and spark the same for each part of the time.
+	busy  time.Duration
+	spark [sparks]time.Duration
+	rows  []string
 }
 
-func (c *contended) URL() string { return lockURL(c.ID) }
-
-// Share is for how much of the time the lock was held.
+// Share is for how much of the time it was held: of a recipe, the mean of its rows.
 func (c *contended) Share() string {
-	return strconv.Itoa(int(100*c.Busy/contentionSpan)) + "%"
+	return strconv.Itoa(int(100*c.busy/(contentionSpan*time.Duration(c.Rows)))) + "%"
 }
 
-// sparkBar is one bar of the small picture of an hour.
-type sparkBar struct{ X, Y, H string }
+// sparkHeight is how high the small picture of an hour is. It is twice as wide as it has parts.
+const sparkHeight = 24
 
-// Bars are the small picture: for how much of each minute the lock was held.
-func (c *contended) Bars() (bars []sparkBar) {
-	const height = 24
+// Path is that picture: for how much of each part of the time it was held.
+func (c *contended) Path() string {
+	var b strings.Builder
 
-	for i, held := range c.Spark {
-		if held > 0 {
-			h := max(height*float64(held)/float64(contentionSpan/sparks), 1)
-			bars = append(bars, sparkBar{strconv.Itoa(2 * i), strconv.FormatFloat(height-h, 'f', 1, 64), strconv.FormatFloat(h, 'f', 1, 64)})
-		}
+	fmt.Fprintf(&b, "M0 %d", sparkHeight)
+
+	for i, held := range c.spark {
+		share := float64(held) / float64(contentionSpan/sparks*time.Duration(c.Rows))
+		fmt.Fprintf(&b, "L%d %.1fL%d %.1f", 2*i, sparkHeight*(1-share), 2*i+2, sparkHeight*(1-share))
 	}
 
-	return bars
+	fmt.Fprintf(&b, "L%d %dZ", 2*sparks, sparkHeight)
+
+	return b.String()
 }
 
 // contentionPage is the page of the busiest locks.
 type contentionPage struct {
 	Locks   []*contended
+	recipes map[string]*contended
 	Missing bool
-	Since   time.Time
 }
 
 // contention reads the history of the last hour, lock by lock, and keeps the busiest.
 func (r *reader) contention() (*contentionPage, error) {
 	axis := axis{r.now.Add(-contentionSpan), r.now}
-	page := &contentionPage{Since: axis.Since}
+	page := &contentionPage{recipes: map[string]*contended{}}
 
 	ctx, cancel := context.WithTimeout(r.ctx, contentionFor)
 	defer cancel()
@@ -85,7 +92,7 @@ func (r *reader) contention() (*contentionPage, error) {
 
 	flush := func() {
 		if len(past.events) > 0 {
-			page.add(summary(past.status.LockID, past.tenures(r.now, axis), axis))
+			page.of(past.status.LockID).add(past.tenures(r.now, axis), axis)
 		}
 	}
 
@@ -134,21 +141,42 @@ func (r *reader) contention() (*contentionPage, error) {
 	return page, r.correct(page, axis)
 }
 
-// summary sums up the tenures of a lock.
-func summary(id string, tenures []tenure, axis axis) *contended {
-	c := &contended{ID: id}
+// of returns what the row of that id belongs to.
+func (p *contentionPage) of(id string) *contended {
+	kind, name := pglocker.KindOf(id)
 
+	if kind == pglocker.KindLock {
+		if len(p.Locks) > 20*contendedShown {
+			p.finish()
+		}
+
+		c := &contended{Kind: kind, Name: name, URL: lockURL(id), Rows: 1, rows: []string{id}}
+		p.Locks = append(p.Locks, c)
+
+		return c
+	}
+
+	name = name[:max(strings.LastIndexByte(name, ':'), 0)]
+
+	c := p.recipes[string(kind)+name]
+	if c == nil {
+		c = &contended{Kind: kind, Name: name, URL: groupURL(kind, name)}
+		p.recipes[string(kind)+name] = c
+		p.Locks = append(p.Locks, c)
+	}
+
+	c.Rows++
+	c.rows = append(c.rows, id)
+
+	return c
+}
+
+// add sums up the tenures of a row.
+func (c *contended) add(tenures []tenure, axis axis) {
 	for i, t := range tenures {
-		from, until := t.Since, t.Until
-		if from.Before(axis.Since) {
-			from = axis.Since
-		}
+		from, until := later(t.Since, axis.Since), earlier(t.Until, axis.Until)
 
-		if until.After(axis.Until) {
-			until = axis.Until
-		}
-
-		if !t.Earlier {
+		if !t.Since.Before(axis.Since) && !t.Earlier {
 			c.Grants++
 		}
 
@@ -166,15 +194,13 @@ func summary(id string, tenures []tenure, axis axis) *contended {
 		c.held(from, until, axis, 1)
 		c.Longest = max(c.Longest, until.Sub(from))
 	}
-
-	return c
 }
 
 // held adds a time, or takes it away.
 func (c *contended) held(from, until time.Time, axis axis, sign time.Duration) {
 	part := contentionSpan / sparks
 
-	c.Busy += sign * until.Sub(from)
+	c.busy += sign * until.Sub(from)
 
 	for i := max(int(from.Sub(axis.Since)/part), 0); i < sparks; i++ {
 		begin := axis.Since.Add(time.Duration(i) * part)
@@ -182,11 +208,11 @@ func (c *contended) held(from, until time.Time, axis axis, sign time.Duration) {
 			break
 		}
 
-		c.Spark[i] += sign * (minTime(until, begin.Add(part)).Sub(maxTime(from, begin)))
+		c.spark[i] += sign * (earlier(until, begin.Add(part)).Sub(later(from, begin)))
 	}
 }
 
-func minTime(a, b time.Time) time.Time {
+func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}
@@ -194,7 +220,7 @@ func minTime(a, b time.Time) time.Time {
 	return b
 }
 
-func maxTime(a, b time.Time) time.Time {
+func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
@@ -202,18 +228,15 @@ func maxTime(a, b time.Time) time.Time {
 	return b
 }
 
-// add keeps a lock, if it is among the busiest.
-func (p *contentionPage) add(c *contended) {
-	if p.Locks = append(p.Locks, c); len(p.Locks) > 20*contendedShown {
-		p.finish()
-	}
-}
-
 // finish keeps the busiest locks: those that were waited for most, and then those that were held for longest.
 func (p *contentionPage) finish() {
 	slices.SortFunc(p.Locks, func(a, b *contended) int {
-		return cmp.Or(cmp.Compare(b.Waits, a.Waits), cmp.Compare(b.Busy, a.Busy), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(b.Waits, a.Waits), cmp.Compare(b.busy, a.busy), cmp.Compare(a.Name, b.Name))
 	})
+
+	for _, c := range p.Locks[min(len(p.Locks), contendedShown):] {
+		delete(p.recipes, string(c.Kind)+c.Name)
+	}
 
 	p.Locks = p.Locks[:min(len(p.Locks), contendedShown)]
 }
@@ -222,15 +245,17 @@ func (p *contentionPage) finish() {
 // event of their lock.
 func (r *reader) correct(page *contentionPage, axis axis) error {
 	for _, c := range page.Locks {
-		status, err := r.locker.GetLockStatus(r.ctx, c.ID)
+		for _, id := range c.rows {
+			status, err := r.locker.GetLockStatus(r.ctx, id)
 
-		switch {
-		case errors.Is(err, pglocker.ErrLockNotFound):
-		case err != nil:
-			return err
-		case status.Owner != "" && status.ExpiresAt.Before(axis.Until) && status.AcquiredAt.After(axis.Since):
-			c.held(maxTime(status.ExpiresAt, axis.Since), axis.Until, axis, -1)
-			c.Crashes++
+			switch {
+			case errors.Is(err, pglocker.ErrLockNotFound):
+			case err != nil:
+				return err
+			case status.Owner != "" && status.ExpiresAt.Before(axis.Until) && status.ExpiresAt.After(axis.Since):
+				c.held(status.ExpiresAt, axis.Until, axis, -1)
+				c.Crashes++
+			}
 		}
 	}
 

@@ -13,8 +13,8 @@ import (
 const (
 	// eventsRead is how many events are read for one timeline. If there are more, it shows a shorter time.
 	eventsRead = 4_000
-	// eventsShown is how many events the page of a lock lists.
-	eventsShown = 50
+	// tenuresShown is how many tenures the page of a lock lists.
+	tenuresShown = 20
 	// shorter is by how much a time with too many events is divided.
 	shorter = 8
 )
@@ -35,6 +35,38 @@ type tenure struct {
 	Reason string
 	// Kept is until when a minimum hold kept the lock after its release.
 	Kept time.Time
+}
+
+// Class is how the tenure is drawn.
+func (t tenure) Class() string {
+	switch t.End {
+	case "":
+		return "running"
+	case pglocker.EventExpired:
+		return "crashed"
+	case pglocker.EventForced:
+		return "forced"
+	default:
+		return "released"
+	}
+}
+
+// EndTitle says how it ended.
+func (t tenure) EndTitle() string {
+	switch t.End {
+	case "":
+		return "Held"
+	case pglocker.EventExpired:
+		return "Not released"
+	case pglocker.EventForced:
+		return "By force"
+	case pglocker.EventRefreshed:
+		return "Refreshed"
+	case pglocker.EventDeleted:
+		return "Deleted"
+	default:
+		return "Released"
+	}
 }
 
 // pastOf is the history of a row.
@@ -167,8 +199,8 @@ type lockPage struct {
 	Of       *group
 	Terms    []pglocker.Term
 	Timeline *timeline
-	Events   []pglocker.Event // the last one first
-	Older    int              // how many more were read
+	Tenures  []tenure // the last one first
+	Older    int      // how many more there are
 	// Since is from when on events were read, and Cut says that there were too many to begin earlier.
 	Since time.Time
 	Cut  bool
@@ -230,12 +262,12 @@ func (r *reader) lock(q query, last any) (*lockPage, error) {
 		axis = newAxis(r.now, axis.Until.Sub(page.past.since))
 	}
 
-	page.Timeline = r.draw(axis, byOwner(page.past.tenures(r.now, axis)))
+	tenures := page.past.tenures(r.now, axis)
+	page.Timeline = r.draw(axis, byOwner(tenures))
 
-	events := slices.Clone(page.past.events)
-	slices.Reverse(events)
-	page.Events = events[:min(len(events), eventsShown)]
-	page.Older = len(events) - len(page.Events)
+	slices.Reverse(tenures)
+	page.Tenures = tenures[:min(len(tenures), tenuresShown)]
+	page.Older = len(tenures) - len(page.Tenures)
 
 	return page, nil
 }
@@ -270,7 +302,7 @@ func (r *reader) terms(l row) ([]pglocker.Term, error) {
 		}
 	}
 
-	e.sortTerms(eventsShown)
+	e.sortTerms(tenuresShown)
 
 	return e.Before, nil
 }

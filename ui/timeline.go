@@ -146,7 +146,7 @@ func (a axis) bars(tenures []tenure) (bars []bar) {
 			end = 100
 		}
 
-		b := bar{Class: barClass(t), x: x, w: max(end-x, leastBar), n: 1, first: t, last: t}
+		b := bar{Class: t.Class(), x: x, w: max(end-x, leastBar), n: 1, first: t, last: t}
 		b.x = min(b.x, 100-b.w)
 
 		if n := len(bars) - 1; n >= 0 && bars[n].Class == b.Class && b.w <= leastBar && b.x-(bars[n].x+bars[n].w) < gapless {
@@ -175,19 +175,6 @@ func (a axis) bars(tenures []tenure) (bars []bar) {
 	return bars
 }
 
-func barClass(t tenure) string {
-	switch t.End {
-	case "":
-		return "running"
-	case pglocker.EventExpired:
-		return "crashed"
-	case pglocker.EventForced:
-		return "forced"
-	default:
-		return "released"
-	}
-}
-
 // text is what a bar says when it is pointed at.
 func (b bar) text() string {
 	if b.n > 1 {
@@ -201,7 +188,7 @@ func (b bar) text() string {
 		return text + "now"
 	}
 
-	text += clock(t.Until) + " (" + duration(t.Until.Sub(t.Since)) + "), " + endText(t.End)
+	text += clock(t.Until) + " (" + duration(t.Until.Sub(t.Since)) + "), " + strings.ToLower(t.EndTitle())
 	if t.Late {
 		text += ", and released later"
 	}
@@ -211,17 +198,6 @@ func (b bar) text() string {
 	}
 
 	return text
-}
-
-func endText(kind pglocker.EventKind) string {
-	switch kind {
-	case pglocker.EventExpired:
-		return "lease ended without a release"
-	case pglocker.EventForced:
-		return "released by force"
-	default:
-		return string(kind)
-	}
 }
 
 // ticks are four marks, at round times.

@@ -19,7 +19,7 @@ var templateFiles embed.FS
 const patience = 2 * time.Second
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"id": idHTML, "owner": ownerHTML, "visible": visible, "duration": duration, "endText": endText,
+	"id": idHTML, "owner": ownerHTML, "visible": visible, "duration": duration,
 	"lockURL": lockURL, "asset": assetURL, "releaseURL": releaseURL,
 	"when": func(v *fragment, t time.Time) template.HTML { return when(t, v.State.now, v.Scripted) },
 }).ParseFS(templateFiles, "templates/*.html"))
