@@ -208,7 +208,7 @@ func (c *contended) held(from, until time.Time, axis axis, sign time.Duration) {
 			break
 		}
 
-		c.spark[i] += sign * (earlier(until, begin.Add(part)).Sub(later(from, begin)))
+		c.spark[i] += sign * earlier(until, begin.Add(part)).Sub(later(from, begin))
 	}
 }
 

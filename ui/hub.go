@@ -53,6 +53,8 @@ type state struct {
 	look
 	// reads counts the reads. It is 0 if there was none.
 	reads uint64
+	// begun is when the last read began.
+	begun time.Time
 	// at is when the look was taken. Zero if none has succeeded.
 	at time.Time
 	// err is why the last read failed, since when reads have. nil if it didn't.
@@ -132,36 +134,41 @@ func (h *hub) begin(v *view) {
 }
 
 // get returns a page as it is now, or as it was read last if that read may not be repeated yet. It waits for a
-// read for that long at most.
-func (h *hub) get(ctx context.Context, q query, patience time.Duration) state {
-	h.mu.Lock()
-	v := h.find(q)
-
-	if v.reads > 0 && time.Now().Before(v.due) {
-		defer h.mu.Unlock()
-
-		return v.state
-	}
-
-	v.wanted = true
-	h.begin(v)
-	changed := v.changed
-	h.mu.Unlock()
-
+// read for as long as its patience lasts. A read that began before since doesn't do.
+func (h *hub) get(ctx context.Context, q query, since time.Time, patience time.Duration) state {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 
-	select {
-	case <-changed:
-	case <-timer.C:
-	case <-ctx.Done():
-	case <-h.ctx.Done():
+	for {
+		h.mu.Lock()
+		v := h.find(q)
+
+		if v.reads > 0 && time.Now().Before(v.due) && !v.begun.Before(since) {
+			defer h.mu.Unlock()
+
+			return v.state
+		}
+
+		if v.reading.IsZero() || v.reading.Before(since) {
+			v.wanted = true
+		}
+
+		h.begin(v)
+		changed := v.changed
+		h.mu.Unlock()
+
+		select {
+		case <-changed:
+			continue
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-h.ctx.Done():
+		}
+
+		seen, _ := h.seen(v)
+
+		return seen
 	}
-
-	h.mu.Lock()
-	defer h.mu.Unlock()
-
-	return v.state
 }
 
 // watch has a page be read until leave is called.
@@ -270,7 +277,7 @@ func (h *hub) look(v *view) {
 	}
 
 	v.reads++
-	v.reading, v.due = time.Time{}, now.Add(pause)
+	v.begun, v.reading, v.due = begun, time.Time{}, now.Add(pause)
 
 	close(v.changed)
 	v.changed = make(chan struct{})

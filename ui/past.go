@@ -203,8 +203,8 @@ type lockPage struct {
 	Older    int      // how many more there are
 	// Since is from when on events were read, and Cut says that there were too many to begin earlier.
 	Since time.Time
-	Cut  bool
-	past *pastOf
+	Cut   bool
+	past  *pastOf
 }
 
 // Missing: there is no history to show.

@@ -219,7 +219,12 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	seen := h.hub.get(r.Context(), q, patience)
+	var since time.Time
+	if r.URL.Query().Has("freed") { // what was read before the release says that it is held
+		since = time.Now()
+	}
+
+	seen := h.hub.get(r.Context(), q, since, patience)
 	can := h.allowed(r, Release)
 
 	body, err := h.fragment(q, seen, can, true)
