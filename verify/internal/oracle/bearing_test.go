@@ -103,6 +103,13 @@ func TestBearing(t *testing.T) {
 	told.Bears = busy.Bears
 	wantOnly(t, oracle.CheckBearing(told), oracle.Bearing, "lost by nothing")
 
+	// With a cause, a stall is an excuse only if it took much of the time for attempts.
+	told.History.Notes = append(told.History.Notes, stall)
+	wantOnly(t, oracle.CheckBearing(told), oracle.Bearing, "lost by nothing")
+
+	told.History.Notes = append(told.History.Notes, note("c1.1", history.Stall, 2000, history.Event{From: 1600 * ms}))
+	wantOnly(t, oracle.CheckBearing(told), oracle.Bearing, "")
+
 	held := bearing([]history.Event{loss(2500, lost)}, long())
 	held.Bears = &oracle.Bears{Losses: true}
 	wantOnly(t, oracle.CheckBearing(held), oracle.Bearing, "")
