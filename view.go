@@ -152,6 +152,22 @@ func (l *Locker) nextPage(ctx context.Context, f store.ListFilter, listing **sto
 	return rows, err
 }
 
+// HasOwners reports whether the table shows who holds a lock, and since when: whether it has the columns owner and
+// acquired_at. It asks the database at most once, if no call did before.
+//
+// Errors: [ErrClosed], those of the database's state, ctx's error, and what the driver reports.
+func (l *Locker) HasOwners(ctx context.Context) (bool, error) {
+	end, err := l.desk.Begin()
+	if err != nil {
+		return false, err
+	}
+	defer end()
+
+	has, err := l.store.HasOwners(ctx)
+
+	return has, tidy(err)
+}
+
 // HeldAt reports whether the lease runs at the time now, by the database's clock: see [Locker.DatabaseTime].
 func (s LockStatus) HeldAt(now time.Time) bool { return s.ExpiresAt.After(now) }
 

@@ -155,6 +155,13 @@ func testLocks(t *testing.T, e *env) {
 func testLocksByOwner(t *testing.T, e *env, held, crashed *pglocker.LockStatus, names func(pglocker.LocksFilter, ...string)) {
 	t.Helper()
 
+	has, err := e.locker.HasOwners(withinContext(t))
+	Must(t, err)
+
+	if has != e.hasOwners() {
+		t.Errorf("HasOwners: %t", has)
+	}
+
 	if !e.hasOwners() {
 		listFails(t, e, pglocker.LocksFilter{Owner: "contract"}, pglocker.ErrNoOwners)
 		listFails(t, e, pglocker.LocksFilter{Crashed: true}, pglocker.ErrNoOwners)

@@ -184,6 +184,16 @@ func (l *Listing) Next(ctx context.Context) (rows []Listed, more bool, err error
 	return slices.DeleteFunc(page, func(r Listed) bool { return !r.matches }), more, nil
 }
 
+// HasOwners reports whether the table has the optional columns.
+func (s *Store) HasOwners(ctx context.Context) (bool, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return false, err
+	}
+
+	return sh.full, nil
+}
+
 // sqlClock has the primary answer.
 const sqlClock = sqlPrimary + `
 SELECT {iso}{now}{/iso}`

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// serverState is what a command that reads needs to know of the server.
+type serverState struct {
+	standby bool
+	now     time.Time // by the database's clock, when it was asked
+	asked   time.Time
+}
+
+// serverNow asks the server for its clock. The library's DatabaseTime doesn't ask a standby.
+func serverNow(ctx context.Context, db *sql.DB) (s serverState, err error) {
+	s.asked = time.Now()
+	err = db.QueryRowContext(ctx, `SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()`).Scan(&s.now, &s.standby)
+
+	return s, err
+}
+
+// clock is the time by the database's clock now.
+func (s serverState) clock() time.Time { return s.now.Add(time.Since(s.asked)).UTC() }
