@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker"
@@ -62,41 +61,6 @@ type reader struct {
 	notes []string
 }
 
-// shape remembers whether the table has only three columns.
-type shape struct {
-	mu    sync.Mutex
-	three bool
-	asked time.Time
-}
-
-// shapeFor is how long the shape is remembered: somebody may add columns.
-const shapeFor = 30 * time.Second
-
-func (s *shape) threeColumns(ctx context.Context, l *pglocker.Locker) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	if !s.asked.IsZero() && time.Since(s.asked) < shapeFor {
-		return s.three, nil
-	}
-
-	const last = "\U0010FFFF" // no id comes after it, or begins with it
-
-	var err error
-
-	for _, err = range l.Locks(ctx, pglocker.LocksFilter{Crashed: true, Prefix: last, After: last}) {
-		break
-	}
-
-	if err != nil && !errors.Is(err, pglocker.ErrNoOwners) {
-		return false, err
-	}
-
-	s.three, s.asked = err != nil, time.Now()
-
-	return s.three, nil
-}
-
 // read reads a page. last is the page's data of the look before, or nil.
 func (h *Handler) read(ctx context.Context, q query, last any) (seen look, err error) {
 	r := &reader{Handler: h, ctx: ctx}
@@ -119,11 +83,12 @@ func (h *Handler) read(ctx context.Context, q query, last any) (seen look, err e
 }
 
 // begin asks for the time. A database that hangs is found out here.
-func (r *reader) begin() (err error) {
+func (r *reader) begin() error {
 	ctx, cancel := context.WithTimeout(r.ctx, askFor)
 	defer cancel()
 
-	r.now, err = r.locker.DatabaseTime(ctx)
+	now, err := r.locker.DatabaseTime(ctx)
+	r.now = now
 
 	switch {
 	case errors.Is(err, pglocker.ErrReadOnly):
@@ -134,7 +99,8 @@ func (r *reader) begin() (err error) {
 		return err
 	}
 
-	if r.three, err = r.shape.threeColumns(ctx, r.locker); r.three {
+	owners, err := r.locker.HasOwners(ctx)
+	if r.three = err == nil && !owners; r.three {
 		r.note("The table has three columns. It doesn't show who holds a lock, since when, who waits, or whether a " +
 			"holder has crashed. MigrateDB adds the columns that do.")
 	}

@@ -20,9 +20,8 @@ const (
 type news struct {
 	// HTML is the page's changing part. "" if it hasn't changed.
 	HTML string `json:"html,omitempty"`
-	// Now is the database's clock at the read, and Age how old the read is, in milliseconds.
+	// Now is the database's clock, in milliseconds. 0 if it isn't known.
 	Now int64 `json:"now"`
-	Age int64 `json:"age"`
 	// Failed: the last read failed.
 	Failed bool `json:"failed,omitempty"`
 }
@@ -84,7 +83,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		seen, changed := h.hub.seen(view)
 
 		if seen.reads > told {
-			event := news{Now: seen.now.UnixMilli(), Age: age(seen).Milliseconds(), Failed: seen.err != nil}
+			event := news{Now: seen.clock().UnixMilli(), Failed: seen.err != nil}
 
 			html, err := h.rendered(view, seen, can)
 			if err != nil {
@@ -128,6 +127,15 @@ func age(s state) time.Duration {
 	}
 
 	return time.Since(s.at)
+}
+
+// clock is the database's clock now, as far as the last look tells, or 1970.
+func (s state) clock() time.Time {
+	if s.at.IsZero() {
+		return time.UnixMilli(0).UTC()
+	}
+
+	return s.now.Add(age(s))
 }
 
 // rendering is a page as it was sent last.

@@ -74,7 +74,6 @@ type Handler struct {
 	options Options
 	mux     *http.ServeMux
 	hub     *hub
-	shape   shape
 	servers servers
 	streams chan struct{} // has room for each stream
 }

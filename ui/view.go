@@ -21,7 +21,7 @@ const patience = 2 * time.Second
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"id": idHTML, "owner": ownerHTML, "visible": visible, "duration": duration,
 	"lockURL": lockURL, "asset": assetURL, "releaseURL": releaseURL,
-	"when": func(v *fragment, t time.Time) template.HTML { return when(t, v.State.now, v.Scripted) },
+	"when": func(v *fragment, t time.Time) template.HTML { return when(t, v.Clock(), v.Scripted) },
 }).ParseFS(templateFiles, "templates/*.html"))
 
 // fragment is the part of a page that changes.
@@ -41,6 +41,18 @@ func (f *fragment) Notes() []string  { return f.State.notes }
 func (f *fragment) Since() time.Time { return f.State.since }
 func (f *fragment) At() time.Time    { return f.State.at }
 func (f *fragment) Now() time.Time   { return f.State.now }
+
+// Clock is the database's clock now, as far as the last look tells.
+func (f *fragment) Clock() time.Time { return f.State.clock() }
+
+// Age is how old the last look is.
+func (f *fragment) Age() string {
+	if f.Scripted {
+		return ""
+	}
+
+	return duration(age(f.State)) + " ago"
+}
 
 // Reading is for how long the read that is under way has taken, if nothing was read before.
 func (f *fragment) Reading() bool { return f.State.at.IsZero() && f.State.err == nil }
@@ -235,7 +247,7 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request) {
 	}
 
 	f := h.frame(q)
-	f.Events, f.Body, f.Now, f.Can = q.events(), template.HTML(body), seen.now.UnixMilli(), can
+	f.Events, f.Body, f.Now, f.Can = q.events(), template.HTML(body), seen.clock().UnixMilli(), can
 	f.Freed = freed(r.URL.Query(), seen)
 
 	status := http.StatusOK

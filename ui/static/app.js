@@ -17,7 +17,8 @@
 	const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 	// The database's clock less this one, in milliseconds.
-	let offset = Number(view.dataset.now) - Date.now();
+	let offset = 0;
+	const clock = (now) => now > 0 && (offset = now - Date.now());
 	let source, retry, state, failed;
 
 	function duration(ms) {
@@ -190,9 +191,7 @@
 		source.onmessage = (event) => {
 			const news = JSON.parse(event.data);
 
-			if (news.now > 0) {
-				offset = news.now + news.age - Date.now();
-			}
+			clock(news.now);
 
 			if (news.html) {
 				show(news.html);
@@ -233,6 +232,7 @@
 	window.addEventListener("pagehide", shut);
 	window.addEventListener("pageshow", open);
 
+	clock(Number(view.dataset.now));
 	setInterval(count, 1000);
 	count();
 	open();
