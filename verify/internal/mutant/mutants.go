@@ -412,6 +412,16 @@ func All() []Mutant {
 			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
 		},
 		{
+			Name: "a pruned lock begins anew",
+			Edits: []Edit{{
+				"internal/store/create.go",
+				"`{lock_id}, greatest(2, {floor}, {above}), ",
+				"`{lock_id}, greatest(2, {floor}), ",
+			}},
+			Fault:  "rows-pruned",
+			Expect: []oracle.Name{oracle.Audit, oracle.Tokens},
+		},
+		{
 			Name:   "floor left out",
 			Edits:  []Edit{{transition, "::bit(32)::bigint) {-} 1) {<<} 40)", "::bit(32)::bigint) {*} 0) {<<} 40)"}},
 			Fault:  "failover-async",

@@ -25,10 +25,9 @@ type Bears struct {
 }
 
 const (
-	// sparedStall is how long a client must have stood still for its loss of a lock to be excused, and
-	// causeStall the same where the loss must have a cause, which is no stall.
-	sparedStall = 100 * time.Millisecond
-	causeStall  = traffic.SparedTTL / 4
+	// sparedStall is how long a client must have stood still, all in all, for its loss of a lock to be excused.
+	// A third of the lease is left for renewals after the first, and some time after a stall.
+	sparedStall = traffic.SparedTTL / 4
 	// early is how much before its time a request may end.
 	early = 5 * time.Millisecond
 	// leaseLeft is what is left of a lease that still runs for certain.
@@ -61,11 +60,6 @@ func checkSpared(run *Run) (violations []Violation) {
 		return nil
 	}
 
-	excuse := sparedStall
-	if run.Bears.Cause != "" {
-		excuse = causeStall
-	}
-
 	grants := make(map[tenure]*history.Operation)
 	for _, op := range acknowledgedGrants(run.History) {
 		grants[tenure{op.Client, op.Lock, op.Token}] = op
@@ -79,7 +73,7 @@ func checkSpared(run *Run) (violations []Violation) {
 		}
 
 		lease := window{max(grant.Call, e.At-grant.TTL), e.At}
-		if run.spoiled(e.Lock, lease) || stalledIn(run, e.Client, lease) > int64(excuse) {
+		if run.spoiled(e.Lock, lease) || stalledIn(run, e.Client, lease) > int64(sparedStall) {
 			continue
 		}
 
