@@ -3,6 +3,7 @@ package ui_test
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	osexec "os/exec"
@@ -44,6 +45,7 @@ type browser struct {
 	trouble []string
 	// ignore: connections break, because the test breaks them.
 	ignore bool
+	once   sync.Once
 }
 
 // newBrowser starts a browser. Without Chromium it skips the test, but not in CI.
@@ -87,7 +89,6 @@ func newBrowser(t *testing.T) *browser {
 
 	b.ctx, end = chromedp.NewContext(allocator, chromedp.WithListener(b.listen))
 	t.Cleanup(end)
-	t.Cleanup(b.check)
 
 	if err := chromedp.Do(b.ctx); err != nil { // starts it
 		t.Fatal(err)
@@ -131,6 +132,25 @@ func (b *browser) check() {
 	for _, text := range b.trouble {
 		b.t.Error(text)
 	}
+}
+
+// visit opens a page. When the test ends, it is left before its server is closed.
+func (b *browser) visit(address string) {
+	b.t.Helper()
+	b.once.Do(func() {
+		b.t.Cleanup(func() {
+			b.do(chromedp.Navigate("about:blank"))
+			b.check()
+		})
+	})
+	b.do(chromedp.Navigate(address))
+}
+
+// open opens a page of a server, and waits until it is live.
+func (b *browser) open(server *httptest.Server, page string) {
+	b.t.Helper()
+	b.visit(server.URL + prefix + "/" + page)
+	b.await("#live", "Live")
 }
 
 // within bounds a step.

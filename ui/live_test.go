@@ -21,15 +21,8 @@ import (
 	"github.com/ismurov/pglocker/ui"
 )
 
-// open opens a page, and waits until it is live.
-func (b *browser) open(server *httptest.Server, page string) {
-	b.t.Helper()
-	b.do(chromedp.Navigate(server.URL + prefix + "/" + page))
-	b.await("#live", "Live")
-}
-
-// TestLive: a page shows a grant, a hand-over and a loss within a second. On a busy machine one of them may take
-// longer, so this goes by the median.
+// TestLive: a page shows a grant, a hand-over and a loss within a second. A step of a machine that was too busy for
+// a measurement isn't measured.
 func TestLive(t *testing.T) {
 	b := newBrowser(t)
 	db := newDB(t)
@@ -41,43 +34,85 @@ func TestLive(t *testing.T) {
 	b.open(server, "lock?id="+id)
 	b.await("main", "There is no such row")
 
-	var took []time.Duration
+	// calm reports whether the browser and the database answer at once.
+	calm := func() bool {
+		begun := time.Now()
+
+		exec(t, db, "SELECT 1")
+		b.text("h1")
+
+		return time.Since(begun) < 50*time.Millisecond
+	}
+
+	measured := 0
+	step := func(what string, change func(), selector, text string) {
+		t.Helper()
+
+		before := calm()
+
+		change()
+
+		took := b.await(selector, text)
+
+		switch after := calm(); {
+		case !before || !after:
+			t.Logf("%s: shown after %s, on a busy machine", what, took)
+		case took >= time.Second:
+			t.Errorf("%s: shown after %s", what, took)
+		default:
+			measured++
+
+			t.Logf("%s: shown after %s", what, took)
+		}
+	}
 
 	for range 3 {
-		lock, err := first.TryLock(t.Context(), id, time.Minute)
-		must(t, err)
+		var (
+			lock *pglocker.Lock
+			err  error
+		)
 
-		took = append(took, b.await(".facts", "first"))
+		step("a grant", func() {
+			lock, err = first.TryLock(t.Context(), id, time.Minute)
+			must(t, err)
+		}, "#lock-state", "Held")
 
-		if text := b.text("#lock-state"); !strings.Contains(text, "Held") {
+		if text := b.text(".facts"); !strings.Contains(text, "first") {
 			t.Errorf("granted: %s", text)
 		}
 
-		must(t, lock.Unlock(t.Context()))
+		waits := make(chan *pglocker.Lock, 1)
 
-		other, err := second.TryLock(t.Context(), id, time.Minute)
-		must(t, err)
+		go func() {
+			lock, err := second.Lock(context.WithoutCancel(t.Context()), id, time.Minute)
+			if err != nil {
+				t.Error(err)
+			}
 
-		took = append(took, b.await(".facts", "second"))
+			waits <- lock
+		}()
 
-		must(t, other.Unlock(t.Context()))
+		b.await("#lock-state", "Waited for")
+		step("a hand-over", func() { must(t, lock.Unlock(t.Context())) }, ".facts", "second")
 
-		took = append(took, b.await("#lock-state", "Free"))
+		lock = <-waits
+		if lock == nil {
+			return
+		}
+
+		step("a release", func() { must(t, lock.Unlock(t.Context())) }, "#lock-state", "Free")
 
 		// A lease that nobody renews, as of a holder that has crashed.
-		lost, err := first.AcquireLock(t.Context(), id, 700*time.Millisecond)
-		must(t, err)
-
-		b.await("#lock-state", "Not released")
-
-		took = append(took, eval[time.Duration](b, "Math.round(Date.now() * 1e6)")-time.Duration(lost.ExpiresAt.UnixNano()))
+		step("a loss", func() {
+			status, err := first.AcquireLock(t.Context(), id, time.Minute)
+			must(t, err)
+			b.await("#lock-state", "Held")
+			exec(t, db, "UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp() WHERE generation = $1", status.Generation)
+		}, "#lock-state", "Not released")
 	}
 
-	b.await(".tenures", "Not released")
-	t.Log("shown after", took)
-
-	if slices.Sort(took); took[len(took)/2] >= time.Second {
-		t.Errorf("changes are shown after %s", took)
+	if b.await(".tenures", "Not released"); measured == 0 {
+		t.Log("the machine was too busy for any measurement")
 	}
 
 	// The timeline has a lane for each holder.
@@ -175,7 +210,8 @@ func TestForgedRequest(t *testing.T) {
 	}))
 	t.Cleanup(evil.Close)
 
-	b.do(chromedp.Navigate(evil.URL), chromedp.WaitReady("form", chromedp.ByQuery))
+	b.visit(evil.URL)
+	b.do(chromedp.WaitReady(chromedp.CSS("form")))
 	b.do(chromedp.Evaluate[chromedp.Void]("document.querySelector('form').submit()"))
 	b.await("main", "came from another site")
 
@@ -223,7 +259,10 @@ func TestRestarts(t *testing.T) {
 		}
 
 		server.Start()
-		t.Cleanup(server.Close)
+		t.Cleanup(func() {
+			handler.Close()
+			server.Close()
+		})
 
 		return server, handler
 	}
@@ -285,13 +324,13 @@ func TestPlain(t *testing.T) {
 		ctx, cancel := b.within()
 		defer cancel()
 
-		text, err := chromedp.Run(ctx, chromedp.Text(selector, chromedp.ByQuery))
+		text, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS(selector)))
 		must(t, err)
 
 		return text
 	}
 
-	b.do(chromedp.Navigate(server.URL + prefix + "/locks"))
+	b.visit(server.URL + prefix + "/locks")
 
 	if list := text("main"); !strings.Contains(list, "holder") || !strings.Contains(list, "ago") {
 		t.Errorf("the list: %s", list)
@@ -301,10 +340,10 @@ func TestPlain(t *testing.T) {
 		t.Errorf("the foot: %s", foot)
 	}
 
-	b.do(chromedp.Click("tbody a", chromedp.ByQuery), chromedp.WaitVisible(".danger", chromedp.ByQuery),
-		chromedp.Click(".danger", chromedp.ByQuery), chromedp.WaitVisible("#reason", chromedp.ByQuery),
-		chromedp.SendKeys("#reason", "by hand", chromedp.ByQuery), chromedp.Click("button.danger", chromedp.ByQuery),
-		chromedp.WaitVisible(".note.good", chromedp.ByQuery))
+	b.do(chromedp.Click(chromedp.CSS("tbody a")), chromedp.WaitVisible(chromedp.CSS(".danger")),
+		chromedp.Click(chromedp.CSS(".danger")), chromedp.WaitVisible(chromedp.CSS("#reason")),
+		chromedp.SendKeys(chromedp.CSS("#reason"), "by hand"), chromedp.Click(chromedp.CSS("button.danger")),
+		chromedp.WaitVisible(chromedp.CSS(".note.good")))
 
 	if state := text("main"); !strings.Contains(state, "Free") || !strings.Contains(state, "by hand") {
 		t.Errorf("afterwards: %s", state)
@@ -338,7 +377,7 @@ func TestReadable(t *testing.T) {
 	}
 
 	for _, page := range pages {
-		b.do(chromedp.Navigate(server.URL + prefix + "/" + page))
+		b.visit(server.URL + prefix + "/" + page)
 
 		if !strings.HasPrefix(page, "release") {
 			b.await("#live", "Live")

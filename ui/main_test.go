@@ -97,7 +97,10 @@ func newServer(t *testing.T, handler *ui.Handler) *httptest.Server {
 	t.Helper()
 
 	server := httptest.NewServer(mounted(handler))
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		handler.Close() // a browser may watch
+		server.Close()
+	})
 
 	return server
 }

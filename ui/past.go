@@ -282,7 +282,7 @@ func (r *reader) marked(id string) bool {
 	defer cancel()
 
 	for status, err := range r.locker.Locks(ctx, pglocker.LocksFilter{Prefix: id, Held: true}) {
-		return err == nil && status.LockID == id && waited(status)
+		return err == nil && status.LockID == id && status.Waited
 	}
 
 	return false

@@ -75,8 +75,7 @@ func TestPictures(t *testing.T) {
 		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
 			{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
 		}})
-		b.do(chromedp.Navigate(server.URL + prefix + "/" + p.address))
-		b.await("#live", "Live")
+		b.open(server, p.address)
 
 		if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > p.width {
 			t.Errorf("%s is %d pixels wide", p.name, wide)

@@ -50,7 +50,7 @@ func (r row) State() string {
 func (r row) URL() string { return lockURL(r.LockID) }
 
 // Waits: a waiter has marked the row.
-func (r row) Waits() bool { return waited(r.LockStatus) }
+func (r row) Waits() bool { return r.Waited }
 
 // reader reads one page.
 type reader struct {
