@@ -5,7 +5,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint fmt clean postgres
+.PHONY: help demo cli cli-docs test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,10 +14,17 @@ demo: postgres ## Show it at work: three processes, one lock, a kill and a pause
 	@$(GO) build -o bin/demo ./examples/demo
 	@exec bin/demo
 
+cli: ## Build the command, bin/pglocker
+	@cd cmd/pglocker && $(GO) build -o ../../bin/pglocker .
+
+cli-docs: ## Write docs/cli.md from the commands
+	@cd cmd/pglocker && $(GO) run . docs >../../docs/cli.md.new && mv ../../docs/cli.md.new ../../docs/cli.md
+
 # The packages whose tests take longest go first, so that none of them is left alone at the end.
 test: postgres ## Run every test
 	$(GO) test -count=1 -timeout=20m $(TESTFLAGS) ./internal/faulttest . ./internal/store ./pgtesting ./...
 	cd examples/integrations && $(GO) test -count=1 ./...
+	cd cmd/pglocker && $(GO) test -count=1 ./...
 
 test-acc: ## Run every test with the race detector, shuffled, with a coverage profile
 	@$(MAKE) test TESTFLAGS='-race -shuffle=on -covermode=atomic -coverpkg=./... -coverprofile=coverage.out'
@@ -25,6 +32,7 @@ test-acc: ## Run every test with the race detector, shuffled, with a coverage pr
 test-short: ## Run the tests that need no database
 	$(GO) test -short ./...
 	cd bench && $(GO) test ./...
+	cd cmd/pglocker && $(GO) test -short ./...
 
 test-matrix: ## Run the tests that depend on the server on PostgreSQL 12 to 18, or on MAJORS="12 18"
 	@GO=$(GO) .ci/matrix $(MAJORS)
@@ -70,6 +78,7 @@ lint: ## Check formatting (gofmt, gofumpt), go vet, staticcheck
 	cd bench && $(GO) vet ./... && $(GO) tool -modfile=../tools/go.mod staticcheck ./...
 	cd verify && $(GO) vet ./... && $(GO) tool -modfile=../tools/go.mod staticcheck ./...
 	cd examples/integrations && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
+	cd cmd/pglocker && $(GO) vet ./... && $(GO) tool -modfile=../../tools/go.mod staticcheck ./...
 
 fmt: ## Format the code
 	$(TOOL) gofumpt -w .

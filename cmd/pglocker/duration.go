@@ -32,6 +32,13 @@ func (d *days) Set(text string) error {
 	return err
 }
 
+// longest is the longest duration that a flag takes, about 200 years.
+const longest time.Duration = math.MaxInt64 / 4 * 3
+
+func invalidDuration(text string) error {
+	return fmt.Errorf("invalid duration %q: write 90d, 36h or 1d12h", text)
+}
+
 // parseDays is time.ParseDuration that knows days and weeks, which come first: "2w", "90d", "1d12h".
 func parseDays(text string) (time.Duration, error) {
 	var total time.Duration
@@ -47,8 +54,8 @@ func parseDays(text string) (time.Duration, error) {
 		}
 
 		n, err := strconv.ParseFloat(number, 64)
-		if err != nil || n < 0 || n*float64(unit.length)+float64(total) > math.MaxInt64/2 {
-			return 0, fmt.Errorf("invalid duration %q: write 90d, 36h or 1d12h", text)
+		if err != nil || !(n >= 0 && n*float64(unit.length)+float64(total) < float64(longest)) { // nor NaN
+			return 0, invalidDuration(text)
 		}
 
 		total += time.Duration(n * float64(unit.length))
@@ -60,8 +67,8 @@ func parseDays(text string) (time.Duration, error) {
 	}
 
 	clock, err := time.ParseDuration(rest)
-	if err != nil || clock < 0 {
-		return 0, fmt.Errorf("invalid duration %q: write 90d, 36h or 1d12h", text)
+	if err != nil || clock < 0 || clock > longest-total {
+		return 0, invalidDuration(text)
 	}
 
 	return total + clock, nil

@@ -224,3 +224,22 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// awaitBlocked waits until a session of that application waits for a lock of the server.
+func (b *bed) awaitBlocked(application string) {
+	b.t.Helper()
+
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var blocked bool
+
+		must(b.t, b.db.QueryRowContext(b.t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE application_name = $1 AND datname = current_database() AND wait_event_type = 'Lock')`, application).Scan(&blocked))
+
+		switch {
+		case blocked:
+			return
+		case time.Now().After(deadline):
+			b.t.Fatalf("%s waits for nothing", application)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -87,55 +88,50 @@ var meanings = map[string]string{
 
 // printRecord prints one lock for people.
 func (a *app) printRecord(r lockRecord, owners bool) error {
-	coloured := colours(a.stdout)
+	to := bufio.NewWriter(a.stdout) // it keeps the first error
+	line := func(name, value string) { fmt.Fprintf(to, "%-10s  %s\n", name, value) }
 
-	line := func(name, value string) {
-		fmt.Fprintf(a.stdout, "%-10s  %s\n", name, printable(value))
-	}
-
-	state := r.State
-	if coloured {
-		state = paint(stateColours[state], state)
-	}
-
-	line("lock", r.ID)
+	line("lock", printable(r.ID))
 
 	if r.Kind != pglocker.KindLock {
 		line("kind", string(r.Kind))
 	}
 
-	fmt.Fprintf(a.stdout, "%-10s  %s: %s\n", "state", state, meanings[r.State])
+	state := r.State
+	if colours(a.stdout) {
+		state = paint(stateColours[state], state)
+	}
+
+	line("state", state+": "+meanings[r.State])
 	line("token", fmt.Sprint(r.Token))
 
 	switch {
 	case r.Owner != nil && r.State == stateExpired:
-		line("last owner", *r.Owner)
+		line("last owner", printable(*r.Owner))
 	case r.Owner != nil:
-		line("owner", *r.Owner)
+		line("owner", printable(*r.Owner))
 	case !owners:
 		line("owner", "not known: the table has no such column")
 	}
 
 	if r.AcquiredAt != nil {
-		text := stamp(*r.AcquiredAt)
-		if held := r.heldFor(); held != "-" {
-			text += ", " + held + " ago"
-		}
-
-		line("granted", text)
+		line("granted", stamp(*r.AcquiredAt)+during(", %s ago", r.heldFor()))
 	}
 
-	ends := "lease ends"
-	if r.Remaining == 0 {
-		ends = "free since"
-	}
-
-	text := stamp(r.ExpiresAt)
 	if r.Remaining > 0 {
-		text += ", in " + r.endsIn()
+		line("lease ends", stamp(r.ExpiresAt)+during(", in %s", r.endsIn()))
+	} else {
+		line("free since", stamp(r.ExpiresAt))
 	}
 
-	line(ends, text)
+	return to.Flush()
+}
 
-	return nil
+// during puts a time of a record into a text, unless there is none.
+func during(text, time string) string {
+	if time == "-" {
+		return ""
+	}
+
+	return fmt.Sprintf(text, time)
 }
