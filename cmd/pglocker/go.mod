@@ -4,12 +4,16 @@ go 1.26.0
 
 replace github.com/ismurov/pglocker => ../..
 
+replace github.com/ismurov/pglocker/ui => ../../ui
+
 require (
 	github.com/creack/pty v1.1.24
 	github.com/ismurov/pglocker v0.0.0-00010101000000-000000000000
+	github.com/ismurov/pglocker/ui v0.0.0-00010101000000-000000000000
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.9
+	golang.org/x/crypto v0.48.0
 	golang.org/x/term v0.48.0
 )
 

@@ -33,6 +33,7 @@ var commands = []func(*app) *cobra.Command{
 	newLs,
 	newShow,
 	newHistory,
+	newWeb,
 
 	// groupCare
 	newFree,
