@@ -222,11 +222,16 @@ func (b *browser) await(selector, text string) time.Duration {
 	ctx, cancel := b.within()
 	defer cancel()
 
-	if _, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script, chromedp.EvalAwaitPromise)); err != nil {
-		b.t.Fatalf("%q never shows %q: %v\n%s", selector, text, err, b.text("main"))
-	}
+	for {
+		_, err := chromedp.Run(ctx, chromedp.Evaluate[bool](script, chromedp.EvalAwaitPromise))
 
-	return time.Since(begun)
+		switch {
+		case err == nil:
+			return time.Since(begun)
+		case ctx.Err() != nil || !strings.Contains(err.Error(), "navigated"): // it shows another page now
+			b.t.Fatalf("%q never shows %q: %v\n%s", selector, text, err, b.text("main"))
+		}
+	}
 }
 
 func quoted(text string) string {
