@@ -34,7 +34,7 @@ func TestPictures(t *testing.T) {
 	}
 
 	db := newDB(t)
-	fillShop(t, db, time.Now())
+	shop := fillShop(t, db, time.Now())
 
 	server := newServer(t, newHandler(t, newLocker(t, db, "page"), ui.Options{AllowRelease: true, Title: "shop, production"}))
 	b := newBrowser(t)
@@ -75,6 +75,7 @@ func TestPictures(t *testing.T) {
 		call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
 			{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
 		}})
+		shop.renew()
 		b.open(server, p.address)
 
 		if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > p.width {
@@ -159,6 +160,21 @@ type shop struct {
 	now    time.Time
 	random *rand.Rand
 	token  int64
+	leases []lease
+}
+
+// lease is what is left of a lease when a picture is taken.
+type lease struct {
+	id   string
+	left time.Duration
+}
+
+// renew sets each lease anew.
+func (s *shop) renew() {
+	for _, l := range s.leases {
+		exec(s.t, s.db, "UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp() + $2::bigint * interval '1 us' WHERE lock_id = $1",
+			l.id, l.left.Microseconds())
+	}
 }
 
 func (s *shop) owner(name string) string {
@@ -178,6 +194,10 @@ func (s *shop) row(id, holder string, since, left time.Duration, waits bool) {
 
 	if waits {
 		marked = s.now.Add(time.Hour)
+	}
+
+	if left > 0 {
+		s.leases = append(s.leases, lease{id, left})
 	}
 
 	exec(s.t, s.db, `INSERT INTO pglocker.lock_statuses (lock_id, generation, expires_at, owner, acquired_at, contended_until)
@@ -226,7 +246,7 @@ func (s *shop) past(id string, owners []string, until, each, gap time.Duration, 
 	s.token += 2
 }
 
-func fillShop(t *testing.T, db *sql.DB, now time.Time) {
+func fillShop(t *testing.T, db *sql.DB, now time.Time) *shop {
 	t.Helper()
 
 	s := &shop{t: t, db: db, now: now, random: rand.New(rand.NewPCG(7, 7)), token: 40}
@@ -307,6 +327,7 @@ func fillShop(t *testing.T, db *sql.DB, now time.Time) {
 	s.token += 2
 	s.row("pglocker:rwlock:price-list:intent", s.owner("worker-1"), time.Second, 9*time.Second, false)
 
-	// The database and the page have one clock here.
-	exec(t, db, "UPDATE pglocker.lock_statuses SET expires_at = expires_at + interval '5 min' WHERE expires_at > clock_timestamp()")
+	s.renew()
+
+	return s
 }
