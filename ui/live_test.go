@@ -400,18 +400,18 @@ func TestReadable(t *testing.T) {
 		}
 
 		for what, script := range map[string]string{
-			"is wider than the window":            "document.documentElement.scrollWidth > innerWidth",
-			"has no main, header, nav or footer":  "!['main', 'body > header', 'nav[aria-label]', 'body > footer'].every(s => document.querySelector(s))",
+			"is wider than the window":               "document.documentElement.scrollWidth > innerWidth",
+			"has no main, header, nav or footer":     "!['main', 'body > header', 'nav[aria-label]', 'body > footer'].every(s => document.querySelector(s))",
 			"has not one heading of the first level": "document.querySelectorAll('h1').length != 1",
-			"has a table without a caption":       "[...document.querySelectorAll('table')].some(t => !t.caption?.textContent)",
-			"has a table without scopes":          "[...document.querySelectorAll('th')].some(t => !t.scope)",
-			"has a field without a label":         "[...document.querySelectorAll('input:not([type=hidden]), textarea')].some(e => !e.labels.length)",
-			"has a link without a text":           "[...document.querySelectorAll('a')].some(a => !a.textContent.trim())",
-			"has a picture without a name":        "[...document.querySelectorAll('[role=img]')].some(e => !e.getAttribute('aria-label'))",
-			"has an id twice":                     "[...document.querySelectorAll('[id]')].some(e => document.querySelectorAll('#' + CSS.escape(e.id)).length > 1)",
-			"says more than it should by itself":  "document.querySelectorAll('[aria-live], [role=status], [role=alert]').length != 1",
-			"ran what an id says":                 "!!document.querySelector('main img, main script, main style')",
-			"has no language":                     "!document.documentElement.lang",
+			"has a table without a caption":          "[...document.querySelectorAll('table')].some(t => !t.caption?.textContent)",
+			"has a table without scopes":             "[...document.querySelectorAll('th')].some(t => !t.scope)",
+			"has a field without a label":            "[...document.querySelectorAll('input:not([type=hidden]), textarea')].some(e => !e.labels.length)",
+			"has a link without a text":              "[...document.querySelectorAll('a')].some(a => !a.textContent.trim())",
+			"has a picture without a name":           "[...document.querySelectorAll('[role=img]')].some(e => !e.getAttribute('aria-label'))",
+			"has an id twice":                        "[...document.querySelectorAll('[id]')].some(e => document.querySelectorAll('#' + CSS.escape(e.id)).length > 1)",
+			"says more than it should by itself":     "document.querySelectorAll('[aria-live], [role=status], [role=alert]').length != 1",
+			"ran what an id says":                    "!!document.querySelector('main img, main script, main style')",
+			"has no language":                        "!document.documentElement.lang",
 		} {
 			if eval[bool](b, script) {
 				t.Errorf("%.60q %s", page, what)

@@ -159,10 +159,10 @@ func TestWebPasswords(t *testing.T) {
 	}
 
 	for text, lines := range map[string]string{
-		"line 1 is not":  "alice:{SHA}fEqNCco3Yq9h5ZUglD3CZJT4lBs=\n",
-		"line 2 is not":  "alice:" + string(hash) + "\nbob\n",
-		"has no user":    "# nobody\n",
-		"no such file":   "",
+		"line 1 is not":   "alice:{SHA}fEqNCco3Yq9h5ZUglD3CZJT4lBs=\n",
+		"line 2 is not":   "alice:" + string(hash) + "\nbob\n",
+		"has no user":     "# nobody\n",
+		"no such file":    "",
 		"can't listen on": "-",
 	} {
 		args := []string{"web", "--listen", "127.0.0.1:0", "--basic-auth-file", file + ".bad"}
