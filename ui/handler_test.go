@@ -570,7 +570,7 @@ func TestWhatIsMissing(t *testing.T) {
 
 	for _, page := range allPages[:14] {
 		status, body, _ := fetch(t, server, prefix+page)
-		if status != http.StatusOK || !strings.Contains(body, "three columns") {
+		if status != http.StatusOK || strings.Count(body, "<p>The table has three columns") != 1 || strings.Count(body, "<p>There is no history") > 1 {
 			t.Errorf("%s of three columns: %d\n%s", page, status, body)
 		}
 	}

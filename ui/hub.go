@@ -26,6 +26,7 @@ const (
 // and goes back to it when the last has left. The hub's mu guards all views.
 type hub struct {
 	read    func(ctx context.Context, q query, last any) (look, error)
+	failed  func(q query, err error) // told of the first of the reads that fail
 	refresh time.Duration
 	slots   chan struct{} // has room for each reader
 
@@ -78,8 +79,8 @@ type view struct {
 	readers, releasers rendering
 }
 
-func newHub(read func(context.Context, query, any) (look, error), refresh time.Duration) *hub {
-	h := &hub{read: read, refresh: refresh, slots: make(chan struct{}, readers), views: map[query]*view{}}
+func newHub(read func(context.Context, query, any) (look, error), failed func(query, error), refresh time.Duration) *hub {
+	h := &hub{read: read, failed: failed, refresh: refresh, slots: make(chan struct{}, readers), views: map[query]*view{}}
 	h.ctx, h.end = context.WithCancel(context.Background())
 
 	return h
@@ -267,8 +268,9 @@ func (h *hub) look(v *view) {
 	case err == nil:
 		v.look, v.at, v.err = seen, now, nil
 		pause = max(pause, seen.every)
-	case v.err == nil:
-		v.err, v.since = err, now
+	case v.err == nil && h.ctx.Err() == nil:
+		v.since = now
+		h.failed(v.q, err)
 
 		fallthrough
 	default:

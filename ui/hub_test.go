@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// failures counts what a hub tells of.
+var failures atomic.Int64
+
 // counting is a hub whose reads take a time, and are counted.
 func counting(takes time.Duration) (*hub, *atomic.Int64, *atomic.Pointer[error]) {
 	var (
@@ -29,7 +32,7 @@ func counting(takes time.Duration) (*hub, *atomic.Int64, *atomic.Pointer[error])
 		}
 
 		return look{data: n}, nil
-	}, 500*time.Millisecond)
+	}, func(query, error) { failures.Add(1) }, 500*time.Millisecond)
 
 	return h, &reads, &failed
 }
@@ -182,6 +185,10 @@ func TestFailedReads(t *testing.T) {
 
 		if s := h.get(t.Context(), query{}, time.Time{}, 0); s.err != nil || s.data == int64(1) {
 			t.Errorf("afterwards: data %v, error %v", s.data, s.err)
+		}
+
+		if n := failures.Load(); n != 1 {
+			t.Errorf("told of %d failures, want the first", n)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 const (
 	// askFor is how long the database may take to answer the first and smallest question.
-	askFor = 3 * time.Second
+	askFor = 5 * time.Second
 	// lookThrough is how many rows are read for a page of those that the database can't choose: of free locks,
 	// and of locks that are waited for.
 	lookThrough = 20_000
@@ -70,16 +70,16 @@ func (h *Handler) read(ctx context.Context, q query, last any) (seen look, err e
 	}
 
 	if err != nil {
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			h.options.Logger.Warn("pglocker/ui: a page was not read", "page", q.page, "error", err)
-		}
-
 		return look{}, err
 	}
 
 	seen.now, seen.notes = r.now, r.notes
 
 	return seen, nil
+}
+
+func (h *Handler) failed(q query, err error) {
+	h.options.Logger.Warn("pglocker: a page can't be read", "page", q.page, "error", err)
 }
 
 // begin asks for the time. A database that hangs is found out here.
@@ -108,7 +108,12 @@ func (r *reader) begin() error {
 	return err
 }
 
-func (r *reader) note(text string) { r.notes = append(r.notes, text) }
+// note says something on the page, once.
+func (r *reader) note(text string) {
+	if !slices.Contains(r.notes, text) {
+		r.notes = append(r.notes, text)
+	}
+}
 
 func (r *reader) page(q query, last any) (data any, every time.Duration, err error) {
 	switch q.page {

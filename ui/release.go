@@ -61,7 +61,7 @@ func (h *Handler) askRelease(w http.ResponseWriter, r *http.Request) {
 // release releases a lock by force.
 func (h *Handler) release(w http.ResponseWriter, r *http.Request) {
 	if !sameOrigin(r) {
-		h.options.Logger.Warn("pglocker/ui: a release by force was refused: the request came from another site",
+		h.options.Logger.Warn("pglocker: a release by force was refused: the request came from another site",
 			"origin", r.Header.Get("Origin"), "site", r.Header.Get("Sec-Fetch-Site"), "host", r.Host)
 		h.fail(w, http.StatusForbidden, "This request came from another site. Nothing was done.")
 
@@ -106,7 +106,7 @@ func (h *Handler) release(w http.ResponseWriter, r *http.Request) {
 
 	if err := h.locker.ForceRelease(ctx, form.ID, form.Token, reason); err != nil {
 		status, text := releaseFailure(err)
-		h.options.Logger.Warn("pglocker/ui: a lock was not released by force", "lock", form.ID, "token", form.Token,
+		h.options.Logger.Warn("pglocker: a lock was not released by force", "lock", form.ID, "token", form.Token,
 			"reason", reason, "error", err)
 
 		form.Error = text

@@ -49,6 +49,10 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("X-Accel-Buffering", "no") // nginx would keep events back
 
+	if r.Method == http.MethodHead {
+		return
+	}
+
 	out := http.NewResponseController(w)
 	send := func(text []byte) bool {
 		_ = out.SetWriteDeadline(time.Now().Add(writeFor)) // not every server has one

@@ -108,7 +108,7 @@ func New(locker *pglocker.Locker, options Options) (*Handler, error) {
 	}
 
 	h := &Handler{locker: locker, options: options, streams: make(chan struct{}, MaxStreams)}
-	h.hub = newHub(h.read, options.Refresh)
+	h.hub = newHub(h.read, h.failed, options.Refresh)
 	h.mux = h.routes()
 
 	return h, nil

@@ -132,7 +132,7 @@ func (h *Handler) fragment(q query, s state, can, full bool) ([]byte, error) {
 
 	var b bytes.Buffer
 	if err := templates.ExecuteTemplate(&b, "fragment.html", f); err != nil {
-		h.options.Logger.Error("pglocker/ui: a page was not rendered", "page", q.page, "error", err)
+		h.options.Logger.Error("pglocker: a page can't be rendered", "page", q.page, "error", err)
 
 		return nil, err
 	}
@@ -279,7 +279,7 @@ func (h *Handler) fail(w http.ResponseWriter, status int, message string) {
 func (h *Handler) send(w http.ResponseWriter, status int, f *frame) {
 	var b bytes.Buffer
 	if err := templates.ExecuteTemplate(&b, "frame.html", f); err != nil {
-		h.options.Logger.Error("pglocker/ui: a page was not rendered", "page", f.Q.page, "error", err)
+		h.options.Logger.Error("pglocker: a page can't be rendered", "page", f.Q.page, "error", err)
 		http.Error(w, "This page can't be shown.", http.StatusInternalServerError)
 
 		return
