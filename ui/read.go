@@ -65,11 +65,27 @@ type reader struct {
 func (h *Handler) read(ctx context.Context, q query, last any) (seen look, err error) {
 	r := &reader{Handler: h, ctx: ctx}
 
-	if err = r.begin(); err == nil {
-		seen.data, seen.every, err = r.page(q, last)
+	if err = r.begin(); err != nil {
+		return look{}, err
 	}
 
-	if err != nil {
+	var stop func()
+
+	r.ctx, stop = guarded(ctx, func(ctx context.Context) error {
+		_, err := h.locker.DatabaseTime(ctx)
+		if errors.Is(err, pglocker.ErrReadOnly) {
+			return nil // a standby answers
+		}
+
+		return err
+	})
+	defer stop()
+
+	if seen.data, seen.every, err = r.page(q, last); err != nil {
+		if ctx.Err() == nil && r.ctx.Err() != nil {
+			err = context.Cause(r.ctx)
+		}
+
 		return look{}, err
 	}
 
