@@ -183,7 +183,7 @@ func TestReleaseByKeyboard(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	b.await(".facts", "3")
+	b.await(".facts .num", "3")
 
 	if text := eval[string](b, "document.activeElement.innerText"); !strings.Contains(text, "Release by force") {
 		t.Errorf("the focus is on %q after a change", text)
