@@ -102,7 +102,12 @@ func interruptible(run func(ctx context.Context, args []string) error) func(*cob
 		defer cancel(nil)
 
 		signals := make(chan os.Signal, 1)
-		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+
+		for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+			if !signal.Ignored(s) { // as under nohup
+				signal.Notify(signals, s)
+			}
+		}
 
 		go func() {
 			select {

@@ -229,17 +229,21 @@ func must(t *testing.T, err error) {
 func (b *bed) awaitBlocked(application string) {
 	b.t.Helper()
 
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		var blocked bool
-
+	b.await(application+" waits for a lock of the server", func() (blocked bool) {
 		must(b.t, b.db.QueryRowContext(b.t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
 			WHERE application_name = $1 AND datname = current_database() AND wait_event_type = 'Lock')`, application).Scan(&blocked))
 
-		switch {
-		case blocked:
-			return
-		case time.Now().After(deadline):
-			b.t.Fatalf("%s waits for nothing", application)
+		return blocked
+	})
+}
+
+// await waits until a condition holds.
+func (b *bed) await(what string, holds func() bool) {
+	b.t.Helper()
+
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("in vain: %s", what)
 		}
 	}
 }

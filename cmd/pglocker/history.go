@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,7 +62,8 @@ func newHistory(a *app) *cobra.Command {
 		Short:   "Show what happened to a lock, or who held it at some time",
 		Long: `history lists the events of a lock, or of all locks: when it was granted, to whom, under
 which token, and how each tenure ended. "expired" means that the lease ended without a
-release; the event is written with the next event of the lock. Renewals aren't written.
+release; the event is written with the next event of the lock. Renewals aren't written. Those
+of all locks are listed lock by lock, but with -n by time.
 
 With --at it says who held the lock at that time, by the database's clock. The exit code is 1
 if no program did.
@@ -122,7 +124,7 @@ func (p *past) events(ctx context.Context, s *sight, id string) error {
 	}
 
 	out := p.lines(id == "", s.owners)
-	kept := &tail{n: p.last, to: out.add}
+	kept := &tail{n: p.last, byTime: id == "", to: out.add}
 
 	for event, err := range s.locker.History(ctx, id, since) {
 		if err != nil {
@@ -148,31 +150,41 @@ func newEventRecord(e pglocker.Event) eventRecord {
 	}
 }
 
-// tail hands on the last n, or all if n is 0.
+// tail hands on the last n events, or all if n is 0.
 type tail struct {
-	n    int
-	kept []eventRecord // a ring, whose oldest is at next
-	next int
-	to   func(eventRecord) error
+	n int
+	// byTime: the events are those of all locks, lock by lock, and the last are those by their time.
+	byTime bool
+	kept   []eventRecord
+	to     func(eventRecord) error
 }
 
 func (t *tail) add(e eventRecord) error {
-	switch {
-	case t.n == 0:
+	if t.n == 0 {
 		return t.to(e)
-	case len(t.kept) < t.n:
-		t.kept = append(t.kept, e)
-	default:
-		t.kept[t.next] = e
-		t.next = (t.next + 1) % t.n
+	}
+
+	place := len(t.kept)
+	if t.byTime {
+		place, _ = slices.BinarySearchFunc(t.kept, e.At, func(k eventRecord, at time.Time) int {
+			if k.At.After(at) {
+				return 1
+			}
+
+			return -1 // of the same time, the later comes behind
+		})
+	}
+
+	if t.kept = slices.Insert(t.kept, place, e); len(t.kept) > t.n {
+		t.kept = slices.Delete(t.kept, 0, 1)
 	}
 
 	return nil
 }
 
 func (t *tail) end() error {
-	for i := range t.kept {
-		if err := t.to(t.kept[(t.next+i)%len(t.kept)]); err != nil {
+	for _, e := range t.kept {
+		if err := t.to(e); err != nil {
 			return err
 		}
 	}

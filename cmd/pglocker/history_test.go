@@ -48,6 +48,18 @@ func TestHistory(t *testing.T) {
 		t.Errorf("the last two: %+v", last)
 	}
 
+	// Of all locks the last are those by time: lock b was granted last.
+	last = decode[[]eventRecord](t, b.ok("history", "-n", "2", "-o", "json"))
+	if len(last) != 2 || last[0].Event != pglocker.EventForced || last[1].ID != "b" {
+		t.Errorf("the last two of all: %+v", last)
+	}
+
+	b.exec("UPDATE pglocker.lock_history SET at = at - interval '1 hour' WHERE lock_id = 'b'")
+
+	if last = decode[[]eventRecord](t, b.ok("history", "-n", "1", "-o", "json")); len(last) != 1 || last[0].ID != "a" {
+		t.Errorf("the last of all: %+v", last)
+	}
+
 	if none := b.ok("history", "a", "--since", "0s", "-o", "json"); none != "[]\n" {
 		t.Errorf("since now: %q", none)
 	}

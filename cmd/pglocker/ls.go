@@ -18,6 +18,7 @@ type listing struct {
 	filter   pglocker.LocksFilter
 	kind     string
 	all      bool
+	waited   bool
 	watch    bool
 	interval days
 }
@@ -35,6 +36,9 @@ func newLs(a *app) *cobra.Command {
   free      it was released
   expired   it is free: its lease ended without a release, mostly because the holder crashed
 
+WAITED is "yes" if a waiter in another process listens for the release, or did in the last ten
+seconds. A waiter that only polls doesn't show.
+
 A permit of a semaphore, a reader or the writer of a read-write lock, and an election are
 rows too: see --kind. ls reads a page at a time, however large the table is. What it shows
 may have changed when you read it.
@@ -50,6 +54,7 @@ each time. After a scan that took long it waits ten times as long before the nex
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&l.filter.Held, "held", false, "only locks that are held")
+	flags.BoolVar(&l.waited, "waited", false, "only held locks that others wait for")
 	flags.BoolVar(&l.filter.Crashed, "expired", false, "only locks whose lease ended without a release")
 	flags.StringVar(&l.filter.Owner, "holder", "", "only locks that are, or were last, of this `owner`")
 	flags.StringVar(&l.kind, "kind", "", "only rows of this `kind`: lock, semaphore, rwlock, election or internal")
@@ -57,6 +62,7 @@ each time. After a scan that took long it waits ten times as long before the nex
 	flags.BoolVarP(&l.watch, "watch", "w", false, "list again and again, until you interrupt it")
 	flags.Var(&l.interval, "interval", "how often --watch lists")
 	cmd.MarkFlagsMutuallyExclusive("held", "expired")
+	cmd.MarkFlagsMutuallyExclusive("waited", "expired")
 
 	cmd.RunE = interruptible(func(ctx context.Context, args []string) error {
 		if len(args) > 0 {
@@ -65,6 +71,8 @@ each time. After a scan that took long it waits ten times as long before the nex
 
 		l.filter.Kind = pglocker.Kind(l.kind)
 		l.all = l.all || l.filter.Kind == pglocker.KindInternal
+
+		l.filter.Held = l.filter.Held || l.waited
 
 		if l.interval <= 0 {
 			return usagef("--interval must be above zero")
@@ -75,6 +83,10 @@ each time. After a scan that took long it waits ten times as long before the nex
 			return err
 		}
 		defer s.close()
+
+		if l.waited && !s.owners {
+			return fmt.Errorf("%w, nor whether anybody waits", pglocker.ErrNoOwners)
+		}
 
 		if l.watch {
 			return l.watchOn(ctx, s)
@@ -93,7 +105,7 @@ func (l *listing) list(ctx context.Context, s *sight, out records) error {
 			return err
 		}
 
-		if !l.all && inner(status.LockID) {
+		if !l.all && inner(status.LockID) || l.waited && !status.Waited {
 			continue
 		}
 
@@ -122,7 +134,7 @@ func (l *listing) records(to io.Writer, owners bool) records {
 func (l *listing) text(to io.Writer, owners bool) *textRecords {
 	head := []string{"LOCK", "STATE", "TOKEN", "ENDS IN"}
 	if owners {
-		head = append(head, "HELD FOR", "OWNER")
+		head = append(head, "HELD FOR", "WAITED", "OWNER")
 	}
 
 	return &textRecords{newTable(to, colours(l.stdout), head...), owners}
@@ -137,7 +149,7 @@ type textRecords struct {
 func (t *textRecords) add(r lockRecord) error {
 	cells := []cell{{text: r.ID}, {r.State, stateColours[r.State]}, {text: fmt.Sprint(r.Token)}, {text: r.endsIn()}}
 	if t.owners {
-		cells = append(cells, cell{text: r.heldFor()}, cell{text: cmp.Or(r.owner(), "-")})
+		cells = append(cells, cell{text: r.heldFor()}, cell{r.waited(), yellow}, cell{text: cmp.Or(r.owner(), "-")})
 	}
 
 	return t.table.add(cells...)

@@ -59,7 +59,7 @@ func TestLsFieldNames(t *testing.T) {
 	b.create("a")
 
 	names := decode[[]map[string]any](t, b.ok("ls", "-o", "json"))[0]
-	for _, name := range []string{"id", "kind", "name", "state", "token", "owner", "acquired_at", "expires_at", "remaining_seconds"} {
+	for _, name := range []string{"id", "kind", "name", "state", "token", "owner", "acquired_at", "expires_at", "remaining_seconds", "waited"} {
 		if _, ok := names[name]; !ok {
 			t.Errorf("no field %q", name)
 		}
@@ -132,6 +132,7 @@ func TestThreeColumns(t *testing.T) {
 	}
 
 	b.fails(exitUnavailable, []string{"shows no owners"}, "ls", "--expired")
+	b.fails(exitUnavailable, []string{"shows no owners"}, "ls", "--waited")
 
 	if text := b.ok("show", "a"); !strings.Contains(text, "not known") {
 		t.Errorf("shown:\n%s", text)
@@ -140,6 +141,51 @@ func TestThreeColumns(t *testing.T) {
 	if text := b.ok("free", "a", "--token", "3", "--reason", "test", "--yes"); text != "released a, token 3\n" {
 		t.Errorf("freed: %q", text)
 	}
+}
+
+// TestWaited: a lock that others wait for is found.
+func TestWaited(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	b.hold("free")
+	held := b.hold("wanted")
+
+	if r := b.list("--waited"); len(r) != 0 {
+		t.Errorf("nobody waits, and listed is %+v", r)
+	}
+
+	waiter, err := pglocker.New(b.db, &pglocker.Config{Owner: "waiter"})
+	must(t, err)
+
+	granted := make(chan error, 1)
+
+	go func() {
+		_, err := waiter.Lock(t.Context(), "wanted", time.Minute)
+		granted <- err
+	}()
+
+	b.await("the waiter's mark", func() bool {
+		for s, err := range b.locker.Locks(t.Context(), pglocker.LocksFilter{Prefix: "wanted"}) {
+			must(t, err)
+
+			return s.Waited
+		}
+
+		return false
+	})
+
+	if r := b.list("--waited"); len(r) != 1 || r[0].ID != "wanted" || r[0].Waited == nil || !*r[0].Waited {
+		t.Errorf("listed %+v", r)
+	}
+
+	if text := b.ok("show", "wanted"); !strings.Contains(text, "waited for  yes") {
+		t.Errorf("shown:\n%s", text)
+	}
+
+	must(t, held.Unlock(t.Context()))
+	must(t, <-granted)
+	must(t, waiter.Close(t.Context()))
 }
 
 func TestLsWatch(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -122,6 +123,31 @@ func TestWatchOnTerminal(t *testing.T) {
 	if status := ended(t, cmd); !status.Signaled() || status.Signal() != syscall.SIGINT {
 		t.Errorf("interrupted: %v", cmd.ProcessState)
 	}
+}
+
+// TestNoHangUp: under nohup a hang-up is ignored.
+func TestNoHangUp(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	b.create("a")
+
+	cmd := b.command("ls", "--watch", "--interval", "20ms", "-o", "json")
+	sh := exec.CommandContext(t.Context(), "sh", "-c", `trap "" HUP; exec "$@"`, "sh", cmd.Path)
+	sh.Args, sh.Env = append(sh.Args, cmd.Args[1:]...), cmd.Env
+	lines := b.start(sh)
+
+	<-lines
+	must(t, sh.Process.Signal(syscall.SIGHUP))
+	b.create("b")
+
+	for line := range lines {
+		if strings.Contains(line, `"id":"b"`) {
+			return
+		}
+	}
+
+	t.Error("it ended")
 }
 
 // TestInterruptedBeforeTheDatabaseAnswers: Ctrl-C ends it at any moment.

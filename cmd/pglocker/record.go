@@ -29,6 +29,8 @@ type lockRecord struct {
 	ExpiresAt  time.Time  `json:"expires_at"`
 	// Remaining is how long the lease still runs, 0 if it has ended.
 	Remaining float64 `json:"remaining_seconds"`
+	// Waited says whether a waiter in another process listens for the release, null on a table of three columns.
+	Waited *bool `json:"waited"`
 }
 
 // newRecord is a status as it looks at the time now of the database's clock. owners: the table shows them.
@@ -42,6 +44,10 @@ func newRecord(s pglocker.LockStatus, now time.Time, owners bool) lockRecord {
 
 	if !s.AcquiredAt.IsZero() {
 		r.AcquiredAt = &s.AcquiredAt
+	}
+
+	if owners {
+		r.Waited = &s.Waited
 	}
 
 	if s.HeldAt(now) {
@@ -80,6 +86,14 @@ func (r lockRecord) owner() string {
 	}
 
 	return *r.Owner
+}
+
+func (r lockRecord) waited() string {
+	if r.Waited != nil && *r.Waited {
+		return "yes"
+	}
+
+	return "-"
 }
 
 // heldFor is how long the lock has been held, or "-".

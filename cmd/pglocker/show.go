@@ -52,6 +52,15 @@ func (s *sight) record(ctx context.Context, id string) (lockRecord, error) {
 		return lockRecord{}, err
 	}
 
+	// A listing knows of waiters too. The id itself comes first of those that begin with it.
+	for listed, err := range s.locker.Locks(ctx, pglocker.LocksFilter{Prefix: id}) {
+		if err == nil && listed.LockID == id {
+			status = &listed
+		}
+
+		break
+	}
+
 	return newRecord(*status, s.clock(), s.owners), nil
 }
 
@@ -112,6 +121,10 @@ func (a *app) printRecord(r lockRecord, owners bool) error {
 		line("owner", printable(*r.Owner))
 	case !owners:
 		line("owner", "not known: the table has no such column")
+	}
+
+	if r.Waited != nil && *r.Waited {
+		line("waited for", "yes")
 	}
 
 	if r.AcquiredAt != nil {
