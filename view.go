@@ -26,6 +26,9 @@ type LocksFilter struct {
 	// Owner lists locks that are, or were last, of this owner. It is [Config.Owner], the name of a Locker, or
 	// all of [LockStatus.Owner]. The table must have the column owner.
 	Owner string
+	// After lists locks whose id comes after this text, in the order of the column lock_id: those that follow on
+	// the last lock of a page.
+	After string
 }
 
 // prefixes is the prefix that all ids have, and those that none has. ok is false if no id can have what is asked
@@ -64,7 +67,7 @@ func (f LocksFilter) validate() error {
 		return fmt.Errorf("%w: no lock is held and expired", ErrInvalidFilter)
 	}
 
-	for _, text := range []string{f.Prefix, f.Owner} {
+	for _, text := range []string{f.Prefix, f.Owner, f.After} {
 		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
 			return fmt.Errorf("%w: not valid UTF-8 without NUL: %q", ErrInvalidFilter, text)
 		}
@@ -76,8 +79,8 @@ func (f LocksFilter) validate() error {
 // Locks lists the locks that the filter lets through, in the order of the column lock_id. For information only:
 // a lock may have changed when you read it.
 //
-// Locks reads page after page while the loop goes on, and keeps one page in memory: 1,000 rows, or with a filter
-// what matches among 10,000. Each page is a statement of its own, which shows the table as it is then. A lock
+// Locks reads page after page while the loop goes on, and keeps one page in memory: 1,000 rows at most, or with a
+// filter what matches among 10,000. The first page is of 250. Each page is a statement of its own, which shows the table as it is then. A lock
 // that exists all the time is listed once. One that is created or pruned meanwhile may be missing. No connection
 // is in use while the loop's body runs.
 //
@@ -102,7 +105,7 @@ func (l *Locker) list(ctx context.Context, filter LocksFilter, yield func(LockSt
 		return nil
 	}
 
-	f := store.ListFilter{Prefix: prefix, Without: without, Owner: filter.Owner}
+	f := store.ListFilter{Prefix: prefix, Without: without, Owner: filter.Owner, After: filter.After}
 
 	switch {
 	case filter.Held:

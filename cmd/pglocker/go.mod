@@ -4,6 +4,8 @@ go 1.26.7
 
 replace github.com/ismurov/pglocker => ../..
 
+replace github.com/ismurov/pglocker/ui => ../../ui
+
 require (
 	charm.land/bubbles/v2 v2.2.1
 	charm.land/bubbletea/v2 v2.1.1
@@ -14,9 +16,11 @@ require (
 	github.com/charmbracelet/x/vt v0.1.0
 	github.com/creack/pty v1.1.24
 	github.com/ismurov/pglocker v0.0.0-00010101000000-000000000000
+	github.com/ismurov/pglocker/ui v0.0.0-00010101000000-000000000000
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/spf13/cobra v1.10.2
 	github.com/spf13/pflag v1.0.9
+	golang.org/x/crypto v0.48.0
 	golang.org/x/sys v0.50.0
 	golang.org/x/term v0.48.0
 )

@@ -40,6 +40,7 @@ var commands = []func(*app) *cobra.Command{
 	newHistory,
 	newDoctor,
 	newTop,
+	newWeb,
 
 	// groupCare
 	newFree,

@@ -100,6 +100,17 @@ func testLocks(t *testing.T, e *env) {
 		t.Errorf("listed %q, want %q", got, all)
 	}
 
+	for n, id := range all {
+		if got := listed(t, e, pglocker.LocksFilter{After: id}); !slices.Equal(got, all[n+1:]) {
+			t.Errorf("after %q: listed %q, want %q", id, got, all[n+1:])
+		}
+	}
+
+	jobs := listed(t, e, pglocker.LocksFilter{Prefix: "job"})
+	if got := listed(t, e, pglocker.LocksFilter{Prefix: "job", After: jobs[1]}); !slices.Equal(got, jobs[2:]) {
+		t.Errorf("after %q: listed %q of %q", jobs[1], got, jobs)
+	}
+
 	names(pglocker.LocksFilter{Prefix: "job"}, "job", "job-crashed", "job-free", "job-held", "jobs")
 	names(pglocker.LocksFilter{Prefix: "job-"}, "job-crashed", "job-free", "job-held")
 	names(pglocker.LocksFilter{Prefix: `back\`}, `back\slash`)
@@ -138,6 +149,7 @@ func testLocks(t *testing.T, e *env) {
 	listFails(t, e, pglocker.LocksFilter{Kind: "mutex"}, pglocker.ErrInvalidFilter)
 	listFails(t, e, pglocker.LocksFilter{Prefix: "a\x00"}, pglocker.ErrInvalidFilter)
 	listFails(t, e, pglocker.LocksFilter{Owner: "\xff"}, pglocker.ErrInvalidFilter)
+	listFails(t, e, pglocker.LocksFilter{After: "\xff"}, pglocker.ErrInvalidFilter)
 }
 
 func testLocksByOwner(t *testing.T, e *env, held, crashed *pglocker.LockStatus, names func(pglocker.LocksFilter, ...string)) {

@@ -7,8 +7,10 @@ import (
 	"time"
 )
 
-// pageRows is how many rows a page has, and pageReach how many it reads where a filter leaves some out.
+// pageRows is how many rows a page has, and pageReach how many it reads where a filter leaves some out. The first
+// page reads pageFirst, and each of the next four times as many up to that: many loops want few rows.
 const (
+	pageFirst = 250
 	pageRows  = 1_000
 	pageReach = 10_000
 )
@@ -76,6 +78,8 @@ type ListFilter struct {
 	State string
 	// Owner is the name of a grant, or what it begins with up to a "#" or a ".".
 	Owner string
+	// After is before all ids, in the order of the column lock_id.
+	After string
 }
 
 // What a row must be, see sqlList.
@@ -120,6 +124,8 @@ type Listing struct {
 	// bytewise: what begins with the prefix stands together.
 	bytewise bool
 	after    string
+	// reach is how many rows the next page reads.
+	reach int64
 }
 
 // List begins a listing.
@@ -133,7 +139,7 @@ func (s *Store) List(ctx context.Context, filter ListFilter) (*Listing, error) {
 		return nil, ErrNoOwners
 	}
 
-	l := &Listing{store: s.planningAnew(), shape: sh, filter: filter}
+	l := &Listing{store: s.planningAnew(), shape: sh, filter: filter, after: filter.After, reach: pageFirst}
 
 	if filter.Prefix != "" {
 		bytewise, err := read(ctx, s, sqlBytewise, []any{s.table.Schema, s.table.Name}, scanOne[bool])
@@ -149,13 +155,15 @@ func (s *Store) List(ctx context.Context, filter ListFilter) (*Listing, error) {
 
 // Next returns the next rows, which may be none, and whether there may be more. Each call is a statement of its own.
 func (l *Listing) Next(ctx context.Context) (rows []Listed, more bool, err error) {
-	after, limit := l.after, int64(pageRows)
+	after, limit, most := l.after, l.reach, int64(pageRows)
 	if !l.filter.all() {
-		limit = pageReach
+		most = pageReach
 	}
 
+	l.reach = min(4*l.reach, most)
+
 	text := l.shape.statements.list.behind
-	if after == "" && l.bytewise {
+	if l.bytewise && after < l.filter.Prefix {
 		text, after = l.shape.statements.list.from, l.filter.Prefix
 	}
 

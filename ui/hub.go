@@ -1,0 +1,287 @@
+package ui
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// restFactor is how many times as long as a read the pause after it lasts, at least: all reads of a page take a
+	// tenth of the time at most.
+	restFactor = 10
+	// readers is how many pages are read at the same time: so many connections are in use at most.
+	readers = 2
+	// readFor is how long a read may take. A table of ten million rows is read in less than a minute. A database
+	// that hangs is noticed sooner: see guarded.
+	readFor = 10 * time.Minute
+	// afterFailure is the shortest pause after a read that failed.
+	afterFailure = time.Second
+	// keptViews is how many pages are remembered that nobody watches.
+	keptViews = 64
+)
+
+// hub has one goroutine for each page that is watched, however many viewers it has.
+//
+// A view is idle, or it is being read in turns: a read, and a pause. It leaves the idle state when a viewer comes
+// and goes back to it when the last has left. The hub's mu guards all views.
+type hub struct {
+	read    func(ctx context.Context, q query, last any) (look, error)
+	failed  func(q query, err error) // told of the first of the reads that fail
+	refresh time.Duration
+	slots   chan struct{} // has room for each reader
+
+	ctx context.Context
+	end context.CancelFunc
+	wg  sync.WaitGroup
+
+	mu    sync.Mutex
+	views map[query]*view
+}
+
+// look is what a page showed at one moment.
+type look struct {
+	data any
+	// now is the database's clock at the read.
+	now time.Time
+	// notes say what the page can't show.
+	notes []string
+	// every is the shortest time between two reads, if that is longer than usual.
+	every time.Duration
+}
+
+// state is the last look, and what has become of later ones.
+type state struct {
+	look
+	// reads counts the reads. It is 0 if there was none.
+	reads uint64
+	// begun is when the last read began.
+	begun time.Time
+	// at is when the look was taken. Zero if none has succeeded.
+	at time.Time
+	// err is why the last read failed, since when reads have. nil if it didn't.
+	err   error
+	since time.Time
+	// reading is when the read began that is under way.
+	reading time.Time
+}
+
+type view struct {
+	q query
+	state
+	watchers int
+	wanted   bool          // by a request that waits for the next read
+	running  bool          // its goroutine is
+	due      time.Time     // no read before that
+	changed  chan struct{} // closed after the next read
+	woken    chan struct{} // has room for one: look whether there are viewers left
+	used     time.Time
+	// What its viewers see, see [Handler.rendered].
+	readers, releasers rendering
+}
+
+func newHub(read func(context.Context, query, any) (look, error), failed func(query, error), refresh time.Duration) *hub {
+	h := &hub{read: read, failed: failed, refresh: refresh, slots: make(chan struct{}, readers), views: map[query]*view{}}
+	h.ctx, h.end = context.WithCancel(context.Background())
+
+	return h
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	h.end()
+	h.mu.Unlock()
+	h.wg.Wait()
+}
+
+// find returns the view of a query. It is called under mu.
+func (h *hub) find(q query) *view {
+	v, ok := h.views[q]
+	if !ok {
+		if len(h.views) >= keptViews {
+			h.forget()
+		}
+
+		v = &view{q: q, changed: make(chan struct{}), woken: make(chan struct{}, 1)}
+		h.views[q] = v
+	}
+
+	v.used = time.Now()
+
+	return v
+}
+
+// forget drops the view that was used longest ago, of those that nobody watches.
+func (h *hub) forget() {
+	var oldest *view
+
+	for _, v := range h.views {
+		if !v.running && v.watchers == 0 && (oldest == nil || v.used.Before(oldest.used)) {
+			oldest = v
+		}
+	}
+
+	if oldest != nil {
+		delete(h.views, oldest.q)
+	}
+}
+
+// begin starts the view's goroutine, if it isn't there. It is called under mu.
+func (h *hub) begin(v *view) {
+	if !v.running && h.ctx.Err() == nil {
+		v.running = true
+
+		h.wg.Go(func() { h.run(v) })
+	}
+}
+
+// get returns a page as it is now, or as it was read last if that read may not be repeated yet. It waits for a
+// read for as long as its patience lasts. A read that began before since doesn't do.
+func (h *hub) get(ctx context.Context, q query, since time.Time, patience time.Duration) state {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+
+	for {
+		h.mu.Lock()
+		v := h.find(q)
+
+		if v.reads > 0 && time.Now().Before(v.due) && !v.begun.Before(since) {
+			defer h.mu.Unlock()
+
+			return v.state
+		}
+
+		if v.reading.IsZero() || v.reading.Before(since) {
+			v.wanted = true
+		}
+
+		h.begin(v)
+		changed := v.changed
+		h.mu.Unlock()
+
+		select {
+		case <-changed:
+			continue
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-h.ctx.Done():
+		}
+
+		seen, _ := h.seen(v)
+
+		return seen
+	}
+}
+
+// watch has a page be read until leave is called.
+func (h *hub) watch(q query) (v *view, leave func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	v = h.find(q)
+	v.watchers++
+
+	h.begin(v)
+
+	return v, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+
+		v.watchers--
+
+		select {
+		case v.woken <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// seen returns the view as it is, and a channel that is closed after the next read.
+func (h *hub) seen(v *view) (state, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	return v.state, v.changed
+}
+
+// run reads the view as often as it may, while somebody wants it.
+func (h *hub) run(v *view) {
+	for {
+		h.mu.Lock()
+
+		if h.ctx.Err() != nil || v.watchers == 0 && !v.wanted {
+			v.running = false
+			h.mu.Unlock()
+
+			return
+		}
+
+		pause := time.Until(v.due)
+		h.mu.Unlock()
+
+		if pause > 0 {
+			h.rest(v, pause)
+
+			continue
+		}
+
+		select {
+		case h.slots <- struct{}{}:
+			h.look(v)
+			<-h.slots
+		case <-h.ctx.Done():
+		}
+	}
+}
+
+func (h *hub) rest(v *view, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+
+	select {
+	case <-timer.C:
+	case <-v.woken:
+	case <-h.ctx.Done():
+	}
+}
+
+// look reads the view once, and tells its viewers.
+func (h *hub) look(v *view) {
+	begun := time.Now()
+
+	h.mu.Lock()
+	v.reading, v.wanted = begun, false
+	last := v.data
+	h.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(h.ctx, readFor)
+	defer cancel()
+
+	seen, err := h.read(ctx, v.q, last)
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	now := time.Now()
+	pause := max(h.refresh, restFactor*now.Sub(begun))
+
+	switch {
+	case err == nil:
+		v.look, v.at, v.err = seen, now, nil
+		pause = max(pause, seen.every)
+	case v.err == nil && h.ctx.Err() == nil:
+		v.since = now
+		h.failed(v.q, err)
+
+		fallthrough
+	default:
+		v.err = err
+		pause = max(pause, afterFailure)
+	}
+
+	v.reads++
+	v.begun, v.reading, v.due = begun, time.Time{}, now.Add(pause)
+
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
