@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/types"
 	"slices"
+	"strings"
 
 	"golang.org/x/tools/go/analysis"
 )
@@ -54,11 +55,20 @@ func paramsOf(n ast.Node) *ast.FieldList {
 	return nil
 }
 
-// inTest reports whether one of the enclosing nodes is a test.
-func inTest(info *types.Info, stack []ast.Node) bool {
-	return slices.ContainsFunc(stack, func(n ast.Node) bool {
-		params := paramsOf(n)
+// inTest reports whether nodes that enclose each other, from the inside out, belong to a test: one is a function that
+// takes a *testing.T or a relative, or the file is one of tests. Examples there show how things are done.
+func inTest(pass *analysis.Pass, stack []ast.Node) bool {
+	inFile := strings.HasSuffix(pass.Fset.Position(stack[0].Pos()).Filename, "_test.go")
 
-		return params != nil && takesTest(info, params)
-	})
+	for _, n := range stack {
+		if params := paramsOf(n); params != nil && takesTest(pass.TypesInfo, params) {
+			return true
+		}
+
+		if decl, ok := n.(*ast.FuncDecl); ok && strings.HasPrefix(decl.Name.Name, "Example") {
+			inFile = false
+		}
+	}
+
+	return inFile
 }

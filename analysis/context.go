@@ -46,7 +46,7 @@ func runContext(pass *analysis.Pass) (any, error) {
 			stack = append(stack, c.Node())
 		}
 
-		if inTest(pass.TypesInfo, stack) {
+		if inTest(pass, stack) {
 			continue
 		}
 

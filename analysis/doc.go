@@ -15,7 +15,9 @@
 //	go install github.com/ismurov/pglocker/analysis/cmd/pglockervet@latest
 //	go vet -vettool=$(which pglockervet) ./...
 //
-// A report is meant to be a mistake always. So the analyzers say nothing where they can't be sure: of functions
-// that take a *testing.T, *testing.B, *testing.F or testing.TB, because tests do these things on purpose; of a lock
-// that is stored, passed on or captured by a closure; of a function that is only a variable's value.
+// A report is meant to be a mistake always. So the analyzers say nothing where they can't be sure:
+//
+//   - of tests, Example functions aside, because tests do these things on purpose;
+//   - of a lock that is stored, passed on or captured by a closure;
+//   - of a function that Do is given as a variable.
 package analysis

@@ -52,7 +52,7 @@ func runUnlock(pass *analysis.Pass) (any, error) {
 			stack = append(stack, c.Node())
 		}
 
-		if graph == nil || inTest(pass.TypesInfo, stack) || closesLocker(pass.TypesInfo, stack) {
+		if graph == nil || inTest(pass, stack) || closesLocker(pass.TypesInfo, stack) {
 			continue
 		}
 
@@ -140,7 +140,7 @@ func take(info *types.Info, body *ast.BlockStmt, node ast.Node) *taken {
 // takesLock reports whether call is that of a method of pglocker whose results are what Unlock releases, and an error.
 func takesLock(info *types.Info, call *ast.CallExpr) bool {
 	fn := typeutil.StaticCallee(info, call)
-	if fn == nil || !ofLibrary(fn) || fn.Signature().Recv() == nil {
+	if fn == nil || !ofLibrary(fn) || !fn.Exported() || fn.Signature().Recv() == nil {
 		return false
 	}
 
@@ -264,13 +264,17 @@ func plainCall(node ast.Node) bool {
 	return ok
 }
 
-// mayUnlock reports whether a node uses the lock for more than to read from it.
+// mayUnlock reports whether a node uses the lock for more than to read from it, or releases a lock by force.
 func (t *taken) mayUnlock(node ast.Node) (may bool) {
 	var reads []ast.Expr // where the lock is only read from
 
 	ast.Inspect(node, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.CallExpr:
+			if fn := typeutil.StaticCallee(t.info, n); fn != nil && ofLibrary(fn) && fn.Name() == "ForceRelease" {
+				may = true
+			}
+
 			selector, ok := n.Fun.(*ast.SelectorExpr)
 			if ok && selector.Sel.Name != "Unlock" && selector.Sel.Name != "Downgrade" {
 				reads = append(reads, selector.X)

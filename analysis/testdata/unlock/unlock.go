@@ -229,6 +229,15 @@ func leftToClose(ctx context.Context, locker *pglocker.Locker) error {
 	return work(lock.Context())
 }
 
+func byForce(ctx context.Context, locker *pglocker.Locker) error {
+	lock, err := locker.Lock(ctx, "a", time.Minute)
+	if err != nil {
+		return err
+	}
+
+	return locker.ForceRelease(ctx, "a", lock.Token(), "to see what happens")
+}
+
 func endsTheProcess(ctx context.Context, locker *pglocker.Locker) {
 	lock, err := locker.Lock(ctx, "a", time.Minute)
 	must(err)
