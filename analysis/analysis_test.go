@@ -25,7 +25,10 @@ func TestOfThisRepository(t *testing.T) {
 	run(t, ".", "build", "-o", command, "./cmd/pglockervet")
 
 	run(t, "..", "vet", "-vettool="+command, ".", "./examples/...", "./internal/contract", "./internal/faulttest")
-	run(t, "../examples/integrations", "vet", "-vettool="+command, "./...")
+
+	for _, module := range []string{"../examples/integrations", "../contrib/gocron", "../contrib/certmagic"} {
+		run(t, module, "vet", "-vettool="+command, "./...")
+	}
 
 	// It does look.
 	cmd := exec.CommandContext(t.Context(), "go", "vet", "-vettool="+command, "./...")

@@ -16,8 +16,8 @@ import (
 var (
 	// ErrNoPrefix: [NewLocker] was given no prefix.
 	ErrNoPrefix = errors.New("pglockergocron: no prefix")
-	// ErrNoName: the job has no name of its own (gocron.WithName), and its function is one that [Locker.Task] or
-	// [Elector.Task] made. All such functions have the same name, so their jobs would exclude each other.
+	// ErrNoName: the job has no name of its own (gocron.WithName), and its function is one that [Locker.Task] made. All
+	// such functions have the same name, so their jobs would exclude each other.
 	ErrNoName = errors.New("pglockergocron: the job needs gocron.WithName")
 	// ErrNoLock: gocron took no lock of this [Locker] for the job whose function is [Locker.Task]'s.
 	ErrNoLock = errors.New("pglockergocron: no lock of the job")
@@ -71,7 +71,7 @@ func NewLocker(locker *pglocker.Locker, prefix string, ttl, minHold time.Duratio
 //
 // Errors: [ErrNoName], and those of [pglocker.Locker.TryLock].
 func (l *Locker) Lock(ctx context.Context, key string) (gocron.Lock, error) {
-	if strings.HasPrefix(key, ownPackage) {
+	if strings.HasPrefix(key, taskName) {
 		return nil, ErrNoName
 	}
 
@@ -128,12 +128,23 @@ func (lk *lock) Unlock(ctx context.Context) error {
 // its event AfterJobRunsWithError. It returns [ErrNoLock], and doesn't call fn, if gocron took no lock for the job: its
 // scheduler has no such Locker, or the job opted out.
 func (l *Locker) Task(fn func(ctx context.Context) error) func(ctx context.Context) error {
-	return func(ctx context.Context) error {
-		held, ok := l.runs.Load(ctx.Done())
-		if !ok {
-			return ErrNoLock
-		}
+	return (&task{l, fn}).run
+}
 
-		return runUnder(held.(*lock).Context(), ctx, fn)
+// task is a function under a lock. Its method has the same name wherever the compiler puts it, as a closure hasn't.
+type task struct {
+	locker *Locker
+	fn     func(ctx context.Context) error
+}
+
+// taskName begins what gocron takes for the name of such a function.
+const taskName = "github.com/ismurov/pglocker/contrib/gocron.(*task).run"
+
+func (t *task) run(ctx context.Context) error {
+	held, ok := t.locker.runs.Load(ctx.Done())
+	if !ok {
+		return ErrNoLock
 	}
+
+	return runUnder(held.(*lock).Context(), ctx, t.fn)
 }

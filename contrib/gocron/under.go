@@ -7,9 +7,6 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// ownPackage begins the names of the functions that [Locker.Task] and [Elector.Task] make.
-const ownPackage = "github.com/ismurov/pglocker/contrib/gocron."
-
 // runUnder runs fn under held, the context of a lock, until the job's context ends.
 func runUnder(held, job context.Context, fn func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(held)
