@@ -97,6 +97,18 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// TestUnlockAfterTheEnd: the same context, without a scheduler that hides the error.
+func TestUnlockAfterTheEnd(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	lock, err := newJobs(t, newLocker(t, databases.NewDatabase(t).String())).Lock(ctx, "report")
+	must(t, err)
+
+	cancel()
+	must(t, lock.Unlock(ctx))
+}
+
 func nothing(context.Context) error { return nil }
 
 func TestWhatIsSkipped(t *testing.T) {
