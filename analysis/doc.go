@@ -1,0 +1,23 @@
+// Package analysis finds three mistakes in programs that use pglocker. Each compiles, and works until a lock is
+// lost:
+//
+//   - The context outside of Do's function is used in it. It doesn't end with the lock, so the work goes on beside
+//     the next holder's. [Context] reports it.
+//   - Do's function ignores its context, and waits, or calls what could take it. [Context] reports that too.
+//   - A lock is taken, and a path leads to the end of the function without Unlock. The lock is renewed until the
+//     Locker is closed or the process ends. [Unlock] reports it.
+//
+// "Do's function" is that of Locker.Do, Locker.DoAll, Semaphore.Do, Election.Run, or of any other method of
+// pglocker that takes a context and a function of a context.
+//
+// The command pglockervet runs both, alone or by go vet:
+//
+//	go install github.com/ismurov/pglocker/analysis/cmd/pglockervet@latest
+//	go vet -vettool=$(which pglockervet) ./...
+//
+// A report is meant to be a mistake always. So the analyzers say nothing where they can't be sure:
+//
+//   - of tests, Example functions aside, because tests do these things on purpose;
+//   - of a lock that is stored, passed on or captured by a closure;
+//   - of a function that Do is given as a variable.
+package analysis

@@ -1,0 +1,127 @@
+package pglockergocron
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/go-co-op/gocron/v2"
+
+	"github.com/ismurov/pglocker"
+)
+
+// Elector is a gocron.Elector: the leader of an election runs all jobs of the scheduler. It is safe for concurrent use.
+type Elector struct {
+	election *pglocker.Election
+	stop     context.CancelFunc
+	// ended is closed when the candidate has left the election, after err was set.
+	ended chan struct{}
+	err   error
+
+	mu sync.Mutex
+	// leading is the present term, nil while this process doesn't lead. mu guards it, and that nothing is added to
+	// its tasks afterwards.
+	leading *term
+}
+
+// term is one in which this process leads.
+type term struct {
+	ctx   context.Context
+	tasks sync.WaitGroup
+}
+
+var _ gocron.Elector = (*Elector)(nil)
+
+// StartElector takes part in the election until [Elector.Stop], or until ctx ends: it calls [pglocker.Election.Run],
+// which the caller must not do.
+func StartElector(ctx context.Context, election *pglocker.Election) *Elector {
+	running, stop := context.WithCancel(ctx)
+	e := &Elector{election: election, stop: stop, ended: make(chan struct{})}
+
+	go func() {
+		defer close(e.ended)
+
+		e.err = election.Run(running, e.lead)
+	}()
+
+	return e
+}
+
+func (e *Elector) lead(ctx context.Context, _ pglocker.Term) error {
+	t := &term{ctx: ctx}
+	e.set(t)
+
+	<-ctx.Done()
+	e.set(nil)
+	t.tasks.Wait()
+
+	return context.Cause(ctx)
+}
+
+func (e *Elector) set(t *term) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+
+	e.leading = t
+}
+
+// begin returns the present term, for one more task. It is nil if this process doesn't lead.
+func (e *Elector) begin() *term {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+
+	if e.leading != nil {
+		e.leading.tasks.Add(1)
+	}
+
+	return e.leading
+}
+
+// IsLeader returns nil while this process leads, and else an error that matches [pglocker.ErrNotLeader]. gocron calls
+// it at each tick. It doesn't ask the database: see [pglocker.Election.IsLeader]. If the candidate has left the
+// election, the error says why.
+func (e *Elector) IsLeader(ctx context.Context) error {
+	err := e.election.IsLeader(ctx)
+	if err == nil {
+		return nil
+	}
+
+	select {
+	case <-e.ended:
+		return errors.Join(err, e.err)
+	default:
+		return err
+	}
+}
+
+// Stop leaves the election, and returns when that is done: another can lead then. It waits for functions of
+// [Elector.Task]. Shut the scheduler down before, or other jobs go on beside those of the next leader. Stop returns nil,
+// or what made the candidate leave the election before, or [pglocker.ErrNotReleased].
+func (e *Elector) Stop() error {
+	e.stop()
+	<-e.ended
+
+	if errors.Is(e.err, context.Canceled) && !errors.Is(e.err, pglocker.ErrNotReleased) {
+		return nil
+	}
+
+	return e.err
+}
+
+// Task returns a function for gocron.NewTask that runs fn. fn's context ends when this process doesn't lead any more,
+// with the cause that [pglocker.Election.Run] names, and with the job's context. The leader's lock is in the context:
+// see [pglocker.Guard]. The leadership isn't released before fn has returned; after a loss another may lead already.
+//
+// The function returns fn's error, joined with that of the loss if the leadership was lost while fn ran. It returns
+// [pglocker.ErrNotLeader], and doesn't call fn, if this process doesn't lead.
+func (e *Elector) Task(fn func(ctx context.Context) error) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		t := e.begin()
+		if t == nil {
+			return pglocker.ErrNotLeader
+		}
+		defer t.tasks.Done()
+
+		return runUnder(t.ctx, ctx, fn)
+	}
+}
