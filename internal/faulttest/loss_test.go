@@ -185,7 +185,8 @@ func TestLockedRowIsTold(t *testing.T) {
 				contract.Must(t, err)
 				t.Cleanup(func() { contract.CloseLocker(t, locker) })
 
-				lock, err := locker.TryLock(t.Context(), "a", 2*time.Second)
+				// A slow answer isn't to be taken for none: the patience with it is a seventh of this.
+				lock, err := locker.TryLock(t.Context(), "a", 4*time.Second)
 				contract.Must(t, err)
 
 				var who []string
