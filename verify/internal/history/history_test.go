@@ -118,6 +118,20 @@ func TestTail(t *testing.T) {
 
 	one.Note(history.Event{Kind: history.Lost, Lock: "d"})
 	wantLocks("d")
+
+	// The other process is in the middle of a line when the tail begins.
+	half, err = os.OpenFile(filepath.Join(folder, "two.jsonl"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = half.WriteString(`{"kind": "lost", `)
+	must(t, err)
+
+	tail, err = history.NewTail(folder)
+	must(t, err)
+
+	_, err = half.WriteString(`"lock": "e"}` + "\n")
+	must(t, err)
+	must(t, half.Close())
+	wantLocks("e")
 	must(t, one.Close())
 }
 

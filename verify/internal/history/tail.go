@@ -1,6 +1,7 @@
 package history
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +15,7 @@ type Tail struct {
 	read map[string]int64
 }
 
-// NewTail begins at the end of every file of the folder.
+// NewTail begins at the end of every file of the folder. A line that is being written is to come.
 func NewTail(folder string) (*Tail, error) {
 	t := &Tail{folder: folder, read: make(map[string]int64)}
 
@@ -24,12 +25,12 @@ func NewTail(folder string) (*Tail, error) {
 	}
 
 	for _, path := range paths {
-		info, err := os.Stat(path)
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("history: %w", err)
 		}
 
-		t.read[path] = info.Size()
+		t.read[path] = int64(bytes.LastIndexByte(text, '\n') + 1)
 	}
 
 	return t, nil
