@@ -240,22 +240,23 @@ func (g *group) unlock(ctx context.Context) error {
 
 	ctx, ended := l.watch.start(ctx, OperationRelease, held[0].lease.LockID, len(held), held[0].lease.Generation)
 	worst, err := g.release(ctx, held, end, lost == nil)
-	ended(err)
 
 	switch {
 	case lost != nil:
-		return lost // its release was for the waiters' sake
-	case err == nil, isGone(err) && exchanged:
-		return nil
+		err = lost // its release was for the waiters' sake
+	case isGone(err) && exchanged:
+		err = nil
 	case isGone(err):
 		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))
 		loss.Gone = true
 		worst.tellLoss(loss, err)
-
-		return err
-	default:
-		return tidy(fmt.Errorf("%w: %w", ErrNotReleased, err))
+	case err != nil:
+		err = tidy(fmt.Errorf("%w: %w", ErrNotReleased, err))
 	}
+
+	ended(err)
+
+	return err
 }
 
 // release releases locks of the group, and returns the worst of the errors, and whose it is. awaited: Close

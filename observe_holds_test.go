@@ -196,3 +196,12 @@ func (onlyObserver) OperationStart(ctx context.Context, _ pglocker.OperationStar
 func (onlyObserver) OperationEnd(context.Context, pglocker.OperationEnd) {}
 
 func (onlyObserver) LockLost(pglocker.LockLost) {}
+
+// TestJoinNone: no observer is nil, so that nothing is told.
+func TestJoinNone(t *testing.T) {
+	t.Parallel()
+
+	if o := pglocker.JoinObservers(nil, nil); o != nil {
+		t.Errorf("JoinObservers of none is %v, want nil", o)
+	}
+}

@@ -4,7 +4,7 @@ import "context"
 
 // JoinObservers returns an observer that tells all of the given ones, in this order. Each start's context goes from
 // one to the next. It implements every interface of this package for observers, and tells each observer what that one
-// implements. nil is left out.
+// implements. nil is left out. Of none it returns nil, and nobody observes.
 func JoinObservers(observers ...Observer) Observer {
 	var all joined
 
@@ -12,6 +12,10 @@ func JoinObservers(observers ...Observer) Observer {
 		if o != nil {
 			all = append(all, newWatch(o))
 		}
+	}
+
+	if len(all) == 0 {
+		return nil
 	}
 
 	return all

@@ -23,12 +23,12 @@ func outcomeOf(end pglocker.OperationEnd) string {
 		return "granted"
 	case errors.Is(err, pglocker.ErrUnknownOutcome):
 		return "error"
+	case errors.Is(err, pglocker.ErrLockLost), errors.Is(err, pglocker.ErrWrongGeneration), errors.Is(err, pglocker.ErrLockNotFound):
+		return "lost"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return "canceled"
 	case errors.Is(err, pglocker.ErrAlreadyLocked):
 		return "held"
-	case errors.Is(err, pglocker.ErrWrongGeneration), errors.Is(err, pglocker.ErrLockNotFound):
-		return "lost"
 	case errors.Is(err, pglocker.ErrClosed):
 		return "closed"
 	}

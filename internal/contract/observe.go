@@ -281,7 +281,7 @@ func testObserver(t *testing.T, e *env) {
 	for op, want := range map[pglocker.Operation][]error{
 		pglocker.OperationAcquire: {nil, pglocker.ErrAlreadyLocked, pglocker.ErrAlreadyLocked},
 		pglocker.OperationWait:    {nil},
-		pglocker.OperationRelease: {nil, pglocker.ErrWrongGeneration},
+		pglocker.OperationRelease: {nil, pglocker.ErrLockLost},
 	} {
 		ended := w.Ended(op, id)
 		if len(ended) != len(want) {
