@@ -211,7 +211,7 @@ func (r *run) verdict(exit child.Exit, err, lost, released error) error {
 	case lost != nil:
 		return codeError{exitLost, errors.Join(lost, err)}
 	case released != nil:
-		fmt.Fprintf(r.app.stderr, "pglocker: %v\nThe lock is free when its lease ends, within %s.\n", released, spoken(time.Duration(r.keep.ttl)))
+		fmt.Fprintf(r.app.stderr, "%s\nThe lock is free when its lease ends, within %s.\n", r.app.explain(released), spoken(time.Duration(r.keep.ttl)))
 	}
 
 	return exitWith(exit)
