@@ -155,7 +155,9 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 				return by
 			}
 
-			return errors.Join(context.Cause(ctx), h.release(ctx, locker, status))
+			h.giveUp(ctx, locker, status)
+
+			return context.Cause(ctx)
 		case <-look.C:
 			// Trouble of the database is none of the window.
 			now, err := locker.GetLockStatus(ctx, status.LockID)
@@ -174,15 +176,29 @@ func (h *hold) release(ctx context.Context, locker *pglocker.Locker, status *pgl
 	return locker.ReleaseLock(ctx, status)
 }
 
+// giveUp ends the window before its time. If it can't, it says for how long the lock stays held: the command may end
+// by a signal, and says nothing else then.
+func (h *hold) giveUp(ctx context.Context, locker *pglocker.Locker, s *pglocker.LockStatus) {
+	if err := unless(h.release(ctx, locker, s), pglocker.ErrWrongGeneration); err != nil {
+		fmt.Fprintf(h.app.stderr, "%s\n%s stays held until %s. Free it by `pglocker free %[2]s --token %[4]d`.\n",
+			h.app.explain(err), printable(s.LockID), until(s), s.Generation)
+	}
+}
+
 func (h *hold) print(s *pglocker.LockStatus) error {
 	if h.app.json() {
 		return h.app.printJSON(window{ID: s.LockID, Token: s.Generation, Owner: s.Owner, Until: s.ExpiresAt})
 	}
 
 	_, err := fmt.Fprintf(h.app.stdout, "%s is held until %s, token %d.\n",
-		printable(s.LockID), s.ExpiresAt.Truncate(time.Second).Format(time.RFC3339), s.Generation)
+		printable(s.LockID), until(s), s.Generation)
 
 	return err
+}
+
+// until is when the window ends.
+func until(s *pglocker.LockStatus) string {
+	return s.ExpiresAt.Truncate(time.Second).Format(time.RFC3339)
 }
 
 // owner is who holds the lock, and why.

@@ -1,8 +1,9 @@
-//go:build unix
+//go:build linux
 
 package main
 
 import (
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,4 +144,25 @@ func TestHoldWaits(t *testing.T) {
 	b.fails(64, []string{"reason"}, "hold", "x", "--for", "2h")
 	b.fails(64, []string{"above zero"}, "hold", "x", "--for", "0", "--reason", "a test")
 	b.fails(64, []string{"invalid owner"}, "hold", "y", "--for", "2h", "--reason", strings.Repeat("long ", 60))
+}
+
+// TestHoldWithoutServer: hold says that the lock stays held.
+func TestHoldWithoutServer(t *testing.T) {
+	t.Parallel()
+
+	b, server := newBrokenBed(t)
+	p := b.launch("hold", "x", "--for", "2h", "--reason", "a test")
+	status := p.held(b)
+	must(t, server.Kill())
+	p.signal(syscall.SIGINT)
+	p.ends(130)
+
+	for _, want := range []string{
+		"x stays held until " + status.ExpiresAt.Truncate(time.Second).Format(time.RFC3339),
+		fmt.Sprintf("`pglocker free x --token %d`", status.Generation),
+	} {
+		if !strings.Contains(p.stderr.String(), want) {
+			t.Errorf("it doesn't say %q:\n%s", want, p.stderr)
+		}
+	}
 }
