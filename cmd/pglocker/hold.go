@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"os/user"
 	"syscall"
 	"time"
@@ -142,8 +143,20 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 	look := time.NewTicker(holdLook)
 	defer look.Stop()
 
-	if err := h.print(status); err != nil || h.detach {
+	// A failed command holds nothing. Nor does one that a closed pipe ends, which it does only after the release.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
+	if err := h.print(status); err != nil {
+		h.giveUp(ctx, locker, status)
+		signal.Reset(syscall.SIGPIPE)
+
+		_ = h.print(status)
+
 		return err
+	}
+
+	if h.detach {
+		return nil
 	}
 
 	for {

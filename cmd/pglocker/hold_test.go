@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -165,4 +166,47 @@ func TestHoldWithoutServer(t *testing.T) {
 			t.Errorf("it doesn't say %q:\n%s", want, p.stderr)
 		}
 	}
+}
+
+// TestHoldUnseen: a window whose token nobody gets to see isn't held.
+func TestHoldUnseen(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	must(t, err)
+
+	reader, closed, err := os.Pipe()
+	must(t, err)
+	must(t, reader.Close())
+
+	for _, c := range []struct {
+		output *os.File
+		code   int
+		says   string
+	}{
+		{full, exitFailed, "no space left"},
+		{closed, 128 + int(syscall.SIGPIPE), ""},
+	} {
+		for _, format := range []string{formatText, formatJSON} {
+			cmd := b.command("hold", "-n", "x", "--for", "2h", "--reason", "a test", "-o", format)
+
+			var stderr strings.Builder
+
+			cmd.Stdout, cmd.Stderr = c.output, &stderr
+			_ = cmd.Run()
+
+			if got := exitStatus(cmd.ProcessState); got != c.code || !strings.Contains(stderr.String(), c.says) {
+				t.Errorf("into %s: exit code %d, says %q", c.output.Name(), got, stderr.String())
+			}
+
+			if !b.free("x") {
+				t.Errorf("into %s: the lock is held", c.output.Name())
+			}
+		}
+	}
+
+	must(t, full.Close())
+	must(t, closed.Close())
 }
