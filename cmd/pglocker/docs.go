@@ -69,7 +69,8 @@ func markdown(root *cobra.Command) string {
 		fmt.Fprintf(&b, "| %s | %s |\n", c.code, c.meaning)
 	}
 
-	b.WriteString("\n`run` and `elect` end with the exit code of their program, if that has run to its end.\n" +
+	b.WriteString("\n`run` ends with the exit code of its program, if that has run to its end. `elect` runs the program again, and ends\n" +
+		"with 128 + n of the signal that ended it.\n" +
 		"`doctor` has codes of its own.\n")
 	b.WriteString("\n## Flags of all commands\n\n")
 	code(&b, root.PersistentFlags().FlagUsages())

@@ -229,7 +229,7 @@ func (a *app) explain(err error) string {
 		return ""
 	}
 
-	text := "pglocker: " + strings.TrimPrefix(err.Error(), "pglocker: ")
+	text := "pglocker: " + strings.TrimPrefix(harmless(err), "pglocker: ")
 	if isAny(err, pglocker.ErrTableNotFound) {
 		text = fmt.Sprintf("pglocker: there is no table %q in the schema %q of this database", a.connection.table, a.connection.schema)
 	}
@@ -239,6 +239,23 @@ func (a *app) explain(err error) string {
 	}
 
 	return text
+}
+
+// harmless is the text of an error without what others may have put into it for the terminal. They choose the owners
+// of locks, and with those may not even begin a line. What the server says may have lines of its own.
+func harmless(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\t", "  ")
+
+	if isAny(err, pglocker.ErrAlreadyLocked) {
+		return printable(text)
+	}
+
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+
+	return strings.Join(lines, "\n")
 }
 
 // advice says what to do about an error.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"os/user"
 	"syscall"
 	"time"
@@ -142,8 +143,20 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 	look := time.NewTicker(holdLook)
 	defer look.Stop()
 
-	if err := h.print(status); err != nil || h.detach {
+	// A failed command holds nothing. Nor does one that a closed pipe ends, which it does only after the release.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
+	if err := h.print(status); err != nil {
+		h.giveUp(ctx, locker, status)
+		signal.Reset(syscall.SIGPIPE)
+
+		_ = h.print(status)
+
 		return err
+	}
+
+	if h.detach {
+		return nil
 	}
 
 	for {
@@ -155,7 +168,9 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 				return by
 			}
 
-			return errors.Join(context.Cause(ctx), h.release(ctx, locker, status))
+			h.giveUp(ctx, locker, status)
+
+			return context.Cause(ctx)
 		case <-look.C:
 			// Trouble of the database is none of the window.
 			now, err := locker.GetLockStatus(ctx, status.LockID)
@@ -174,15 +189,29 @@ func (h *hold) release(ctx context.Context, locker *pglocker.Locker, status *pgl
 	return locker.ReleaseLock(ctx, status)
 }
 
+// giveUp ends the window before its time. If it can't, it says for how long the lock stays held: the command may end
+// by a signal, and says nothing else then.
+func (h *hold) giveUp(ctx context.Context, locker *pglocker.Locker, s *pglocker.LockStatus) {
+	if err := unless(h.release(ctx, locker, s), pglocker.ErrWrongGeneration); err != nil {
+		fmt.Fprintf(h.app.stderr, "%s\n%s stays held until %s. Free it by `pglocker free %[2]s --token %[4]d`.\n",
+			h.app.explain(err), printable(s.LockID), until(s), s.Generation)
+	}
+}
+
 func (h *hold) print(s *pglocker.LockStatus) error {
 	if h.app.json() {
 		return h.app.printJSON(window{ID: s.LockID, Token: s.Generation, Owner: s.Owner, Until: s.ExpiresAt})
 	}
 
 	_, err := fmt.Fprintf(h.app.stdout, "%s is held until %s, token %d.\n",
-		printable(s.LockID), s.ExpiresAt.Truncate(time.Second).Format(time.RFC3339), s.Generation)
+		printable(s.LockID), until(s), s.Generation)
 
 	return err
+}
+
+// until is when the window ends.
+func until(s *pglocker.LockStatus) string {
+	return s.ExpiresAt.Truncate(time.Second).Format(time.RFC3339)
 }
 
 // owner is who holds the lock, and why.

@@ -1,8 +1,10 @@
-//go:build unix
+//go:build linux
 
 package main
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -143,4 +145,68 @@ func TestHoldWaits(t *testing.T) {
 	b.fails(64, []string{"reason"}, "hold", "x", "--for", "2h")
 	b.fails(64, []string{"above zero"}, "hold", "x", "--for", "0", "--reason", "a test")
 	b.fails(64, []string{"invalid owner"}, "hold", "y", "--for", "2h", "--reason", strings.Repeat("long ", 60))
+}
+
+// TestHoldWithoutServer: hold says that the lock stays held.
+func TestHoldWithoutServer(t *testing.T) {
+	t.Parallel()
+
+	b, server := newBrokenBed(t)
+	p := b.launch("hold", "x", "--for", "2h", "--reason", "a test")
+	status := p.held(b)
+	must(t, server.Kill())
+	p.signal(syscall.SIGINT)
+	p.ends(130)
+
+	for _, want := range []string{
+		"x stays held until " + status.ExpiresAt.Truncate(time.Second).Format(time.RFC3339),
+		fmt.Sprintf("`pglocker free x --token %d`", status.Generation),
+	} {
+		if !strings.Contains(p.stderr.String(), want) {
+			t.Errorf("it doesn't say %q:\n%s", want, p.stderr)
+		}
+	}
+}
+
+// TestHoldUnseen: a window whose token nobody gets to see isn't held.
+func TestHoldUnseen(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	must(t, err)
+
+	reader, closed, err := os.Pipe()
+	must(t, err)
+	must(t, reader.Close())
+
+	for _, c := range []struct {
+		output *os.File
+		code   int
+		says   string
+	}{
+		{full, exitFailed, "no space left"},
+		{closed, 128 + int(syscall.SIGPIPE), ""},
+	} {
+		for _, format := range []string{formatText, formatJSON} {
+			cmd := b.command("hold", "-n", "x", "--for", "2h", "--reason", "a test", "-o", format)
+
+			var stderr strings.Builder
+
+			cmd.Stdout, cmd.Stderr = c.output, &stderr
+			_ = cmd.Run()
+
+			if got := exitStatus(cmd.ProcessState); got != c.code || !strings.Contains(stderr.String(), c.says) {
+				t.Errorf("into %s: exit code %d, says %q", c.output.Name(), got, stderr.String())
+			}
+
+			if !b.free("x") {
+				t.Errorf("into %s: the lock is held", c.output.Name())
+			}
+		}
+	}
+
+	must(t, full.Close())
+	must(t, closed.Close())
 }

@@ -74,7 +74,8 @@ func printable(text string) string {
 
 // control reports whether a character may change the terminal or the direction of its text.
 func control(r rune) bool {
-	return r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == utf8.RuneError
+	return r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x61c || r == 0x200e || r == 0x200f ||
+		r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == utf8.RuneError
 }
 
 // stamp is a time for people, by the database's clock.

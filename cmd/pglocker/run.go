@@ -57,7 +57,11 @@ left, in which only the token protects what the program writes to:
 
 On Linux, descendants that left the process group are found too, and if pglocker is killed by
 SIGKILL the program is killed with it, though not its descendants. On other systems neither is so.
-What the program leaves behind when it ends by itself runs on, without the lock.`
+What the program leaves behind when it ends by itself runs on, without the lock.
+
+A program that gains privileges when it starts (setuid, capabilities) isn't killed with pglocker, and one of another
+user, as under sudo, may get no signal from it. What a server starts on request, such as the container of docker run,
+is no descendant of the program.`
 
 type run struct {
 	app                       *app
@@ -211,7 +215,7 @@ func (r *run) verdict(exit child.Exit, err, lost, released error) error {
 	case lost != nil:
 		return codeError{exitLost, errors.Join(lost, err)}
 	case released != nil:
-		fmt.Fprintf(r.app.stderr, "pglocker: %v\nThe lock is free when its lease ends, within %s.\n", released, spoken(time.Duration(r.keep.ttl)))
+		fmt.Fprintf(r.app.stderr, "%s\nThe lock is free when its lease ends, within %s.\n", r.app.explain(released), spoken(time.Duration(r.keep.ttl)))
 	}
 
 	return exitWith(exit)

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -79,4 +83,48 @@ func TestPooler(t *testing.T) {
 	}
 
 	pooled.ok("prune", "--idle", "1d")
+}
+
+// TestPoolerWithOthers: no other client's statement runs in place of the command's.
+func TestPoolerWithOthers(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	pooled := contract.ThroughPgBouncer(t, b.url)
+	ctx, cancel := context.WithCancel(t.Context())
+
+	var others sync.WaitGroup
+
+	for range 6 {
+		others.Go(func() {
+			conn, err := pgx.Connect(ctx, pooled+"&default_query_exec_mode=exec")
+			if err != nil {
+				t.Error(err)
+
+				return
+			}
+			defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has ended
+
+			for err == nil {
+				_, err = conn.Exec(ctx, "SELECT 1")
+			}
+		})
+	}
+
+	a := &app{connection: connection{dsn: pooled}}
+
+	db, err := a.open(ctx, "test")
+	must(t, err)
+
+	for range 200 {
+		if _, err := serverNow(ctx, db); err != nil {
+			t.Error(err)
+
+			break
+		}
+	}
+
+	must(t, db.Close())
+	cancel()
+	others.Wait()
 }
