@@ -51,7 +51,8 @@ requests for localhost and loopback addresses alone, so that no other site can r
 --host names others, such as that of the proxy.
 
 The file of --basic-auth-file has lines NAME:HASH as htpasswd -B writes them. Only bcrypt is
-taken. Who releases a lock is written to the history with the reason.`,
+taken. --allow-release needs it, since every user of a machine reaches its loopback addresses.
+Who releases a lock is written to the history with the reason.`,
 		Example: `  pglocker web
   pglocker web --listen 127.0.0.1:8080 --title 'shop, production'
   pglocker web --allow-release --basic-auth-file /etc/pglocker/users --host locks.example.com`,
@@ -63,7 +64,7 @@ taken. Who releases a lock is written to the history with the reason.`,
 	flags.SortFlags = false
 	flags.StringVar(&w.listen, "listen", "127.0.0.1:7070", "`address` to listen on")
 	flags.StringVar(&w.title, "title", "", "`text` for the heading of each page, such as the name of the database")
-	flags.BoolVar(&w.allowRelease, "allow-release", false, "let viewers release locks by force")
+	flags.BoolVar(&w.allowRelease, "allow-release", false, "let viewers release locks by force; needs --basic-auth-file")
 	flags.StringVar(&w.authFile, "basic-auth-file", "", "`file` of those who may look, and of their passwords")
 	flags.StringSliceVar(&w.hosts, "host", nil, "`name` by which browsers reach the page, besides its address; may be repeated")
 	fromEnvironment(flags, "listen", "title", "basic-auth-file")
@@ -77,8 +78,8 @@ func (w *web) run(ctx context.Context) error {
 		return err
 	}
 
-	if w.allowRelease && !loopback && w.authFile == "" {
-		return usagef("--allow-release on %s needs --basic-auth-file: everyone who reaches it could release locks", w.listen)
+	if w.allowRelease && w.authFile == "" {
+		return usagef("--allow-release needs --basic-auth-file: without passwords every user of this machine could release locks")
 	}
 
 	var users *passwords

@@ -192,7 +192,10 @@ func TestWebElsewhere(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	b.fails(exitUsage, []string{"needs --basic-auth-file"}, "web", "--listen", "0.0.0.0:0", "--allow-release")
+	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		b.fails(exitUsage, []string{"needs --basic-auth-file"}, "web", "--listen", listen, "--allow-release")
+	}
+
 	b.fails(exitUsage, []string{"HOST:PORT"}, "web", "--listen", "7070")
 
 	b.env = append(b.env, "PGLOCKER_DSN=postgres://127.0.0.1:1/none") // it starts without a database
