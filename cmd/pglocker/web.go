@@ -107,12 +107,7 @@ func (w *web) run(ctx context.Context) error {
 	}
 
 	handler, err := ui.New(locker, ui.Options{
-		AllowRelease: w.allowRelease, Title: w.title, Logger: w.logger(),
-		User: func(r *http.Request) string {
-			name, _, _ := r.BasicAuth()
-
-			return name
-		},
+		AllowRelease: w.allowRelease, Title: w.title, Logger: w.logger(), User: users.user,
 	})
 	if err != nil {
 		return err

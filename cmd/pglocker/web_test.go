@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -184,6 +185,22 @@ func TestWebPasswords(t *testing.T) {
 		if o := b.fails(code, []string{text}, args...); strings.Contains(o.stderr, "$2a$") || strings.Contains(o.stderr, "fEqN") {
 			t.Errorf("it prints a hash: %s", o.stderr)
 		}
+	}
+}
+
+// TestWebForgedName: a name counts only with its password.
+func TestWebForgedName(t *testing.T) {
+	t.Parallel()
+
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/release", nil)
+	request.SetBasicAuth("alice", "")
+
+	if name := (*passwords)(nil).user(request); name != "" {
+		t.Errorf("without passwords the history says that %q has released a lock", name)
+	}
+
+	if name := new(passwords).user(request); name != "alice" {
+		t.Errorf("with passwords the history says that %q has released a lock", name)
 	}
 }
 
