@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -47,8 +48,9 @@ It runs until SIGINT or SIGTERM, also while the database is down.
 
 It listens on 127.0.0.1 only, unless --listen says otherwise, and has no TLS: put a proxy in
 front of it, or reach it by ssh -L 7070:127.0.0.1:7070. On a loopback address it answers
-requests for localhost and loopback addresses alone, so that no other site can read it by DNS;
---host names others, such as that of the proxy.
+requests for localhost and loopback addresses alone, and elsewhere also those for any IP address
+and for the name of the machine. So no other site can read it by DNS. --host names others, such
+as that of the proxy.
 
 The file of --basic-auth-file has lines NAME:HASH as htpasswd -B writes them. Only bcrypt is
 taken. --allow-release needs it, since every user of a machine reaches its loopback addresses.
@@ -195,10 +197,10 @@ func loopbackHost(host string) bool {
 }
 
 // checkHost refuses requests for other hosts. A page of another site may have its name lead to this address: its
-// scripts could then read the answers, as if they were of that site.
+// scripts could then read the answers, as if they were of that site. Nobody can have an IP address lead elsewhere.
 func checkHost(loopback bool, hosts []string, next http.Handler) http.Handler {
-	if !loopback && len(hosts) == 0 {
-		return next
+	if name, err := os.Hostname(); err == nil && !loopback {
+		hosts = append(slices.Clone(hosts), name)
 	}
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -208,7 +210,9 @@ func checkHost(loopback bool, hosts []string, next http.Handler) http.Handler {
 		}
 
 		host = strings.Trim(host, "[]")
-		known := loopback && loopbackHost(host) || slices.ContainsFunc(hosts, func(name string) bool { return strings.EqualFold(name, host) })
+		_, err := netip.ParseAddr(host)
+		known := loopbackHost(host) || !loopback && err == nil ||
+			slices.ContainsFunc(hosts, func(name string) bool { return strings.EqualFold(name, host) })
 
 		if !known {
 			http.Error(w, "This host isn't known here: see pglocker web --host.", http.StatusMisdirectedRequest)

@@ -81,6 +81,17 @@ func (s *served) ask(method, page, host, user, password string, form url.Values)
 	return response.StatusCode, string(text)
 }
 
+// refuses checks that requests for these hosts aren't answered.
+func (s *served) refuses(hosts ...string) {
+	s.t.Helper()
+
+	for _, host := range hosts {
+		if status, body := s.ask(http.MethodGet, "locks", host, "", "", nil); status != http.StatusMisdirectedRequest || strings.Contains(body, "a job") {
+			s.t.Errorf("for the host %q: %d", host, status)
+		}
+	}
+}
+
 // TestWeb: it shows the locks to this machine alone, and ends with its streams when it is asked to.
 func TestWeb(t *testing.T) {
 	t.Parallel()
@@ -98,11 +109,7 @@ func TestWeb(t *testing.T) {
 	}
 
 	// A name that another site has lead here.
-	for _, host := range []string{"evil.example", "127.0.0.1.evil.example:80", "localhost.", "10.0.0.1"} {
-		if status, body := s.ask(http.MethodGet, "locks", host, "", "", nil); status != http.StatusMisdirectedRequest || strings.Contains(body, "a job") {
-			t.Errorf("for the host %q: %d", host, status)
-		}
-	}
+	s.refuses("evil.example", "127.0.0.1.evil.example:80", "localhost.", "10.0.0.1")
 
 	stream, err := http.Get(s.address + "events?page=locks") //nolint:noctx // it ends with the process
 	must(t, err)
@@ -204,7 +211,7 @@ func TestWebForgedName(t *testing.T) {
 	}
 }
 
-// TestWebElsewhere: what others reach is warned of, and lets nobody release without a password.
+// TestWebElsewhere: what others reach is warned of, isn't read by DNS, and lets nobody release without a password.
 func TestWebElsewhere(t *testing.T) {
 	t.Parallel()
 
@@ -216,11 +223,18 @@ func TestWebElsewhere(t *testing.T) {
 	b.fails(exitUsage, []string{"HOST:PORT"}, "web", "--listen", "7070")
 
 	b.env = append(b.env, "PGLOCKER_DSN=postgres://127.0.0.1:1/none") // it starts without a database
-	s := b.serve("--listen", "0.0.0.0:0")
+	s := b.serve("--listen", "0.0.0.0:0", "--host", "locks.example.com")
 
-	if status, body := s.ask(http.MethodGet, "", "any.example", "", "", nil); status != http.StatusServiceUnavailable || !strings.Contains(body, "answer") {
-		t.Errorf("without a database: %d\n%s", status, body)
+	machine, err := os.Hostname()
+	must(t, err)
+
+	for _, host := range []string{"", "localhost", "10.0.0.1:80", "[2001:db8::1]:80", machine, "Locks.Example.com"} {
+		if status, body := s.ask(http.MethodGet, "", host, "", "", nil); status != http.StatusServiceUnavailable || !strings.Contains(body, "answer") {
+			t.Errorf("for the host %q without a database: %d\n%s", host, status, body)
+		}
 	}
+
+	s.refuses("any.example", "10.0.0.1.any.example")
 
 	must(t, s.cmd.Process.Signal(os.Interrupt))
 	_ = s.cmd.Wait()
