@@ -139,9 +139,17 @@ func (w *web) warn(protected bool) {
 		"Listen on 127.0.0.1 and put a proxy with TLS in front, or use ssh -L.\n", w.listen, text)
 }
 
+// newServer is a server that no client keeps busy by being slow. The page's streams set their own write deadlines.
+func newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
+}
+
 // serve serves until ctx ends, and then lets the requests under way end.
 func (w *web) serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := newServer(handler)
 	ended := make(chan error, 1)
 
 	go func() { ended <- server.Serve(listener) }()

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -208,6 +209,20 @@ func TestWebForgedName(t *testing.T) {
 
 	if name := new(passwords).user(request); name != "alice" {
 		t.Errorf("with passwords the history says that %q has released a lock", name)
+	}
+}
+
+// TestWebTimeouts: a client that stops reading or writing doesn't keep its connection.
+func TestWebTimeouts(t *testing.T) {
+	t.Parallel()
+
+	s := newServer(nil)
+	for what, timeout := range map[string]time.Duration{
+		"a header": s.ReadHeaderTimeout, "a request": s.ReadTimeout, "an answer": s.WriteTimeout, "the next request": s.IdleTimeout,
+	} {
+		if timeout <= 0 {
+			t.Errorf("%s may take for ever", what)
+		}
 	}
 }
 
