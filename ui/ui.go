@@ -162,6 +162,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
+	// Such a request can't be read by its site. It could have the table read again and again.
+	if r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Dest") != "document" {
+		h.fail(w, http.StatusForbidden, "This request came from another site. Nothing was done.")
+
+		return
+	}
+
 	h.servers.running(r) // a shutdown that begins before the first stream must be known
 	h.mux.ServeHTTP(w, r)
 }
