@@ -50,7 +50,8 @@ type Options struct {
 	Title string
 
 	// Logger is told, in full, of the database's errors, of which a page only says what they mean, and of
-	// releases by force. Default: silence.
+	// releases by force that were refused or failed. The Locker's own Logger is told of those that were done.
+	// Default: silence.
 	Logger *slog.Logger
 }
 
