@@ -127,6 +127,8 @@ func when(t, now time.Time, without bool) template.HTML {
 // failure says what an error of the database means. Its text may name hosts and roles: that goes to the log.
 func failure(err error) string {
 	switch {
+	case errors.Is(err, errTooMany):
+		return "Too many other pages wait to be read."
 	case errors.Is(err, pglocker.ErrTableNotFound):
 		return "The table of the locks isn't there. pglocker.MigrateDB makes it, and so does the command pglocker migrate."
 	case errors.Is(err, pglocker.ErrInvalidTable):

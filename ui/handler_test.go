@@ -265,6 +265,35 @@ func TestRelease(t *testing.T) {
 	}
 }
 
+// TestFromAnotherSite: a link from there leads to a page. A picture or a script has nothing be read.
+func TestFromAnotherSite(t *testing.T) {
+	t.Parallel()
+
+	server := newServer(t, newHandler(t, newLocker(t, newDB(t), "page"), ui.Options{}))
+
+	for _, test := range []struct {
+		site, dest string
+		want       int
+	}{
+		{"cross-site", "document", http.StatusOK},
+		{"same-origin", "empty", http.StatusOK},
+		{"none", "document", http.StatusOK},
+		{"", "", http.StatusOK},
+		{"cross-site", "image", http.StatusForbidden},
+		{"cross-site", "empty", http.StatusForbidden},
+		{"cross-site", "iframe", http.StatusForbidden},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+prefix+"/locks", nil)
+		must(t, err)
+		request.Header.Set("Sec-Fetch-Site", test.site)
+		request.Header.Set("Sec-Fetch-Dest", test.dest)
+
+		if status, _, _ := ask(t, server, request); status != test.want {
+			t.Errorf("%s from %q: %d, want %d", test.dest, test.site, status, test.want)
+		}
+	}
+}
+
 // hostile are ids that want to be more than text.
 var hostile = []string{
 	`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' onmouseover='alert(1)`, "javascript:alert(1)", "a&amp;b&lt;", "../../etc", "a/b?c=d&e#f%00%zz+ ",

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -17,9 +18,14 @@ const (
 	readFor = 10 * time.Minute
 	// afterFailure is the shortest pause after a read that failed.
 	afterFailure = time.Second
-	// keptViews is how many pages are remembered that nobody watches.
+	// keptViews is how many pages are remembered. More are only while they are watched or wait to be read.
 	keptViews = 64
+	// waitingViews is how many pages that nobody watches may wait to be read.
+	waitingViews = 64
 )
+
+// errTooMany: so many other pages wait to be read that this one isn't.
+var errTooMany = errors.New("pglocker/ui: too many pages wait to be read")
 
 // hub has one goroutine for each page that is watched, however many viewers it has.
 //
@@ -35,8 +41,9 @@ type hub struct {
 	end context.CancelFunc
 	wg  sync.WaitGroup
 
-	mu    sync.Mutex
-	views map[query]*view
+	mu      sync.Mutex
+	views   map[query]*view
+	waiting int // how many views are wanted
 }
 
 // look is what a page showed at one moment.
@@ -98,9 +105,7 @@ func (h *hub) close() {
 func (h *hub) find(q query) *view {
 	v, ok := h.views[q]
 	if !ok {
-		if len(h.views) >= keptViews {
-			h.forget()
-		}
+		h.forget(keptViews - 1)
 
 		v = &view{q: q, changed: make(chan struct{}), woken: make(chan struct{}, 1)}
 		h.views[q] = v
@@ -111,17 +116,22 @@ func (h *hub) find(q query) *view {
 	return v
 }
 
-// forget drops the view that was used longest ago, of those that nobody watches.
-func (h *hub) forget() {
-	var oldest *view
+// forget drops the views that were used longest ago, of those that nobody watches, until so many are left. It is called
+// under mu.
+func (h *hub) forget(left int) {
+	for len(h.views) > left {
+		var oldest *view
 
-	for _, v := range h.views {
-		if !v.running && v.watchers == 0 && (oldest == nil || v.used.Before(oldest.used)) {
-			oldest = v
+		for _, v := range h.views {
+			if !v.running && (oldest == nil || v.used.Before(oldest.used)) {
+				oldest = v
+			}
 		}
-	}
 
-	if oldest != nil {
+		if oldest == nil {
+			return
+		}
+
 		delete(h.views, oldest.q)
 	}
 }
@@ -136,14 +146,18 @@ func (h *hub) begin(v *view) {
 }
 
 // get returns a page as it is now, or as it was read last if that read may not be repeated yet. It waits for a
-// read for as long as its patience lasts. A read that began before since doesn't do.
+// read for as long as its patience lasts. A read that began before since doesn't do. If too many others wait to be read,
+// the state has the error errTooMany.
 func (h *hub) get(ctx context.Context, q query, since time.Time, patience time.Duration) state {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 
+	h.mu.Lock()
+	v := h.find(q) // once: it may be forgotten as soon as it is read
+	h.mu.Unlock()
+
 	for {
 		h.mu.Lock()
-		v := h.find(q)
 
 		if v.reads > 0 && time.Now().Before(v.due) && !v.begun.Before(since) {
 			defer h.mu.Unlock()
@@ -151,8 +165,19 @@ func (h *hub) get(ctx context.Context, q query, since time.Time, patience time.D
 			return v.state
 		}
 
-		if v.reading.IsZero() || v.reading.Before(since) {
-			v.wanted = true
+		if !v.wanted && (v.reading.IsZero() || v.reading.Before(since)) {
+			switch {
+			case h.waiting < waitingViews:
+				v.wanted = true
+				h.waiting++
+			case v.watchers == 0: // one that is watched is read anyway
+				defer h.mu.Unlock()
+
+				seen := v.state
+				seen.err, seen.since = errTooMany, time.Now()
+
+				return seen
+			}
 		}
 
 		h.begin(v)
@@ -211,6 +236,7 @@ func (h *hub) run(v *view) {
 
 		if h.ctx.Err() != nil || v.watchers == 0 && !v.wanted {
 			v.running = false
+			h.forget(keptViews)
 			h.mu.Unlock()
 
 			return
@@ -229,6 +255,7 @@ func (h *hub) run(v *view) {
 		case h.slots <- struct{}{}:
 			h.look(v)
 			<-h.slots
+		case <-v.woken:
 		case <-h.ctx.Done():
 		}
 	}
@@ -250,7 +277,13 @@ func (h *hub) look(v *view) {
 	begun := time.Now()
 
 	h.mu.Lock()
-	v.reading, v.wanted = begun, false
+	v.reading = begun
+
+	if v.wanted {
+		v.wanted = false
+		h.waiting--
+	}
+
 	last := v.data
 	h.mu.Unlock()
 

@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -235,6 +236,91 @@ func TestHubForgets(t *testing.T) {
 
 		if n := len(h.views); n > keptViews || h.views[query{page: "kept"}] == nil {
 			t.Errorf("%d pages are kept, the watched one: %t", n, h.views[query{page: "kept"}] != nil)
+		}
+	})
+}
+
+// counts counts the pages that have a goroutine, and all that are kept.
+func (h *hub) counts() (running, kept int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	for _, v := range h.views {
+		if v.running {
+			running++
+		}
+	}
+
+	return running, len(h.views)
+}
+
+// TestManyPages: requests for many pages at once don't all wait, and what they have read isn't kept.
+func TestManyPages(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, _, _ := counting(time.Second)
+		defer h.close()
+
+		watched := query{page: "watched"}
+
+		_, leave := h.watch(watched)
+		defer leave()
+
+		h.get(t.Context(), watched, time.Time{}, time.Minute)
+
+		const most = waitingViews + readers
+
+		var served, refused atomic.Int64
+
+		for n := range 10 * waitingViews {
+			go func() {
+				switch s := h.get(t.Context(), query{page: "locks", prefix: strconv.Itoa(n)}, time.Time{}, time.Hour); {
+				case errors.Is(s.err, errTooMany):
+					refused.Add(1)
+				case s.reads == 1 && s.err == nil:
+					served.Add(1)
+				}
+			}()
+		}
+
+		synctest.Wait()
+
+		if running, kept := h.counts(); running > most+1 || kept > most+2 || refused.Load() < 10*waitingViews-most {
+			t.Errorf("%d pages wait to be read, %d are kept, %d were refused", running, kept, refused.Load())
+		}
+
+		time.Sleep(time.Hour)
+
+		if s := h.get(t.Context(), watched, time.Time{}, time.Minute); s.err != nil || s.reads < 2 {
+			t.Errorf("the watched page: %d reads, error %v", s.reads, s.err)
+		}
+
+		if n := served.Load() + refused.Load(); n != 10*waitingViews || served.Load() < waitingViews {
+			t.Errorf("%d requests were served, %d refused", served.Load(), refused.Load())
+		}
+
+		if running, kept := h.counts(); running != 1 || kept > keptViews {
+			t.Errorf("afterwards %d pages are read, %d are kept", running, kept)
+		}
+	})
+}
+
+// TestManyLeave: a page that its viewers have left before its turn isn't read, and not kept.
+func TestManyLeave(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, reads, _ := counting(time.Second)
+		defer h.close()
+
+		for n := range 3 * keptViews {
+			_, leave := h.watch(query{page: "locks", prefix: strconv.Itoa(n)})
+			time.AfterFunc(time.Millisecond, leave)
+		}
+
+		time.Sleep(time.Minute)
+
+		if running, kept := h.counts(); running != 0 || kept > keptViews || reads.Load() != readers {
+			t.Errorf("%d pages are read, %d are kept, after %d reads", running, kept, reads.Load())
 		}
 	})
 }

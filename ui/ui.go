@@ -50,7 +50,8 @@ type Options struct {
 	Title string
 
 	// Logger is told, in full, of the database's errors, of which a page only says what they mean, and of
-	// releases by force. Default: silence.
+	// releases by force that were refused or failed. The Locker's own Logger is told of those that were done.
+	// Default: silence.
 	Logger *slog.Logger
 }
 
@@ -158,6 +159,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		asked, _, _ := strings.Cut(r.RequestURI, "?")
 		w.Header().Set("Location", path.Base(asked)+"/")
 		w.WriteHeader(http.StatusMovedPermanently)
+
+		return
+	}
+
+	// Such a request can't be read by its site. It could have the table read again and again.
+	if r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Dest") != "document" {
+		h.fail(w, http.StatusForbidden, "This request came from another site. Nothing was done.")
 
 		return
 	}

@@ -84,6 +84,18 @@ func (p *passwords) protect(next http.Handler) http.Handler {
 	})
 }
 
+// user is who sends a request that [passwords.protect] has let in. Where nobody's password is asked for, a name in the
+// request says nothing.
+func (p *passwords) user(r *http.Request) string {
+	if p == nil {
+		return ""
+	}
+
+	name, _, _ := r.BasicAuth()
+
+	return name
+}
+
 // right reports whether that is the user's password.
 func (p *passwords) right(r *http.Request, name, password string) bool {
 	mac := hmac.New(sha256.New, p.key[:])

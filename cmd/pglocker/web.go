@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -47,11 +48,13 @@ It runs until SIGINT or SIGTERM, also while the database is down.
 
 It listens on 127.0.0.1 only, unless --listen says otherwise, and has no TLS: put a proxy in
 front of it, or reach it by ssh -L 7070:127.0.0.1:7070. On a loopback address it answers
-requests for localhost and loopback addresses alone, so that no other site can read it by DNS;
---host names others, such as that of the proxy.
+requests for localhost and loopback addresses alone, and elsewhere also those for any IP address
+and for the name of the machine. So no other site can read it by DNS. --host names others, such
+as that of the proxy.
 
 The file of --basic-auth-file has lines NAME:HASH as htpasswd -B writes them. Only bcrypt is
-taken. Who releases a lock is written to the history with the reason.`,
+taken. --allow-release needs it, since every user of a machine reaches its loopback addresses.
+Who releases a lock is written to the history with the reason.`,
 		Example: `  pglocker web
   pglocker web --listen 127.0.0.1:8080 --title 'shop, production'
   pglocker web --allow-release --basic-auth-file /etc/pglocker/users --host locks.example.com`,
@@ -63,7 +66,7 @@ taken. Who releases a lock is written to the history with the reason.`,
 	flags.SortFlags = false
 	flags.StringVar(&w.listen, "listen", "127.0.0.1:7070", "`address` to listen on")
 	flags.StringVar(&w.title, "title", "", "`text` for the heading of each page, such as the name of the database")
-	flags.BoolVar(&w.allowRelease, "allow-release", false, "let viewers release locks by force")
+	flags.BoolVar(&w.allowRelease, "allow-release", false, "let viewers release locks by force; needs --basic-auth-file")
 	flags.StringVar(&w.authFile, "basic-auth-file", "", "`file` of those who may look, and of their passwords")
 	flags.StringSliceVar(&w.hosts, "host", nil, "`name` by which browsers reach the page, besides its address; may be repeated")
 	fromEnvironment(flags, "listen", "title", "basic-auth-file")
@@ -77,8 +80,8 @@ func (w *web) run(ctx context.Context) error {
 		return err
 	}
 
-	if w.allowRelease && !loopback && w.authFile == "" {
-		return usagef("--allow-release on %s needs --basic-auth-file: everyone who reaches it could release locks", w.listen)
+	if w.allowRelease && w.authFile == "" {
+		return usagef("--allow-release needs --basic-auth-file: without passwords every user of this machine could release locks")
 	}
 
 	var users *passwords
@@ -106,12 +109,7 @@ func (w *web) run(ctx context.Context) error {
 	}
 
 	handler, err := ui.New(locker, ui.Options{
-		AllowRelease: w.allowRelease, Title: w.title, Logger: w.logger(),
-		User: func(r *http.Request) string {
-			name, _, _ := r.BasicAuth()
-
-			return name
-		},
+		AllowRelease: w.allowRelease, Title: w.title, Logger: w.logger(), User: users.user,
 	})
 	if err != nil {
 		return err
@@ -141,9 +139,17 @@ func (w *web) warn(protected bool) {
 		"Listen on 127.0.0.1 and put a proxy with TLS in front, or use ssh -L.\n", w.listen, text)
 }
 
+// newServer is a server that no client keeps busy by being slow. The page's streams set their own write deadlines.
+func newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
+}
+
 // serve serves until ctx ends, and then lets the requests under way end.
 func (w *web) serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	server := newServer(handler)
 	ended := make(chan error, 1)
 
 	go func() { ended <- server.Serve(listener) }()
@@ -199,10 +205,10 @@ func loopbackHost(host string) bool {
 }
 
 // checkHost refuses requests for other hosts. A page of another site may have its name lead to this address: its
-// scripts could then read the answers, as if they were of that site.
+// scripts could then read the answers, as if they were of that site. Nobody can have an IP address lead elsewhere.
 func checkHost(loopback bool, hosts []string, next http.Handler) http.Handler {
-	if !loopback && len(hosts) == 0 {
-		return next
+	if name, err := os.Hostname(); err == nil && !loopback {
+		hosts = append(slices.Clone(hosts), name)
 	}
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -212,7 +218,9 @@ func checkHost(loopback bool, hosts []string, next http.Handler) http.Handler {
 		}
 
 		host = strings.Trim(host, "[]")
-		known := loopback && loopbackHost(host) || slices.ContainsFunc(hosts, func(name string) bool { return strings.EqualFold(name, host) })
+		_, err := netip.ParseAddr(host)
+		known := loopbackHost(host) || !loopback && err == nil ||
+			slices.ContainsFunc(hosts, func(name string) bool { return strings.EqualFold(name, host) })
 
 		if !known {
 			http.Error(w, "This host isn't known here: see pglocker web --host.", http.StatusMisdirectedRequest)

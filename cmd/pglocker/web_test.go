@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -80,6 +82,17 @@ func (s *served) ask(method, page, host, user, password string, form url.Values)
 	return response.StatusCode, string(text)
 }
 
+// refuses checks that requests for these hosts aren't answered.
+func (s *served) refuses(hosts ...string) {
+	s.t.Helper()
+
+	for _, host := range hosts {
+		if status, body := s.ask(http.MethodGet, "locks", host, "", "", nil); status != http.StatusMisdirectedRequest || strings.Contains(body, "a job") {
+			s.t.Errorf("for the host %q: %d", host, status)
+		}
+	}
+}
+
 // TestWeb: it shows the locks to this machine alone, and ends with its streams when it is asked to.
 func TestWeb(t *testing.T) {
 	t.Parallel()
@@ -97,11 +110,7 @@ func TestWeb(t *testing.T) {
 	}
 
 	// A name that another site has lead here.
-	for _, host := range []string{"evil.example", "127.0.0.1.evil.example:80", "localhost.", "10.0.0.1"} {
-		if status, body := s.ask(http.MethodGet, "locks", host, "", "", nil); status != http.StatusMisdirectedRequest || strings.Contains(body, "a job") {
-			t.Errorf("for the host %q: %d", host, status)
-		}
-	}
+	s.refuses("evil.example", "127.0.0.1.evil.example:80", "localhost.", "10.0.0.1")
 
 	stream, err := http.Get(s.address + "events?page=locks") //nolint:noctx // it ends with the process
 	must(t, err)
@@ -187,20 +196,60 @@ func TestWebPasswords(t *testing.T) {
 	}
 }
 
-// TestWebElsewhere: what others reach is warned of, and lets nobody release without a password.
+// TestWebForgedName: a name counts only with its password.
+func TestWebForgedName(t *testing.T) {
+	t.Parallel()
+
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/release", nil)
+	request.SetBasicAuth("alice", "")
+
+	if name := (*passwords)(nil).user(request); name != "" {
+		t.Errorf("without passwords the history says that %q has released a lock", name)
+	}
+
+	if name := new(passwords).user(request); name != "alice" {
+		t.Errorf("with passwords the history says that %q has released a lock", name)
+	}
+}
+
+// TestWebTimeouts: a client that stops reading or writing doesn't keep its connection.
+func TestWebTimeouts(t *testing.T) {
+	t.Parallel()
+
+	s := newServer(nil)
+	for what, timeout := range map[string]time.Duration{
+		"a header": s.ReadHeaderTimeout, "a request": s.ReadTimeout, "an answer": s.WriteTimeout, "the next request": s.IdleTimeout,
+	} {
+		if timeout <= 0 {
+			t.Errorf("%s may take for ever", what)
+		}
+	}
+}
+
+// TestWebElsewhere: what others reach is warned of, isn't read by DNS, and lets nobody release without a password.
 func TestWebElsewhere(t *testing.T) {
 	t.Parallel()
 
 	b := newBed(t)
-	b.fails(exitUsage, []string{"needs --basic-auth-file"}, "web", "--listen", "0.0.0.0:0", "--allow-release")
+	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		b.fails(exitUsage, []string{"needs --basic-auth-file"}, "web", "--listen", listen, "--allow-release")
+	}
+
 	b.fails(exitUsage, []string{"HOST:PORT"}, "web", "--listen", "7070")
 
 	b.env = append(b.env, "PGLOCKER_DSN=postgres://127.0.0.1:1/none") // it starts without a database
-	s := b.serve("--listen", "0.0.0.0:0")
+	s := b.serve("--listen", "0.0.0.0:0", "--host", "locks.example.com")
 
-	if status, body := s.ask(http.MethodGet, "", "any.example", "", "", nil); status != http.StatusServiceUnavailable || !strings.Contains(body, "answer") {
-		t.Errorf("without a database: %d\n%s", status, body)
+	machine, err := os.Hostname()
+	must(t, err)
+
+	for _, host := range []string{"", "localhost", "10.0.0.1:80", "[2001:db8::1]:80", machine, "Locks.Example.com"} {
+		if status, body := s.ask(http.MethodGet, "", host, "", "", nil); status != http.StatusServiceUnavailable || !strings.Contains(body, "answer") {
+			t.Errorf("for the host %q without a database: %d\n%s", host, status, body)
+		}
 	}
+
+	s.refuses("any.example", "10.0.0.1.any.example")
 
 	must(t, s.cmd.Process.Signal(os.Interrupt))
 	_ = s.cmd.Wait()
