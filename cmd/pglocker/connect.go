@@ -150,11 +150,6 @@ func (c *connection) parse(command string) (*pgx.ConnConfig, error) {
 		config.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	}
 
-	// Most statements are sent once: no round trip to prepare them, and no name that a pooler may lose.
-	if config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
-		config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	}
-
 	return config, nil
 }
 

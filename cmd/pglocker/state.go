@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // serverState is what a command that reads needs to know of the server.
@@ -16,7 +18,9 @@ type serverState struct {
 // serverNow asks the server for its clock. The library's DatabaseTime doesn't ask a standby.
 func serverNow(ctx context.Context, db *sql.DB) (s serverState, err error) {
 	s.asked = time.Now()
-	err = db.QueryRowContext(ctx, `SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()`).Scan(&s.now, &s.standby)
+	// In this mode it is one round trip. Between two, a pooler may let another client's unnamed statement in.
+	err = db.QueryRowContext(ctx, `SELECT pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()`, pgx.QueryExecModeExec).
+		Scan(&s.now, &s.standby)
 
 	return s, err
 }
