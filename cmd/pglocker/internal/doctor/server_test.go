@@ -210,7 +210,12 @@ func TestClocks(t *testing.T) {
 	t.Parallel()
 
 	library, _ := filepath.Glob("/usr/lib/*/faketime/libfaketimeMT.so.1") // the pattern is right
-	if len(library) == 0 {
+
+	switch {
+	case len(library) > 0:
+	case os.Getenv("CI") == "true":
+		t.Fatal("libfaketime is not installed")
+	default:
 		t.Skip("libfaketime is not installed")
 	}
 
