@@ -258,12 +258,18 @@ func alive(pid string) bool {
 	return !strings.HasPrefix(rest, "Z")
 }
 
-// needs skips the test where a program isn't installed.
+// needs skips the test where a program isn't installed. With CI=true the test fails.
 func needs(t *testing.T, programs ...string) {
 	t.Helper()
 
 	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil {
+		_, err := exec.LookPath(program)
+
+		switch {
+		case err == nil:
+		case os.Getenv("CI") == "true":
+			t.Fatalf("%s is not installed", program)
+		default:
 			t.Skipf("%s is not installed", program)
 		}
 	}

@@ -34,11 +34,11 @@ how full the semaphores are, who reads and who writes. Press ? for the keys. It 
 if you ask it to, for a reason that you give. It reconnects by itself, and says since when the
 data is stale.
 
-Without a terminal, and with -o json, it prints one snapshot and ends. With --interval it then
+Without a terminal, or with -o json, it prints one snapshot and ends. With --interval it then
 prints a line for each look.
 
-A table may have millions of rows. If a look takes long, the next one begins ten times that
-later, and top says how old the data is.`,
+A table may have millions of rows. If a look takes long, a pause of ten times as long follows,
+and top says how old the data is.`,
 		Args: cobra.NoArgs,
 	}
 

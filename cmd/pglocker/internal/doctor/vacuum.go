@@ -26,7 +26,7 @@ SELECT a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''), c
 // sqlSlots lists replication slots that hold dead rows back: of standbys that are gone, or far behind.
 const sqlSlots = `
 SELECT quote_ident(slot_name), quote_literal(slot_name), active, age(xmin) FROM pg_replication_slots
- WHERE xmin IS NOT NULL AND (NOT active OR age(xmin) > $1::bigint) ORDER BY 3 DESC LIMIT 5`
+ WHERE xmin IS NOT NULL AND (NOT active OR age(xmin) > $1::bigint) ORDER BY 4 DESC LIMIT 5`
 
 // sqlPrepared lists prepared transactions of this database, and says which have the table or rows of it locked. In
 // pg_locks one is known by the lock on its own number.
