@@ -59,9 +59,10 @@ On Linux, descendants that left the process group are found too, and if pglocker
 SIGKILL the program is killed with it, though not its descendants. On other systems neither is so.
 What the program leaves behind when it ends by itself runs on, without the lock.
 
-A program that gains privileges when it starts (setuid, capabilities) isn't killed with pglocker, and one of another
-user, as under sudo, may get no signal from it. What a server starts on request, such as the container of docker run,
-is no descendant of the program.`
+A program that gains privileges when it starts (setuid, capabilities) isn't killed with
+pglocker, and one of another user, as under sudo, may get no signal from it. What a
+server starts on request, such as the container of docker run, is no descendant of the
+program.`
 
 type run struct {
 	app                       *app
