@@ -115,13 +115,15 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 	return errors.Join(notStarted(context.Cause(ctx)), err)
 }
 
-// endedBy is the signal by which somebody wants elect to end, 0 if there is none. Ctrl-C in a terminal that
-// the program was given reaches only the program.
+// endedBy is the signal that asks elect to end, 0 if there is none. Ctrl-C in a terminal that the program was
+// given reaches only the program. HUP is for elect only where it has a terminal.
 func endedBy(supervisor *child.Supervisor, exit child.Exit) syscall.Signal {
 	asked := supervisor.Asked()
 
 	switch {
 	case asked == syscall.SIGTERM || asked == syscall.SIGINT || asked == syscall.SIGQUIT:
+		return asked
+	case asked == syscall.SIGHUP && supervisor.Terminal():
 		return asked
 	case exit.Signal == syscall.SIGINT || exit.Signal == syscall.SIGQUIT:
 		return exit.Signal

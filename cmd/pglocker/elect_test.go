@@ -102,6 +102,23 @@ func TestElectResigns(t *testing.T) {
 	p.silent()
 }
 
+// TestElectTermThenHangup: HUP takes nothing back from a TERM, as a service manager sends both.
+func TestElectTermThenHangup(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	cmd := b.command("elect", "e", "sh", "-c",
+		`trap "echo bye" TERM; trap "echo gone; exit" HUP; echo $PGLOCKER_TOKEN; while :; do sleep 0.05; done`)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	p := startProcess(t, cmd)
+	p.token()
+	p.signal(syscall.SIGTERM)
+	p.says("bye")
+	p.signal(syscall.SIGHUP)
+	p.says("gone")
+	p.ends(143)
+}
+
 func TestElectCandidate(t *testing.T) {
 	t.Parallel()
 

@@ -210,13 +210,15 @@ func (r *run) verdict(exit child.Exit, err, lost, released error) error {
 		lost = released
 	}
 
+	if lost == nil && released != nil {
+		fmt.Fprintf(r.app.stderr, "%s\nThe lock is free when its lease ends, within %s.\n", r.app.explain(released), spoken(time.Duration(r.keep.ttl)))
+	}
+
 	switch {
-	case err != nil && lost == nil:
-		return err
 	case lost != nil:
 		return codeError{exitLost, errors.Join(lost, err)}
-	case released != nil:
-		fmt.Fprintf(r.app.stderr, "%s\nThe lock is free when its lease ends, within %s.\n", r.app.explain(released), spoken(time.Duration(r.keep.ttl)))
+	case err != nil:
+		return err
 	}
 
 	return exitWith(exit)

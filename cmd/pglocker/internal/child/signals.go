@@ -47,7 +47,7 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 	switch {
 	case r == nil && ends(sig) && !(sig == syscall.SIGHUP && s.outlivesHangup):
 		s.cancel(SignalError{sig})
-	case r != nil && ends(sig):
+	case r != nil && ends(sig) && (sig != syscall.SIGHUP || s.asked == 0): // HUP says less than the others
 		s.asked = sig
 	}
 
