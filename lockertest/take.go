@@ -22,7 +22,9 @@ const rivalTTL = time.Minute
 //
 // db leads to the locks, and cfg says which table they are in. The other holder's Owner is [Owner].
 //
-// The lock is renewed until its Unlock is called, or until the test and its subtests have ended.
+// The lock is renewed until its Unlock is called, or until the test and its subtests have ended. db must still be open
+// then: close it in a Cleanup from before Take, not by defer. Otherwise the test fails, and the lock is held for up to
+// a minute.
 //
 // Take fails the test if lockID is that of a recipe's row ([pglocker.ErrReservedLockID]), if cfg is wrong, or if the
 // database can't be asked.
@@ -50,9 +52,18 @@ func take(tb testing.TB, db *sql.DB, cfg *pglocker.Config, lockID string) (*pglo
 		return nil, err
 	}
 
+	var lock *pglocker.Lock
+
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), rivalTTL)
 		defer cancel()
+
+		// Close alone doesn't say that a lock stays held, because db was closed, say.
+		if lock != nil {
+			if err := lock.Unlock(ctx); err != nil && !errors.Is(err, pglocker.ErrAlreadyUnlocked) && !errors.Is(err, pglocker.ErrLockLost) {
+				tb.Errorf("lockertest: releasing %q: %v", lockID, err)
+			}
+		}
 
 		if err := locker.Close(ctx); err != nil {
 			tb.Errorf("lockertest: releasing %q: %v", lockID, err)
@@ -61,7 +72,7 @@ func take(tb testing.TB, db *sql.DB, cfg *pglocker.Config, lockID string) (*pglo
 
 	// Waiters may be faster than this one.
 	for ctx := tb.Context(); ; {
-		lock, err := locker.TryLock(ctx, lockID, rivalTTL)
+		lock, err = locker.TryLock(ctx, lockID, rivalTTL)
 
 		held := new(pglocker.HeldError)
 		if !errors.As(err, &held) {
