@@ -15,7 +15,8 @@
 //	go install github.com/ismurov/pglocker/analysis/cmd/pglockervet@latest
 //	go vet -vettool=$(which pglockervet) ./...
 //
-// A report is meant to be a mistake always. So the analyzers say nothing where they can't be sure:
+// A report is meant to be a mistake. It may be wrong about a call that is given both contexts, or that only reads a
+// value of the outer one. The analyzers say nothing where they can't be sure:
 //
 //   - of tests, Example functions aside, because tests do these things on purpose;
 //   - of a lock that is stored, passed on or captured by a closure;
