@@ -4,7 +4,7 @@
 GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 # Modules whose tests belong to those of the library.
-MODULES = examples/integrations cmd/pglocker ui analysis contrib/otel contrib/gocron contrib/certmagic
+MODULES = examples/integrations cmd/pglocker ui analysis contrib/otel contrib/gocron contrib/certmagic contrib/clientgo
 
 .DEFAULT_GOAL := help
 .PHONY: help demo cli cli-docs test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint fmt clean postgres

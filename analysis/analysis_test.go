@@ -26,7 +26,7 @@ func TestOfThisRepository(t *testing.T) {
 
 	run(t, "..", "vet", "-vettool="+command, ".", "./examples/...", "./internal/contract", "./internal/faulttest")
 
-	for _, module := range []string{"../examples/integrations", "../contrib/gocron", "../contrib/certmagic"} {
+	for _, module := range []string{"../examples/integrations", "../contrib/gocron", "../contrib/certmagic", "../contrib/clientgo"} {
 		run(t, module, "vet", "-vettool="+command, "./...")
 	}
 
