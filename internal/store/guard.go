@@ -71,7 +71,8 @@ const sqlInTransaction = `SELECT pg_catalog.txid_current_if_assigned() IS NOT NU
 // InAny runs guards in what is said to be a transaction, and then makes sure that it is one.
 func InAny(tx interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}) Transaction {
+},
+) Transaction {
 	return func(ctx context.Context, _ *Store, text string, args []any, dest any) error {
 		if err := tx.QueryRowContext(ctx, text, arrayLiterals(args)...).Scan(dest); err != nil {
 			return err
