@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/ismurov/pglocker/internal/keepalive"
 	"github.com/ismurov/pglocker/internal/pause"
 	"github.com/ismurov/pglocker/internal/store"
@@ -38,8 +36,8 @@ func (a *Access) Reading() bool { return a.reading }
 // nobody is.
 func (a *Access) Guard(ctx context.Context, tx *sql.Tx) error { return a.group.guard(ctx, inSQL(tx)) }
 
-// GuardPgx is [Access.Guard] for a transaction of pgx: see [Lock.GuardPgx].
-func (a *Access) GuardPgx(ctx context.Context, tx pgx.Tx) error { return a.group.guard(ctx, inPgx(tx)) }
+// GuardPgx is [Access.Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func (a *Access) GuardPgx(ctx context.Context, tx PgxTx) error { return a.group.guard(ctx, inPgx(tx)) }
 
 // GuardTx is [Access.Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
 func (a *Access) GuardTx(ctx context.Context, tx Tx) error { return a.group.guard(ctx, inTx(tx)) }

@@ -32,9 +32,9 @@ import (
 //     database/sql rolls the transaction back.
 func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error { return lk.group.guard(ctx, inSQL(tx)) }
 
-// GuardPgx is [Lock.Guard] for a transaction of pgx, begun by a pool or by a connection. If ctx ends, pgx closes
-// the connection, which rolls the transaction back.
-func (lk *Lock) GuardPgx(ctx context.Context, tx pgx.Tx) error { return lk.group.guard(ctx, inPgx(tx)) }
+// GuardPgx is [Lock.Guard] for a pgx.Tx, begun by a pool or by a connection. If ctx ends, pgx closes the
+// connection, which rolls the transaction back.
+func (lk *Lock) GuardPgx(ctx context.Context, tx PgxTx) error { return lk.group.guard(ctx, inPgx(tx)) }
 
 // GuardTx is [Lock.Guard] for a transaction of a library on database/sql. If a *sql.Tx is embedded in tx, the
 // guard is a statement of that, which the library's hooks don't see. Otherwise it is one of tx, and a second
@@ -56,8 +56,8 @@ func (lk *Lock) GuardSQL() (query string, args []any) {
 // It returns [ErrNoLock] if nothing is.
 func Guard(ctx context.Context, tx *sql.Tx) error { return guardHeld(ctx, inSQL(tx)) }
 
-// GuardPgx is [Guard] for a transaction of pgx: see [Lock.GuardPgx].
-func GuardPgx(ctx context.Context, tx pgx.Tx) error { return guardHeld(ctx, inPgx(tx)) }
+// GuardPgx is [Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func GuardPgx(ctx context.Context, tx PgxTx) error { return guardHeld(ctx, inPgx(tx)) }
 
 // GuardTx is [Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
 func GuardTx(ctx context.Context, tx Tx) error { return guardHeld(ctx, inTx(tx)) }
@@ -65,6 +65,14 @@ func GuardTx(ctx context.Context, tx Tx) error { return guardHeld(ctx, inTx(tx))
 // Tx is a transaction of a library on database/sql, such as gorm, sqlx or bun. It is for [GuardTx].
 type Tx interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// PgxTx is what [GuardPgx] needs of a pgx.Tx. Pools and connections lack Commit and Rollback. (pgx.Tx itself, in the
+// methods of a Lock, would have every program link pgx.)
+type PgxTx interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Commit(ctx context.Context) error
+	Rollback(ctx context.Context) error
 }
 
 func guardHeld(ctx context.Context, in store.Transaction) error {
@@ -107,7 +115,7 @@ func inSQL(tx *sql.Tx) store.Transaction {
 	return store.InSQL(tx)
 }
 
-func inPgx(tx pgx.Tx) store.Transaction {
+func inPgx(tx PgxTx) store.Transaction {
 	if isNil(tx) {
 		return inNone(tx)
 	}

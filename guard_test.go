@@ -17,7 +17,7 @@ import (
 // guarded is what has guards: a lock, or several that are held as one.
 type guarded interface {
 	Guard(ctx context.Context, tx *sql.Tx) error
-	GuardPgx(ctx context.Context, tx pgx.Tx) error
+	GuardPgx(ctx context.Context, tx pglocker.PgxTx) error
 	GuardTx(ctx context.Context, tx pglocker.Tx) error
 }
 
@@ -26,7 +26,9 @@ type ofContext struct{ held context.Context }
 
 func (o ofContext) Guard(_ context.Context, tx *sql.Tx) error { return pglocker.Guard(o.held, tx) }
 
-func (o ofContext) GuardPgx(_ context.Context, tx pgx.Tx) error { return pglocker.GuardPgx(o.held, tx) }
+func (o ofContext) GuardPgx(_ context.Context, tx pglocker.PgxTx) error {
+	return pglocker.GuardPgx(o.held, tx)
+}
 
 func (o ofContext) GuardTx(_ context.Context, tx pglocker.Tx) error {
 	return pglocker.GuardTx(o.held, tx)

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/ismurov/pglocker/internal/line"
 	"github.com/ismurov/pglocker/internal/store"
 )
@@ -144,8 +142,8 @@ func (m *MultiLock) Guard(ctx context.Context, tx *sql.Tx) error {
 	return m.group.guard(ctx, inSQL(tx))
 }
 
-// GuardPgx is [MultiLock.Guard] for a transaction of pgx: see [Lock.GuardPgx].
-func (m *MultiLock) GuardPgx(ctx context.Context, tx pgx.Tx) error {
+// GuardPgx is [MultiLock.Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func (m *MultiLock) GuardPgx(ctx context.Context, tx PgxTx) error {
 	return m.group.guard(ctx, inPgx(tx))
 }
 

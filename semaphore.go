@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -200,8 +198,8 @@ func (p *Permit) Slots() []int {
 // transaction is open.
 func (p *Permit) Guard(ctx context.Context, tx *sql.Tx) error { return p.group.guard(ctx, inSQL(tx)) }
 
-// GuardPgx is [Permit.Guard] for a transaction of pgx: see [Lock.GuardPgx].
-func (p *Permit) GuardPgx(ctx context.Context, tx pgx.Tx) error { return p.group.guard(ctx, inPgx(tx)) }
+// GuardPgx is [Permit.Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func (p *Permit) GuardPgx(ctx context.Context, tx PgxTx) error { return p.group.guard(ctx, inPgx(tx)) }
 
 // GuardTx is [Permit.Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
 func (p *Permit) GuardTx(ctx context.Context, tx Tx) error { return p.group.guard(ctx, inTx(tx)) }

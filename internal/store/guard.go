@@ -47,12 +47,16 @@ func InSQL(tx *sql.Tx) Transaction {
 	}
 }
 
-// InPgx runs guards in a transaction of pgx.
-func InPgx(tx pgx.Tx) Transaction {
+// InPgx runs guards in a transaction of pgx. Its type shows no *pgx.Conn, see [pgxConn].
+func InPgx(tx interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) Transaction {
 	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
-		if conn := tx.Conn(); conn != nil {
-			if err := readable(conn.PgConn(), text, args); err != nil {
-				return err
+		if !isASCII(append(args, text)) {
+			if conn, ok := pgxConnOf(tx); ok {
+				if err := readable(conn.PgConn(), text, args); err != nil {
+					return err
+				}
 			}
 		}
 

@@ -47,8 +47,8 @@ func isType(t reflect.Type, path, name string) bool {
 	return t != nil && t.Kind() == reflect.Pointer && t.Elem().PkgPath() == path && t.Elem().Name() == name
 }
 
-// pgxConnOf returns the connection in one of pgx's database/sql driver, of a pgxpool.Pool, or beside such a pool. (A
-// wrapper that embeds one of these passes for it, and is bypassed.)
+// pgxConnOf returns the connection in one of pgx's database/sql driver, of a pgxpool.Pool, or beside such a pool, or
+// in a transaction of pgx. (A wrapper that embeds one of these passes for it, and is bypassed.)
 func pgxConnOf(driverConn any) (pgxConn, bool) {
 	if own, ok := driverConn.(*ownConn); ok {
 		return own.conn.(pgxConn), true
@@ -59,7 +59,12 @@ func pgxConnOf(driverConn any) (pgxConn, bool) {
 		return nil, false
 	}
 
-	conn, ok := method.Call(nil)[0].Interface().(pgxConn)
+	found := method.Call(nil)[0]
+	if found.IsNil() {
+		return nil, false
+	}
+
+	conn, ok := found.Interface().(pgxConn)
 
 	return conn, ok
 }

@@ -4,8 +4,9 @@ package main
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"log"
+	"os"
+	"text/template"
 	"time"
 
 	_ "github.com/lib/pq"
@@ -26,7 +27,10 @@ func main() {
 		log.Fatal(err)
 	}
 
-	fmt.Println(locker) // as containers of dependencies do, that look at values by reflection
+	// Of what a template may be given, the linker keeps all methods, as in most large programs.
+	if err := template.Must(template.New("").Parse("")).Execute(os.Stdout, locker); err != nil {
+		log.Fatal(err)
+	}
 
 	err = locker.Do(ctx, "report", time.Minute, 20*time.Second, func(ctx context.Context) error {
 		tx, err := db.BeginTx(ctx, nil)
