@@ -75,8 +75,8 @@ func (c *Config) SetDefault() {
 	}
 }
 
-// complete returns a checked copy with the defaults filled in, for use with db.
-func (c *Config) complete(db *sql.DB) (Config, error) {
+// complete returns a checked copy with the defaults filled in. given: there is a handle to use it with.
+func (c *Config) complete(given bool) (Config, error) {
 	if c == nil {
 		return Config{}, ErrConfigIsNil
 	}
@@ -109,7 +109,7 @@ func (c *Config) complete(db *sql.DB) (Config, error) {
 		return Config{}, fmt.Errorf("%w: %s is negative", ErrInvalidSafetyMargin, completed.SafetyMargin)
 	}
 
-	if db == nil {
+	if !given {
 		return Config{}, ErrDBIsNil
 	}
 

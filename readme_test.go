@@ -267,7 +267,7 @@ func TestReadmeIntegrations(t *testing.T) {
 		}
 	}
 
-	if want := []string{"pgxpool", "gorm", "sqlx", "bun", "ent"}; !slices.Equal(libraries, want) {
+	if want := []string{"pgxpool", "sqlc", "gorm", "sqlx", "bun", "ent"}; !slices.Equal(libraries, want) {
 		t.Errorf("it is about %q, not %q", libraries, want)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
 )
@@ -100,10 +102,31 @@ func TestEncodings(t *testing.T) {
 					}
 				}
 
+				// A transaction of pgx that isn't told would look for another lock.
+				if err := guardOver(t, lock, told.String()); err != nil {
+					t.Errorf("%s: GuardPgx: %v", holder.name, err)
+				}
+
+				if err := guardOver(t, lock, plain.String()); encoding != "SQL_ASCII" && !errors.Is(err, pglocker.ErrUnsupportedEncoding) {
+					t.Errorf("%s: GuardPgx: %v, want ErrUnsupportedEncoding", holder.name, err)
+				}
+
 				contract.Must(t, lock.Unlock(t.Context()))
 			}
 		})
 	}
+}
+
+// guardOver guards a transaction of a connection to that URL.
+func guardOver(t *testing.T, lock *pglocker.Lock, url string) error {
+	t.Helper()
+
+	conn, err := pgx.Connect(t.Context(), url)
+	contract.Must(t, err)
+
+	defer func() { contract.Must(t, conn.Close(t.Context())) }()
+
+	return pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error { return lock.GuardPgx(t.Context(), tx) })
 }
 
 // TestEncodingLacksACharacter: an id that the database can't store is refused by name.

@@ -3,56 +3,36 @@ package store
 import (
 	"context"
 	"database/sql"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 // sqlGuardAll is sqlGuard of the locks $1, sorted, each held by the generation in the same place of
-// $2. It returns the places, from 1, of those that are.
+// $2. It returns the places, from 1, of those that are, in one row: not every transaction can read more.
 const sqlGuardAll = `
-SELECT r.n
-  FROM ROWS FROM (pg_catalog.unnest((SELECT $1::{text}[])), pg_catalog.unnest((SELECT $2::bigint[])))
-       WITH ORDINALITY AS r (lock_id, generation, n),
-       LATERAL (SELECT
-                  FROM {table} AS l
-                 WHERE l.lock_id {=} r.lock_id
-                   AND l.generation {=} r.generation
-                   AND l.expires_at {>} {now}
-                   FOR SHARE) AS l`
+SELECT pg_catalog.array_agg(held.n)::{text}
+  FROM (SELECT r.n
+          FROM ROWS FROM (pg_catalog.unnest((SELECT $1::{text}[])), pg_catalog.unnest((SELECT $2::bigint[])))
+               WITH ORDINALITY AS r (lock_id, generation, n),
+               LATERAL (SELECT
+                          FROM {table} AS l
+                         WHERE l.lock_id {=} r.lock_id
+                           AND l.generation {=} r.generation
+                           AND l.expires_at {>} {now}
+                           FOR SHARE) AS l) AS held`
 
-// GuardAll runs sqlGuardAll in a transaction, and returns which of the ids the generations don't
-// hold. After an error the transaction can't go on.
-func (s *Store) GuardAll(ctx context.Context, tx *sql.Tx, ids []string, generations []int64) (lost []string, err error) {
-	text, args := s.plain(newWriter(s.table, form{}).one(nil, sqlGuardAll), []any{ids, generations})
+func (s *Store) guardAll(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
+	var places sql.NullString
 
-	rows, err := tx.QueryContext(ctx, text, args...)
-	if err != nil {
-		return nil, s.guardFailed(err)
+	if err := in(ctx, s, newWriter(s.table, form{}).one(nil, sqlGuardAll), []any{ids, generations}, &places); err != nil {
+		return nil, err
 	}
 
-	held := make([]bool, len(ids))
-
-	for rows.Next() {
-		var n int64
-		if err = rows.Scan(&n); err != nil {
-			break
-		}
-
-		held[n-1] = true
-	}
-
-	if closeErr := rows.Close(); err == nil {
-		err = closeErr
-	}
-
-	if err == nil {
-		err = rows.Err()
-	}
-
-	if err != nil {
-		return nil, s.guardFailed(err)
-	}
+	held := strings.Split(strings.Trim(places.String, "{}"), ",")
 
 	for i, id := range ids {
-		if !held[i] {
+		if !slices.Contains(held, strconv.Itoa(i+1)) {
 			lost = append(lost, id)
 		}
 	}

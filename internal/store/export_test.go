@@ -83,11 +83,14 @@ func (s *Store) GuardArgs(id string, generation int64) []any {
 	return s.arguments([]any{id, generation})
 }
 
+// PgxConnOf returns the connection of pgx in one of database/sql.
+func PgxConnOf(driverConn any) (pgxConn, bool) { return pgxConnOf(driverConn) }
+
 // GuardFailed is what becomes of a guard's error.
 func (s *Store) GuardFailed(err error) error { return s.guardFailed(err) }
 
 // DB is the handle that the store is on.
-func (s *Store) DB() *sql.DB { return s.db }
+func (s *Store) DB() *sql.DB { return s.handle.db }
 
 // Texts are all statements for a table of six columns or of three, by their names.
 func Texts(full bool) map[string]string {
@@ -127,6 +130,7 @@ func AllTexts() map[string]string {
 		"migration lock": sqlMigrationLock,
 		"notify":         sqlNotify,
 		"by index":       sqlByIndex,
+		"in transaction": sqlInTransaction,
 		"lacking":        sqlLacking,
 		"installed":      onPrimary(sqlInstalled),
 		"as it is":       sqlAsItIs,

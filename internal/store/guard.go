@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // sqlGuard proves, inside its caller's transaction, that generation $2 holds the lock $1, and keeps
@@ -27,29 +29,87 @@ func (s *Store) GuardSQL() string {
 	return render(s.table, form{}).guard
 }
 
-// Guard runs sqlGuard in a transaction, and reports whether the generation holds the lock. After an
-// error the transaction can't go on.
-func (s *Store) Guard(ctx context.Context, tx *sql.Tx, id string, generation int64) (bool, error) {
-	text, args := s.GuardSQL(), []any{id, generation}
+// Transaction is one of the caller's. It runs a statement of one row, and scans its one column.
+type Transaction func(ctx context.Context, s *Store, text string, args []any, dest any) error
 
-	// Within a transaction a pooler keeps the connection, so every driver may be given arguments.
-	// But not every one tells the server that they are UTF-8.
-	if s.native.Load() || isASCII(args) {
-		args = s.arguments(args)
+// InSQL runs guards in a transaction of database/sql.
+func InSQL(tx *sql.Tx) Transaction {
+	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
+		// Within a transaction a pooler keeps the connection, so every driver may be given arguments.
+		// But not every one tells the server that they are UTF-8.
+		if s.native.Load() || isASCII(args) {
+			args = s.arguments(args)
+		} else {
+			text, args = s.plain(text, args)
+		}
+
+		return tx.QueryRowContext(ctx, text, args...).Scan(dest)
+	}
+}
+
+// InPgx runs guards in a transaction of pgx. Its type shows no *pgx.Conn, see [pgxConn].
+func InPgx(tx interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) Transaction {
+	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
+		if !isASCII(append(args, text)) {
+			if conn, ok := pgxConnOf(tx); ok {
+				if err := readable(conn.PgConn(), text, args); err != nil {
+					return err
+				}
+			}
+		}
+
+		args = arrayLiterals(args) // which every mode of pgx can send
+		if s.unnamed.Load() {
+			args = append([]any{pgx.QueryExecModeExec}, args...)
+		}
+
+		return tx.QueryRow(ctx, text, args...).Scan(dest)
+	}
+}
+
+// sqlInTransaction reports whether a statement is in a transaction that has locked a row before.
+const sqlInTransaction = `SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL`
+
+// InAny runs guards in what is said to be a transaction, and then makes sure that it is one.
+func InAny(tx interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+},
+) Transaction {
+	return func(ctx context.Context, _ *Store, text string, args []any, dest any) error {
+		if err := tx.QueryRowContext(ctx, text, arrayLiterals(args)...).Scan(dest); err != nil {
+			return err
+		}
+
+		var inTransaction bool
+
+		err := tx.QueryRowContext(ctx, sqlInTransaction).Scan(&inTransaction)
+		if err == nil && !inTransaction {
+			err = fmt.Errorf("%w: %T", ErrNoTransaction, tx)
+		}
+
+		return err
+	}
+}
+
+// Guard runs sqlGuard in a transaction, or sqlGuardAll for several ids, and returns which of them the
+// generations don't hold. After an error the transaction can't go on.
+func (s *Store) Guard(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
+	if len(ids) == 1 {
+		err = in(ctx, s, s.GuardSQL(), []any{ids[0], generations[0]}, new(int64))
+		if errors.Is(err, sql.ErrNoRows) { // so does pgx's
+			return ids, nil
+		}
 	} else {
-		text, args = s.plain(text, args)
+		lost, err = s.guardAll(ctx, in, ids, generations)
 	}
 
-	err := tx.QueryRowContext(ctx, text, args...).Scan(&generation)
-
-	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, sql.ErrNoRows):
-		return false, nil
+	if err != nil {
+		return nil, s.guardFailed(err)
 	}
 
-	return false, s.guardFailed(err)
+	return lost, nil
 }
 
 // guardFailed takes the error of a guard. It notes whether a pooler lost a prepared statement, and adds
