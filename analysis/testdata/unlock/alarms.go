@@ -95,7 +95,9 @@ func (s *session) methodValue(ctx context.Context, locker *pglocker.Locker) erro
 	return end(lock.Context())
 }
 
-type ender interface{ end(ctx context.Context) error }
+type ender interface {
+	end(ctx context.Context) error
+}
 
 func byAnInterface(ctx context.Context, locker *pglocker.Locker, e ender) error {
 	lock, err := locker.Lock(ctx, "a", time.Minute)
