@@ -4,10 +4,10 @@
 GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 # Modules whose tests belong to those of the library.
-MODULES = examples/integrations cmd/pglocker ui analysis contrib/otel contrib/gocron contrib/certmagic
+MODULES = examples/integrations examples/migrations cmd/pglocker ui analysis contrib/otel contrib/gocron contrib/certmagic
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cli cli-docs test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint fmt clean postgres
+.PHONY: help demo cli cli-docs migrations test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ cli: ## Build the command, bin/pglocker
 
 cli-docs: ## Write docs/cli.md from the commands
 	@cd cmd/pglocker && $(GO) run . docs >../../docs/cli.md.new && mv ../../docs/cli.md.new ../../docs/cli.md
+
+migrations: ## Write the files for migration tools from those of the folder migrations
+	@.ci/migrations
 
 # The packages whose tests take longest go first, so that none of them is left alone at the end.
 test: postgres ## Run every test
