@@ -298,6 +298,25 @@ func TestReadmeCommands(t *testing.T) {
 	}
 }
 
+// TestReadmeBadges: a badge shows a workflow of this repository.
+func TestReadmeBadges(t *testing.T) {
+	t.Parallel()
+
+	text, err := os.ReadFile("README.md")
+	contract.Must(t, err)
+
+	badges := regexp.MustCompile(`actions/workflows/([^/)]+)`).FindAllSubmatch(text, -1)
+	if len(badges) == 0 {
+		t.Error("the README shows no workflow")
+	}
+
+	for _, badge := range badges {
+		if _, err := os.Stat(filepath.Join(".github/workflows", string(badge[1]))); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestDocumentsNameWhatExists: links to files and to their headings, errors by their names, and
 // verbs of make.
 func TestDocumentsNameWhatExists(t *testing.T) {
