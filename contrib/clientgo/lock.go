@@ -268,7 +268,7 @@ func (l *Lock) release(ctx context.Context) error {
 		}
 
 		err := l.locker.ReleaseLock(ctx, status)
-		if !errors.Is(err, pglocker.ErrWrongGeneration) {
+		if !errors.Is(err, pglocker.ErrWrongGeneration) && !errors.Is(err, pglocker.ErrLockNotFound) {
 			return err
 		}
 

@@ -30,7 +30,8 @@ func start(t *testing.T, name, url string, env ...string) *worker {
 
 	w := &worker{name: name, cmd: exec.Command(os.Args[0]), events: make(chan event, 1000)}
 	w.cmd.Env = append(os.Environ(), envName+"="+name, envURL+"="+url, envBeats+"="+url,
-		envLease+"="+leaseDuration, envRenew+"="+renewDeadline, envRetry+"="+retryPeriod)
+		envLease+"="+leaseDuration, envRenew+"="+renewDeadline, envRetry+"="+retryPeriod,
+		envMargin+"=0s")
 	w.cmd.Env = append(w.cmd.Env, env...)
 
 	logs, err := os.Create(t.TempDir() + "/log")
@@ -111,18 +112,25 @@ func startLeading(t *testing.T, url string, env ...string) (leader, next *worker
 	return leader, next, token
 }
 
-// awaitBeat waits until a leader writes, later than a time, and returns who.
-func awaitBeat(t *testing.T, db *sql.DB, after time.Time) (name string, token int64) {
+// awaitBeat waits until a leader writes, later than a time, and returns who. If token isn't 0, the leader is that of the
+// token.
+func awaitBeat(t *testing.T, db *sql.DB, token int64, after time.Time) (string, int64) {
 	t.Helper()
 
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		err := db.QueryRowContext(t.Context(), `SELECT name, token FROM beats WHERE at > $1 ORDER BY at DESC LIMIT 1`, after).Scan(&name, &token)
+		var (
+			name string
+			of   int64
+		)
+
+		err := db.QueryRowContext(t.Context(), `
+			SELECT name, token FROM beats WHERE (token = $1 OR $1 = 0) AND at > $2 ORDER BY at DESC LIMIT 1`, token, after).Scan(&name, &of)
 		if err == nil {
-			return name, token
+			return name, of
 		}
 
 		if time.Now().After(deadline) {
-			t.Fatal("no leader writes; ", err)
+			t.Fatal("no leader writes: ", err)
 		}
 	}
 }
@@ -137,12 +145,14 @@ func (w *worker) awaitNext(t *testing.T, db *sql.DB, before int64) int64 {
 		t.Errorf("after the token %d, the next leader has %d", before, token)
 	}
 
-	for writes := int64(0); writes != token; {
-		_, writes = awaitBeat(t, db, time.Time{})
-	}
+	awaitBeat(t, db, token, time.Time{})
 
 	return token
 }
+
+// pause is how many beats a leader may write too late: what was under way when its process was stopped, or waited for a
+// busy machine.
+const pause = 20
 
 // wantNeverTwo fails the test if a leader wrote when a later one had written, but for some beats.
 func wantNeverTwo(t *testing.T, db *sql.DB, some int) {
@@ -168,7 +178,7 @@ func TestTheLeaderIsKilled(t *testing.T) {
 	url := databases.NewDatabase(t).String()
 	db := databases.Open(t, url)
 	leader, next, token := startLeading(t, url)
-	awaitBeat(t, db, time.Time{})
+	awaitBeat(t, db, token, time.Time{})
 
 	leader.signal(t, syscall.SIGKILL)
 	next.awaitNext(t, db, token)
@@ -182,18 +192,15 @@ func TestTheLeaderIsStopped(t *testing.T) {
 	url := databases.NewDatabase(t).String()
 	db := databases.Open(t, url)
 	leader, next, token := startLeading(t, url)
-	awaitBeat(t, db, time.Time{})
+	awaitBeat(t, db, token, time.Time{})
 
 	leader.signal(t, syscall.SIGSTOP)
 	next.awaitNext(t, db, token)
 	leader.signal(t, syscall.SIGCONT)
 
 	leader.await(t, ended)
-	wantNeverTwo(t, db, stopped)
+	wantNeverTwo(t, db, pause)
 }
-
-// stopped is how many beats a leader may write that was stopped, and continues: what was under way.
-const stopped = 20
 
 // TestTheLeaderFindsAConflict: the lease was taken from a leader that doesn't know it.
 func TestTheLeaderFindsAConflict(t *testing.T) {
@@ -209,10 +216,18 @@ func TestTheLeaderFindsAConflict(t *testing.T) {
 			url := databases.NewDatabase(t).String()
 			db := databases.Open(t, url)
 			leader, next, token := startLeading(t, url, append(env, envLease+"=60s")...)
-			awaitBeat(t, db, time.Time{})
+			awaitBeat(t, db, token, time.Time{})
 
 			leader.signal(t, syscall.SIGSTOP)
-			endLease(t, url)
+
+			// A renewal that was under way may come after the first.
+			for taken := false; !taken; time.Sleep(50 * time.Millisecond) {
+				must(t, db.QueryRowContext(t.Context(), `
+					WITH ended AS (UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp()
+					                WHERE owner LIKE 'first#%' AND expires_at > clock_timestamp())
+					SELECT EXISTS (SELECT FROM pglocker.lock_statuses WHERE owner LIKE 'next#%')`).Scan(&taken))
+			}
+
 			next.awaitNext(t, db, token)
 			leader.signal(t, syscall.SIGCONT)
 
@@ -232,7 +247,7 @@ func TestTheLeaderIsCutOff(t *testing.T) {
 	t.Parallel()
 
 	for what, env := range map[string][]string{
-		"until lost": {envRetry + "=7.5s", envRenew + "=9.5s"},
+		"until lost": {envRetry + "=5s", envRenew + "=9.5s", envMargin + "=3s"},
 		"plain":      {envPlain + "=plain"},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -242,21 +257,21 @@ func TestTheLeaderIsCutOff(t *testing.T) {
 			db := databases.Open(t, url)
 			proxy, through := newProxy(t, url)
 			leader, next, token := startLeading(t, url, append(env, envURL+"="+through)...)
-			awaitBeat(t, db, time.Time{})
+			awaitBeat(t, db, token, time.Time{})
 
 			proxy.holdBack()
 
 			token = next.awaitNext(t, db, token)
 
 			leader.await(t, ended)
-			wantNeverTwo(t, db, 0)
+			wantNeverTwo(t, db, pause)
 
 			// It takes part again.
 			proxy.letGo()
 			leader.order(t, run)
 			next.order(t, stop)
 			leader.awaitNext(t, db, token)
-			wantNeverTwo(t, db, 0)
+			wantNeverTwo(t, db, pause)
 		})
 	}
 }
@@ -268,19 +283,18 @@ func TestReleaseOnCancel(t *testing.T) {
 	url := databases.NewDatabase(t).String()
 	db := databases.Open(t, url)
 	leader, next, token := startLeading(t, url)
-	awaitBeat(t, db, time.Time{})
+	awaitBeat(t, db, token, time.Time{})
 
 	leader.order(t, stop)
 	leader.await(t, ended)
 
-	var left time.Duration
+	var left bool
 
 	must(t, db.QueryRowContext(t.Context(), `
-		SELECT coalesce(sum(extract(epoch FROM expires_at - clock_timestamp()) * 1000000000), 0)::bigint
-		  FROM pglocker.lock_statuses WHERE owner LIKE 'first#%'`).Scan(&left))
+		SELECT EXISTS (SELECT FROM pglocker.lock_statuses WHERE owner LIKE 'first#%' AND expires_at > clock_timestamp())`).Scan(&left))
 
-	if left != 0 {
-		t.Errorf("the leader has ended, and its lease has %s left", left)
+	if left {
+		t.Error("the leader has ended, and its lease goes on")
 	}
 
 	next.awaitNext(t, db, token)
@@ -299,12 +313,12 @@ func TestTheDatabaseRestarts(t *testing.T) {
 	must(t, migrate(t.Context(), db))
 
 	leader, next, token := startLeading(t, server.URL())
-	awaitBeat(t, db, time.Time{})
+	awaitBeat(t, db, token, time.Time{})
 
 	must(t, server.Kill())
 	must(t, server.Start(t.Context()))
 
-	name, after := awaitBeat(t, db, time.Now())
+	name, after := awaitBeat(t, db, 0, time.Now())
 	t.Logf("after a restart %s leads, with the token %d after %d", name, after, token)
 
 	if name != leader.name { // the restart took longer than the leader has patience for
@@ -323,7 +337,7 @@ func TestTheDatabaseRestarts(t *testing.T) {
 	must(t, server.Start(t.Context()))
 
 	next.awaitNext(t, db, token)
-	wantNeverTwo(t, db, 0)
+	wantNeverTwo(t, db, pause)
 }
 
 // TestTwoRace: 100 times two candidates begin at once.

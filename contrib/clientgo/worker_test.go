@@ -19,15 +19,16 @@ import (
 )
 
 // The environment of a worker: its identity, the database of the lock, that in which it writes while it leads, its
-// LeaseDuration, RenewDeadline and RetryPeriod, and whether it runs without UntilLost and ReleaseOnCancel.
+// LeaseDuration, RenewDeadline, RetryPeriod and SafetyMargin, and whether it runs without UntilLost and ReleaseOnCancel.
 const (
-	envName  = "PGLOCKERCLIENTGO_NAME"
-	envURL   = "PGLOCKERCLIENTGO_URL"
-	envBeats = "PGLOCKERCLIENTGO_BEATS"
-	envLease = "PGLOCKERCLIENTGO_LEASE"
-	envRenew = "PGLOCKERCLIENTGO_RENEW"
-	envRetry = "PGLOCKERCLIENTGO_RETRY"
-	envPlain = "PGLOCKERCLIENTGO_PLAIN"
+	envName   = "PGLOCKERCLIENTGO_NAME"
+	envURL    = "PGLOCKERCLIENTGO_URL"
+	envBeats  = "PGLOCKERCLIENTGO_BEATS"
+	envLease  = "PGLOCKERCLIENTGO_LEASE"
+	envRenew  = "PGLOCKERCLIENTGO_RENEW"
+	envRetry  = "PGLOCKERCLIENTGO_RETRY"
+	envMargin = "PGLOCKERCLIENTGO_MARGIN"
+	envPlain  = "PGLOCKERCLIENTGO_PLAIN"
 )
 
 // The times of a worker whose environment names no others.
@@ -89,17 +90,19 @@ func work() error {
 		return err
 	}
 
-	lock, err := pglockerclientgo.New(db, &pglocker.Config{Owner: os.Getenv(envName)}, election)
-	if err != nil {
-		return err
-	}
+	cfg := &pglocker.Config{Owner: os.Getenv(envName)}
+	w := &workerProcess{beats: beats, out: json.NewEncoder(os.Stdout)}
 
-	w := &workerProcess{lock: lock, beats: beats, out: json.NewEncoder(os.Stdout)}
-
-	for name, d := range map[string]*time.Duration{envLease: &w.lease, envRenew: &w.renew, envRetry: &w.retry} {
+	for name, d := range map[string]*time.Duration{
+		envLease: &w.lease, envRenew: &w.renew, envRetry: &w.retry, envMargin: &cfg.SafetyMargin,
+	} {
 		if *d, err = time.ParseDuration(os.Getenv(name)); err != nil {
 			return err
 		}
+	}
+
+	if w.lock, err = pglockerclientgo.New(db, cfg, election); err != nil {
+		return err
 	}
 
 	var stopped chan struct{}
