@@ -345,3 +345,26 @@ func TestPoolLimits(t *testing.T) {
 		})
 	}
 }
+
+// TestClosedPool: a call that waits for a lock doesn't wait for a pool that was closed to open again.
+func TestClosedPool(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	contract.Must(t, pglocker.MigrateDB(t.Context(), contract.Open(t, "pgx", url), &pglocker.Config{}))
+
+	for way, over := range overPool {
+		pool := newPool(t, url, func(*pgxpool.Config) {})
+		locker := over(t, pool)
+
+		pool.Close()
+
+		returned := make(chan error, 1)
+
+		go func() { returned <- contract.Second(locker.Lock(t.Context(), "a", time.Minute)) }()
+
+		if err := contract.Receive(t, way+": Lock returns", returned); err == nil || !strings.Contains(err.Error(), "closed pool") {
+			t.Errorf("%s: Lock: %v", way, err)
+		}
+	}
+}
