@@ -350,21 +350,30 @@ func TestPoolLimits(t *testing.T) {
 func TestClosedPool(t *testing.T) {
 	t.Parallel()
 
-	url := contract.NewDatabase(t)
-	contract.Must(t, pglocker.MigrateDB(t.Context(), contract.Open(t, "pgx", url), &pglocker.Config{}))
-
 	for way, over := range overPool {
-		pool := newPool(t, url, func(*pgxpool.Config) {})
-		locker := over(t, pool)
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 
-		pool.Close()
+			url := contract.NewDatabase(t)
+			db := contract.Open(t, "pgx", url)
 
-		returned := make(chan error, 1)
+			_, err := contract.NewLockerOn(t, db).AcquireLock(t.Context(), "a", 5*time.Second)
+			contract.Must(t, err)
 
-		go func() { returned <- contract.Second(locker.Lock(t.Context(), "a", time.Minute)) }()
+			pool := newPool(t, url, func(*pgxpool.Config) {})
+			locker := over(t, pool)
+			returned := make(chan error, 1)
 
-		if err := contract.Receive(t, way+": Lock returns", returned); err == nil || !strings.Contains(err.Error(), "closed pool") {
-			t.Errorf("%s: Lock: %v", way, err)
-		}
+			go func() { returned <- contract.Second(locker.Lock(t.Context(), "a", time.Minute)) }()
+
+			contract.Await(t, "the call waits", func() bool {
+				return contract.Query[bool](t, db, "SELECT contended_until IS NOT NULL FROM pglocker.lock_statuses")
+			})
+			pool.Close()
+
+			if err := contract.Receive(t, "Lock returns", returned); err == nil || !strings.Contains(err.Error(), "closed pool") {
+				t.Errorf("Lock: %v", err)
+			}
+		})
 	}
 }
