@@ -49,10 +49,11 @@ type Config struct {
 	// A Locker uses at most eight of its connections, mostly one while it holds locks and one while it
 	// listens. A limit of two is enough (SetMaxOpenConns). With a limit of one the Locker doesn't listen.
 	//
-	// Default: the Locker opens connections of its own, by the connector of the handle that [New] is given. It
-	// reads that connector by reflection. Behind some wrappers it can't be found. Renewals then share the
-	// pool, and Logger is told so: if the application uses up its pool for longer than a lease, the lock is
-	// lost. To share the pool without that warning, set RenewDB to the handle that New is given.
+	// Default: the Locker opens connections of its own, as the pool that [NewPool] is given does, or by the
+	// connector of the handle that [New] is given. It reads that connector by reflection. Behind some wrappers
+	// it can't be found. Renewals then share the pool, and Logger is told so: if the application uses up its
+	// pool for longer than a lease, the lock is lost. To share the pool without that warning, set RenewDB to the
+	// handle that New is given.
 	RenewDB *sql.DB
 
 	// Observer is told of operations and of losses. Default: none.

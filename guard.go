@@ -62,13 +62,13 @@ func GuardPgx(ctx context.Context, tx PgxTx) error { return guardHeld(ctx, inPgx
 // GuardTx is [Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
 func GuardTx(ctx context.Context, tx Tx) error { return guardHeld(ctx, inTx(tx)) }
 
-// Tx is a transaction of a library on database/sql, such as gorm, sqlx or bun. It is for [GuardTx].
+// Tx is a transaction of a library on database/sql, such as gorm, sqlx or bun, for [GuardTx].
 type Tx interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// PgxTx is what [GuardPgx] needs of a pgx.Tx. Pools and connections lack Commit and Rollback. (pgx.Tx itself, in the
-// methods of a Lock, would have every program link pgx.)
+// PgxTx is a pgx.Tx, for [GuardPgx]. Pools and connections of pgx lack Commit and Rollback. It names the methods, and
+// not the type, because programs that don't use pgx would otherwise link it.
 type PgxTx interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	Commit(ctx context.Context) error

@@ -345,3 +345,35 @@ func TestPoolLimits(t *testing.T) {
 		})
 	}
 }
+
+// TestClosedPool: a call that waits for a lock doesn't wait for a pool that was closed to open again.
+func TestClosedPool(t *testing.T) {
+	t.Parallel()
+
+	for way, over := range overPool {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+
+			url := contract.NewDatabase(t)
+			db := contract.Open(t, "pgx", url)
+
+			_, err := contract.NewLockerOn(t, db).AcquireLock(t.Context(), "a", 5*time.Second)
+			contract.Must(t, err)
+
+			pool := newPool(t, url, func(*pgxpool.Config) {})
+			locker := over(t, pool)
+			returned := make(chan error, 1)
+
+			go func() { returned <- contract.Second(locker.Lock(t.Context(), "a", time.Minute)) }()
+
+			contract.Await(t, "the call waits", func() bool {
+				return contract.Query[bool](t, db, "SELECT contended_until IS NOT NULL FROM pglocker.lock_statuses")
+			})
+			pool.Close()
+
+			if err := contract.Receive(t, "Lock returns", returned); err == nil || !strings.Contains(err.Error(), "closed pool") {
+				t.Errorf("Lock: %v", err)
+			}
+		})
+	}
+}

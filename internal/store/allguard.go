@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -29,10 +28,16 @@ func (s *Store) guardAll(ctx context.Context, in Transaction, ids []string, gene
 		return nil, err
 	}
 
-	held := strings.Split(strings.Trim(places.String, "{}"), ",")
+	held := make([]bool, len(ids)+1)
+
+	for place := range strings.SplitSeq(strings.Trim(places.String, "{}"), ",") {
+		if n, err := strconv.Atoi(place); err == nil && n < len(held) {
+			held[n] = true
+		}
+	}
 
 	for i, id := range ids {
-		if !slices.Contains(held, strconv.Itoa(i+1)) {
+		if !held[i+1] {
 			lost = append(lost, id)
 		}
 	}

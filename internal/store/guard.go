@@ -29,6 +29,17 @@ func (s *Store) GuardSQL() string {
 	return render(s.table, form{}).guard
 }
 
+// What guards need of transactions.
+type (
+	sqlTx interface {
+		QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	}
+	// pgxTx shows no *pgx.Conn, see [pgxConn].
+	pgxTx interface {
+		QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	}
+)
+
 // Transaction is one of the caller's. It runs a statement of one row, and scans its one column.
 type Transaction func(ctx context.Context, s *Store, text string, args []any, dest any) error
 
@@ -38,7 +49,7 @@ func InSQL(tx *sql.Tx) Transaction {
 		// Within a transaction a pooler keeps the connection, so every driver may be given arguments.
 		// But not every one tells the server that they are UTF-8.
 		if s.native.Load() || isASCII(args) {
-			args = s.arguments(args)
+			args = s.arguments(arrayLiterals(args)) // the transaction may be of another driver than the lock's
 		} else {
 			text, args = s.plain(text, args)
 		}
@@ -47,10 +58,8 @@ func InSQL(tx *sql.Tx) Transaction {
 	}
 }
 
-// InPgx runs guards in a transaction of pgx. Its type shows no *pgx.Conn, see [pgxConn].
-func InPgx(tx interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}) Transaction {
+// InPgx runs guards in a transaction of pgx.
+func InPgx(tx pgxTx) Transaction {
 	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
 		if !isASCII(append(args, text)) {
 			if conn, ok := pgxConnOf(tx); ok {
@@ -73,10 +82,7 @@ func InPgx(tx interface {
 const sqlInTransaction = `SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL`
 
 // InAny runs guards in what is said to be a transaction, and then makes sure that it is one.
-func InAny(tx interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-},
-) Transaction {
+func InAny(tx sqlTx) Transaction {
 	return func(ctx context.Context, _ *Store, text string, args []any, dest any) error {
 		if err := tx.QueryRowContext(ctx, text, arrayLiterals(args)...).Scan(dest); err != nil {
 			return err

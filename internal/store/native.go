@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"reflect"
 
@@ -86,7 +85,7 @@ func pgxPoolOf(connector driver.Connector) (pgxPool, bool) {
 	return pool, ok
 }
 
-// conn is a connection in use: a *sql.Conn, or a *pooled.
+// conn is a connection in use: a *sql.Conn, or one of a pgxpool.Pool.
 type conn interface {
 	Raw(use func(driverConn any) error) error
 	Close() error
@@ -103,5 +102,3 @@ func (p pooled) Close() error {
 
 	return nil
 }
-
-var _ conn = (*sql.Conn)(nil)
