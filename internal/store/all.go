@@ -60,25 +60,19 @@ SELECT {row}, l.lock_id, false
 	"{ids}", `(SELECT c.ids FROM c)::{text}[]`, "{locks}", `pg_catalog.cardinality((SELECT c.ids FROM c))`,
 	"{clock}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`, "{ttl}", `$2::bigint`, "{owner}", `$3`)
 
-// seenLock is a lock that sqlGrantAll has granted, or that is in the way.
-type seenLock struct {
-	LockRow
-	granted bool
-}
-
-// scanGrantAll reads a {row}, the id, and whether it was granted.
-func scanGrantAll() scanFunc[seenLock] {
+// scanGrantAll reads a {row}, the id, and whether it was granted: all rows of an answer are, or none.
+func scanGrantAll(granted *bool) scanFunc[LockRow] {
 	var (
-		seen seenLock
+		lock LockRow
 		row  rowScan
 	)
 
-	row.init(&seen.LockID, &seen.granted)
+	row.init(&lock.LockID, granted)
 
-	return func(from scanner) (_ seenLock, err error) {
-		seen.Row, err = row.scan(from)
+	return func(from scanner) (_ LockRow, err error) {
+		lock.Row, err = row.scan(from)
 
-		return seen, err
+		return lock, err
 	}
 }
 
@@ -110,8 +104,9 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 
 	for contests, lost := 0, 0; contests < allContests; {
 		start := time.Now()
-		a := persist(ctx, s, func(bool) answer[seenLock] {
-			return ask(ctx, s, g.shape.statements.grantAll, g.argumentsOfAll(ids), scanGrantAll())
+		granted := false
+		a := persist(ctx, s, func(bool) answer[LockRow] {
+			return askPrepared(ctx, s, prepared{g.shape.statements.grantAll, g.argumentsOfAll(ids), len(ids)}, scanGrantAll(&granted))
 		})
 
 		switch {
@@ -127,8 +122,10 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 			continue
 		case a.err != nil:
 			return Result{}, g.doubt(a.err)
-		case len(a.rows) > 0 && a.rows[0].granted:
-			return s.whole(Result{Verdict: Granted, Sent: a.sent, Grants: g.granted(a.rows)}, ids, margin)
+		case len(a.rows) > 0 && granted:
+			g.complete(a.rows)
+
+			return s.whole(Result{Verdict: Granted, Sent: a.sent, Grants: a.rows}, ids, margin)
 		case len(a.rows) == 0:
 			if err := g.createAll(ctx, ids); err != nil {
 				return Result{}, g.doubt(err)
@@ -176,10 +173,9 @@ func (g *grant) argumentsOfAll(ids []string) []any {
 	return args
 }
 
-// granted are the rows of a grant, in the order of the ids. The statement doesn't return what is the
+// complete sorts the rows of a grant by id, and adds what the statement doesn't return, since it is the
 // same in all.
-func (g *grant) granted(rows []seenLock) []LockRow {
-	locks := valuesOf(rows, func(seen *seenLock) LockRow { return seen.LockRow })
+func (g *grant) complete(locks []LockRow) {
 	slices.SortFunc(locks, func(a, b LockRow) int { return cmp.Compare(a.LockID, b.LockID) })
 
 	for i := range locks {
@@ -187,8 +183,6 @@ func (g *grant) granted(rows []seenLock) []LockRow {
 			row.Owner, row.AcquiredAt = g.owner, row.Now
 		}
 	}
-
-	return locks
 }
 
 // requests are those for each of several locks.

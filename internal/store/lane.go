@@ -211,9 +211,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 }
 
 func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
-	p := l.statement(reqs)
-
-	return ask(ctx, l.store, p.text, p.args, l.scanMany())
+	return askPrepared(ctx, l.store, l.statement(reqs), l.scanMany())
 }
 
 func (l *lane[T]) scanMany() scanFunc[one[T]] { return scanMany(l.kind.scan, l.kind.inserts) }
