@@ -204,7 +204,7 @@ func TestLockAllPassesOver(t *testing.T) {
 }
 
 // TestLockAllChangedMeanwhile: a row is changed after a request has seen it. If it is free in its newest version,
-// all are granted, that one under a newer token. If it is held, none is.
+// that request is granted all, that one under a newer token. If it is held, none is.
 func TestLockAllChangedMeanwhile(t *testing.T) {
 	t.Parallel()
 
@@ -263,6 +263,7 @@ func TestLockAllChangedMeanwhile(t *testing.T) {
 						"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
 				})
 
+				changed := contract.Now(t, admin)
 				token := contract.Query[int64](t, admin, "UPDATE pglocker.lock_statuses SET "+change.set+" WHERE lock_id = 'b' RETURNING generation")
 				contract.Must(t, gate.Commit())
 
@@ -284,6 +285,10 @@ func TestLockAllChangedMeanwhile(t *testing.T) {
 				default:
 					if got := multi.Tokens()["b"]; got <= token {
 						t.Errorf("token %d, want more than %d", got, token)
+					}
+
+					if contract.Query[bool](t, admin, "SELECT bool_or(expires_at > $1::timestamptz + interval '1 minute') FROM pglocker.lock_statuses", changed) {
+						t.Error("a second request was granted them")
 					}
 
 					contract.Must(t, multi.Unlock(ctx))
