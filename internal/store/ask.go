@@ -33,12 +33,16 @@ type answer[T any] struct {
 // ask runs one statement once. It returns when ctx ends, with outcome unknown if the statement was
 // sent, even on drivers that go on waiting.
 func ask[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
+	return askPrepared(ctx, s, prepared{text, args, 1}, scan)
+}
+
+func askPrepared[T any](ctx context.Context, s *Store, p prepared, scan scanFunc[T]) answer[T] {
 	if err := ctx.Err(); err != nil {
 		return answer[T]{err: ended(ctx)}
 	}
 
 	if s.native.Load() {
-		a := askDriver(ctx, s, func() (prepared, bool) { return prepared{text, args, 1}, true }, scan)
+		a := askDriver(ctx, s, func() (prepared, bool) { return p, true }, scan)
 		a.err = withContext(ctx, a.err)
 
 		return a
@@ -47,7 +51,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	// dispatched is set by the first of two: the statement on its way out, or a caller that leaves.
 	var dispatched atomic.Bool
 
-	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
+	prepare := func() (prepared, bool) { return p, dispatched.CompareAndSwap(false, true) }
 	r := outlive.Start(s.detached.start, func() *answer[T] {
 		a := askDriver(ctx, s, prepare, scan)
 

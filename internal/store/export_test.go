@@ -100,7 +100,7 @@ func Texts(full bool) map[string]string {
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
 	all := map[string]string{
-		"guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
+		"grantAll": st.grantAll, "guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
 		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
 		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark,
 	}
@@ -110,7 +110,7 @@ func textsOf(table Table, f form) map[string]string {
 		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
 		"slots": &slots, "settleSlots": &settleSlots, "unwantedSlots": &unwantedSlots, "releaseSlot": &releaseSlot,
 		"passGate": &passGate, "markGate": &markGate, "intend": &intend,
-		"settle": &settle, "unwanted": &unwanted, "grantAll": &grantAll, "markHeld": &markHeld,
+		"settle": &settle, "unwanted": &unwanted, "markHeld": &markHeld,
 		"force": &force, "resign": &resign, "logTerm": &logTerm, "announce": &announce,
 	} {
 		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated

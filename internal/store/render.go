@@ -9,6 +9,7 @@ import (
 // statements are the SQL texts for one table.
 type statements struct {
 	of                  map[*verb]texts
+	grantAll            string
 	unwantedLast, guard string
 	list                listTexts
 	prune               pruneTexts
@@ -34,7 +35,7 @@ type verb struct {
 
 var verbs = []*verb{
 	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
-	&grantAll, &markHeld,
+	&markHeld,
 	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend,
 	&force, &resign, &logTerm, &announce,
 }
@@ -56,7 +57,10 @@ type form struct {
 // render writes the statements for a table.
 func render(table Table, f form) statements {
 	w := newWriter(table, f)
-	st := statements{of: make(map[*verb]texts), guard: w.one(nil, sqlGuard), list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock)}
+	st := statements{
+		of: make(map[*verb]texts), grantAll: w.one(nil, sqlGrantAll), guard: w.one(nil, sqlGuard),
+		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
+	}
 
 	for _, v := range verbs {
 		if v.six && !f.full {
