@@ -26,10 +26,9 @@ func Example() {
 
 		leaderelection.RunOrDie(lock.UntilLost(ctx), leaderelection.LeaderElectionConfig{
 			Lock: lock, LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second,
-			ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
-				OnStartedLeading: work, // until its context ends
-				OnStoppedLeading: func() { log.Print("not the leader any more") },
+				OnStartedLeading: work,
+				OnStoppedLeading: func() { log.Print("not the leader") }, // whether it has led or not
 			},
 		})
 

@@ -152,7 +152,7 @@ func (w *worker) awaitNext(t *testing.T, db *sql.DB, before int64) int64 {
 
 // pause is how many beats a leader may write too late: what was under way when its process was stopped, or waited for a
 // busy machine.
-const pause = 20
+const pause = 8
 
 // wantNeverTwo fails the test if a leader wrote when a later one had written, but for some beats.
 func wantNeverTwo(t *testing.T, db *sql.DB, some int) {
