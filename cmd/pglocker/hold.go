@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"os/user"
+	"strings"
 	"syscall"
 	"time"
 
@@ -112,7 +113,7 @@ func (h *hold) run(ctx context.Context, id string) error {
 	}
 
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+		ctx, cancel := h.app.lastly(ctx)
 		defer cancel()
 
 		_ = locker.Close(ctx) // it holds nothing
@@ -125,15 +126,58 @@ func (h *hold) run(ctx context.Context, id string) error {
 
 	level.Set(slog.LevelError + 1)
 
-	status, err := locker.RefreshLock(context.WithoutCancel(ctx), new(lock.Status()), time.Duration(h.window))
-	released := lock.Unlock(context.WithoutCancel(ctx))
-
+	status, err := h.begin(ctx, locker, lock)
 	if err != nil {
-		return errors.Join(err, unless(released, pglocker.ErrLockLost))
+		return err
 	}
 
 	return h.keep(ctx, locker, status)
 }
+
+// begin has the lease of the window replace that of the grant. If its reply doesn't come, the row says what
+// became of it.
+func (h *hold) begin(ctx context.Context, locker *pglocker.Locker, lock *pglocker.Lock) (*pglocker.LockStatus, error) {
+	granted, until := lock.Status(), time.Now().Add(time.Duration(h.window))
+
+	asking, cancel := h.app.lastly(ctx)
+	defer cancel()
+
+	status, err := locker.RefreshLock(asking, &granted, time.Duration(h.window))
+
+	ctx, cancel = h.app.lastly(ctx)
+	defer cancel()
+
+	released := lock.Unlock(ctx)
+
+	switch {
+	case err == nil:
+		return status, nil
+	case released == nil: // and a request that is still on its way finds another token
+		return nil, err
+	case !errors.Is(err, pglocker.ErrUnknownOutcome):
+		return nil, errors.Join(err, unless(released, pglocker.ErrLockLost))
+	}
+
+	status, unseen := locker.GetLockStatus(ctx, granted.LockID)
+	if unseen == nil && status.Generation != granted.Generation {
+		if status.Owner != "" && lockerOf(status.Owner) == lockerOf(granted.Owner) {
+			return status, nil
+		}
+
+		if status.Owner != "" || granted.Owner != "" { // another's, or nobody's
+			return nil, err
+		}
+	}
+
+	id := printable(granted.LockID)
+	text := fmt.Sprintf("%s\nWhether the window has begun isn't known. If it has, %s stays held until %s: `pglocker show %[2]s` says so, "+
+		"and `pglocker free %[2]s` ends it.", err, id, until.UTC().Truncate(time.Second).Format(time.RFC3339))
+
+	return nil, said{text, err}
+}
+
+// lockerOf is the part of an owner that is the same for all grants of one Locker.
+func lockerOf(owner string) string { return owner[:max(strings.LastIndexByte(owner, '.'), 0)] }
 
 // keep waits for the end of the window.
 func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus) error {
@@ -183,7 +227,7 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 
 // release ends the window.
 func (h *hold) release(ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+	ctx, cancel := h.app.lastly(ctx)
 	defer cancel()
 
 	return locker.ReleaseLock(ctx, status)

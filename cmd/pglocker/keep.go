@@ -66,7 +66,7 @@ func (a *app) openKeeper(
 		ctx, stop := supervisor.Context(context.WithoutCancel(ctx))
 		defer stop()
 
-		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		ctx, cancel := context.WithTimeout(ctx, a.connection.patience)
 		defer cancel()
 
 		if locker.Close(ctx) == nil {

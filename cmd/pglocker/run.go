@@ -238,7 +238,7 @@ func (r *run) take(ctx context.Context, locker *pglocker.Locker, ids []string) (
 	if r.noWait { // though the row of a free lock may be locked by a transaction
 		var cancel context.CancelFunc
 
-		ctx, cancel = context.WithTimeout(ctx, max(ttl, connectTimeout))
+		ctx, cancel = context.WithTimeout(ctx, max(ttl, r.app.connection.patience))
 		defer cancel()
 	}
 
