@@ -97,11 +97,28 @@ func (e signalError) Error() string { return "ended by the signal " + e.signal.S
 // interruptible is the RunE of a subcommand that SIGINT, SIGTERM and SIGHUP end by ending its context. A second
 // signal ends the process at once.
 func interruptible(run func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return interruptibleTwice(func(ctx, again context.Context, args []string) error {
+		defer context.AfterFunc(again, func() {
+			if by, ok := errors.AsType[signalError](context.Cause(again)); ok {
+				dieOf(by.signal)
+			}
+		})()
+
+		return run(ctx, args)
+	})
+}
+
+// interruptibleTwice is interruptible for a subcommand that a second signal ends by ending the context again.
+func interruptibleTwice(run func(ctx, again context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, cancel := context.WithCancelCause(cmd.Context())
 		defer cancel(nil)
 
+		again, cancelAgain := context.WithCancelCause(cmd.Context())
+		defer cancelAgain(nil)
+
 		signals := make(chan os.Signal, 1)
+		defer signal.Stop(signals)
 
 		for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 			if !signal.Ignored(s) { // as under nohup
@@ -110,17 +127,17 @@ func interruptible(run func(ctx context.Context, args []string) error) func(*cob
 		}
 
 		go func() {
-			select {
-			case s := <-signals:
-				number, _ := s.(syscall.Signal)
-				cancel(signalError{number})
-			case <-ctx.Done():
+			for _, end := range []context.CancelCauseFunc{cancel, cancelAgain} {
+				select {
+				case s := <-signals:
+					number, _ := s.(syscall.Signal)
+					end(signalError{number})
+				case <-again.Done():
+				}
 			}
-
-			signal.Stop(signals)
 		}()
 
-		err := run(ctx, args)
+		err := run(ctx, again, args)
 		if by, ok := errors.AsType[signalError](context.Cause(ctx)); ok && err != nil {
 			return fmt.Errorf("%w: %w", by, err)
 		}

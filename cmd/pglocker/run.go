@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,9 +18,9 @@ const runHelp = `run takes a lock, runs a program while it keeps the lock alive,
 the program has ended. It exits as the program did. Letters are those of flock(1).
 
 While another holds the lock, run waits, without -n or -w for as long as it takes. TERM, INT, HUP
-and QUIT end the wait. Nothing is held then, if the database answers within a second, and otherwise
-until the lease ends. A "--" stands before the program if there are several ids, or if the
-program's own arguments contain "--".
+and QUIT end the wait. Nothing is held then. If the database doesn't answer within the connect
+timeout, or until another signal comes, run says what may stay held, and until when. A "--" stands
+before the program if there are several ids, or if the program's own arguments contain "--".
 
 --permits, --shared and --exclusive take a semaphore or a read-write lock. Those have nothing in
 common with a lock of the same name.
@@ -171,20 +172,24 @@ func (r *run) check(cmd *cobra.Command, ids []string) error {
 
 // under runs the command under the lock.
 func (r *run) under(parent context.Context, supervisor *child.Supervisor, ids []string, command child.Command) error {
-	ctx, stop := supervisor.Context(parent)
+	ctx, again, stop := supervisor.Context(parent)
 	defer stop()
 
-	locker, closeAll, err := r.app.openKeeper(ctx, supervisor, "run", r.keep)
+	k, err := r.app.openKeeper(ctx, again, "run", r.keep)
 	if err != nil {
 		return err
 	}
-	defer closeAll()
 
-	held, env, err := r.take(ctx, locker, ids)
+	held, env, err := r.take(ctx, k, ids)
+	if ctx.Err() != nil {
+		r.interrupted(k, held, ids)
+
+		return context.Cause(ctx)
+	}
+
+	defer closeAfter(k, supervisor)
 
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return context.Cause(ctx)
 	case errors.Is(err, pglocker.ErrAlreadyLocked) && r.conflict == 0:
 		return nil
 	case errors.Is(err, pglocker.ErrAlreadyLocked):
@@ -197,10 +202,42 @@ func (r *run) under(parent context.Context, supervisor *child.Supervisor, ids []
 	exit, err := supervisor.Run(held.Context(), command)
 	lost := context.Cause(held.Context())
 
-	ctx, stop = supervisor.Context(parent)
+	ctx, _, stop = supervisor.Context(parent)
 	defer stop()
 
 	return r.verdict(exit, err, lost, held.Unlock(ctx))
+}
+
+// interrupted ends the command after a signal that came before the program ran.
+func (r *run) interrupted(k *keeper, held tenure, ids []string) {
+	if held != nil {
+		ctx, cancel := k.lastly()
+		_ = held.Unlock(ctx) // what stays held is found
+
+		cancel()
+
+		if r.minHold > 0 {
+			fmt.Fprintf(r.app.stderr, "pglocker: %s stays locked for %s, by --min-hold\n", printable(strings.Join(ids, ", ")), spoken(time.Duration(r.minHold)))
+		}
+	}
+
+	k.interrupted(r.rows(ids))
+}
+
+// rows are those that a request may be granted, see [keeper.interrupted].
+func (r *run) rows(ids []string) []string {
+	recipe := func(k pglocker.Kind) []string {
+		return []string{pglocker.ReservedPrefix + string(k) + ":" + ids[0] + ":"}
+	}
+
+	switch {
+	case r.permits > 0:
+		return recipe(pglocker.KindSemaphore)
+	case r.shared || r.exclusive:
+		return recipe(pglocker.KindRWLock)
+	}
+
+	return ids
 }
 
 // verdict is what the command ends with: the program has ended so, or could not be started; lost is why the
@@ -230,8 +267,13 @@ type tenure interface {
 	Unlock(ctx context.Context) error
 }
 
-// take takes what the flags say, and returns what the program's environment says of it.
-func (r *run) take(ctx context.Context, locker *pglocker.Locker, ids []string) (tenure, []string, error) {
+// take takes what the flags say, and returns what the program's environment says of it. If that is nothing, the
+// tenure is nil.
+func (r *run) take(ctx context.Context, k *keeper, ids []string) (tenure, []string, error) {
+	ctx, stop := k.outlast(ctx)
+	defer stop()
+
+	locker := k.locker
 	ttl := time.Duration(r.keep.ttl)
 	options := []pglocker.LockOption{pglocker.WithMinHold(time.Duration(r.minHold)), waitOption(r.noWait, r.wait)}
 
