@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -120,6 +121,10 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 
 	if cause, ok := errors.AsType[child.SignalError](context.Cause(ctx)); ok && !errors.Is(err, pglocker.ErrNotReleased) {
 		return cause
+	}
+
+	if err != nil { // the library's error names its method
+		err = said{strings.TrimSuffix(err.Error(), fmt.Sprintf(" (run %q)", name)) + fmt.Sprintf(" (election %q)", name), err}
 	}
 
 	return errors.Join(notStarted(context.Cause(ctx)), err)

@@ -247,8 +247,15 @@ func (a *app) explain(err error) string {
 	}
 
 	text := "pglocker: " + strings.TrimPrefix(harmless(err), "pglocker: ")
-	if isAny(err, pglocker.ErrTableNotFound) {
+
+	switch {
+	case isAny(err, pglocker.ErrTableNotFound):
 		text = fmt.Sprintf("pglocker: there is no table %q in the schema %q of this database", a.connection.table, a.connection.schema)
+	case isAny(err, pglocker.ErrHistoryNotFound):
+		text = fmt.Sprintf("pglocker: there is no history of the table %q in the schema %q: nobody has begun to write one",
+			a.connection.table, a.connection.schema)
+	case isAny(err, pglocker.ErrUnsupportedEncoding):
+		text = strings.ReplaceAll(text, "Config.Owner", "the owner, see --owner")
 	}
 
 	if advice := a.advice(err); advice != "" {
@@ -300,9 +307,23 @@ func (a *app) advice(err error) string {
 		return "Rows that begin with \"" + pglocker.ReservedPrefix + "\" belong to semaphores, read-write locks and elections."
 	}
 
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && serverAdvice[refused.Code] != "" {
+		return serverAdvice[refused.Code]
+	}
+
 	if _, ok := errors.AsType[unavailableError](err); ok {
 		return "Check -d, PGHOST, PGPORT, PGUSER, PGDATABASE and PGSERVICE, as for psql."
 	}
 
 	return ""
+}
+
+// serverAdvice says what to do about an error of the server, by its SQLSTATE.
+var serverAdvice = map[string]string{
+	"28P01": "Check the password: ~/.pgpass, PGPASSFILE or PGPASSWORD, for this host, port, database and user.",
+	"3D000": "Name a database that is there: -d, PGDATABASE or PGSERVICE, as for psql.",
+	"53300": "The server has no connection left for this role: `pglocker doctor`, or psql, as a superuser, shows what uses them.",
+	"55P03": "A lock_timeout of the role or the database has ended it: `pglocker doctor` shows such settings.",
+	"57014": "The server has cancelled it, mostly by a statement_timeout of the role or the database: `pglocker doctor` shows such settings.",
+	"57P03": "The server is starting or shutting down: try again.",
 }
