@@ -57,8 +57,14 @@ left, in which only the token protects what the program writes to:
     paused. The program gets TERM when pglocker goes on. Ctrl-Z stops the program too.
 
 On Linux, descendants that left the process group are found too, and if pglocker is killed by
-SIGKILL the program is killed with it, though not its descendants. On other systems neither is so.
-What the program leaves behind when it ends by itself runs on, without the lock.
+SIGKILL the program is killed with it. On other systems neither is so. What the program leaves
+behind when it ends by itself runs on, without the lock.
+
+Nothing kills the descendants of the program if pglocker itself is killed by SIGKILL, as by the
+system when memory runs out: the system does that for children alone, and a process in between,
+which could, would have to be started each time. They run on without the lock. Where that must not
+be, have them end with pglocker: as a service of systemd, which kills all that is left of a service
+(KillMode=control-group, the default), or in a container whose process 1 is pglocker.
 
 A program that gains privileges when it starts (setuid, capabilities) isn't killed with
 pglocker, and one of another user, as under sudo, may get no signal from it. What a
