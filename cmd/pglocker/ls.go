@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -109,13 +110,21 @@ func (l *listing) list(ctx context.Context, s *sight, out records) error {
 			continue
 		}
 
-		if err := out.add(newRecord(status, s.clock(), s.owners)); err != nil {
+		err := out.add(newRecord(status, s.clock(), s.owners))
+		if errors.Is(err, errEnough) {
+			break
+		}
+
+		if err != nil {
 			return err
 		}
 	}
 
 	return out.end()
 }
+
+// errEnough ends a listing before its end.
+var errEnough = errors.New("enough")
 
 // records prints records one after the other.
 type records interface {

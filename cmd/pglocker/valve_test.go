@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -25,6 +26,8 @@ type valve struct {
 	seen, opened chan struct{}
 	conns        []net.Conn
 	ended        bool
+	// replied is how many bytes the server has sent.
+	replied atomic.Int64
 }
 
 // closing is what a valve keeps back.
@@ -121,7 +124,10 @@ func (v *valve) accept() {
 				copyThrough(server, client, func(request []byte) { v.request(request, closed) })
 				_ = server.Close()
 			})
-			copyThrough(client, server, func([]byte) { v.reply(closed) })
+			copyThrough(client, server, func(reply []byte) {
+				v.replied.Add(int64(len(reply)))
+				v.reply(closed)
+			})
 		})
 	}
 }
