@@ -45,7 +45,8 @@ rows too: see --kind. ls reads a page at a time, however large the table is. Wha
 may have changed when you read it.
 
 With --watch it lists again and again: on a terminal as many locks as fit, otherwise all,
-each time. After a scan that took long it waits ten times as long before the next.`,
+each time. After a scan that took long it waits ten times as long before the next. With
+--held the server reads through the table, in some seconds for ten million rows.`,
 		Example: `  pglocker ls --held
   pglocker ls --expired -o json jobs/
   pglocker ls --kind election`,
