@@ -225,7 +225,7 @@ func TestHoldUnanswered(t *testing.T) {
 			t.Parallel()
 
 			b, v := throughValve(t, how, window)
-			b.env = append(b.env, "PGCONNECT_TIMEOUT=3")
+			b.env = append(b.env, "PGCONNECT_TIMEOUT=5")
 			p := b.launch("hold", "x", "--for", "2h", "--reason", "a test")
 
 			switch how {

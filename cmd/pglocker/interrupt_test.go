@@ -134,8 +134,9 @@ func TestInterruptedFirstRequest(t *testing.T) {
 			b := newBed(t)
 			b.takenBefore(taker.args)
 			v := b.behindValve(noReplies, grantText)
+			b.env = append(b.env, "PGCONNECT_TIMEOUT=60")
 			p := b.launch(taker.args...)
-			<-v.seen
+			v.closes(p)
 			p.signal(syscall.SIGTERM)
 			eventually(t, "it says that it waits", func() bool {
 				return strings.Contains(p.stderr.String(), "waiting for the database")
@@ -170,13 +171,13 @@ func TestInterruptedWithoutAnswer(t *testing.T) {
 				v := b.behindValve(noReplies, grantText)
 
 				if signals == 1 {
-					b.env = append(b.env, "PGCONNECT_TIMEOUT=3")
+					b.env = append(b.env, "PGCONNECT_TIMEOUT=5")
 				} else {
 					b.env = append(b.env, "PGCONNECT_TIMEOUT=1000")
 				}
 
 				p := b.launch(taker.args...)
-				<-v.seen
+				v.closes(p)
 
 				for range signals {
 					p.signal(syscall.SIGTERM)

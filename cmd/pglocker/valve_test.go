@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // valve stands between the command and the server, and keeps back what a test wants kept back.
@@ -99,6 +100,19 @@ func (v *valve) open() {
 	case <-v.opened:
 	default:
 		close(v.opened)
+	}
+}
+
+// closes waits until a request of the process has closed the valve.
+func (v *valve) closes(p *process) {
+	p.t.Helper()
+
+	select {
+	case <-v.seen:
+	case <-p.exited:
+		p.t.Fatalf("it has ended before\n%s", p.stderr)
+	case <-time.After(patience):
+		p.t.Fatalf("it hasn't asked\n%s", p.stderr)
 	}
 }
 
