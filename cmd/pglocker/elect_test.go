@@ -145,3 +145,27 @@ func TestElectCandidate(t *testing.T) {
 	b.fails(127, []string{"not found"}, "elect", "e", "no-such-program")
 	b.fails(69, []string{"pglocker migrate"}, "elect", "--table", "none", "e", "true")
 }
+
+// TestElectHangup: HUP ends elect if it has a terminal, whether it leads or not, and leaves nothing held.
+func TestElectHangup(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	program := []string{"elect", "e", "sh", "-c", `trap "echo go''ne; exit" HUP; echo lea''ds; while :; do sleep 0.05; done`}
+	leader := onTerminal(t, b.command(program...))
+	leader.shows(0, "leads")
+
+	candidate := onTerminal(t, b.command(program...))
+	b.waitedFor(electionRow)
+
+	must(t, candidate.cmd.Process.Signal(syscall.SIGHUP))
+	candidate.ends(129)
+
+	must(t, leader.cmd.Process.Signal(syscall.SIGHUP))
+	leader.shows(0, "gone")
+	leader.ends(129)
+
+	if held := b.heldRows(); len(held) > 0 {
+		t.Errorf("%q are held", held)
+	}
+}
