@@ -56,7 +56,7 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 
 	w := waiter{Line: l, Request: r}
 
-	if head, _ := l.Desk.Queue.Head(r.LockID); head == nil {
+	if head, _ := l.Desk.Queue.Head(r.LockID); head == nil || r.Front {
 		a, answered := l.firstWithin(waiting, r)
 
 		switch {
@@ -172,7 +172,7 @@ func (w *waiter) join(busy *store.Result) {
 	}
 
 	if w.Special != nil {
-		w.place = w.Desk.Queue.JoinSpecial(w.LockID)
+		w.place = w.Desk.Queue.JoinSpecial(w.LockID, w.Front)
 	} else {
 		w.place = w.Desk.Queue.Join(w.LockID, w.TTL)
 	}

@@ -39,6 +39,7 @@ type Waiter struct {
 	TTL time.Duration
 	// Special: the waiter wants something else than the lock of its line alone, and is delivered no grant.
 	Special bool
+	front   bool
 
 	queue *Queue
 	id    string
@@ -72,7 +73,10 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 }
 
 // JoinSpecial is Join for a waiter that is delivered no grant: as the head it is woken.
-func (q *Queue) JoinSpecial(id string) *Waiter { return q.join(id, &Waiter{Special: true}) }
+// With front, it takes the first place in line.
+func (q *Queue) JoinSpecial(id string, front bool) *Waiter {
+	return q.join(id, &Waiter{Special: true, front: front})
+}
 
 func (q *Queue) join(id string, w *Waiter) *Waiter {
 	q.mu.Lock()
@@ -86,9 +90,14 @@ func (q *Queue) join(id string, w *Waiter) *Waiter {
 
 	w.queue, w.id = q, id
 	w.wake, w.hint = make(chan struct{}, 1), make(chan struct{}, 1)
-	w.place = l.waiters.PushBack(w)
 
-	if l.waiters.Len() == 1 {
+	if w.front {
+		w.place = l.waiters.PushFront(w)
+	} else {
+		w.place = l.waiters.PushBack(w)
+	}
+
+	if l.head() == w {
 		signal(w.wake)
 	}
 

@@ -430,3 +430,20 @@ func TestTurns(t *testing.T) {
 	q.Won("a")
 	expect("rivals of long ago", true)
 }
+
+// TestFront: a waiter that takes the first place is the head, and asks. Those that came before follow.
+func TestFront(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	writer := q.JoinSpecial("a", false)
+	expect(t, "the writer", writer, true, false)
+
+	nested := q.JoinSpecial("a", true)
+	isHead(t, "a waiter has come in front", q, "a", nested)
+	expect(t, "the one in front", nested, true, false)
+
+	nested.Leave()
+	isHead(t, "it has left", q, "a", writer)
+	expect(t, "the writer", writer, true, false)
+}
