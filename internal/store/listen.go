@@ -101,6 +101,10 @@ func listeningOn(conn pgxConn, closed func()) *listening {
 				return "", "", err
 			}
 
+			if n == nil { // it went to a function of the user's, see naming
+				return "", "", fmt.Errorf("%w: the connection's OnNotification is set", listen.ErrUnsupported)
+			}
+
 			return n.Channel, n.Payload, nil
 		},
 		close: closed,
