@@ -1,6 +1,8 @@
 package pglocker_test
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -86,5 +88,59 @@ func TestOnNotification(t *testing.T) {
 
 		contract.Must(t, lock.Unlock(t.Context()))
 		contract.Must(t, contract.Receive(t, way+": the waiter has the lock", granted))
+	}
+}
+
+// TestNoPooledConnectionListens: a connection that has listened isn't given to the application.
+func TestNoPooledConnectionListens(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	direct := contract.Open(t, "pgx", url)
+	holder := contract.NewLocker(t, "pgx", url)
+
+	pool, err := pgxpool.New(t.Context(), named(url, "pool"))
+	contract.Must(t, err)
+	t.Cleanup(pool.Close)
+
+	for way, open := range lockersOverPool(t, url, pool) {
+		locker, err := open(&pglocker.Config{})
+		contract.Must(t, err)
+
+		lock, err := holder.TryLock(t.Context(), way, time.Minute)
+		contract.Must(t, err)
+
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+
+		go func() {
+			_, err := locker.Lock(ctx, way, time.Minute)
+			left <- err
+		}()
+
+		contract.Await(t, way+": the waiter listens", func() bool {
+			return contract.Query[bool](t, direct, `SELECT EXISTS (SELECT FROM pg_stat_activity
+				WHERE datname = current_database() AND application_name = 'pool' AND query LIKE 'LISTEN%')`)
+		})
+		leave()
+
+		if err := contract.Receive(t, way+": the waiter leaves", left); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: Lock: %v, want context.Canceled", way, err)
+		}
+
+		contract.Must(t, locker.Close(t.Context()))
+
+		for _, conn := range pool.AcquireAllIdle(t.Context()) {
+			var channels []string
+
+			contract.Must(t, conn.QueryRow(t.Context(), "SELECT array(SELECT pg_listening_channels())").Scan(&channels))
+			conn.Release()
+
+			if len(channels) > 0 {
+				t.Errorf("%s: a connection of the pool listens on %q", way, channels)
+			}
+		}
+
+		contract.Must(t, lock.Unlock(t.Context()))
 	}
 }

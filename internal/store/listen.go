@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql/driver"
 	"fmt"
 
 	"github.com/ismurov/pglocker/internal/listen"
@@ -74,8 +73,7 @@ func (s *Store) listenOnHandle(ctx context.Context) (listen.Conn, error) {
 	}
 
 	return listeningOn(own, func() {
-		// It listens, and must not be used for anything else.
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+		discard(conn) // it listens, and must not be used for anything else
 
 		done()
 	}), nil
