@@ -270,6 +270,26 @@ func TestGuardForms(t *testing.T) {
 	}
 }
 
+// TestGuardOfLostLocks: a guard of several locks that are all lost says so, in a transaction that has written nothing.
+func TestGuardOfLostLocks(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	held, _ := takes(contract.NewLocker(t, "pgx", url))["MultiLock"](t, "a")
+
+	contract.Exec(t, contract.Open(t, "pgx", url), "UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp()")
+
+	for form, begin := range begins(t, url) {
+		tx := begin(t, "")
+
+		if err := tx.guard(held); !errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("%s: %v, want ErrLockLost", form, err)
+		}
+
+		contract.Must(t, tx.leave())
+	}
+}
+
 // TestGuardWithoutTransaction: outside of a transaction a guard would prove nothing.
 func TestGuardWithoutTransaction(t *testing.T) {
 	t.Parallel()

@@ -104,14 +104,14 @@ func InAny(tx sqlTx) Transaction {
 func (s *Store) Guard(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
 	if len(ids) == 1 {
 		err = in(ctx, s, s.GuardSQL(), []any{ids[0], generations[0]}, new(int64))
-		if errors.Is(err, sql.ErrNoRows) { // so does pgx's
-			return ids, nil
-		}
 	} else {
 		lost, err = s.guardAll(ctx, in, ids, generations)
 	}
 
-	if err != nil {
+	switch {
+	case errors.Is(err, sql.ErrNoRows): // so does pgx's
+		return ids, nil
+	case err != nil:
 		return nil, s.guardFailed(err)
 	}
 
