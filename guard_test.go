@@ -54,7 +54,13 @@ type (
 	opaque struct{ in inner }
 	// handle is as sqlx.DB is.
 	handle struct{ *sql.DB }
+	// committing is a pool that passes for a transaction of pgx. opaquePgx hides the connection.
+	committing struct{ *pgxpool.Pool }
+	opaquePgx  struct{ pglocker.PgxTx }
 )
+
+func (committing) Commit(context.Context) error   { return nil }
+func (committing) Rollback(context.Context) error { return nil }
 
 func (e embedding) QueryRowContext(ctx context.Context, query string, _ ...any) *sql.Row {
 	return e.Tx.QueryRowContext(ctx, query)
@@ -116,21 +122,26 @@ func begins(t *testing.T, url string) map[string]func(t *testing.T, level string
 		contract.Must(t, err)
 		t.Cleanup(pool.Close)
 
-		forms["GuardPgx, "+mode] = func(t *testing.T, level string) guardedTx {
-			t.Helper()
+		for form, shown := range map[string]func(pgx.Tx) pglocker.PgxTx{
+			"GuardPgx":         func(tx pgx.Tx) pglocker.PgxTx { return tx },
+			"GuardPgx, opaque": func(tx pgx.Tx) pglocker.PgxTx { return opaquePgx{tx} },
+		} {
+			forms[form+", "+mode] = func(t *testing.T, level string) guardedTx {
+				t.Helper()
 
-			tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.TxIsoLevel(level)})
-			contract.Must(t, err)
+				tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.TxIsoLevel(level)})
+				contract.Must(t, err)
 
-			return guardedTx{
-				guard: func(g guarded) error { return g.GuardPgx(t.Context(), tx) },
-				exec: func(text string) error {
-					_, err := tx.Exec(t.Context(), text)
+				return guardedTx{
+					guard: func(g guarded) error { return g.GuardPgx(t.Context(), shown(tx)) },
+					exec: func(text string) error {
+						_, err := tx.Exec(t.Context(), text)
 
-					return err
-				},
-				commit: func() error { return tx.Commit(t.Context()) },
-				leave:  func() error { return tx.Rollback(context.Background()) },
+						return err
+					},
+					commit: func() error { return tx.Commit(t.Context()) },
+					leave:  func() error { return tx.Rollback(context.Background()) },
+				}
 			}
 		}
 	}
@@ -295,6 +306,25 @@ func TestGuardWithoutTransaction(t *testing.T) {
 	t.Parallel()
 
 	url := contract.NewDatabase(t)
+	pool, err := pgxpool.New(t.Context(), url)
+	contract.Must(t, err)
+	t.Cleanup(pool.Close)
+
+	ended := func(hide func(pgx.Tx) pglocker.PgxTx) func(guarded) error {
+		return func(held guarded) error {
+			tx, err := pool.Begin(t.Context())
+			contract.Must(t, err)
+
+			defer func() { _ = tx.Rollback(t.Context()) }()
+
+			_, err = tx.Exec(t.Context(), "COMMIT")
+			contract.Must(t, err)
+
+			return held.GuardPgx(t.Context(), hide(tx))
+		}
+	}
+	endedPgx := ended(func(tx pgx.Tx) pglocker.PgxTx { return tx })
+	endedOpaque := ended(func(tx pgx.Tx) pglocker.PgxTx { return opaquePgx{tx} })
 
 	for _, driver := range []string{"pgx", "postgres"} {
 		db := contract.Open(t, driver, url)
@@ -315,6 +345,9 @@ func TestGuardWithoutTransaction(t *testing.T) {
 				"Guard, nil":              func() error { return held.Guard(t.Context(), nil) },
 				"GuardPgx, nil":           func() error { return held.GuardPgx(t.Context(), nil) },
 				"GuardPgx, typed nil":     func() error { return held.GuardPgx(t.Context(), noPgx) },
+				"GuardPgx, a pool":        func() error { return held.GuardPgx(t.Context(), committing{pool}) },
+				"GuardPgx, ended":         func() error { return endedPgx(held) },
+				"GuardPgx, ended, opaque": func() error { return endedOpaque(held) },
 				"GuardTx, nil":            func() error { return held.GuardTx(t.Context(), nil) },
 				"GuardTx, typed nil":      func() error { return held.GuardTx(t.Context(), noTx) },
 				"GuardTx, nil inside":     func() error { return held.GuardTx(t.Context(), embedding{}) },

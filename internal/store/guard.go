@@ -58,23 +58,36 @@ func InSQL(tx *sql.Tx) Transaction {
 	}
 }
 
-// InPgx runs guards in a transaction of pgx.
+// InPgx runs guards in what is said to be a transaction of pgx, and then makes sure that it is one.
 func InPgx(tx pgxTx) Transaction {
 	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
-		if !isASCII(append(args, text)) {
-			if conn, ok := pgxConnOf(tx); ok {
-				if err := readable(conn.PgConn(), text, args); err != nil {
-					return err
-				}
+		conn, known := pgxConnOf(tx)
+
+		if known && !isASCII(append(args, text)) {
+			if err := readable(conn.PgConn(), text, args); err != nil {
+				return err
 			}
 		}
 
 		args = arrayLiterals(args) // which every mode of pgx can send
+
+		var mode []any
 		if s.unnamed.Load() {
-			args = append([]any{pgx.QueryExecModeExec}, args...)
+			mode = []any{pgx.QueryExecModeExec}
 		}
 
-		return tx.QueryRow(ctx, text, args...).Scan(dest)
+		if err := tx.QueryRow(ctx, text, append(mode, args...)...).Scan(dest); err != nil {
+			return err
+		}
+
+		var inTransaction bool
+		if known {
+			inTransaction = conn.PgConn().TxStatus() == 'T' // as of the answer
+		} else if err := tx.QueryRow(ctx, sqlInTransaction, mode...).Scan(&inTransaction); err != nil {
+			return err
+		}
+
+		return noneUnless(inTransaction, tx)
 	}
 }
 
@@ -89,14 +102,21 @@ func InAny(tx sqlTx) Transaction {
 		}
 
 		var inTransaction bool
-
-		err := tx.QueryRowContext(ctx, sqlInTransaction).Scan(&inTransaction)
-		if err == nil && !inTransaction {
-			err = fmt.Errorf("%w: %T", ErrNoTransaction, tx)
+		if err := tx.QueryRowContext(ctx, sqlInTransaction).Scan(&inTransaction); err != nil {
+			return err
 		}
 
-		return err
+		return noneUnless(inTransaction, tx)
 	}
+}
+
+// noneUnless returns an error that says that tx is no transaction, unless it is.
+func noneUnless(inTransaction bool, tx any) error {
+	if inTransaction {
+		return nil
+	}
+
+	return fmt.Errorf("%w: %T", ErrNoTransaction, tx)
 }
 
 // Guard runs sqlGuard in a transaction, or sqlGuardAll for several ids, and returns which of them the
