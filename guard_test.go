@@ -301,6 +301,53 @@ func TestGuardOfLostLocks(t *testing.T) {
 	}
 }
 
+// TestGuardOfAnotherDriver: a transaction of any driver guards a lock of pgx, also where pgx may name no statement.
+// A library's transaction then gets no arguments, of which its driver could make a named statement.
+func TestGuardOfAnotherDriver(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	all := takes(contract.NewLocker(t, "pgx", url+"&default_query_exec_mode=describe_exec"))
+
+	for _, of := range []string{"Lock", "MultiLock"} {
+		held, _ := all[of](t, of)
+
+		for form, begin := range begins(t, url) {
+			tx := begin(t, "")
+
+			if err := tx.guard(held); err != nil {
+				t.Errorf("%s of %s: %v", form, of, err)
+			}
+
+			contract.Must(t, tx.leave())
+		}
+
+		tx, err := contract.Open(t, "pgx", url).BeginTx(t.Context(), nil)
+		contract.Must(t, err)
+
+		given := &arguments{inner: tx}
+		contract.Must(t, held.GuardTx(t.Context(), given))
+
+		if given.n > 0 {
+			t.Errorf("%s: the transaction was given %d arguments, want none", of, given.n)
+		}
+
+		contract.Must(t, tx.Rollback())
+	}
+}
+
+// arguments counts those that a transaction is given.
+type arguments struct {
+	inner inner
+	n     int
+}
+
+func (a *arguments) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	a.n += len(args)
+
+	return a.inner.QueryRowContext(ctx, query, args...)
+}
+
 // TestGuardWithoutTransaction: outside of a transaction a guard would prove nothing.
 func TestGuardWithoutTransaction(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -46,16 +47,48 @@ type Transaction func(ctx context.Context, s *Store, text string, args []any, de
 // InSQL runs guards in a transaction of database/sql.
 func InSQL(tx *sql.Tx) Transaction {
 	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
-		// Within a transaction a pooler keeps the connection, so every driver may be given arguments.
-		// But not every one tells the server that they are UTF-8.
-		if s.native.Load() || isASCII(args) {
-			args = s.arguments(arrayLiterals(args)) // the transaction may be of another driver than the lock's
-		} else {
-			text, args = s.plain(text, args)
-		}
+		text, args = s.inTransactionOf(handleOf(tx), text, args)
 
 		return tx.QueryRowContext(ctx, text, args...).Scan(dest)
 	}
+}
+
+// handleOf reads the handle that a transaction was begun on. The field is written once, before the transaction is
+// handed out, so reading it is no race. It returns nil if a Go release changes name or type.
+func handleOf(tx *sql.Tx) *sql.DB {
+	field := reflect.ValueOf(tx).Elem().FieldByName("db")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[*sql.DB]() {
+		return nil
+	}
+
+	return (*sql.DB)(field.UnsafePointer())
+}
+
+// inTransactionOf returns a guard as it is sent in a transaction of db, which may be of another driver than the lock's,
+// and is nil if nobody knows. Within a transaction a pooler keeps the connection, so every driver may be given
+// arguments. But not every one tells the server that they are UTF-8, and pgx names the statement.
+func (s *Store) inTransactionOf(db *sql.DB, text string, args []any) (string, []any) {
+	args = arrayLiterals(args)
+	own := db != nil && db == s.handle.db
+	ascii := isASCII(args) || db != nil && isPq(db.Driver()) // which speaks UTF-8
+
+	if own && (s.native.Load() || !ascii) {
+		return s.plain(text, args)
+	}
+
+	ofPgx, unnamed := !own && db != nil && isPgx(db.Driver()), s.unnamed.Load()
+
+	if !ascii || unnamed && !ofPgx {
+		if inlined, ok := inline(bytesLiteral, text, args); ok {
+			text, args = inlined, nil
+		}
+	}
+
+	if unnamed && ofPgx {
+		args = append([]any{pgx.QueryExecModeExec}, args...)
+	}
+
+	return text, args
 }
 
 // InPgx runs guards in what is said to be a transaction of pgx, and then makes sure that it is one.
@@ -96,8 +129,10 @@ const sqlInTransaction = `SELECT pg_catalog.txid_current_if_assigned() IS NOT NU
 
 // InAny runs guards in what is said to be a transaction, and then makes sure that it is one.
 func InAny(tx sqlTx) Transaction {
-	return func(ctx context.Context, _ *Store, text string, args []any, dest any) error {
-		if err := tx.QueryRowContext(ctx, text, arrayLiterals(args)...).Scan(dest); err != nil {
+	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
+		text, args = s.inTransactionOf(nil, text, args)
+
+		if err := tx.QueryRowContext(ctx, text, args...).Scan(dest); err != nil {
 			return err
 		}
 
