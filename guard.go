@@ -33,7 +33,8 @@ import (
 func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error { return lk.group.guard(ctx, inSQL(tx)) }
 
 // GuardPgx is [Lock.Guard] for a pgx.Tx, begun by a pool or by a connection. If ctx ends, pgx closes the
-// connection, which rolls the transaction back.
+// connection, which rolls the transaction back. It returns [ErrNoTransaction] also if no transaction is open: one
+// that a statement has ended, or a pool that has the methods of a transaction.
 func (lk *Lock) GuardPgx(ctx context.Context, tx PgxTx) error { return lk.group.guard(ctx, inPgx(tx)) }
 
 // GuardTx is [Lock.Guard] for a transaction of a library on database/sql. If a *sql.Tx is embedded in tx, the

@@ -54,7 +54,13 @@ type (
 	opaque struct{ in inner }
 	// handle is as sqlx.DB is.
 	handle struct{ *sql.DB }
+	// committing is a pool that passes for a transaction of pgx. opaquePgx hides the connection.
+	committing struct{ *pgxpool.Pool }
+	opaquePgx  struct{ pglocker.PgxTx }
 )
+
+func (committing) Commit(context.Context) error   { return nil }
+func (committing) Rollback(context.Context) error { return nil }
 
 func (e embedding) QueryRowContext(ctx context.Context, query string, _ ...any) *sql.Row {
 	return e.Tx.QueryRowContext(ctx, query)
@@ -116,21 +122,26 @@ func begins(t *testing.T, url string) map[string]func(t *testing.T, level string
 		contract.Must(t, err)
 		t.Cleanup(pool.Close)
 
-		forms["GuardPgx, "+mode] = func(t *testing.T, level string) guardedTx {
-			t.Helper()
+		for form, shown := range map[string]func(pgx.Tx) pglocker.PgxTx{
+			"GuardPgx":         func(tx pgx.Tx) pglocker.PgxTx { return tx },
+			"GuardPgx, opaque": func(tx pgx.Tx) pglocker.PgxTx { return opaquePgx{tx} },
+		} {
+			forms[form+", "+mode] = func(t *testing.T, level string) guardedTx {
+				t.Helper()
 
-			tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.TxIsoLevel(level)})
-			contract.Must(t, err)
+				tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.TxIsoLevel(level)})
+				contract.Must(t, err)
 
-			return guardedTx{
-				guard: func(g guarded) error { return g.GuardPgx(t.Context(), tx) },
-				exec: func(text string) error {
-					_, err := tx.Exec(t.Context(), text)
+				return guardedTx{
+					guard: func(g guarded) error { return g.GuardPgx(t.Context(), shown(tx)) },
+					exec: func(text string) error {
+						_, err := tx.Exec(t.Context(), text)
 
-					return err
-				},
-				commit: func() error { return tx.Commit(t.Context()) },
-				leave:  func() error { return tx.Rollback(context.Background()) },
+						return err
+					},
+					commit: func() error { return tx.Commit(t.Context()) },
+					leave:  func() error { return tx.Rollback(context.Background()) },
+				}
 			}
 		}
 	}
@@ -270,11 +281,97 @@ func TestGuardForms(t *testing.T) {
 	}
 }
 
+// TestGuardOfLostLocks: a guard of several locks that are all lost says so, in a transaction that has written nothing.
+func TestGuardOfLostLocks(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	held, _ := takes(contract.NewLocker(t, "pgx", url))["MultiLock"](t, "a")
+
+	contract.Exec(t, contract.Open(t, "pgx", url), "UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp()")
+
+	for form, begin := range begins(t, url) {
+		tx := begin(t, "")
+
+		if err := tx.guard(held); !errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("%s: %v, want ErrLockLost", form, err)
+		}
+
+		contract.Must(t, tx.leave())
+	}
+}
+
+// TestGuardOfAnotherDriver: a transaction of any driver guards a lock of pgx, also where pgx may name no statement.
+// A library's transaction then gets no arguments, of which its driver could make a named statement.
+func TestGuardOfAnotherDriver(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	all := takes(contract.NewLocker(t, "pgx", url+"&default_query_exec_mode=describe_exec"))
+
+	for _, of := range []string{"Lock", "MultiLock"} {
+		held, _ := all[of](t, of)
+
+		for form, begin := range begins(t, url) {
+			tx := begin(t, "")
+
+			if err := tx.guard(held); err != nil {
+				t.Errorf("%s of %s: %v", form, of, err)
+			}
+
+			contract.Must(t, tx.leave())
+		}
+
+		tx, err := contract.Open(t, "pgx", url).BeginTx(t.Context(), nil)
+		contract.Must(t, err)
+
+		given := &arguments{inner: tx}
+		contract.Must(t, held.GuardTx(t.Context(), given))
+
+		if given.n > 0 {
+			t.Errorf("%s: the transaction was given %d arguments, want none", of, given.n)
+		}
+
+		contract.Must(t, tx.Rollback())
+	}
+}
+
+// arguments counts those that a transaction is given.
+type arguments struct {
+	inner inner
+	n     int
+}
+
+func (a *arguments) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	a.n += len(args)
+
+	return a.inner.QueryRowContext(ctx, query, args...)
+}
+
 // TestGuardWithoutTransaction: outside of a transaction a guard would prove nothing.
 func TestGuardWithoutTransaction(t *testing.T) {
 	t.Parallel()
 
 	url := contract.NewDatabase(t)
+	pool, err := pgxpool.New(t.Context(), url)
+	contract.Must(t, err)
+	t.Cleanup(pool.Close)
+
+	ended := func(hide func(pgx.Tx) pglocker.PgxTx) func(guarded) error {
+		return func(held guarded) error {
+			tx, err := pool.Begin(t.Context())
+			contract.Must(t, err)
+
+			defer func() { _ = tx.Rollback(t.Context()) }()
+
+			_, err = tx.Exec(t.Context(), "COMMIT")
+			contract.Must(t, err)
+
+			return held.GuardPgx(t.Context(), hide(tx))
+		}
+	}
+	endedPgx := ended(func(tx pgx.Tx) pglocker.PgxTx { return tx })
+	endedOpaque := ended(func(tx pgx.Tx) pglocker.PgxTx { return opaquePgx{tx} })
 
 	for _, driver := range []string{"pgx", "postgres"} {
 		db := contract.Open(t, driver, url)
@@ -295,6 +392,9 @@ func TestGuardWithoutTransaction(t *testing.T) {
 				"Guard, nil":              func() error { return held.Guard(t.Context(), nil) },
 				"GuardPgx, nil":           func() error { return held.GuardPgx(t.Context(), nil) },
 				"GuardPgx, typed nil":     func() error { return held.GuardPgx(t.Context(), noPgx) },
+				"GuardPgx, a pool":        func() error { return held.GuardPgx(t.Context(), committing{pool}) },
+				"GuardPgx, ended":         func() error { return endedPgx(held) },
+				"GuardPgx, ended, opaque": func() error { return endedOpaque(held) },
 				"GuardTx, nil":            func() error { return held.GuardTx(t.Context(), nil) },
 				"GuardTx, typed nil":      func() error { return held.GuardTx(t.Context(), noTx) },
 				"GuardTx, nil inside":     func() error { return held.GuardTx(t.Context(), embedding{}) },

@@ -2,13 +2,13 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"strconv"
 	"strings"
 )
 
 // sqlGuardAll is sqlGuard of the locks $1, sorted, each held by the generation in the same place of
-// $2. It returns the places, from 1, of those that are, in one row: not every transaction can read more.
+// $2. It returns the places, from 1, of those that are, in one row: not every transaction can read more. It returns
+// none if none is.
 const sqlGuardAll = `
 SELECT pg_catalog.array_agg(held.n)::{text}
   FROM (SELECT r.n
@@ -19,10 +19,11 @@ SELECT pg_catalog.array_agg(held.n)::{text}
                          WHERE l.lock_id {=} r.lock_id
                            AND l.generation {=} r.generation
                            AND l.expires_at {>} {now}
-                           FOR SHARE) AS l) AS held`
+                           FOR SHARE) AS l) AS held
+HAVING pg_catalog.count(held.n) {>} 0`
 
 func (s *Store) guardAll(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
-	var places sql.NullString
+	var places string
 
 	if err := in(ctx, s, newWriter(s.table, form{}).one(nil, sqlGuardAll), []any{ids, generations}, &places); err != nil {
 		return nil, err
@@ -30,7 +31,7 @@ func (s *Store) guardAll(ctx context.Context, in Transaction, ids []string, gene
 
 	held := make([]bool, len(ids)+1)
 
-	for place := range strings.SplitSeq(strings.Trim(places.String, "{}"), ",") {
+	for place := range strings.SplitSeq(strings.Trim(places, "{}"), ",") {
 		if n, err := strconv.Atoi(place); err == nil && n < len(held) {
 			held[n] = true
 		}

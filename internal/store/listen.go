@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql/driver"
 	"fmt"
 
 	"github.com/ismurov/pglocker/internal/listen"
@@ -74,8 +73,7 @@ func (s *Store) listenOnHandle(ctx context.Context) (listen.Conn, error) {
 	}
 
 	return listeningOn(own, func() {
-		// It listens, and must not be used for anything else.
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+		discard(conn) // it listens, and must not be used for anything else
 
 		done()
 	}), nil
@@ -99,6 +97,10 @@ func listeningOn(conn pgxConn, closed func()) *listening {
 			n, err := conn.WaitForNotification(ctx)
 			if err != nil {
 				return "", "", err
+			}
+
+			if n == nil { // it went to a function of the user's, see naming
+				return "", "", fmt.Errorf("%w: the connection's OnNotification is set", listen.ErrUnsupported)
 			}
 
 			return n.Channel, n.Payload, nil

@@ -95,7 +95,8 @@ func closing(hook afterConnect) afterConnect {
 	}
 }
 
-// naming calls a connection of pgx name, unless it has a name. The hook may change that.
+// naming calls a connection of pgx name, unless it has a name. The hook may change that. One that listens keeps its
+// notifications for itself: pgx gives them to OnNotification alone, where that is set.
 func naming(name string, before beforeConnect) beforeConnect {
 	return func(ctx context.Context, cfg *pgx.ConnConfig) error {
 		if cfg.RuntimeParams["application_name"] == "" {
@@ -105,7 +106,13 @@ func naming(name string, before beforeConnect) beforeConnect {
 			cfg.RuntimeParams = params
 		}
 
-		return before(ctx, cfg)
+		err := before(ctx, cfg)
+
+		if name == ListenName {
+			cfg.OnNotification = nil
+		}
+
+		return err
 	}
 }
 
