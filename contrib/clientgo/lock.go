@@ -239,7 +239,7 @@ func (l *Lock) grant(ctx context.Context, ttl time.Duration) error {
 		lease = min(ttl, status.ExpiresAt.Sub(status.AcquiredAt))
 	}
 
-	took := time.Since(sent)
+	took := -left(time.Now(), sent)
 	late := took > ttl/lateAfter
 	l.held.granted(status, sent.Add(lease-l.margin(ttl)), !late)
 
