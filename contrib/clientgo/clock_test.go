@@ -79,3 +79,23 @@ func TestTheMachineSleeps(t *testing.T) {
 		}
 	})
 }
+
+// TestARestoredTable: its generations are smaller than that of the lease. They are believed when the term is over.
+func TestARestoredTable(t *testing.T) {
+	t.Parallel()
+
+	var h held
+
+	h.granted(&pglocker.LockStatus{Owner: "a#1.5", Generation: 5}, time.Now().Add(time.Hour), true)
+
+	restored := &pglocker.LockStatus{Owner: "b#1.3", Generation: 3}
+	if shown, ours := h.see(restored); !ours || shown.Generation != 5 {
+		t.Errorf("during the term: %+v, %t", shown, ours)
+	}
+
+	h.until = time.Now()
+
+	if shown, ours := h.see(restored); ours || shown != restored || h.lease() != nil {
+		t.Errorf("after the term: %+v, %t, and the lease is %+v", shown, ours, h.lease())
+	}
+}

@@ -102,22 +102,25 @@ func (h *held) take(status *pglocker.LockStatus) {
 	}
 }
 
-// see compares what the row shows with the lease, and reports whether it is this Lock's. It may be under a later
-// generation: that of a renewal whose reply was lost. On a table without owners that isn't seen.
-func (h *held) see(status *pglocker.LockStatus) (ours bool) {
+// see compares what the row shows with the lease. It returns what is newer, and whether that is this Lock's. It may be
+// under a later generation: that of a renewal whose reply was lost. On a table without owners that isn't seen.
+func (h *held) see(status *pglocker.LockStatus) (newest *pglocker.LockStatus, ours bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
 	switch {
+	// A standby that lags behind. After the term it may be a table that was restored.
+	case h.status != nil && status.Generation < h.status.Generation && left(time.Now(), h.until) > 0:
+		return h.status, true
 	case h.ours != "" && strings.HasPrefix(status.Owner, h.ours):
 		h.take(status)
 	case h.status == nil || h.status.Generation != status.Generation:
 		h.drop("another grant or a release was seen")
 
-		return false
+		return status, false
 	}
 
-	return true
+	return status, true
 }
 
 // lose takes note that there is no lease.

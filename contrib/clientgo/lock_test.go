@@ -241,6 +241,53 @@ func TestALostReply(t *testing.T) {
 	wantHolder(t, other, "")
 }
 
+// TestAnOldState: a pooler sends reads to a standby that lags behind.
+func TestAnOldState(t *testing.T) {
+	t.Parallel()
+
+	url := databases.NewDatabase(t).String()
+	db := databases.Open(t, url)
+	lock := newLock(t, url, "a")
+	ctx := t.Context()
+
+	// show lets reads see another state.
+	show := func(generation int64, owner string) {
+		_, err := db.ExecContext(ctx, `UPDATE pglocker.lock_statuses SET generation = $1, owner = $2`, generation, owner)
+		must(t, err)
+	}
+
+	run := lock.UntilLost(ctx)
+
+	must(t, lock.Create(ctx, record("a")))
+	must(t, lock.Update(ctx, record("a")))
+
+	token := lock.Token()
+	_, before := get(t, lock)
+
+	var (
+		generation int64
+		owner      string
+	)
+
+	must(t, db.QueryRowContext(ctx, `SELECT generation, owner FROM pglocker.lock_statuses`).Scan(&generation, &owner))
+
+	for _, older := range []string{"b#1.1", owner, ""} {
+		show(generation-1, older)
+		wantHolder(t, lock, "a")
+
+		if _, again := get(t, lock); !bytes.Equal(before, again) {
+			t.Errorf("an old state of %q is shown: %s", older, again)
+		}
+	}
+
+	show(generation, owner)
+	must(t, lock.Update(ctx, record("a")))
+
+	if run.Err() != nil || lock.Token() != token {
+		t.Errorf("the term has ended, or has the token %d instead of %d: %v", lock.Token(), token, context.Cause(run))
+	}
+}
+
 // TestASilentServer: a request that gets no answer ends in time for another one.
 func TestASilentServer(t *testing.T) {
 	t.Parallel()
