@@ -6,6 +6,8 @@
 # `run` and `elect` run a program: copy /usr/local/bin/pglocker into its image.
 FROM golang:1.26 AS build
 
+# The image has local here: an older one that is still about couldn't build what asks for a later 1.26.
+ENV GOTOOLCHAIN=auto
 WORKDIR /src
 COPY . .
 RUN cd cmd/pglocker && CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /pglocker .

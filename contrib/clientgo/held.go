@@ -10,6 +10,9 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
+// clockCheck is the longest time between two looks at the wall clock while a Lock leads.
+const clockCheck = time.Second
+
 // held is the lease that a Lock was granted, as far as it knows.
 type held struct {
 	// mu guards what follows.
@@ -22,9 +25,10 @@ type held struct {
 	token int64
 
 	// leads: the elector that runs by the context of the last UntilLost was told of a grant. That context, which lost
-	// ends, is to end at the time until.
+	// ends, is to end at the time until, by the clock that is there first.
 	leads bool
 	until time.Time
+	// timer calls expire while leads.
 	timer *time.Timer
 	lost  context.CancelCauseFunc
 }
@@ -44,7 +48,8 @@ func (l *Lock) Token() int64 {
 // ends with ctx, and when this Lock can't trust its lease any more, with a cause that matches [pglocker.ErrLockLost]:
 //
 //   - No renewal was acknowledged in time. That is [pglocker.Config.SafetyMargin] before the lease ends at the latest,
-//     counted from before the last acknowledged renewal was sent.
+//     counted from before the last acknowledged renewal was sent. The clock that says so first counts, monotonic or
+//     wall: after the sleep of a machine, the context ends within a second.
 //   - Get has seen that the lease is gone.
 //
 // It also ends before a release is sent. So a leader stops before another can start, while its process isn't paused.
@@ -83,9 +88,9 @@ func (h *held) granted(status *pglocker.LockStatus, until time.Time, told bool) 
 	h.leads, h.until = h.leads || told, until
 
 	if h.timer == nil {
-		h.timer = time.AfterFunc(time.Until(until), h.expire)
+		h.timer = time.AfterFunc(nextLook(time.Now(), until), h.expire)
 	} else {
-		h.timer.Reset(time.Until(until))
+		h.timer.Reset(nextLook(time.Now(), until))
 	}
 }
 
@@ -97,22 +102,25 @@ func (h *held) take(status *pglocker.LockStatus) {
 	}
 }
 
-// see compares what the row shows with the lease, and reports whether it is this Lock's. It may be under a later
-// generation: that of a renewal whose reply was lost. On a table without owners that isn't seen.
-func (h *held) see(status *pglocker.LockStatus) (ours bool) {
+// see compares what the row shows with the lease. It returns what is newer, and whether that is this Lock's. It may be
+// under a later generation: that of a renewal whose reply was lost. On a table without owners that isn't seen.
+func (h *held) see(status *pglocker.LockStatus) (newest *pglocker.LockStatus, ours bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
 	switch {
+	// A standby that lags behind. After the term it may be a table that was restored.
+	case h.status != nil && status.Generation < h.status.Generation && left(time.Now(), h.until) > 0:
+		return h.status, true
 	case h.ours != "" && strings.HasPrefix(status.Owner, h.ours):
 		h.take(status)
 	case h.status == nil || h.status.Generation != status.Generation:
 		h.drop("another grant or a release was seen")
 
-		return false
+		return status, false
 	}
 
-	return true
+	return status, true
 }
 
 // lose takes note that there is no lease.
@@ -128,9 +136,25 @@ func (h *held) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
-	if !time.Now().Before(h.until) {
+	if !h.leads {
+		return
+	}
+
+	if next := nextLook(time.Now(), h.until); next > 0 {
+		h.timer.Reset(next)
+	} else {
 		h.stop(fmt.Errorf("%w: no renewal was acknowledged in time", pglocker.ErrLockLost))
 	}
+}
+
+// nextLook is how long it is from now to the next look at the clocks, zero or below if until has come. Timers go by the
+// monotonic clock alone.
+func nextLook(now, until time.Time) time.Duration { return min(left(now, until), clockCheck) }
+
+// left is how long it is from now to until. The clock that says less counts: the monotonic one stops while a machine
+// sleeps, and the wall clock may be set back.
+func left(now, until time.Time) time.Duration {
+	return min(until.Sub(now), until.Round(0).Sub(now.Round(0)))
 }
 
 // end ends the term, and returns the lease that is to be released, nil if there is none.

@@ -101,7 +101,8 @@ func (l *Lock) RecordEvent(event string) {
 //
 // The record has no holder if the lease was released or has ended, by the database's clock. If the table doesn't name
 // the holder, it is "(unknown)". A holder that has this identity and isn't this Lock is shown with its
-// whole [pglocker.LockStatus.Owner]: the elector must not take the record for its own.
+// whole [pglocker.LockStatus.Owner]: the elector must not take the record for its own. A row that is older than this
+// Lock's lease, as a standby shows it that lags behind, is passed over: Get returns the lease.
 //
 // Errors: one that matches apierrors.IsNotFound, if there is no such row; those of [pglocker.Locker.GetLockStatus].
 func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
@@ -129,13 +130,13 @@ func (l *Lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []b
 	return &record, raw, err
 }
 
-// look reads the row, and finds out whether its lease is that of this Lock.
+// look reads the row, and finds out whether its lease is that of this Lock. What is older than the lease isn't returned.
 func (l *Lock) look(ctx context.Context) (status *pglocker.LockStatus, ours bool, err error) {
 	status, err = l.locker.GetLockStatus(ctx, l.id)
 
 	switch {
 	case err == nil:
-		ours = l.held.see(status)
+		status, ours = l.held.see(status)
 	case errors.Is(err, pglocker.ErrLockNotFound):
 		l.held.lose()
 	}
@@ -239,7 +240,7 @@ func (l *Lock) grant(ctx context.Context, ttl time.Duration) error {
 		lease = min(ttl, status.ExpiresAt.Sub(status.AcquiredAt))
 	}
 
-	took := time.Since(sent)
+	took := -left(time.Now(), sent)
 	late := took > ttl/lateAfter
 	l.held.granted(status, sent.Add(lease-l.margin(ttl)), !late)
 

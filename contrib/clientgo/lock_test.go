@@ -241,6 +241,53 @@ func TestALostReply(t *testing.T) {
 	wantHolder(t, other, "")
 }
 
+// TestAnOldState: a pooler sends reads to a standby that lags behind.
+func TestAnOldState(t *testing.T) {
+	t.Parallel()
+
+	url := databases.NewDatabase(t).String()
+	db := databases.Open(t, url)
+	lock := newLock(t, url, "a")
+	ctx := t.Context()
+
+	// show lets reads see another state.
+	show := func(generation int64, owner string) {
+		_, err := db.ExecContext(ctx, `UPDATE pglocker.lock_statuses SET generation = $1, owner = $2`, generation, owner)
+		must(t, err)
+	}
+
+	run := lock.UntilLost(ctx)
+
+	must(t, lock.Create(ctx, record("a")))
+	must(t, lock.Update(ctx, record("a")))
+
+	token := lock.Token()
+	_, before := get(t, lock)
+
+	var (
+		generation int64
+		owner      string
+	)
+
+	must(t, db.QueryRowContext(ctx, `SELECT generation, owner FROM pglocker.lock_statuses`).Scan(&generation, &owner))
+
+	for _, older := range []string{"b#1.1", owner, ""} {
+		show(generation-1, older)
+		wantHolder(t, lock, "a")
+
+		if _, again := get(t, lock); !bytes.Equal(before, again) {
+			t.Errorf("an old state of %q is shown: %s", older, again)
+		}
+	}
+
+	show(generation, owner)
+	must(t, lock.Update(ctx, record("a")))
+
+	if run.Err() != nil || lock.Token() != token {
+		t.Errorf("the term has ended, or has the token %d instead of %d: %v", lock.Token(), token, context.Cause(run))
+	}
+}
+
 // TestASilentServer: a request that gets no answer ends in time for another one.
 func TestASilentServer(t *testing.T) {
 	t.Parallel()
@@ -282,8 +329,6 @@ func TestUntilLost(t *testing.T) {
 
 	proxy, through := newProxy(t, url)
 	a := newLock(t, through, "a")
-	short := record("a")
-	short.LeaseDurationSeconds = 20
 
 	// Not before it leads.
 	run := a.UntilLost(t.Context())
@@ -292,7 +337,7 @@ func TestUntilLost(t *testing.T) {
 		t.Errorf("before there is a lease: %v, %v", err, context.Cause(run))
 	}
 
-	must(t, a.Create(t.Context(), short))
+	must(t, a.Create(t.Context(), record("a")))
 	wantHolder(t, a, "a")
 
 	if run.Err() != nil {
@@ -312,8 +357,8 @@ func TestUntilLost(t *testing.T) {
 	}
 
 	// A release isn't a loss. It is sent when the leader has stopped.
-	must(t, a.Update(t.Context(), short))
-	must(t, a.Update(t.Context(), short))
+	must(t, a.Update(t.Context(), record("a")))
+	must(t, a.Update(t.Context(), record("a")))
 	proxy.holdBack()
 
 	released := make(chan error, 1)
@@ -331,15 +376,18 @@ func TestUntilLost(t *testing.T) {
 	wantHolder(t, a, "")
 
 	// Without renewals it ends before the lease does.
-	run = a.UntilLost(t.Context())
-	must(t, a.Update(t.Context(), short))
+	brief, err := pglockerclientgo.New(databases.Open(t, url), &pglocker.Config{Owner: "b", SafetyMargin: 19 * time.Second}, election)
+	must(t, err)
 
-	sent := time.Now()
+	run = brief.UntilLost(t.Context())
+	began := time.Now()
+
+	must(t, brief.Update(t.Context(), resourcelock.LeaderElectionRecord{HolderIdentity: "b", LeaseDurationSeconds: 40}))
 	receive(t, "the lease can't be trusted any more", run.Done())
 	wantLost(t, run)
 
-	if after := time.Since(sent); after < 10*time.Second {
-		t.Errorf("a lease of 20 s was lost after %s", after)
+	if after := time.Since(began); after < 20*time.Second {
+		t.Errorf("a lease of 40 s, with a margin of 19 s, was lost after %s", after)
 	}
 
 	status, err := locker.GetLockStatus(t.Context(), election)
@@ -392,31 +440,28 @@ func TestALateReply(t *testing.T) {
 	lock, err := pglockerclientgo.New(databases.Open(t, url), &pglocker.Config{Owner: "a", Observer: slow}, election)
 	must(t, err)
 
-	short := record("a")
-	short.LeaseDurationSeconds = 15
+	must(t, lock.Create(t.Context(), record("a")))
 
-	must(t, lock.Create(t.Context(), short))
+	slow.late.Store(true)
 
-	slow.for2s.Store(true)
-
-	if err := lock.Update(t.Context(), short); !errors.Is(err, pglockerclientgo.ErrLate) {
-		t.Errorf("a renewal of 15 s that took two: %v", err)
+	if err := lock.Update(t.Context(), record("a")); !errors.Is(err, pglockerclientgo.ErrLate) {
+		t.Errorf("a renewal of 60 s that took seven: %v", err)
 	}
 
-	slow.for2s.Store(false)
-	must(t, lock.Update(t.Context(), short))
+	slow.late.Store(false)
+	must(t, lock.Update(t.Context(), record("a")))
 }
 
 // slowly is an observer that keeps a process from seeing an answer.
-type slowly struct{ for2s atomic.Bool }
+type slowly struct{ late atomic.Bool }
 
 func (s *slowly) OperationStart(ctx context.Context, _ pglocker.OperationStart) context.Context {
 	return ctx
 }
 
 func (s *slowly) OperationEnd(context.Context, pglocker.OperationEnd) {
-	if s.for2s.Load() {
-		time.Sleep(2 * time.Second)
+	if s.late.Load() {
+		time.Sleep(7 * time.Second)
 	}
 }
 

@@ -221,7 +221,13 @@ func TestTheLeaderFindsAConflict(t *testing.T) {
 			leader.signal(t, syscall.SIGSTOP)
 
 			// A renewal that was under way may come after the first.
+			deadline := time.Now().Add(2 * time.Minute)
+
 			for taken := false; !taken; time.Sleep(50 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("in vain for two minutes: the next takes the lease")
+				}
+
 				must(t, db.QueryRowContext(t.Context(), `
 					WITH ended AS (UPDATE pglocker.lock_statuses SET expires_at = clock_timestamp()
 					                WHERE owner LIKE 'first#%' AND expires_at > clock_timestamp())

@@ -111,7 +111,8 @@ func (e *Elector) IsLeader(ctx context.Context) error {
 // leader.
 //
 // If ctx ends before, the error matches its. The process leaves the election nevertheless, when those functions have
-// returned. Until then no other can lead. Stop may be called again, to wait for longer.
+// returned. Until then no other can lead. Stop may be called again, to wait for longer. So don't pass a context that the
+// shutdown has cancelled: Stop wouldn't wait.
 //
 // Otherwise Stop returns nil, or what made the candidate leave the election before, or [pglocker.ErrNotReleased].
 func (e *Elector) Stop(ctx context.Context) error {
@@ -120,7 +121,11 @@ func (e *Elector) Stop(ctx context.Context) error {
 	select {
 	case <-e.ended:
 	case <-ctx.Done():
-		return fmt.Errorf("pglockergocron: leaving the election: %w", ctx.Err())
+		select {
+		case <-e.ended: // select takes either
+		default:
+			return fmt.Errorf("pglockergocron: leaving the election: %w", ctx.Err())
+		}
 	}
 
 	if errors.Is(e.err, context.Canceled) && !errors.Is(e.err, pglocker.ErrNotReleased) {

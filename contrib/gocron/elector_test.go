@@ -220,4 +220,12 @@ func TestStopIsBounded(t *testing.T) {
 	if _, err := other.Leader(t.Context()); !errors.Is(err, pglocker.ErrNoLeader) {
 		t.Errorf("after Stop: %v", err)
 	}
+
+	// There is nothing left to wait for.
+	over, end := context.WithCancel(t.Context())
+	end()
+
+	for range 100 {
+		must(t, elector.Stop(over))
+	}
 }
