@@ -121,10 +121,10 @@ func (h *hold) run(ctx, again context.Context, id string) error {
 			ending, cancel := h.lastly()
 			defer cancel()
 
-			_ = lock.Unlock(ending) // what stays held is found
+			err = lock.Unlock(ending) // what stays held is found
 		}
 
-		h.interrupted([]string{id})
+		h.interrupted([]string{id}, inDoubt(err))
 
 		return context.Cause(ctx)
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,11 +14,23 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// takers are the commands that take a lock, each with the row that it takes and what it prints when it has it.
-var takers = map[string]struct {
+// taker is a command that takes a lock.
+type taker struct {
 	row  string
 	args []string
-}{
+}
+
+// keeps is a command that takes the same row, says so, and keeps it.
+func (tk taker) keeps() []string {
+	if program := len(tk.args) - 2; tk.args[program] == "echo" {
+		return append(slices.Clone(tk.args[:program]), "sh", "-c", "echo has it; exec sleep 1000")
+	}
+
+	return tk.args
+}
+
+// takers are the commands that take a lock, each with the row that it takes and what it prints when it has it.
+var takers = map[string]taker{
 	"run":       {"x", []string{"run", "x", "echo", "has it"}},
 	"several":   {"x", []string{"run", "x", "y", "--", "echo", "has it"}},
 	"permit":    {"pglocker:semaphore:x:1", []string{"run", "--permits", "1", "x", "echo", "has it"}},
@@ -193,6 +206,50 @@ func TestInterruptedWithoutAnswer(t *testing.T) {
 
 				if said := p.stderr.String(); !strings.Contains(said, want) {
 					t.Errorf("it doesn't say %q, but %q", want, said)
+				}
+			})
+		}
+	}
+}
+
+// TestInterruptedWaiter: a command that has only waited says nothing of another's lock, not even where the table or the
+// name doesn't tell whose it is.
+func TestInterruptedWaiter(t *testing.T) {
+	t.Parallel()
+
+	for name, taker := range takers {
+		for _, columns := range []int{3, 6} {
+			t.Run(fmt.Sprint(name, " ", columns), func(t *testing.T) {
+				t.Parallel()
+
+				b := newBed(t)
+				b.env = append(b.env, "PGLOCKER_OWNER=batch")
+
+				if columns == 3 {
+					b.exec("CREATE TABLE three (lock_id text PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+					b.env = append(b.env, "PGLOCKER_SCHEMA=public", "PGLOCKER_TABLE=three")
+				}
+
+				b.launch(taker.keeps()...).line()
+
+				b.env = append(b.env, "PGAPPNAME=waiter")
+				waiter := b.launch(taker.args...)
+				b.await("it was answered", func() (answered bool) {
+					must(t, b.db.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE state = 'idle'
+						AND datname = current_database() AND application_name = 'waiter' AND query LIKE '%expires_at%')`).Scan(&answered))
+
+					return answered
+				})
+
+				if columns == 6 { // it was granted after the waiter began
+					b.exec("UPDATE pglocker.lock_statuses SET acquired_at = clock_timestamp() WHERE owner IS NOT NULL")
+				}
+
+				waiter.signal(syscall.SIGTERM)
+				waiter.ends(143)
+
+				if said := waiter.stderr.String(); said != "" {
+					t.Errorf("it says %q", said)
 				}
 			})
 		}
