@@ -121,7 +121,12 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 		return leave(leading, exit, err, end)
 	})
 
-	if cause, ok := errors.AsType[child.SignalError](context.Cause(ctx)); ok && !errors.Is(ran, pglocker.ErrNotReleased) {
+	if cause, ok := errors.AsType[child.SignalError](context.Cause(ctx)); ok {
+		if errors.Is(ran, pglocker.ErrNotReleased) && signalled.Err() == nil { // or interrupted says it
+			fmt.Fprintf(e.app.stderr, "pglocker: the database hasn't said whether the leadership was released.\n"+
+				"It ends with its lease, within %s.\n", spoken(time.Duration(e.keep.ttl)))
+		}
+
 		return cause
 	}
 

@@ -215,7 +215,8 @@ func (h *hold) keep(ctx context.Context, status *pglocker.LockStatus) error {
 		return err
 	}
 
-	if h.detach {
+	by, _ := errors.AsType[signalError](context.Cause(ctx)) // it may have come while the window began
+	if h.detach && (ctx.Err() == nil || by.signal == syscall.SIGHUP) {
 		return nil
 	}
 

@@ -3,8 +3,12 @@
 package main
 
 import (
+	"context"
+	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -252,6 +256,90 @@ func TestInterruptedWaiter(t *testing.T) {
 					t.Errorf("it says %q", said)
 				}
 			})
+		}
+	}
+}
+
+// keeperOn makes a keeper in this process, on a table of the schema public. said is what it says.
+func (b *bed) keeperOn(table string) (k *keeper, said func() string) {
+	b.t.Helper()
+
+	stderr, err := os.Create(filepath.Join(b.t.TempDir(), "stderr"))
+	must(b.t, err)
+	b.t.Cleanup(func() { _ = stderr.Close() })
+
+	a := &app{
+		connection: connection{dsn: b.url, schema: pglocker.PublicScheme, table: table},
+		stdout:     stderr, stderr: stderr, format: formatText,
+	}
+
+	k, err = a.newKeeper(b.t.Context(), b.t.Context(), "test", time.Minute, func(*pglocker.Config, *sql.DB) {})
+	must(b.t, err)
+	b.t.Cleanup(func() { _ = k.close(context.Background()) })
+
+	return k, func() string {
+		text, err := os.ReadFile(stderr.Name())
+		must(b.t, err)
+
+		return string(text)
+	}
+}
+
+// released is a tenure whose release returns the error.
+type released struct{ err error }
+
+func (r released) Context() context.Context { return context.Background() }
+
+func (r released) Unlock(context.Context) error { return r.err }
+
+// TestInterruptedHolder: what stays held is said only if the release failed, and that it stays for the minimum hold only
+// if it didn't.
+func TestInterruptedHolder(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct {
+		err         error
+		says, never string
+	}{
+		{nil, "x stays locked for 1m, by --min-hold", "Whether"},
+		{fmt.Errorf("%w: a test", pglocker.ErrNotReleased), "Whether by this command isn't known: see `pglocker show x`", "--min-hold"},
+	} {
+		b := newBed(t)
+		b.exec("CREATE TABLE three (lock_id text PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+		b.exec("INSERT INTO three VALUES ('x', 3, clock_timestamp() + interval '1 hour')")
+
+		k, said := b.keeperOn("three")
+		r := &run{app: k.app, minHold: days(time.Minute)}
+		r.interrupted(k, released{c.err}, nil, []string{"x"})
+
+		if text := said(); !strings.Contains(text, c.says) || strings.Contains(text, c.never) || strings.Contains(text, "pglocker free") {
+			t.Errorf("after %v it says %q", c.err, text)
+		}
+	}
+}
+
+// TestHoldDetachedInterrupted: a signal that comes while the window begins ends the window, but for HUP.
+func TestHoldDetachedInterrupted(t *testing.T) {
+	t.Parallel()
+
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		b := newBed(t)
+		b.exec("CREATE TABLE three (lock_id text PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+
+		k, said := b.keeperOn("three")
+		h := &hold{keeper: k, app: k.app, window: days(time.Hour), detach: true}
+
+		status, err := k.locker.AcquireLock(t.Context(), "x", time.Hour)
+		must(t, err)
+
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(signalError{s})
+
+		err = h.keep(ctx, status)
+		_, taken := k.locker.AcquireLock(t.Context(), "x", time.Hour)
+
+		if ends := s == syscall.SIGINT; ends != (taken == nil) || ends != (exitCode(err) == 128+int(s)) {
+			t.Errorf("%v: %v, and then %v\n%s", s, err, taken, said())
 		}
 	}
 }

@@ -222,7 +222,7 @@ func (r *run) interrupted(k *keeper, held tenure, err error, ids []string) {
 
 		cancel()
 
-		if r.minHold > 0 {
+		if r.minHold > 0 && err == nil {
 			fmt.Fprintf(r.app.stderr, "pglocker: %s stays locked for %s, by --min-hold\n", printable(strings.Join(ids, ", ")), spoken(time.Duration(r.minHold)))
 		}
 	}
