@@ -89,9 +89,11 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 		return err
 	}
 
+	var ran error
+
 	defer func() {
 		if signalled.Err() != nil {
-			k.interrupted([]string{pglocker.ReservedPrefix + string(pglocker.KindElection) + ":" + name})
+			k.interrupted([]string{pglocker.ReservedPrefix + string(pglocker.KindElection) + ":" + name}, inDoubt(ran))
 		} else {
 			closeAfter(k, supervisor)
 		}
@@ -108,7 +110,7 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 	running, stop := k.outlast(ctx)
 	defer stop()
 
-	err = election.Run(running, func(leading context.Context, term pglocker.Term) error {
+	ran = election.Run(running, func(leading context.Context, term pglocker.Term) error {
 		command.Env = environment(variables(name, term.Token))
 
 		exit, err := supervisor.Run(leading, command)
@@ -119,13 +121,17 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 		return leave(leading, exit, err, end)
 	})
 
-	if cause, ok := errors.AsType[child.SignalError](context.Cause(ctx)); ok && !errors.Is(err, pglocker.ErrNotReleased) {
+	if cause, ok := errors.AsType[child.SignalError](context.Cause(ctx)); ok {
+		if errors.Is(ran, pglocker.ErrNotReleased) && signalled.Err() == nil { // or interrupted says it
+			fmt.Fprintf(e.app.stderr, "pglocker: the database hasn't said whether the leadership was released.\n"+
+				"It ends with its lease, within %s.\n", spoken(time.Duration(e.keep.ttl)))
+		}
+
 		return cause
 	}
 
-	if err != nil { // the library's error names its method
-		err = said{strings.TrimSuffix(err.Error(), fmt.Sprintf(" (run %q)", name)) + fmt.Sprintf(" (election %q)", name), err}
-	}
+	// The library's error names its method.
+	err = said{strings.TrimSuffix(ran.Error(), fmt.Sprintf(" (run %q)", name)) + fmt.Sprintf(" (election %q)", name), ran}
 
 	return errors.Join(notStarted(context.Cause(ctx)), err)
 }

@@ -102,6 +102,23 @@ func TestElectResigns(t *testing.T) {
 	p.silent()
 }
 
+// TestElectWithoutAnswer: the database doesn't answer when the leader releases the leadership. elect says that it stays.
+func TestElectWithoutAnswer(t *testing.T) {
+	t.Parallel()
+
+	b, v := throughValve(t, noReplies, "acquired_at = NULL")
+	b.env = append(b.env, "PGCONNECT_TIMEOUT=5")
+	p := b.launch("elect", "--ttl", "6s", "--grace", "100ms", "e", "sh", "-c", printing)
+	p.token()
+	p.signal(syscall.SIGTERM)
+	v.closes(p)
+	p.ends(143)
+
+	if said := p.stderr.String(); !strings.Contains(said, "ends with its lease, within 6s") {
+		t.Errorf("it says %q", said)
+	}
+}
+
 // TestElectTermThenHangup: HUP takes nothing back from a TERM, as a service manager sends both.
 func TestElectTermThenHangup(t *testing.T) {
 	t.Parallel()

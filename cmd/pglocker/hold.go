@@ -121,10 +121,10 @@ func (h *hold) run(ctx, again context.Context, id string) error {
 			ending, cancel := h.lastly()
 			defer cancel()
 
-			_ = lock.Unlock(ending) // what stays held is found
+			err = lock.Unlock(ending) // what stays held is found
 		}
 
-		h.interrupted([]string{id})
+		h.interrupted([]string{id}, inDoubt(err))
 
 		return context.Cause(ctx)
 	}
@@ -215,7 +215,8 @@ func (h *hold) keep(ctx context.Context, status *pglocker.LockStatus) error {
 		return err
 	}
 
-	if h.detach {
+	by, _ := errors.AsType[signalError](context.Cause(ctx)) // it may have come while the window began
+	if h.detach && (ctx.Err() == nil || by.signal == syscall.SIGHUP) {
 		return nil
 	}
 

@@ -3,8 +3,13 @@
 package main
 
 import (
+	"context"
+	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,11 +18,23 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// takers are the commands that take a lock, each with the row that it takes and what it prints when it has it.
-var takers = map[string]struct {
+// taker is a command that takes a lock.
+type taker struct {
 	row  string
 	args []string
-}{
+}
+
+// keeps is a command that takes the same row, says so, and keeps it.
+func (tk taker) keeps() []string {
+	if program := len(tk.args) - 2; tk.args[program] == "echo" {
+		return append(slices.Clone(tk.args[:program]), "sh", "-c", "echo has it; exec sleep 1000")
+	}
+
+	return tk.args
+}
+
+// takers are the commands that take a lock, each with the row that it takes and what it prints when it has it.
+var takers = map[string]taker{
 	"run":       {"x", []string{"run", "x", "echo", "has it"}},
 	"several":   {"x", []string{"run", "x", "y", "--", "echo", "has it"}},
 	"permit":    {"pglocker:semaphore:x:1", []string{"run", "--permits", "1", "x", "echo", "has it"}},
@@ -195,6 +212,134 @@ func TestInterruptedWithoutAnswer(t *testing.T) {
 					t.Errorf("it doesn't say %q, but %q", want, said)
 				}
 			})
+		}
+	}
+}
+
+// TestInterruptedWaiter: a command that has only waited says nothing of another's lock, not even where the table or the
+// name doesn't tell whose it is.
+func TestInterruptedWaiter(t *testing.T) {
+	t.Parallel()
+
+	for name, taker := range takers {
+		for _, columns := range []int{3, 6} {
+			t.Run(fmt.Sprint(name, " ", columns), func(t *testing.T) {
+				t.Parallel()
+
+				b := newBed(t)
+				b.env = append(b.env, "PGLOCKER_OWNER=batch")
+
+				if columns == 3 {
+					b.exec("CREATE TABLE three (lock_id text PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+					b.env = append(b.env, "PGLOCKER_SCHEMA=public", "PGLOCKER_TABLE=three")
+				}
+
+				b.launch(taker.keeps()...).line()
+
+				b.env = append(b.env, "PGAPPNAME=waiter")
+				waiter := b.launch(taker.args...)
+				b.await("it was answered", func() (answered bool) {
+					must(t, b.db.QueryRowContext(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE state = 'idle'
+						AND datname = current_database() AND application_name = 'waiter' AND query LIKE '%expires_at%')`).Scan(&answered))
+
+					return answered
+				})
+
+				if columns == 6 { // it was granted after the waiter began
+					b.exec("UPDATE pglocker.lock_statuses SET acquired_at = clock_timestamp() WHERE owner IS NOT NULL")
+				}
+
+				waiter.signal(syscall.SIGTERM)
+				waiter.ends(143)
+
+				if said := waiter.stderr.String(); said != "" {
+					t.Errorf("it says %q", said)
+				}
+			})
+		}
+	}
+}
+
+// keeperOn makes a keeper in this process, on a table of the schema public. said is what it says.
+func (b *bed) keeperOn(table string) (k *keeper, said func() string) {
+	b.t.Helper()
+
+	stderr, err := os.Create(filepath.Join(b.t.TempDir(), "stderr"))
+	must(b.t, err)
+	b.t.Cleanup(func() { _ = stderr.Close() })
+
+	a := &app{
+		connection: connection{dsn: b.url, schema: pglocker.PublicScheme, table: table},
+		stdout:     stderr, stderr: stderr, format: formatText,
+	}
+
+	k, err = a.newKeeper(b.t.Context(), b.t.Context(), "test", time.Minute, func(*pglocker.Config, *sql.DB) {})
+	must(b.t, err)
+	b.t.Cleanup(func() { _ = k.close(context.Background()) })
+
+	return k, func() string {
+		text, err := os.ReadFile(stderr.Name())
+		must(b.t, err)
+
+		return string(text)
+	}
+}
+
+// released is a tenure whose release returns the error.
+type released struct{ err error }
+
+func (r released) Context() context.Context { return context.Background() }
+
+func (r released) Unlock(context.Context) error { return r.err }
+
+// TestInterruptedHolder: what stays held is said only if the release failed, and that it stays for the minimum hold only
+// if it didn't.
+func TestInterruptedHolder(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct {
+		err         error
+		says, never string
+	}{
+		{nil, "x stays locked for 1m, by --min-hold", "Whether"},
+		{fmt.Errorf("%w: a test", pglocker.ErrNotReleased), "Whether by this command isn't known: see `pglocker show x`", "--min-hold"},
+	} {
+		b := newBed(t)
+		b.exec("CREATE TABLE three (lock_id text PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+		b.exec("INSERT INTO three VALUES ('x', 3, clock_timestamp() + interval '1 hour')")
+
+		k, said := b.keeperOn("three")
+		r := &run{app: k.app, minHold: days(time.Minute)}
+		r.interrupted(k, released{c.err}, nil, []string{"x"})
+
+		if text := said(); !strings.Contains(text, c.says) || strings.Contains(text, c.never) || strings.Contains(text, "pglocker free") {
+			t.Errorf("after %v it says %q", c.err, text)
+		}
+	}
+}
+
+// TestHoldDetachedInterrupted: a signal that comes while the window begins ends the window, but for HUP.
+func TestHoldDetachedInterrupted(t *testing.T) {
+	t.Parallel()
+
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+		b := newBed(t)
+		b.exec("CREATE TABLE three (lock_id text PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+
+		k, said := b.keeperOn("three")
+		h := &hold{keeper: k, app: k.app, window: days(time.Hour), detach: true}
+
+		status, err := k.locker.AcquireLock(t.Context(), "x", time.Hour)
+		must(t, err)
+
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(signalError{s})
+
+		err = h.keep(ctx, status)
+		_, taken := k.locker.AcquireLock(t.Context(), "x", time.Hour)
+
+		if ends := s == syscall.SIGINT; ends != (taken == nil) || ends != (exitCode(err) == 128+int(s)) {
+			t.Errorf("%v: %v, and then %v\n%s", s, err, taken, said())
 		}
 	}
 }

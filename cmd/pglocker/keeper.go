@@ -24,6 +24,8 @@ type keeper struct {
 	config pglocker.Config
 	ttl    time.Duration
 	began  time.Time
+	// named: the user has chosen the owner's name, and other processes may have the same.
+	named bool
 	// again ends tellAfter after another signal than the one that has interrupted the command: service managers
 	// send two at once.
 	again context.Context
@@ -58,7 +60,7 @@ func (a *app) newKeeper(
 	k.config.Observer = k
 	configure(&k.config, db)
 
-	if k.config.Owner == "" {
+	if k.named = k.config.Owner != ""; !k.named {
 		host, err := os.Hostname()
 		if err != nil {
 			host = "unknown-host"
@@ -163,8 +165,8 @@ func (k *keeper) close(ctx context.Context) error {
 }
 
 // interrupted closes the keeper after a signal, and says what may stay held of the given rows. One that ends with
-// ":" stands for all that begin so.
-func (k *keeper) interrupted(rows []string) {
+// ":" stands for all that begin so. doubt is that of [inDoubt]: without it, what another may hold as well isn't told.
+func (k *keeper) interrupted(rows []string, doubt bool) {
 	ctx, cancel := k.lastly()
 	defer cancel()
 
@@ -177,7 +179,7 @@ func (k *keeper) interrupted(rows []string) {
 		)
 
 		if err == nil && !k.silent {
-			found, err = k.left(ctx, row)
+			found, err = k.left(ctx, row, doubt)
 		}
 
 		if err != nil || k.silent {
@@ -186,15 +188,25 @@ func (k *keeper) interrupted(rows []string) {
 		}
 
 		for _, s := range found {
-			fmt.Fprintf(k.app.stderr, "pglocker: %s is held until %s by %s, which may be this command. "+
-				"If it is, `pglocker free %[1]s --token %[4]d` ends that.\n",
-				printable(s.LockID), utc(s.ExpiresAt), printable(s.Owner), s.Generation)
+			by := ""
+			if s.Owner != "" {
+				by = " by " + printable(s.Owner)
+			}
+
+			fmt.Fprintf(k.app.stderr, "pglocker: %s is held until %s%s. Whether by this command isn't known: see `pglocker show %[1]s`.\n",
+				printable(s.LockID), utc(s.ExpiresAt), by)
 		}
 	}
 }
 
-// left returns what is held of a row, or of those that begin so, by what may have been this command.
-func (k *keeper) left(ctx context.Context, row string) (found []pglocker.LockStatus, err error) {
+// inDoubt reports whether what was asked for may be held, as the error of the request or the release says.
+func inDoubt(err error) bool {
+	return isAny(err, pglocker.ErrUnknownOutcome, pglocker.ErrNotReleased)
+}
+
+// left returns what is held of a row, or of those that begin so, by what may have been this command. Without doubt, only
+// a name that no other process has says so.
+func (k *keeper) left(ctx context.Context, row string, doubt bool) (found []pglocker.LockStatus, err error) {
 	locker, err := pglocker.New(k.db, &k.config)
 	if err != nil {
 		return nil, err
@@ -213,7 +225,11 @@ func (k *keeper) left(ctx context.Context, row string) (found []pglocker.LockSta
 	began := now.Add(-time.Since(k.began))
 
 	mine := func(s pglocker.LockStatus) bool {
-		return s.HeldAt(now) && (!owners || strings.HasPrefix(s.Owner, k.config.Owner+"#") && s.AcquiredAt.After(began))
+		if owners && (!strings.HasPrefix(s.Owner, k.config.Owner+"#") || !s.AcquiredAt.After(began)) {
+			return false
+		}
+
+		return s.HeldAt(now) && (doubt || owners && !k.named)
 	}
 
 	if !strings.HasSuffix(row, ":") {

@@ -188,7 +188,7 @@ func (r *run) under(parent context.Context, supervisor *child.Supervisor, ids []
 
 	held, env, err := r.take(ctx, k, ids)
 	if ctx.Err() != nil {
-		r.interrupted(k, held, ids)
+		r.interrupted(k, held, err, ids)
 
 		return context.Cause(ctx)
 	}
@@ -214,20 +214,20 @@ func (r *run) under(parent context.Context, supervisor *child.Supervisor, ids []
 	return r.verdict(exit, err, lost, held.Unlock(ctx))
 }
 
-// interrupted ends the command after a signal that came before the program ran.
-func (r *run) interrupted(k *keeper, held tenure, ids []string) {
+// interrupted ends the command after a signal that came before the program ran. err is that of the request.
+func (r *run) interrupted(k *keeper, held tenure, err error, ids []string) {
 	if held != nil {
 		ctx, cancel := k.lastly()
-		_ = held.Unlock(ctx) // what stays held is found
+		err = held.Unlock(ctx) // what stays held is found
 
 		cancel()
 
-		if r.minHold > 0 {
+		if r.minHold > 0 && err == nil {
 			fmt.Fprintf(r.app.stderr, "pglocker: %s stays locked for %s, by --min-hold\n", printable(strings.Join(ids, ", ")), spoken(time.Duration(r.minHold)))
 		}
 	}
 
-	k.interrupted(r.rows(ids))
+	k.interrupted(r.rows(ids), inDoubt(err))
 }
 
 // rows are those that a request may be granted, see [keeper.interrupted].

@@ -324,7 +324,13 @@ func TestEnd(t *testing.T) {
 			t.Parallel()
 
 			script := strings.ReplaceAll(test.script, `trap "" TERM`, "trap : TERM") // in quotes of two levels
-			s := supervisedBy(t, 100*time.Millisecond, "sh", "-c", script)
+
+			grace := 100 * time.Millisecond
+			if test.says != nil { // it ends by itself
+				grace = time.Minute
+			}
+
+			s := supervisedBy(t, grace, "sh", "-c", script)
 
 			var pids []string
 			for range test.pids {
