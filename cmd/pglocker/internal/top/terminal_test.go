@@ -169,7 +169,12 @@ func (x *terminal) until(what string, wanted func(screen string) bool) string {
 		case <-x.drawn:
 		case err := <-x.ended:
 			x.ended <- err
-			x.t.Fatalf("waiting for %s: the process has ended: %v\n%s", what, err, x.text())
+
+			select {
+			case <-x.drawn: // what it wrote last is still read from the terminal
+			case <-time.After(5 * time.Second):
+				x.t.Fatalf("waiting for %s: the process has ended: %v\n%s", what, err, x.text())
+			}
 		case <-timeout:
 			x.t.Fatalf("waiting for %s:\n%s", what, screen)
 		}
