@@ -244,7 +244,8 @@ func rootOf(e ast.Expr) *ast.Ident {
 	return nil
 }
 
-// watches reports whether the function has somebody else watch its context, who may end the work another way.
+// watches reports whether something in the function waits for the end of its context, by AfterFunc or Done, and so
+// may end the work in a way of its own.
 func (o *outside) watches() (watches bool) {
 	info := o.pass.TypesInfo
 

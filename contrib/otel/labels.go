@@ -19,7 +19,7 @@ func newLabels(attrs ...attribute.KeyValue) labels {
 	option := metric.WithAttributeSet(attribute.NewSet(slices.Clone(attrs)...))
 
 	return labels{
-		attrs: attrs[:len(attrs):len(attrs)], // whoever appends gets a copy
+		attrs: attrs[:len(attrs):len(attrs)], // an append makes a copy
 		add:   []metric.AddOption{option}, record: []metric.RecordOption{option},
 	}
 }
