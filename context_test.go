@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
 )
@@ -114,6 +117,53 @@ func TestWaitForItself(t *testing.T) {
 			return lock.Unlock(ctx)
 		}))
 	})
+}
+
+// TestWaitForItselfOverAPool: Lockers on a pool, and on handles over it, know that their locks are the same.
+func TestWaitForItselfOverAPool(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	pool, err := pgxpool.New(t.Context(), url)
+	contract.Must(t, err)
+	t.Cleanup(pool.Close)
+	contract.Must(t, pglocker.MigrateDB(t.Context(), contract.Open(t, "pgx", url), &pglocker.Config{}))
+
+	var lockers []*pglocker.Locker
+
+	for range 2 {
+		db := stdlib.OpenDBFromPool(pool)
+		t.Cleanup(func() { contract.Must(t, db.Close()) })
+
+		onPool, err := pglocker.NewPool(pool, &pglocker.Config{})
+		contract.Must(t, err)
+
+		onHandle, err := pglocker.New(db, &pglocker.Config{})
+		contract.Must(t, err)
+
+		lockers = append(lockers, onPool, onHandle)
+	}
+
+	for _, l := range lockers {
+		t.Cleanup(func() { contract.CloseLocker(t, l) })
+	}
+
+	for i, outer := range lockers {
+		lock, err := outer.TryLock(t.Context(), "a", time.Minute)
+		contract.Must(t, err)
+
+		for k, inner := range lockers {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(lock.Context()), 5*time.Second)
+
+			if _, err := inner.Lock(ctx, "a", time.Minute); err == nil || !strings.Contains(err.Error(), "wait for itself") {
+				t.Errorf("Locker %d under a lock of %d: %v, want an error that says that it would wait for itself", k, i, err)
+			}
+
+			cancel()
+		}
+
+		contract.Must(t, lock.Unlock(t.Context()))
+	}
 }
 
 // TestLockOfContext: Guard and Token go by the lock of the context that they are given, the

@@ -41,8 +41,8 @@ func (lk *Lock) GuardPgx(ctx context.Context, tx PgxTx) error { return lk.group.
 // guard is a statement of that, which the library's hooks don't see. Otherwise it is one of tx, and a second
 // one makes sure that both were in one transaction.
 //
-// What is no transaction gets [ErrNoTransaction]: *sql.DB, *sql.Conn, a type that embeds one of them, and any
-// other whose statements have a transaction each.
+// What is no transaction gets [ErrNoTransaction]: *sql.DB, *sql.Conn, a type that embeds nil, and any other whose
+// statements have a transaction each.
 func (lk *Lock) GuardTx(ctx context.Context, tx Tx) error { return lk.group.guard(ctx, inTx(tx)) }
 
 // GuardSQL is the statement of [Lock.Guard], where a library has neither a *sql.Tx nor a pgx.Tx to give: a query,
@@ -63,7 +63,8 @@ func GuardPgx(ctx context.Context, tx PgxTx) error { return guardHeld(ctx, inPgx
 // GuardTx is [Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
 func GuardTx(ctx context.Context, tx Tx) error { return guardHeld(ctx, inTx(tx)) }
 
-// Tx is a transaction of a library on database/sql, such as gorm, sqlx or bun, for [GuardTx].
+// Tx is a transaction of a library on database/sql, such as gorm, sqlx or bun, for [GuardTx]. *sql.DB and *sql.Conn have
+// the method too, and are refused.
 type Tx interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
@@ -129,14 +130,21 @@ func inTx(tx Tx) store.Transaction {
 		return inNone(tx)
 	}
 
-	switch found := embedded(reflect.ValueOf(tx), 4); {
-	case !found.IsValid():
-		return store.InAny(tx)
-	case found.Type() == reflect.TypeFor[*sql.Tx]():
-		return inSQL((*sql.Tx)(found.UnsafePointer()))
+	switch tx.(type) {
+	case *sql.DB, *sql.Conn:
+		return inNone(tx)
 	}
 
-	return inNone(tx)
+	found, empty := embedded(reflect.ValueOf(tx), 4)
+
+	switch {
+	case found != nil:
+		return store.InSQL(found)
+	case empty: // its method would panic
+		return inNone(tx)
+	}
+
+	return store.InAny(tx)
 }
 
 // inNone refuses what isn't a transaction.
@@ -156,20 +164,19 @@ func isNil(tx any) bool {
 	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-// embedded returns the *sql.Tx, *sql.DB or *sql.Conn that v is or embeds. Types of libraries embed them several
-// levels deep, behind interfaces too.
-func embedded(v reflect.Value, depth int) reflect.Value {
+// embedded returns the *sql.Tx that v is or embeds, nil if there is none. Types of libraries embed one several levels
+// deep, behind interfaces too. empty: what v embeds in its place is nil.
+func embedded(v reflect.Value, depth int) (tx *sql.Tx, empty bool) {
 	if v.Kind() == reflect.Interface {
 		v = v.Elem()
 	}
 
-	if !v.IsValid() {
-		return v
+	if isEmpty := !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil(); isEmpty {
+		return nil, true
 	}
 
-	switch v.Type() {
-	case reflect.TypeFor[*sql.Tx](), reflect.TypeFor[*sql.DB](), reflect.TypeFor[*sql.Conn]():
-		return v
+	if v.Type() == reflect.TypeFor[*sql.Tx]() {
+		return (*sql.Tx)(v.UnsafePointer()), false
 	}
 
 	if v.Kind() == reflect.Pointer {
@@ -177,18 +184,22 @@ func embedded(v reflect.Value, depth int) reflect.Value {
 	}
 
 	if v.Kind() != reflect.Struct || depth == 0 {
-		return reflect.Value{}
+		return nil, false
 	}
 
 	for i := range v.NumField() {
-		if !v.Type().Field(i).Anonymous {
+		field := v.Type().Field(i)
+		if !field.Anonymous {
 			continue
 		}
 
-		if found := embedded(v.Field(i), depth-1); found.IsValid() {
-			return found
+		found, isEmpty := embedded(v.Field(i), depth-1)
+		if found != nil {
+			return found, false
 		}
+
+		empty = empty || isEmpty && field.Type.Implements(reflect.TypeFor[Tx]())
 	}
 
-	return reflect.Value{}
+	return nil, empty
 }

@@ -52,6 +52,15 @@ type (
 	}
 	// opaque shows nothing of what is in it.
 	opaque struct{ in inner }
+	// both has the handle beside the transaction, and lasting is a transaction that shows a handle alone.
+	both struct {
+		*handle
+		*sql.Tx
+	}
+	lasting struct {
+		*sql.DB
+		tx inner
+	}
 	// handle is as sqlx.DB is.
 	handle struct{ *sql.DB }
 	// committing is a pool that passes for a transaction of pgx. opaquePgx hides the connection.
@@ -64,6 +73,14 @@ func (committing) Rollback(context.Context) error { return nil }
 
 func (e embedding) QueryRowContext(ctx context.Context, query string, _ ...any) *sql.Row {
 	return e.Tx.QueryRowContext(ctx, query)
+}
+
+func (b both) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return b.Tx.QueryRowContext(ctx, query, args...)
+}
+
+func (l lasting) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return l.tx.QueryRowContext(ctx, query, args...)
 }
 
 func (o opaque) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
@@ -86,6 +103,8 @@ func begins(t *testing.T, url string) map[string]func(t *testing.T, level string
 			"GuardTx":            func(g guarded, tx *sql.Tx) error { return g.GuardTx(t.Context(), tx) },
 			"GuardTx, embedding": func(g guarded, tx *sql.Tx) error { return g.GuardTx(t.Context(), embedding{tx}) },
 			"GuardTx, prepared":  func(g guarded, tx *sql.Tx) error { return g.GuardTx(t.Context(), &prepared{tx}) },
+			"GuardTx, both":      func(g guarded, tx *sql.Tx) error { return g.GuardTx(t.Context(), both{&handle{db}, tx}) },
+			"GuardTx, lasting":   func(g guarded, tx *sql.Tx) error { return g.GuardTx(t.Context(), lasting{db, tx}) },
 			"GuardTx, opaque":    func(g guarded, tx *sql.Tx) error { return g.GuardTx(t.Context(), opaque{tx}) },
 		} {
 			forms[form+", "+driver] = func(t *testing.T, level string) guardedTx {
@@ -398,6 +417,8 @@ func TestGuardWithoutTransaction(t *testing.T) {
 				"GuardTx, nil":            func() error { return held.GuardTx(t.Context(), nil) },
 				"GuardTx, typed nil":      func() error { return held.GuardTx(t.Context(), noTx) },
 				"GuardTx, nil inside":     func() error { return held.GuardTx(t.Context(), embedding{}) },
+				"GuardTx, nothing inside": func() error { return held.GuardTx(t.Context(), &prepared{nil}) },
+				"GuardTx, a nil handle":   func() error { return held.GuardTx(t.Context(), handle{}) },
 				"GuardTx, *sql.DB":        func() error { return held.GuardTx(t.Context(), db) },
 				"GuardTx, *sql.Conn":      func() error { return held.GuardTx(t.Context(), conn) },
 				"GuardTx, *sql.DB inside": func() error { return held.GuardTx(t.Context(), handle{db}) },

@@ -33,8 +33,6 @@ const (
 // lock and no call is under way, it owns no goroutine and no connection, so it need not be closed.
 type Locker struct {
 	cfg Config
-	// source is the *sql.DB or the *pgxpool.Pool.
-	source any
 
 	store    *store.Store
 	renewer  *keepalive.Renewer
@@ -64,7 +62,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		return nil, err
 	}
 
-	return newLocker(db, completed, func(late store.LateFunc) *store.Store {
+	return newLocker(completed, func(late store.LateFunc) *store.Store {
 		return store.New(db, completed.table(), late)
 	}), nil
 }
@@ -85,19 +83,18 @@ func NewPool(pool *pgxpool.Pool, cfg *Config) (*Locker, error) {
 		return nil, err
 	}
 
-	return newLocker(pool, completed, func(late store.LateFunc) *store.Store {
+	return newLocker(completed, func(late store.LateFunc) *store.Store {
 		return store.NewPool(pool, completed.table(), late)
 	}), nil
 }
 
-func newLocker(source any, completed Config, newStore func(store.LateFunc) *store.Store) *Locker {
+func newLocker(completed Config, newStore func(store.LateFunc) *store.Store) *Locker {
 	random := strings.ToLower(rand.Text()[:8])
 	queue := waitqueue.New()
 	l := &Locker{
-		cfg:    completed,
-		source: source,
-		watch:  newWatch(completed.Observer),
-		held:   heldLocks{groups: make(map[*group]bool)},
+		cfg:   completed,
+		watch: newWatch(completed.Observer),
+		held:  heldLocks{groups: make(map[*group]bool)},
 
 		gatherAfter: gatherAfter,
 	}

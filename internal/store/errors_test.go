@@ -38,6 +38,8 @@ func TestJudge(t *testing.T) {
 		{"the network", &net.OpError{Op: "read", Err: errors.New("reset")}, true, unknown, true},
 		{"the context ended", context.DeadlineExceeded, true, unknown, true},
 		{"something else", errors.New("?"), true, unknown, true},
+		{"the user closed the pool", errors.New("closed pool"), true, unknown, false},
+		{"a server says so of another", &pgconn.PgError{Code: "53300", Message: "too many clients, closed pool"}, true, refused, true},
 	} {
 		if got := judge(test.err, test.trust); got != test.want {
 			t.Errorf("%s: judged %d, want %d", test.name, got, test.want)

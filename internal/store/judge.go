@@ -68,8 +68,12 @@ func Transient(err error) bool {
 }
 
 // isClosed reports whether the user has closed the handle or the pool. Neither database/sql nor pgxpool has a name
-// for that.
+// for that. A server may say the same of something else.
 func isClosed(err error) bool {
+	if sqlState(err) != "" {
+		return false
+	}
+
 	text := err.Error()
 
 	return strings.Contains(text, "sql: database is closed") || strings.Contains(text, "closed pool")

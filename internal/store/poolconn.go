@@ -16,6 +16,8 @@ import (
 
 // poolUnder is a pgxpool.Pool, by functions: a field of its type would have the linker keep pgx, see [pgxConn].
 type poolUnder struct {
+	// pool is the *pgxpool.Pool, to be compared.
+	pool any
 	// usage is how many connections are in use, how many there may be, and how many are idle.
 	usage func() (used, most, idle int)
 	// limit has a handle beside the pool close its connections when the pool would.
@@ -24,6 +26,7 @@ type poolUnder struct {
 
 func newPoolUnder(pool pgxPool) *poolUnder {
 	return &poolUnder{
+		pool: pool,
 		usage: func() (used, most, idle int) {
 			stat := pool.Stat()
 

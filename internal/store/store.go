@@ -157,6 +157,16 @@ func (s *Store) Exhausted() bool {
 	return most > 0 && used-int(s.lanes.connected.Load()) >= most
 }
 
+// Source is the pool that the connections come from, or the database handle where no pool of pgx is under it. Stores of
+// one source have equal ones.
+func (s *Store) Source() any {
+	if s.handle.under != nil {
+		return s.handle.under.pool
+	}
+
+	return s.handle.db
+}
+
 // GiveUpOpening ends the openings of connections that no caller waits for.
 func (s *Store) GiveUpOpening() { s.handle.giveUpOpening() }
 
