@@ -31,11 +31,17 @@ PGGSSENCMODE=require. PGLOCKER_DSN, PGLOCKER_SCHEMA and so on set its own flags.
 // connectTimeout is for a server that doesn't answer, where the user sets none.
 const connectTimeout = 10 * time.Second
 
+// Bounds of [connection.patience].
+const (
+	minPatience = 5 * time.Second
+	maxPatience = 30 * time.Second
+)
+
 // connection says where the locks are.
 type connection struct {
 	dsn, schema, table, owner string
-	// patience is the connect timeout, once the connection string is parsed. A last request of a command is given up
-	// after that time, too.
+	// patience is how long a last request of a command may take: the connect timeout, once the connection string is
+	// parsed, but within bounds that suit a statement.
 	patience time.Duration
 }
 
@@ -146,7 +152,7 @@ func (c *connection) parse(command string) (*pgx.ConnConfig, error) {
 		config.ConnectTimeout = connectTimeout
 	}
 
-	c.patience = config.ConnectTimeout
+	c.patience = min(max(config.ConnectTimeout, minPatience), maxPatience)
 
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "pglocker " + command

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestConnection: the ways in which libpq's users name a database.
@@ -51,6 +52,23 @@ func TestConnection(t *testing.T) {
 
 		if text := b.ok(append([]string{"ls"}, c.args...)...); !strings.Contains(text, "here") {
 			t.Errorf("%s: listed %s", what, text)
+		}
+	}
+}
+
+// TestPatience: a connect timeout bounds the last statements too, within what suits them.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+
+	for timeout, want := range map[string]time.Duration{
+		" connect_timeout=0":    connectTimeout,
+		" connect_timeout=1":    minPatience,
+		" connect_timeout=7":    7 * time.Second,
+		" connect_timeout=1000": maxPatience,
+	} {
+		c := connection{dsn: "host=127.0.0.1" + timeout}
+		if _, err := c.parse("test"); err != nil || c.patience != want {
+			t.Errorf("%q: %s, want %s (%v)", timeout, c.patience, want, err)
 		}
 	}
 }

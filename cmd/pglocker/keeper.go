@@ -105,7 +105,7 @@ func (k *keeper) OperationEnd(_ context.Context, end pglocker.OperationEnd) {
 // LockLost does nothing.
 func (k *keeper) LockLost(pglocker.LockLost) {}
 
-// lastly is a context for a last request. It ends after the connect timeout, and by another signal.
+// lastly is a context for a last request. It ends after [connection.patience], and by another signal.
 func (k *keeper) lastly() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(k.again, k.app.connection.patience)
 }

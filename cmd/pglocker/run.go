@@ -19,8 +19,9 @@ the program has ended. It exits as the program did. Letters are those of flock(1
 
 While another holds the lock, run waits, without -n or -w for as long as it takes. TERM, INT, HUP
 and QUIT end the wait. Nothing is held then. If the database doesn't answer within the connect
-timeout, or until another signal comes, run says what may stay held, and until when. A "--" stands
-before the program if there are several ids, or if the program's own arguments contain "--".
+timeout (taken as 5 seconds if it is less, as 30 if it is more), or until another signal comes, run
+says what may stay held, and until when. A "--" stands before the program if there are several ids,
+or if the program's own arguments contain "--".
 
 --permits, --shared and --exclusive take a semaphore or a read-write lock. Those have nothing in
 common with a lock of the same name.
