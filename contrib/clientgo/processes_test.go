@@ -346,11 +346,11 @@ func TestTheDatabaseRestarts(t *testing.T) {
 	wantNeverTwo(t, db, pause)
 }
 
-// TestTwoRace: 100 times two candidates begin at once.
+// TestTwoRace: 30 times two candidates begin at once.
 func TestTwoRace(t *testing.T) {
 	t.Parallel()
 
-	const rounds = 100
+	const rounds = 30
 
 	url := databases.NewDatabase(t).String()
 	retry := envRetry + "=20ms"
