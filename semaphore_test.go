@@ -423,7 +423,7 @@ func TestLockedGate(t *testing.T) {
 			all    sync.WaitGroup
 		)
 
-		locked, err := locker.NewSemaphore("locked", 9)
+		locked, err := locker.NewSemaphore("locked", 20)
 		contract.Must(t, err)
 
 		other, err := locker.NewSemaphore("other", 9)
@@ -436,7 +436,8 @@ func TestLockedGate(t *testing.T) {
 
 		for range 8 {
 			all.Go(func() {
-				if _, err := locked.TryAcquire(ctx, time.Minute); err != nil {
+				// Requests for one permit would go together, and wait at the gate once.
+				if _, err := locked.TryAcquire(ctx, time.Minute, pglocker.WithPermits(2)); err != nil {
 					t.Errorf("once the gate is free: %v", err)
 				}
 			})

@@ -287,10 +287,14 @@ func (d *Desk) endRun(t *Tenure, run waitqueue.Run) (over bool) {
 // tell tells the waiters here of a release for all. over: others should ask first.
 func (d *Desk) tell(t *Tenure, over, notified bool) {
 	switch heard := d.Heard(); {
-	case t.Gate != "" && !heard && d.Queue.Rests(t.Gate):
-		// The head here polls.
-	case t.Gate != "" && !heard && over:
-		d.Queue.Rest(t.Gate, PollMax+pause.Jitter(PollMax, 2))
+	case t.Gate != "" && !heard && (over || d.Queue.Rests(t.Gate)):
+		rest := PollMax + pause.Jitter(PollMax, 2)
+		if over {
+			d.Queue.Rest(t.Gate, rest)
+		}
+
+		// The head doesn't poll if it became that by a hand-over.
+		d.Queue.WakeAfter(t.Gate, rest)
 	case !over || heard && !notified:
 		d.Queue.Wake(t.line())
 	case !heard: // else the waiters here hear of it as all others do
