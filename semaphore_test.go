@@ -459,3 +459,68 @@ func TestLockedGate(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// TestSemaphoreHandsOver: a permit that is released goes to a waiter of this process, in one statement. Among
+// waiters it costs no other, whether one permit is handed over at a time or several are.
+func TestSemaphoreHandsOver(t *testing.T) {
+	t.Parallel()
+
+	const waiters, rounds = 12, 10
+
+	url := contract.NewDatabase(t)
+	contract.NewLocker(t, "pgx", url)
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	for _, permits := range []int{1, 3} {
+		var (
+			w    = contract.NewWatcher()
+			c    = contract.NewCounted(t, url, w, 5)
+			held []*pglocker.Permit
+			all  sync.WaitGroup
+		)
+
+		s, err := c.Locker.NewSemaphore(fmt.Sprint("hands over ", permits), permits)
+		contract.Must(t, err)
+
+		for range permits {
+			p, err := s.Acquire(ctx, time.Minute)
+			contract.Must(t, err)
+
+			held = append(held, p)
+		}
+
+		for range waiters {
+			all.Go(func() {
+				for range rounds {
+					p, err := s.Acquire(ctx, time.Minute)
+					if err == nil {
+						err = p.Unlock(ctx)
+					}
+
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+
+		for range waiters {
+			contract.Receive(t, "a waiter in line", w.InLine())
+		}
+
+		before := c.Statements.Load()
+
+		for _, p := range held {
+			contract.Must(t, p.Unlock(ctx))
+		}
+
+		all.Wait()
+
+		// The head in line marks the gate, and asks twice. The last callers find no waiter to hand over to.
+		if n := c.Statements.Load() - before; n > waiters*rounds+3*waiters {
+			t.Errorf("%d permits: %d statements for %d grants", permits, n, waiters*rounds)
+		}
+	}
+}
