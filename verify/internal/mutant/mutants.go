@@ -397,6 +397,7 @@ func All() []Mutant {
 					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} t.want) {<=} t.permits\n",
 					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} t.want) {<=} (t.permits {+} 1)\n",
 				},
+				{slots, "t.permits {-} t.busy {-} (t.checked", "(t.permits {+} 1) {-} t.busy {-} (t.checked"},
 			},
 			Fault:  "none",
 			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
