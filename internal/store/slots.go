@@ -143,7 +143,7 @@ var slots = verb{
       FROM gate AS g, total AS t, needed AS n,
            LATERAL (SELECT l.tableoid AS relation, l.ctid AS row_version
                       FROM {table} AS l
-                     WHERE l.lock_id {=} (pg_catalog.left(t.gate, '-4'::int) {||} n.part)
+                     WHERE l.lock_id {=} (pg_catalog.left(t.gate, '-4') {||} n.part)
                        AND g.generation {>} 0
                        {lock} SKIP LOCKED) AS f
      WHERE f.row_version {=} n.row_version
