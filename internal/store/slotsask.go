@@ -284,9 +284,7 @@ func (g *slotsGrant) create(ctx context.Context, rows []slotsRow) error {
 			slots = rows[0].slots
 		}
 
-		// Where many are in use, more will be wanted soon: twice as many are made.
-		more := max(int64(g.asked.Want), min(slots, int64(g.asked.Permits)-slots))
-		for last := slots + more; slots < last; {
+		for range g.asked.Want {
 			slots++
 			parts = append(parts, strconv.FormatInt(slots, 10))
 		}
