@@ -79,7 +79,7 @@ func (a *Access) Downgrade(ctx context.Context) (*Access, error) {
 
 	reader, err := a.downgrade(ctx, l.renewer.Remove(a.lock().lease))
 	if err != nil {
-		a.group.revive()
+		a.group.revive(errors.Is(err, ErrUnknownOutcome))
 
 		if unlockErr := a.group.unlock(context.WithoutCancel(ctx)); unlockErr != nil && !errors.Is(unlockErr, ErrAlreadyUnlocked) {
 			err = errors.Join(err, unlockErr)
@@ -157,10 +157,11 @@ func (g *group) retire() error {
 	return nil
 }
 
-// revive lets unlock release what was retired.
-func (g *group) revive() {
+// revive lets unlock release what was retired. exchanged: the database may have made a reader of it, which is no
+// loss.
+func (g *group) revive(exchanged bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	g.unlocked = false
+	g.unlocked, g.exchanged = false, exchanged
 }

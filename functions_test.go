@@ -94,6 +94,7 @@ func TestMigrateFunctions(t *testing.T) {
 				LANGUAGE sql AS 'SELECT true -- github.com/ismurov/pglocker'`},
 			"another result": {"DROP FUNCTION pglocker.release_lock(text, bigint)", `CREATE FUNCTION
 				pglocker.release_lock(lock_id text, token bigint) RETURNS text LANGUAGE sql AS $$SELECT 'github.com/ismurov/pglocker'$$`},
+			"a setting is missing": {"ALTER FUNCTION pglocker.release_lock(text, bigint) RESET jit"},
 			"other names": {"DROP FUNCTION pglocker.assert_held(text, bigint)", `CREATE FUNCTION
 				pglocker.assert_held(id text, token bigint) RETURNS void LANGUAGE sql AS '-- github.com/ismurov/pglocker'`},
 			"another answer": {"DROP FUNCTION pglocker.acquire_lock(text, interval, text)", `CREATE FUNCTION
@@ -116,6 +117,7 @@ func TestMigrateFunctions(t *testing.T) {
 		// What an administrator has set stays, as long as the function does.
 		contract.Exec(t, db, "ALTER FUNCTION pglocker.assert_held(text, bigint) SECURITY DEFINER")
 		contract.Exec(t, db, "REVOKE EXECUTE ON FUNCTION pglocker.assert_held(text, bigint) FROM PUBLIC")
+		contract.Exec(t, db, "ALTER FUNCTION pglocker.assert_held(text, bigint) SET statement_timeout TO '1s'")
 
 		made = procedures(t, db, "pglocker")
 		contract.Must(t, pglocker.MigrateDB(t.Context(), db, cfg))

@@ -36,6 +36,8 @@ type group struct {
 	// lost is why the locks were lost, nil if they weren't. What is unlocked can't be lost.
 	lost     error
 	unlocked bool
+	// exchanged: a downgrade may have ended the tenure.
+	exchanged bool
 }
 
 // holdAll starts to keep alive several leases as one, all granted by one request whose term is known. gate is
@@ -200,7 +202,7 @@ func (g *group) unlock(ctx context.Context) error {
 	}
 
 	g.mu.Lock()
-	again, lost := g.unlocked, g.lost
+	again, lost, exchanged := g.unlocked, g.lost, g.exchanged
 	g.unlocked = true
 	held := g.locks // but those of which nothing is left to release
 
@@ -235,7 +237,7 @@ func (g *group) unlock(ctx context.Context) error {
 	switch {
 	case lost != nil:
 		return lost // its release was for the waiters' sake
-	case err == nil:
+	case err == nil, isGone(err) && exchanged:
 		return nil
 	case isGone(err):
 		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))

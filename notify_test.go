@@ -2,6 +2,7 @@ package pglocker_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -290,5 +291,46 @@ func TestReleaseWakesBesidePolling(t *testing.T) {
 
 	for range 2 {
 		contract.Must(t, contract.Receive(t, "one who waited has the lock", locks).Unlock(ctx))
+	}
+}
+
+// TestLocksWaitedFor: a held lock is listed as waited for while a waiter of another Locker listens.
+func TestLocksWaitedFor(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	contract.Must(t, pglocker.MigrateDB(t.Context(), contract.Open(t, "pgx", url), &pglocker.Config{}))
+
+	holder, other := contract.NewLocker(t, "pgx", url), contract.NewLocker(t, "pgx", url)
+	_, err := holder.AcquireLock(t.Context(), "a", time.Minute)
+	contract.Must(t, err)
+
+	waited := func() (waited bool) {
+		for status, err := range other.Locks(t.Context(), pglocker.LocksFilter{Held: true}) {
+			contract.Must(t, err)
+
+			waited = status.Waited
+		}
+
+		return waited
+	}
+
+	if waited() {
+		t.Error("it is waited for, and there is no waiter")
+	}
+
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+
+	go func() {
+		_, err := other.Lock(ctx, "a", time.Minute)
+		left <- err
+	}()
+
+	contract.Await(t, "the waiter has left a mark", waited)
+	leave()
+
+	if err := contract.Receive(t, "it leaves", left); !errors.Is(err, context.Canceled) {
+		t.Errorf("Lock: %v, want context.Canceled", err)
 	}
 }

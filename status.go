@@ -21,6 +21,9 @@ type LockStatus struct {
 	// AcquiredAt is when Owner was granted the lock or refreshed it, by the database's clock, in UTC. Zero
 	// where Owner is "".
 	AcquiredAt time.Time
+	// Waited reports whether a waiter of another Locker than the holder's listens for the release, or did within the
+	// last 10 s. A waiter that can only poll isn't seen. [Locker.Locks] alone fills it in.
+	Waited bool
 }
 
 func newStatus(lockID string, row store.Row) *LockStatus {

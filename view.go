@@ -120,7 +120,10 @@ func (l *Locker) list(ctx context.Context, filter LocksFilter, yield func(LockSt
 		}
 
 		for _, r := range rows {
-			if !yield(*newStatus(r.ID, r.Row), nil) {
+			status := newStatus(r.ID, r.Row)
+			status.Waited = r.Row.ContendedUntil.After(r.Row.Now)
+
+			if !yield(*status, nil) {
 				return nil
 			}
 		}

@@ -9,6 +9,7 @@ CREATE OR REPLACE FUNCTION "pglocker"."acquire_lock"(lock_id pg_catalog.text, tt
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path TO pg_catalog, pg_temp
 SET enable_seqscan TO off
+SET jit TO off
 AS $pglocker$
 -- A function of github.com/ismurov/pglocker, whose MigrateDB replaces it by a newer one.
 <<v>>
@@ -107,7 +108,8 @@ CREATE OR REPLACE FUNCTION "pglocker"."renew_lock"(lock_id pg_catalog.text, toke
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path TO pg_catalog, pg_temp
 SET enable_seqscan TO off
-SET lock_timeout TO '500ms'
+SET jit TO off
+SET lock_timeout TO 500
 AS $pglocker$
 -- A function of github.com/ismurov/pglocker, whose MigrateDB replaces it by a newer one.
 <<v>>
@@ -162,6 +164,7 @@ CREATE OR REPLACE FUNCTION "pglocker"."release_lock"(lock_id pg_catalog.text, to
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path TO pg_catalog, pg_temp
 SET enable_seqscan TO off
+SET jit TO off
 AS $pglocker$
 -- A function of github.com/ismurov/pglocker, whose MigrateDB replaces it by a newer one.
 <<v>>
@@ -214,6 +217,7 @@ CREATE OR REPLACE FUNCTION "pglocker"."assert_held"(lock_id pg_catalog.text, tok
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path TO pg_catalog, pg_temp
 SET enable_seqscan TO off
+SET jit TO off
 AS $pglocker$
 -- A function of github.com/ismurov/pglocker, whose MigrateDB replaces it by a newer one.
 <<v>>

@@ -146,6 +146,10 @@ func TestDowngradeWithLostReply(t *testing.T) {
 		case l.owners:
 			contract.Must(t, reader.Unlock(ctx))
 		}
+
+		if lost := l.watcher.Lost(family + "w"); len(lost) > 0 || errors.Is(err, pglocker.ErrLockLost) {
+			t.Errorf("%v, and losses are told: %v; the writer has ended its tenure itself", err, lost)
+		}
 	})
 }
 

@@ -120,11 +120,11 @@ var acquireLock = function{
 // renewLock: held by a generation -> held for longer. It locks the row, and waits half a second for it:
 // the caller's own guarded transaction may have it locked, and end only after this call.
 var renewLock = function{
-	name:    "renew_lock",
-	in:      []argument{argID, argToken, argTTL},
-	returns: typeTime,
-	clause:  "\nSET lock_timeout TO '500ms'",
-	check:   sqlCheckID + sqlCheckReserved + sqlCheckToken + sqlCheckTTL,
+	name:        "renew_lock",
+	in:          []argument{argID, argToken, argTTL},
+	returns:     typeTime,
+	lockTimeout: "500",
+	check:       sqlCheckID + sqlCheckReserved + sqlCheckToken + sqlCheckTTL,
 	declare: sqlDeclareToken + sqlDeclareTTL + `
     until TIMESTAMP WITH TIME ZONE;`,
 	body: sqlReadTTL + `

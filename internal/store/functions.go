@@ -18,8 +18,8 @@ type function struct {
 	in, out []argument
 	// returns is the type of the result where there is no argument in out.
 	returns sqlType
-	// clause is what it has beside the clauses that all have, or "".
-	clause string
+	// lockTimeout is how long it waits for a row, in milliseconds, or "".
+	lockTimeout string
 	// check is when which text about bad input applies, as in CASE.
 	check string
 	// declare and body are the rest of the block.
@@ -77,9 +77,7 @@ END
 	plainTable = "lock_statuses"
 
 	sqlFunction = `CREATE OR REPLACE FUNCTION {function}({arguments}){returns}
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path TO pg_catalog, pg_temp
-SET enable_seqscan TO off{clause}
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER{settings}
 AS {quote}{body}{quote}`
 
 	sqlDropFunction = `DROP FUNCTION {function}({arguments})`
@@ -95,6 +93,16 @@ func (f function) nameFor(table Table) (string, bool) {
 	name := table.Name + "_" + f.name
 
 	return name, len(name) <= maxIdentifierBytes
+}
+
+// settings are those with which the function runs. Its statements are planned as those behind sqlByIndex.
+func (f function) settings() [][2]string {
+	all := [][2]string{{"search_path", "pg_catalog, pg_temp"}, {"enable_seqscan", "off"}, {"jit", "off"}}
+	if f.lockTimeout != "" {
+		all = append(all, [2]string{"lock_timeout", f.lockTimeout})
+	}
+
+	return all
 }
 
 // bodyFor is the function's body for a table, as the catalogs keep it.
@@ -139,8 +147,13 @@ func (f function) create(table Table) string {
 		returns = " RETURNS " + f.returns.text
 	}
 
+	settings := ""
+	for _, s := range f.settings() {
+		settings += "\nSET " + s[0] + " TO " + s[1]
+	}
+
 	return with(sqlFunction, "{function}", quoteIdentifier(table.Schema)+"."+quoteIdentifier(name),
-		"{arguments}", list(f.in, f.out), "{returns}", returns, "{clause}", f.clause, "{quote}", quote, "{body}", body)
+		"{arguments}", list(f.in, f.out), "{returns}", returns, "{settings}", settings, "{quote}", quote, "{body}", body)
 }
 
 // drop is the statement that drops an older one of other arguments in out, or another result.

@@ -10,11 +10,12 @@ import (
 )
 
 // sqlInstalled describes the functions $2 of the schema $1, which take arguments of the types $3: their
-// source, what a replacement can't change, and why this role can't make or replace them. It reads the
+// source, their settings, what a replacement can't change, and why this role can't make or replace them. It reads the
 // catalogs alone.
 var sqlInstalled = qualified(`
 SELECT p.oid IS NOT NULL,
        coalesce(p.prosrc, ''),
+       coalesce(pg_catalog.array_to_string(p.proconfig, '; '), ''),
        coalesce(pg_catalog.concat_ws(' ', p.prorettype, pg_catalog.array_to_string(p.proargnames, ','),
                                      pg_catalog.array_to_string(p.proallargtypes, ',')), ''),
        CASE WHEN pg_catalog.strpos(p.prosrc, '` + functionMark + `') {=} 0
@@ -38,13 +39,13 @@ SELECT p.oid IS NOT NULL,
 
 // installed is a row of sqlInstalled.
 type installed struct {
-	there             bool
-	source, signature string
-	obstacle          string
+	there                       bool
+	source, settings, signature string
+	obstacle                    string
 }
 
 func scanInstalled(from scanner) (f installed, err error) {
-	err = from.Scan(&f.there, &f.source, &f.signature, &f.obstacle)
+	err = from.Scan(&f.there, &f.source, &f.settings, &f.signature, &f.obstacle)
 
 	return f, err
 }
@@ -71,7 +72,12 @@ func (e notInstalled) Error() string { return e.cause }
 func dueFunctions(table Table, there []installed) (due []string, err error) {
 	for i, f := range functions {
 		is := there[i]
-		if is.there && is.source == f.bodyFor(table) && is.signature == f.signature() {
+		// An administrator may have set more.
+		unset := slices.ContainsFunc(f.settings(), func(s [2]string) bool {
+			return !slices.Contains(strings.Split(is.settings, "; "), s[0]+"="+s[1])
+		})
+
+		if is.there && is.source == f.bodyFor(table) && !unset && is.signature == f.signature() {
 			continue
 		}
 

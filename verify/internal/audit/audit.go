@@ -88,7 +88,7 @@ func (t *Transition) String() string {
 
 const microseconds = `coalesce((extract(epoch FROM %s) * 1000000)::bigint, 0)`
 
-// Load reads the audit.
+// Load reads the audit, but for the watermark of pruned rows, which is no lock.
 func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
 	us := func(column string) string { return fmt.Sprintf(microseconds, column) }
 
@@ -97,7 +97,9 @@ func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
 		       coalesce(old_generation, 0), `+us("old_expires")+`, coalesce(old_owner, ''), `+us("old_acquired")+`,
 		       coalesce(new_generation, 0), `+us("new_expires")+`, coalesce(new_owner, ''), `+us("new_acquired")+`,
 		       `+us("began")+`, `+us("at")+`, xid, app
-		  FROM audit.transitions ORDER BY seq`)
+		  FROM audit.transitions
+		 WHERE lock_id <> 'pglocker:watermark'
+		 ORDER BY seq`)
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}

@@ -51,8 +51,8 @@ COMMIT`
 // machine may lose a lock for want of time.
 const refusal = "this row is refused"
 
-// refuseRows has rows refused, some for longer than their leases last: in turn one for each
-// client, and one that all clients use.
+// refuseRows has rows refused, some for longer than their leases last: in turn those of each
+// client that may be lost, and one that all clients use.
 func refuseRows(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	if err := eventually(ctx, c, refusingSQL); err != nil {
 		return err

@@ -62,6 +62,8 @@ type Fault struct {
 	// Setup makes the servers for that many clients, where the fault needs several, and brings its
 	// own Inject.
 	Setup func(ctx context.Context, clients int) (Setup, error)
+	// Prunes: it prunes rows. The audit shows who deleted them.
+	Prunes bool
 	// Loses: it loses commits, and must show what that costs.
 	Loses bool
 }
@@ -102,6 +104,7 @@ func All() []Fault {
 		{Name: "commit-fails", Inject: failCommits},
 		{Name: "leases-shortened", Inject: shortenLeases, Prepare: shorteningSQL, Alone: true},
 		{Name: "rows-locked", Inject: lockRows},
+		{Name: "rows-pruned", Inject: pruneRows, Prunes: true, Bears: &oracle.Bears{}},
 		{Name: "row-refused", Inject: refuseRows, Least: 7 * time.Second, Bears: &oracle.Bears{Cause: refusal}},
 		{Name: "rows-referenced", Inject: referToRows, Least: 4 * time.Second, Bears: &oracle.Bears{}},
 		{Name: "role-timeouts", Inject: guardRows, Prepare: shortTimeouts(), Bears: &oracle.Bears{
@@ -175,6 +178,7 @@ func mix(name string, faults []Fault) Fault {
 		mixed.Server = mixed.Server || f.Server
 		mixed.Least = max(mixed.Least, f.Least)
 		mixed.Stops = mixed.Stops || f.Stops
+		mixed.Prunes = mixed.Prunes || f.Prunes
 	}
 
 	mixed.With = strings.Join(names, ", ")

@@ -301,9 +301,9 @@ func All() []Mutant {
 		{
 			Name: "one refused row costs all leases that are renewed with it",
 			Edits: []Edit{{
-				"internal/store/renew.go",
-				"func Divides(err error) bool {\n",
-				"func Divides(err error) bool {\n	if err != nil {\n		return false\n	}\n\n",
+				"internal/keepalive/answer.go",
+				"			case current && divides:\n",
+				"			case current && divides && len(a.leases) == 0:\n",
 			}},
 			Fault:  "row-refused",
 			Expect: []oracle.Name{oracle.Bearing},
@@ -411,6 +411,16 @@ func All() []Mutant {
 			}},
 			Fault:  "none",
 			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
+		},
+		{
+			Name: "a pruned lock begins anew",
+			Edits: []Edit{{
+				"internal/store/create.go",
+				"`{lock_id}, greatest(2, {floor}, {above}), ",
+				"`{lock_id}, greatest(2, {floor}), ",
+			}},
+			Fault:  "rows-pruned",
+			Expect: []oracle.Name{oracle.Audit, oracle.Tokens},
 		},
 		{
 			Name:   "floor left out",

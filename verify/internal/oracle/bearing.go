@@ -25,8 +25,9 @@ type Bears struct {
 }
 
 const (
-	// sparedStall is how long a client must have stood still for its loss of a lock to be excused.
-	sparedStall = 100 * time.Millisecond
+	// sparedStall is how long a client must have stood still, all in all, for its loss of a lock to be excused.
+	// A third of the lease is left for renewals after the first, and some time after a stall.
+	sparedStall = traffic.SparedTTL / 4
 	// early is how much before its time a request may end.
 	early = 5 * time.Millisecond
 	// leaseLeft is what is left of a lease that still runs for certain.

@@ -34,7 +34,9 @@ func TestBearing(t *testing.T) {
 	refusedRow := func(lock string, from, to int64) history.Event {
 		return note("coordinator", history.RowRefused, to, history.Event{Detail: lock, From: from * ms})
 	}
-	stall := note("c1.1", history.Stall, 2400, history.Event{From: 2200 * ms})
+	stall := func(client string, from int64) history.Event {
+		return note(client, history.Stall, 2400, history.Event{From: from * ms})
+	}
 	refused := func(kind history.Kind, from, to int64, e history.Event) *history.Operation {
 		e.Outcome = history.Refused
 		if e.Detail == "" {
@@ -71,8 +73,9 @@ func TestBearing(t *testing.T) {
 		{"its own row was refused", bearing([]history.Event{refusedRow("a", 1700, 1800), loss(2500, lost)}, long()), ""},
 		{"its own row was refused before that lease", bearing([]history.Event{refusedRow("a", 300, 400), loss(2500, lost)}, long()), "lost by nothing"},
 		{"another's row was refused", bearing([]history.Event{refusedRow("b", 1700, 1800), loss(2500, lost)}, long()), "lost by nothing"},
-		{"its client didn't run", bearing([]history.Event{stall, loss(2500, lost)}, long()), ""},
-		{"another client didn't run", bearing([]history.Event{note("c2.1", history.Stall, 2400, history.Event{From: 2200 * ms}), loss(2500, lost)}, long()), "lost by nothing"},
+		{"its client didn't run", bearing([]history.Event{stall("c1.1", 1800), loss(2500, lost)}, long()), ""},
+		{"its client didn't run for a short time", bearing([]history.Event{stall("c1.1", 2000), loss(2500, lost)}, long()), "lost by nothing"},
+		{"another client didn't run", bearing([]history.Event{stall("c2.1", 1800), loss(2500, lost)}, long()), "lost by nothing"},
 
 		{"a wait that was refused", bearing(nil, refused(history.Lock, 10, 310, history.Event{Waits: true, Limit: 1000 * ms})), "would have passed"},
 		{"a wait whose context had ended", bearing(nil, refused(history.Lock, 10, 310, history.Event{Waits: true, Limit: 302 * ms})), ""},

@@ -40,7 +40,15 @@ func compareBeliefs(run *Run) (violations []Violation, explained Overlaps, excus
 	c := &comparison{run: run}
 	all := beliefsOf(run.History)
 
-	for _, list := range inOrder(all, func(b *belief) string { return b.grant.Lock }) {
+	row := func(b *belief) string {
+		if b.grant.Lock == b.grant.Family {
+			return "" // which row isn't known, since a promotion lost the grant
+		}
+
+		return b.grant.Lock
+	}
+
+	for _, list := range inOrder(all, row) {
 		c.compare(list, func(_, _ *belief) bool { return true })
 	}
 

@@ -204,6 +204,12 @@ func TestSettleFailover(t *testing.T) {
 			want: "release was not committed, or lost",
 		},
 		{
+			name: "a release after the failover, of a grant that was lost",
+			run: during(audited(chain(first), grant1, lost, freed("c2.1", history.Unlock, 45, 46, 4)), 20, 40,
+				history.Failover, history.Loss),
+			grants: 1,
+		},
+		{
 			name: "a minimum hold",
 			run:  during(audited(chain(first), grant1, minimum), 20, 40, history.Failover), want: "release was not committed, or lost",
 		},

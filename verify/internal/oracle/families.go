@@ -27,7 +27,9 @@ func (c *comparison) compareFamilies(all []*belief) {
 		}
 
 		c.compare(list, func(a, b *belief) bool {
-			return a.grant.Lock != b.grant.Lock && (a.grant.Kind == history.WLock || b.grant.Kind == history.WLock)
+			sameRow := a.grant.Lock == b.grant.Lock && a.grant.Lock != a.grant.Family
+
+			return !sameRow && (a.grant.Kind == history.WLock || b.grant.Kind == history.WLock)
 		})
 	}
 }

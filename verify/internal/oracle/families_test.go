@@ -64,6 +64,13 @@ func TestFamilyBeliefs(t *testing.T) {
 		reader = row(rw, "1", "c1.1", history.RLock, 0, 1, 2)
 		other  = row(rw, "2", "c2.1", history.RLock, 2, 3, 3)
 		writer = row(rw, "w", "c3.1", history.WLock, 4, 5, 4)
+		// lost is a grant that the audit doesn't have. It doesn't tell its row.
+		lost = func(o *history.Operation) *history.Operation {
+			unnamed := *o
+			unnamed.Lock = o.Family
+
+			return &unnamed
+		}
 	)
 
 	for _, test := range []struct {
@@ -94,6 +101,8 @@ func TestFamilyBeliefs(t *testing.T) {
 		{name: "clock set ahead", ops: []*history.Operation{one, two, three, four}, notes: []history.Event{set(5, 6, 1000)}},
 
 		{name: "readers together", ops: []*history.Operation{reader, other}},
+		{name: "readers together whose grants were lost", ops: []*history.Operation{lost(reader), lost(other)}},
+		{name: "a writer beside a reader whose grants were lost", ops: []*history.Operation{lost(reader), lost(writer)}, want: "two believe"},
 		{name: "a writer beside a reader", ops: []*history.Operation{reader, writer}, want: "two believe"},
 		{name: "a reader beside a writer", ops: []*history.Operation{writer, row(rw, "1", "c1.1", history.RLock, 6, 7, 5)}, want: "two believe"},
 		{name: "a writer after a reader", ops: []*history.Operation{reader, writer, unlocked(reader, 4, 9)}},

@@ -287,6 +287,12 @@ func (s *settler) matchGrant(op *history.Operation, t *audit.Transition) {
 }
 
 func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
+	// What a promotion lost can't be released. A release that was sent to the old primary, and then to the new
+	// one, finds another generation there, and takes that for its own doing.
+	if t == nil && s.LostInFailover[grant] {
+		return
+	}
+
 	if t == nil || s.later(t, op) {
 		// Only a release may be undone by a crash. One with a minimum hold that isn't over is
 		// flushed, and lost only with all else.

@@ -151,7 +151,10 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		}
 	}()
 
-	run := &oracle.Run{WallOffset: history.WallOffset(), Undisturbed: job.Fault.Waits, Extras: options.Extras, Bears: job.Fault.Bears}
+	run := &oracle.Run{
+		WallOffset: history.WallOffset(), Undisturbed: job.Fault.Waits, Extras: options.Extras, Bears: job.Fault.Bears,
+		Pruned: job.Fault.Prunes,
+	}
 
 	time.Sleep(warmUp)
 

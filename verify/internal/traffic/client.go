@@ -116,7 +116,10 @@ func (c *client) run(ctx context.Context) {
 
 	if c.cfg.Extras.Spared {
 		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return spared(c.cfg.Name) })
-		start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return doomed(c.cfg.Name) })
+
+		for n := range doomedLocks {
+			start((*worker).keepSpared, 20*time.Millisecond, func(*rand.Rand) Spec { return doomed(c.cfg.Name, n) })
+		}
 	}
 
 	if c.cfg.Extras.Recipes {

@@ -35,7 +35,7 @@ type Extras struct {
 	Long bool
 	// Bare: the client also takes locks of a table of three columns.
 	Bare bool
-	// Spared: each client keeps a lock that it mustn't lose, and one that it may.
+	// Spared: each client keeps a lock that it mustn't lose, and some that it may.
 	Spared bool
 	// Recipes: the client also uses recipes, and SQL functions.
 	Recipes bool

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -18,13 +19,19 @@ const (
 // spared is a lock that its client alone uses, and that no fault is done to.
 func spared(client string) Spec { return Spec{"spared-" + client, SparedTTL} }
 
-// doomedPrefix is that of the locks that a fault may have refused. Each client uses one of its own.
-const doomedPrefix = "doomed-"
+const (
+	// doomedPrefix is that of the locks that a fault may have refused. Each client uses doomedLocks of its own.
+	doomedPrefix = "doomed-"
+	// doomedLocks are so many that nearly every renewal of a spared lock goes with one of them, retries too.
+	doomedLocks = 6
+)
 
 // DoomedLike is the pattern of their ids.
 const DoomedLike = doomedPrefix + "%"
 
-func doomed(client string) Spec { return Spec{doomedPrefix + client, DoomedTTL} }
+func doomed(client string, n int) Spec {
+	return Spec{fmt.Sprintf("%s%s-%d", doomedPrefix, client, n), DoomedTTL}
+}
 
 // keepSpared holds a lock for several times as long as a lease lasts.
 func (w *worker) keepSpared(ctx context.Context, lock Spec) {
