@@ -104,6 +104,70 @@ func TestWriterAmongReaders(t *testing.T) {
 	})
 }
 
+// TestWriterBehindReader: a reader comes while a writer that found a reader in its way waits for the row of its
+// intent. The writer is served first: it doesn't come to stand behind a reader that its intent keeps out.
+func TestWriterBehindReader(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	var (
+		url    = contract.NewDatabase(t)
+		direct = contract.Open(t, "pgx", url)
+		w      = contract.NewWatcher()
+		served = make(chan string, 2)
+	)
+
+	contract.MakeTable(t, direct, "")
+	contract.Exec(t, direct, `INSERT INTO pglocker.lock_statuses (lock_id, generation, expires_at)
+		VALUES ('pglocker:rwlock:a:intent', 1, clock_timestamp())`)
+
+	rw, err := contract.WatchedLocker(t, contract.Open(t, "pgx", url), w).NewRWLock("a", pglocker.WithMaxReaders(1))
+	contract.Must(t, err)
+
+	reader, err := rw.RLock(ctx, time.Minute)
+	contract.Must(t, err)
+
+	stranger, err := direct.BeginTx(ctx, nil)
+	contract.Must(t, err)
+	_, err = stranger.ExecContext(ctx, "SELECT FROM pglocker.lock_statuses WHERE lock_id = 'pglocker:rwlock:a:intent' FOR UPDATE")
+	contract.Must(t, err)
+
+	take := func(who string, lock func(context.Context, time.Duration, ...pglocker.LockOption) (*pglocker.Access, error)) {
+		access, err := lock(ctx, time.Minute)
+		if err == nil {
+			served <- who
+			err = access.Unlock(ctx)
+		}
+
+		if err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+
+	var all sync.WaitGroup
+
+	all.Go(func() { take("writer", rw.Lock) })
+	contract.Await(t, "the writer waits for its intent", func() bool { return contract.RowWaits(t, direct) > 0 })
+
+	select {
+	case <-w.InLine():
+	default:
+		t.Error("the writer leaves an intent before it stands in line")
+	}
+
+	all.Go(func() { take("reader", rw.RLock) })
+	contract.Receive(t, "the reader in line", w.InLine())
+	contract.Must(t, stranger.Rollback())
+	contract.Must(t, reader.Unlock(ctx))
+	all.Wait()
+
+	if first := contract.Receive(t, "a grant", served); first != "writer" {
+		t.Error("the reader was served before the writer, which came first")
+	}
+}
+
 // TestReaderAmongWriters: writers of two processes follow each other. A reader of either is granted
 // the lock all the same.
 func TestReaderAmongWriters(t *testing.T) {

@@ -62,7 +62,7 @@ func slotOf(id string) int {
 func (f family) take(ctx, parent context.Context, asked store.SlotsRequest, o lockOptions) (*group, error) {
 	l := f.locker
 	asked.Family, asked.Margin = f.prefix, l.cfg.margin(asked.TTL)
-	r := &slotsRequest{family: f, asked: asked, waits: o.wait > 0}
+	r := &slotsRequest{family: f, asked: asked}
 
 	g, err := l.acquireAll(ctx, parent, line.Request{LockID: f.gate(), TTL: asked.TTL, Wait: o.wait, Special: r}, f.gate(), o)
 	r.leave(err == nil)
@@ -85,8 +85,6 @@ func (g *group) keep(ctx context.Context) error {
 type slotsRequest struct {
 	family
 	asked store.SlotsRequest // but for the owner
-	// waits: if it is a writer's, it leaves an intent when readers are in its way.
-	waits bool
 
 	// mu guards what follows. Requests that nobody waits for any more run beside later ones.
 	mu sync.Mutex
@@ -102,8 +100,9 @@ type slotsRequest struct {
 // waiter asks again after that.
 const afterMark = 250 * time.Millisecond
 
-// Ask asks once. A mark is left first: what a release frees after that is notified.
-func (r *slotsRequest) Ask(ctx context.Context, _ string, mark store.Mark) (res store.Result, err error) {
+// Ask asks once. A mark is left first: what a release frees after that is notified. A writer leaves an intent
+// as the head of its line only. One that comes to stand behind a reader would be waited for by that reader.
+func (r *slotsRequest) Ask(ctx context.Context, line string, mark store.Mark) (res store.Result, err error) {
 	desk := r.locker.desk
 
 	var marked store.Result
@@ -114,7 +113,7 @@ func (r *slotsRequest) Ask(ctx context.Context, _ string, mark store.Mark) (res 
 		}
 	}
 
-	if res, err = r.acquire(ctx); err == nil && r.isKeptOut(res) {
+	if res, err = r.acquire(ctx); err == nil && line != "" && r.isKeptOut(res) {
 		if err = r.intend(ctx, res.Intended); err == nil {
 			res, err = r.acquire(ctx) // the last reader may have left in between
 		}
@@ -151,11 +150,11 @@ func (r *slotsRequest) acquire(ctx context.Context) (store.Result, error) {
 	return res, err
 }
 
-// isKeptOut reports whether this is a waiting writer that readers are in the way of.
+// isKeptOut reports whether this is a writer that readers are in the way of.
 func (r *slotsRequest) isKeptOut(res store.Result) bool {
 	part := strings.TrimPrefix(res.LockID, r.prefix)
 
-	return r.asked.Writes && r.waits && res.Verdict == store.Busy && part != store.PartWriter && part != store.PartGate
+	return r.asked.Writes && res.Verdict == store.Busy && part != store.PartWriter && part != store.PartGate
 }
 
 // intentFor is how long an intent stands. A waiting writer renews it.

@@ -28,7 +28,8 @@
 //
 // A special request (Special) wants several locks, say. It stands in the line of one that is in its way, and
 // moves to another line when another lock is. It is handed no lock: as the head it is woken, and asks. One that
-// wants one slot of a family stands at the gate, and is handed a slot that is released here.
+// wants one slot of a family stands at the gate, and is handed a slot that is released here. Another slot may be
+// free then. So the new head asks when the one before it would have (waitqueue.Deliver, waiter.inLine).
 package line
 
 import (
@@ -74,7 +75,8 @@ type Special interface {
 	// Ask asks once. A grant's Result has Grants, and as Row the one whose lease ends first. A refusal's is
 	// Busy, and LockID and Row are the lock in the way: the caller waits in its line, and asks again when its
 	// lease ends. If that lock is the one in whose line the caller stands, Ask leaves the mark on it, unless
-	// the mark's time is zero, and sets Marked. Ask settles what a lost reply may have brought.
+	// the mark's time is zero, and sets Marked. A caller that stands in no line has "". Ask settles what a lost
+	// reply may have brought.
 	Ask(ctx context.Context, line string, mark store.Mark) (store.Result, error)
 	// Return returns a grant that nobody wants. It may take as long as the lease.
 	Return(res store.Result)
@@ -116,7 +118,7 @@ func (l *Line) Ask(ctx context.Context, r Request) (res store.Result, err error)
 	ctx, end := l.Observe(ctx, false, r.LockID, r.locks())
 
 	if r.Special != nil {
-		res, err = r.Special.Ask(ctx, r.LockID, store.Mark{})
+		res, err = r.Special.Ask(ctx, "", store.Mark{})
 	} else {
 		res, err = l.Desk.Store.Acquire(ctx, r.LockID, l.Desk.Names.Next(), r.TTL, l.Desk.Margin(r.TTL))
 		l.Desk.Settle(r.LockID, res.Stray, r.TTL)
