@@ -524,3 +524,60 @@ func TestSemaphoreHandsOver(t *testing.T) {
 		}
 	}
 }
+
+// TestCrashedHolderAfterHandOvers: a waiter that became the head by hand-overs asks when the lease of a crashed
+// holder in another process ends, although it was never woken.
+func TestCrashedHolderAfterHandOvers(t *testing.T) {
+	t.Parallel()
+
+	const waiters = 6
+
+	// A waiter that wasn't woken asks after half a minute.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	var (
+		url     = contract.NewDatabase(t)
+		direct  = contract.Open(t, "pgx", url)
+		w       = contract.NewWatcher()
+		granted = make(chan *pglocker.Permit, waiters)
+		all     sync.WaitGroup
+	)
+
+	contract.MakeTable(t, direct, "")
+
+	s, err := contract.WatchedLocker(t, contract.Open(t, "pgx", url), w).NewSemaphore("a", 2)
+	contract.Must(t, err)
+
+	held, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+
+	second, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, second.Unlock(ctx))
+	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
+		SET owner = 'crashed', generation = generation + 1, expires_at = clock_timestamp() + interval '3 seconds'
+		WHERE lock_id = 'pglocker:semaphore:a:2' AND owner IS NULL`)
+
+	for range waiters {
+		all.Go(func() {
+			p, err := s.Acquire(ctx, time.Minute)
+			if err != nil {
+				t.Errorf("a waiter: %v", err)
+
+				return
+			}
+
+			granted <- p
+		})
+		contract.Receive(t, "a waiter in line", w.InLine())
+	}
+
+	for range waiters - 1 {
+		contract.Must(t, held.Unlock(ctx))
+
+		held = contract.Receive(t, "a hand-over", granted)
+	}
+
+	all.Wait() // for the last, which is granted the crashed holder's permit
+}

@@ -41,8 +41,6 @@ type waiter struct {
 	told  told
 	// failures counts attempts without a listener, or without an answer, in a row.
 	failures int
-	// again is when the head at a gate should ask at the latest.
-	again time.Time
 }
 
 // wait is Acquire for a caller that waits. It asks first, unless others wait here.
@@ -110,7 +108,9 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		// Asleep.
 		select {
 		case res := <-w.place.Granted():
-			w.passOn()
+			if w.Special != nil {
+				w.Desk.Queue.WakeAfter(w.LockID, time.Until(next)) // of the next head
+			}
 
 			return res, nil
 		case <-ctx.Done():
@@ -161,10 +161,6 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		heard = heard && !w.Desk.Queue.MarkDue(w.LockID, stale, heard)
 
 		sleep(w.next(a, heard))
-
-		if w.again = (time.Time{}); a.res.Again > 0 {
-			w.again = next
-		}
 
 		if a.err == nil && w.isElsewhere(a.res) {
 			w.place.Leave()
@@ -230,8 +226,12 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 	case delivered := <-w.place.Granted():
 		// Mostly the answer is on its way. If it hangs, what it brings comes after this tenure.
 		a, ok := request.within(answerWithin)
-		if ok && a.granted() {
+
+		switch {
+		case ok && a.granted():
 			delivered = w.newer(a.res, delivered)
+		case w.Special != nil:
+			w.Desk.Queue.Wake(w.LockID) // the next head doesn't know what it brought
 		}
 
 		return answer{res: delivered}, true
@@ -259,13 +259,6 @@ func (w *waiter) newer(a, b store.Result) store.Result {
 	}
 
 	return a
-}
-
-// passOn has the next head ask when this one would have, which was handed a slot.
-func (w *waiter) passOn() {
-	if !w.again.IsZero() {
-		w.Desk.Queue.WakeAfter(w.LockID, time.Until(w.again))
-	}
 }
 
 // claim sends one claim. A late grant is returned, and the waiter goes on.

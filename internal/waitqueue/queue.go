@@ -162,18 +162,19 @@ func (q *Queue) WakeAll() {
 // WakeAfter makes the head of a line ask again when d has passed. Of several calls the one that ends first
 // counts.
 func (q *Queue) WakeAfter(id string, d time.Duration) {
-	q.with(id, func(l *line) { l.head().wakeAfter(d) })
+	q.with(id, func(l *line) { l.head().wakeAt(time.Now().Add(d)) })
 }
 
-func (w *Waiter) wakeAfter(d time.Duration) {
-	if at := time.Now().Add(d); w.askAt.IsZero() || at.Before(w.askAt) {
+func (w *Waiter) wakeAt(at time.Time) {
+	if w.askAt.IsZero() || at.Before(w.askAt) {
 		w.askAt = at
 		signal(w.hint)
 	}
 }
 
 // Deliver gives the waiter, which isn't special, a grant, and takes it out of the line. It is false if the
-// waiter has left. The new head isn't woken.
+// waiter has left. The new head isn't woken. But one of a line for places gets what the head before it was
+// told and hasn't seen: another place may be free.
 func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -186,7 +187,24 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	l.turns.handedOver()
 	w.grant <- grant // there is room: a waiter is given one grant at most
 
+	if w.Permits > 0 && l.waiters.Len() > 0 {
+		w.tellOn(l.head())
+	}
+
 	return true
+}
+
+// tellOn has the next head ask when this one would have. The queue's mutex is held.
+func (w *Waiter) tellOn(next *Waiter) {
+	select {
+	case <-w.wake:
+		signal(next.wake)
+	default:
+	}
+
+	if !w.askAt.IsZero() {
+		next.wakeAt(w.askAt)
+	}
 }
 
 // Woken yields when this waiter, as the head, should ask the database.

@@ -479,3 +479,29 @@ func TestPromise(t *testing.T) {
 		t.Error("a place wasn't promised to the last")
 	}
 }
+
+// TestDeliverTellsOn: a head that is delivered a place takes no wake-up and no hint along.
+func TestDeliverTellsOn(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	first, second := q.JoinSlot("a", time.Second, 3), q.JoinSlot("a", time.Second, 3)
+
+	q.WakeAfter("a", time.Minute)
+
+	if !q.Deliver(first, grant(1)) {
+		t.Fatal("a place wasn't delivered")
+	}
+
+	expect(t, "the second", second, true, false)
+
+	select {
+	case <-second.Hinted():
+	default:
+		t.Error("a hint was lost")
+	}
+
+	if left := time.Until(second.AskAt()); left <= 0 || left > time.Minute {
+		t.Errorf("the second asks in %s", left)
+	}
+}
