@@ -423,7 +423,7 @@ func TestLockedGate(t *testing.T) {
 			all    sync.WaitGroup
 		)
 
-		locked, err := locker.NewSemaphore("locked", 9)
+		locked, err := locker.NewSemaphore("locked", 20)
 		contract.Must(t, err)
 
 		other, err := locker.NewSemaphore("other", 9)
@@ -436,7 +436,8 @@ func TestLockedGate(t *testing.T) {
 
 		for range 8 {
 			all.Go(func() {
-				if _, err := locked.TryAcquire(ctx, time.Minute); err != nil {
+				// Requests for one permit would go together, and wait at the gate once.
+				if _, err := locked.TryAcquire(ctx, time.Minute, pglocker.WithPermits(2)); err != nil {
 					t.Errorf("once the gate is free: %v", err)
 				}
 			})
@@ -457,4 +458,126 @@ func TestLockedGate(t *testing.T) {
 		contract.Must(t, stranger.Rollback())
 		all.Wait()
 	})
+}
+
+// TestSemaphoreHandsOver: a permit that is released goes to a waiter of this process, in one statement. Among
+// waiters it costs no other, whether one permit is handed over at a time or several are.
+func TestSemaphoreHandsOver(t *testing.T) {
+	t.Parallel()
+
+	const waiters, rounds = 12, 10
+
+	url := contract.NewDatabase(t)
+	contract.NewLocker(t, "pgx", url)
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	for _, permits := range []int{1, 3} {
+		var (
+			w    = contract.NewWatcher()
+			c    = contract.NewCounted(t, url, w, 5)
+			held []*pglocker.Permit
+			all  sync.WaitGroup
+		)
+
+		s, err := c.Locker.NewSemaphore(fmt.Sprint("hands over ", permits), permits)
+		contract.Must(t, err)
+
+		for range permits {
+			p, err := s.Acquire(ctx, time.Minute)
+			contract.Must(t, err)
+
+			held = append(held, p)
+		}
+
+		for range waiters {
+			all.Go(func() {
+				for range rounds {
+					p, err := s.Acquire(ctx, time.Minute)
+					if err == nil {
+						err = p.Unlock(ctx)
+					}
+
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+
+		for range waiters {
+			contract.Receive(t, "a waiter in line", w.InLine())
+		}
+
+		before := c.Statements.Load()
+
+		for _, p := range held {
+			contract.Must(t, p.Unlock(ctx))
+		}
+
+		all.Wait()
+
+		// The head in line marks the gate, and asks twice. The last callers find no waiter to hand over to.
+		if n := c.Statements.Load() - before; n > waiters*rounds+3*waiters {
+			t.Errorf("%d permits: %d statements for %d grants", permits, n, waiters*rounds)
+		}
+	}
+}
+
+// TestCrashedHolderAfterHandOvers: a waiter that became the head by hand-overs asks when the lease of a crashed
+// holder in another process ends, although it was never woken.
+func TestCrashedHolderAfterHandOvers(t *testing.T) {
+	t.Parallel()
+
+	const waiters = 6
+
+	// A waiter that wasn't woken asks after half a minute.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	var (
+		url     = contract.NewDatabase(t)
+		direct  = contract.Open(t, "pgx", url)
+		w       = contract.NewWatcher()
+		granted = make(chan *pglocker.Permit, waiters)
+		all     sync.WaitGroup
+	)
+
+	contract.MakeTable(t, direct, "")
+
+	s, err := contract.WatchedLocker(t, contract.Open(t, "pgx", url), w).NewSemaphore("a", 2)
+	contract.Must(t, err)
+
+	held, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+
+	second, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, second.Unlock(ctx))
+	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
+		SET owner = 'crashed', generation = generation + 1, expires_at = clock_timestamp() + interval '3 seconds'
+		WHERE lock_id = 'pglocker:semaphore:a:2' AND owner IS NULL`)
+
+	for range waiters {
+		all.Go(func() {
+			p, err := s.Acquire(ctx, time.Minute)
+			if err != nil {
+				t.Errorf("a waiter: %v", err)
+
+				return
+			}
+
+			granted <- p
+		})
+		contract.Receive(t, "a waiter in line", w.InLine())
+	}
+
+	for range waiters - 1 {
+		contract.Must(t, held.Unlock(ctx))
+
+		held = contract.Receive(t, "a hand-over", granted)
+	}
+
+	all.Wait() // for the last, which is granted the crashed holder's permit
 }

@@ -241,6 +241,15 @@ func (r *slotsRequest) Held(gate string, row store.Row, ago time.Duration) error
 	return held
 }
 
+// Permits is how many slots may be held, if this asks for one of them.
+func (r *slotsRequest) Permits() int {
+	if r.asked.Want > 1 || r.asked.Writes {
+		return 0
+	}
+
+	return r.asked.Permits
+}
+
 // Locks is how many slots are asked for.
 func (r *slotsRequest) Locks() int { return r.asked.Want }
 

@@ -64,17 +64,33 @@ type slotsGrant struct {
 func (g *slotsGrant) request() *request {
 	req := &request{
 		shape: g.shape, id: g.asked.Family, gate: g.id, owner: g.owner, ttl: Microseconds(g.ttl),
-		permits: int64(g.asked.Permits), want: int64(g.asked.Want), from: g.asked.From,
+		permits: int64(g.asked.Permits), want: int64(g.asked.Want), origin: g.asked.From,
 	}
 	if g.asked.Writes {
 		req.writes = 1
 	}
 
-	if g.asked.Nested && req.from == 0 {
-		req.from = -1
+	if g.asked.Nested && req.origin == 0 {
+		req.origin = -1
 	}
 
 	return req
+}
+
+// ask asks once. Requests for one slot go together.
+func (g *slotsGrant) ask(ctx context.Context) answer[slotsRow] {
+	req := g.request()
+
+	lane, leave := g.store.gates.grants(g.store, req.gate, req.permits)
+	defer leave()
+
+	return persist(ctx, g.store, func(bool) answer[slotsRow] {
+		if req.want > 1 || req.writes > 0 || req.origin != 0 {
+			return lane.askOne(ctx, *req, false)
+		}
+
+		return lane.ask(ctx, *req, false)
+	})
 }
 
 func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
@@ -82,7 +98,7 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 
 	for contests, lost := 0, 0; contests < maxContests; {
 		start := time.Now()
-		a := single(ctx, g.store, &slots, g.request(), scanSlots())
+		a := g.ask(ctx)
 
 		switch {
 		case a.outcome == unknown:
@@ -142,6 +158,7 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 			if err := g.create(ctx, a.rows); err != nil {
 				return Result{}, g.doubt(err)
 			}
+		case slotBehind:
 		case slotContested:
 			// Grants to others came first. Each attempt fails for another one.
 			if contests > 1 && !pause.Sleep(ctx, pause.Jitter(time.Millisecond<<min(contests, 4), 2)) {

@@ -38,8 +38,9 @@ RETURNING {returning}`
 // passGate refuses all requests for slots whose snapshot is older: those that wait for the gate.
 var passGate = verb{
 	given: parameters{paramID},
-	one:   change(`generation = `+sqlNext, `l.generation {>} 0`, `true, {lazy}`),
-	six:   true,
+	one: change(`generation = `+sqlNext+`,
+       `+sqlGateMoves, `l.generation {>} 0`, `true, {lazy}`),
+	six: true,
 }
 
 // markGate leaves the mark of a waiter on a gate. It doesn't know what is held: the waiter asks
@@ -71,16 +72,11 @@ var intend = verb{
 
 // single sends a statement for one request about a family, which may wait for a row.
 func single[T any](ctx context.Context, s *Store, v *verb, req *request, scan scanFunc[T]) answer[T] {
-	leave, ok := s.gates.enter(ctx, GateOf(req.id))
+	leave, ok := s.atGate(ctx, GateOf(req.id))
 	if !ok {
 		return answer[T]{err: ended(ctx)}
 	}
 	defer leave()
-
-	if !s.loners.wait(ctx, 0) {
-		return answer[T]{err: ended(ctx)}
-	}
-	defer s.loners.leave()
 
 	text, args := req.shape.statements.of[v].one, v.given.ofOne(req, req.shape.full)
 

@@ -15,6 +15,7 @@ const (
 	slotHeld
 	slotGone
 	slotLocked
+	slotBehind
 )
 
 // slotsRow is a row of the answer to a request for slots.
@@ -25,7 +26,7 @@ type slotsRow struct {
 	intended        bool
 }
 
-func scanSlots() scanFunc[slotsRow] {
+func scanSlots(more any) scanFunc[slotsRow] {
 	var (
 		s       rowScan
 		r       slotsRow
@@ -33,7 +34,7 @@ func scanSlots() scanFunc[slotsRow] {
 		durable *string
 	)
 
-	s.init(&r.i, &r.state, &r.slots)
+	s.init(more, &r.i, &r.state, &r.slots)
 	dest := append(s.dest[:s.columns:s.columns], &mark, &r.intended, &durable)
 
 	return func(from scanner) (_ slotsRow, err error) {

@@ -430,3 +430,78 @@ func TestTurns(t *testing.T) {
 	q.Won("a")
 	expect("rivals of long ago", true)
 }
+
+// TestPromise: places are promised to those that want one, in the order in which they came, each once. No
+// promise goes past a waiter for something else.
+func TestPromise(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+
+	if w := q.Promise("a"); w != nil {
+		t.Error("a place was promised to nobody")
+	}
+
+	first, second := q.JoinSlot("a", time.Second, 3), q.JoinSlot("a", time.Second, 3)
+	wide, last := q.JoinSpecial("a"), q.JoinSlot("a", time.Second, 3)
+
+	if q.Promise("a") != first || q.Promise("a") != second || q.Promise("a") != nil {
+		t.Error("the places weren't promised to the first two alone")
+	}
+
+	q.Withdraw(first)
+
+	if q.Promise("a") != first {
+		t.Error("a place wasn't promised again")
+	}
+
+	// The second is served before the first.
+	if !q.Deliver(second, grant(1)) {
+		t.Error("a promised place wasn't delivered")
+	}
+
+	expect(t, "the second", second, false, true)
+	isHead(t, "the second is served", q, "a", first)
+
+	first.Leave()
+
+	if q.Deliver(first, grant(2)) {
+		t.Error("a place was delivered to a waiter that had left")
+	}
+
+	if q.Promise("a") != nil {
+		t.Error("a place was promised past a waiter for several")
+	}
+
+	wide.Leave()
+
+	if q.Promise("a") != last {
+		t.Error("a place wasn't promised to the last")
+	}
+}
+
+// TestDeliverTellsOn: a head that is delivered a place takes no wake-up and no hint along.
+func TestDeliverTellsOn(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	first, second := q.JoinSlot("a", time.Second, 3), q.JoinSlot("a", time.Second, 3)
+
+	q.WakeAfter("a", time.Minute)
+
+	if !q.Deliver(first, grant(1)) {
+		t.Fatal("a place wasn't delivered")
+	}
+
+	expect(t, "the second", second, true, false)
+
+	select {
+	case <-second.Hinted():
+	default:
+		t.Error("a hint was lost")
+	}
+
+	if left := time.Until(second.AskAt()); left <= 0 || left > time.Minute {
+		t.Errorf("the second asks in %s", left)
+	}
+}

@@ -61,7 +61,7 @@ func (q *Queue) Released(id string) {
 		if l.turns.isOurs() {
 			signal(l.head().wake)
 		} else {
-			l.head().wakeAfter(politeness)
+			l.head().wakeAt(time.Now().Add(politeness))
 		}
 	})
 }

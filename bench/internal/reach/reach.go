@@ -121,6 +121,20 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 	b.value(fmt.Sprintf("W9 fairness of a semaphore of %d permits among %d waiters", workload.Permits, workload.PermitWaiters), atLeast, 0.6,
 		b.median("W9", workload.SharedPermits, own, "fairness"), "")
 
+	b.ratio("W9 time of a pair, with a history over without", atMost, 2,
+		b.median("W9", workload.Recorded, workload.NameWithHistory, "p50-ns"),
+		b.median("W9", workload.Recorded, workload.NameWithoutHistory, "p50-ns"), format.Duration)
+
+	if rows := plan.PruneRows; rows > 0 {
+		b.value(fmt.Sprintf("W9 longest pair while Prune removes %s rows", format.Thousands(rows)), atMost, 100,
+			b.median("W9", workload.Rows(rows), workload.NamePrune, "longest-ns")/1e6, " ms")
+	}
+
+	if rows := plan.ListRows; rows > 0 {
+		b.value(fmt.Sprintf("W9 growth of the heap while Locks lists %s rows", format.Thousands(rows)), atMost, 1,
+			b.median("W9", workload.Rows(rows), workload.NameLocks, "heap-growth-B")/1e6, " MB")
+	}
+
 	return b.reaches
 }
 

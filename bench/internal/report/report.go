@@ -116,6 +116,16 @@ func tableOf(log *result.Log, name string) string {
 		return table(log, "W7", "", failedColumns)
 	case "W8":
 		return table(log, "W8", "table, analyzed, goroutines", freshColumns)
+	case "W9 locks":
+		return tableFor(log, "W9", "locks", severalColumns, workload.NameAtOnce, workload.NameOneByOne)
+	case "W9 permits":
+		return tableFor(log, "W9", "permits, waiters", permitColumns, contender.NamePglocker, contender.NameRedisSlots)
+	case "W9 readers":
+		return tableFor(log, "W9", "readers, writers", readColumns, contender.NamePglocker)
+	case "W9 history":
+		return tableFor(log, "W9", "", severalColumns, workload.NameWithoutHistory, workload.NameWithHistory)
+	case "W9 rows":
+		return tableFor(log, "W9", "rows", careColumns, workload.NameIdle, workload.NamePrune, workload.NameLocks)
 	}
 
 	panic("report: the template asks for a table " + name)

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/ismurov/pglocker/bench/internal/contender"
@@ -27,6 +28,11 @@ type column struct {
 
 // table has all series of a workload. Without paramsHead it has no column of parameters.
 func table(log *result.Log, workload, paramsHead string, columns []column) string {
+	return tableFor(log, workload, paramsHead, columns, log.Contenders(workload)...)
+}
+
+// tableFor is table for some contenders of a workload. A series of which no column was measured has no row.
+func tableFor(log *result.Log, workload, paramsHead string, columns []column, contenders ...string) string {
 	heads := []string{}
 	if paramsHead != "" {
 		heads = append(heads, paramsHead)
@@ -40,9 +46,9 @@ func table(log *result.Log, workload, paramsHead string, columns []column) strin
 	var rows [][]string
 
 	for _, params := range log.Params(workload) {
-		for _, name := range log.Contenders(workload) {
+		for _, name := range contenders {
 			key := result.Key{Workload: workload, Params: params, Contender: name}
-			if len(log.Values(key, result.NsPerOp)) == 0 {
+			if !slices.ContainsFunc(columns, func(c column) bool { return len(log.Values(key, c.unit)) > 0 }) {
 				continue
 			}
 
@@ -185,6 +191,28 @@ var (
 		{head: "attempts/s", unit: "attempts/s", show: format.Count, spread: true},
 		{head: "WAL bytes / attempt", unit: "WAL-B/attempt", show: format.Figures},
 		{head: "WAL bytes while idle", unit: "WAL-B-idle", show: format.Count},
+	}
+)
+
+var (
+	severalColumns = []column{
+		{head: "p50", unit: "p50-ns", show: format.Duration, spread: true},
+		{head: "p99", unit: "p99-ns", show: format.Duration},
+	}
+	permitColumns = []column{
+		{head: "permits/s", unit: "permits/s", show: format.Count, spread: true},
+		{head: "least / most turns", unit: "fairness", show: format.Figures},
+	}
+	readColumns = []column{
+		{head: "reads/s", unit: "reads/s", show: format.Count, spread: true},
+		{head: "writes/s", unit: "writes/s", show: format.Count},
+	}
+	careColumns = []column{
+		{head: "rows/s", unit: "rows/s", show: format.Count},
+		{head: "pairs/s beside it", unit: "pairs/s", show: format.Count},
+		{head: "p50", unit: "p50-ns", show: format.Duration},
+		{head: "longest", unit: "longest-ns", show: format.Duration},
+		{head: "growth of the heap", unit: "heap-growth-B", show: format.Kilobytes},
 	}
 )
 

@@ -40,9 +40,11 @@ type Plan struct {
 	RecipeSlice  time.Duration // W9, of which one goroutine measures
 	PermitSlice  time.Duration // W9, with many
 	RecipeRounds int
+	PruneRows    int // W9, 0: left out
+	ListRows     int // W9, 0: left out
 }
 
-// Full takes about six minutes on two cores.
+// Full takes about nine minutes on two cores.
 var Full = Plan{
 	Name:   "full",
 	Rounds: 3,
@@ -77,6 +79,8 @@ var Full = Plan{
 	RecipeSlice:  600 * time.Millisecond,
 	PermitSlice:  3 * time.Second,
 	RecipeRounds: 3,
+	PruneRows:    1_000_000,
+	ListRows:     10_000_000,
 }
 
 // Quick takes less than a minute. It is too short for numbers, and shows whether something

@@ -43,9 +43,9 @@ var (
 )
 
 // Recipes is W9: several locks at once and one by one; a semaphore, beside slots on Redis; a
-// read-write lock.
+// read-write lock; pairs with a history; Prune and Locks on a large table.
 func (b *Bench) Recipes(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{b.several, b.permits, b.readWrite} {
+	for _, part := range []func(context.Context) error{b.several, b.permits, b.readWrite, b.history, b.prune, b.list} {
 		if err := part(ctx); err != nil {
 			return err
 		}
