@@ -16,6 +16,8 @@ import (
 const (
 	// MaxLocalRun bounds the hand-overs in a row while another process waits, or might.
 	MaxLocalRun = 16
+	// richRuns is how much shorter that is for a process that holds more than its share of the slots.
+	richRuns = 8
 	// MarkEvery is how often a process with waiters renews its mark.
 	MarkEvery = 4 * time.Second
 	// PollMax is how long a waiter that polls sleeps at most.
@@ -176,7 +178,7 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 			break
 		}
 
-		res, err := d.handOver(ctx, st, t, head)
+		res, err := d.handOver(ctx, st, t, head, run.Others)
 		if err != nil {
 			return err
 		}
@@ -210,7 +212,7 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 
 // handOver is one attempt to hand a tenure over. Where a slot isn't, it is apart from then on, and released
 // for all: too many may be held, or its gate is locked.
-func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *waitqueue.Waiter) (res store.Result, err error) {
+func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *waitqueue.Waiter, others bool) (res store.Result, err error) {
 	owner, margin := d.Names.Next(), d.Margin(head.TTL)
 
 	if t.Gate == "" {
@@ -221,7 +223,7 @@ func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *w
 
 		d.Queue.FoundMark(t.LockID, res.Row.ContendedUntil, res.Row.Now)
 	} else {
-		res, err = st.HandOverSlot(ctx, t.LockID, t.State.Generation, owner, head.TTL, margin, head.Permits)
+		res, err = st.HandOverSlot(ctx, t.LockID, t.State.Generation, owner, head.TTL, margin, head.Permits, others)
 		t.apart = err != nil || res.Verdict != store.Granted
 
 		if t.apart {
@@ -307,7 +309,13 @@ func (d *Desk) tell(t *Tenure, over, notified bool) {
 // processes that poll, the lock must lie free for a while, so turns are longer among them.
 func (d *Desk) isOver(run waitqueue.Run) bool {
 	othersMayWait := run.Others || !d.Store.Full() // without the column nobody can say so
-	if !othersMayWait || run.Length < d.LocalRun {
+
+	limit := d.LocalRun
+	if run.Rich && d.Heard() {
+		limit /= richRuns
+	}
+
+	if !othersMayWait || run.Length < limit {
 		return false
 	}
 

@@ -77,7 +77,7 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 
 	for i := range tenures {
 		t := &tenures[i]
-		t.apart = t.Gate != "" // several slots go to a waiter for several, if there is one
+		t.apart = t.Gate != "" && len(tenures) > 1 // several slots go to a waiter for several, if there is one
 
 		head, run := d.next(t)
 		if head != nil {

@@ -224,14 +224,15 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 
 		return a, true
 	case delivered := <-w.place.Granted():
-		// Mostly the answer is on its way. If it hangs, what it brings comes after this tenure.
-		a, ok := request.within(answerWithin)
+		if w.Special != nil {
+			w.Desk.Aside(func() { w.outrun(request, heard) })
 
-		switch {
-		case ok && a.granted():
+			return answer{res: delivered}, true
+		}
+
+		// Mostly the answer is on its way. If it hangs, what it brings comes after this tenure.
+		if a, ok := request.within(answerWithin); ok && a.granted() {
 			delivered = w.newer(a.res, delivered)
-		case w.Special != nil:
-			w.Desk.Queue.Wake(w.LockID) // the next head doesn't know what it brought
 		}
 
 		return answer{res: delivered}, true
@@ -245,6 +246,23 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 	request.leave()
 
 	return answer{}, false
+}
+
+// outrun takes the answer to the request of a waiter that was handed a slot meanwhile. It is of use to the
+// next head, which doesn't ask as long as this one is under way.
+func (w *waiter) outrun(request *request, heard bool) {
+	handover.EndSoon(request.ctx, request.cancel)
+
+	a := <-request.Result()
+	if a.err == nil {
+		w.note(a.res, heard)
+	}
+
+	if a.granted() {
+		w.giveBack(w.Request, a.res)
+	} else {
+		w.Desk.Queue.WakeAfter(w.LockID, w.next(a, heard && !w.Desk.Queue.MarkDue(w.LockID, time.Now().Add(-markEvery), heard)))
+	}
 }
 
 // newer is that of two grants which the waiter uses. The older one of a lock is over. That of another slot

@@ -22,6 +22,8 @@ type request struct {
 	owners string
 	// permits, want, writes and origin are those of a request for slots. origin is a generation.
 	permits, want, writes, origin int64
+	// lazily is 1 if the commit of its grants needn't be waited for.
+	lazily int64
 	// gate is that of the family of a slot.
 	gate string
 	// reason is that of a forced release.
@@ -55,6 +57,7 @@ var (
 	paramWant       = parameter{name: "want", number: func(r *request) int64 { return r.want }}
 	paramWrites     = parameter{name: "writes", number: func(r *request) int64 { return r.writes }}
 	paramOrigin     = parameter{name: "origin", number: func(r *request) int64 { return r.origin }}
+	paramLazily     = parameter{name: "lazily", number: func(r *request) int64 { return r.lazily }}
 	paramReason     = parameter{name: "reason", text: func(r *request) string { return r.reason }}
 	paramGate       = parameter{name: "gate", text: func(r *request) string { return r.gate }, six: true}
 	paramOfGate     = parameter{name: "family", text: func(r *request) string { return strings.TrimSuffix(r.gate, PartGate) }}

@@ -80,6 +80,10 @@ const sqlWalked = `l.tableoid AS relation, l.ctid AS row_version, l.generation, 
 // don't tell, so all are locked there. None of these locks is waited for. The gate comes first, so
 // that of several grants only one locks slots.
 //
+// With {lazily} = 1, the commit isn't waited for: the gate is locked until it is. The caller settles the
+// grants after it (settleGrants). So requests that follow each other at the gate don't wait for the disk
+// one after the other.
+//
 // A refused statement locks nothing. The last token is the gate's new generation, and the first is above
 // those of all rows that are taken. The state is 0 for a granted row. For each request that was granted
 // none, there is one row, that in the way whose lease ends first, or the gate's, or none if the family has
@@ -92,7 +96,7 @@ const sqlWalked = `l.tableoid AS relation, l.ctid AS row_version, l.generation, 
 //	5  another transaction has a row locked
 //	6  the requests before it were granted: ask again
 var slots = verb{
-	given: parameters{paramFamily, paramTTL, paramPermits, paramWant, paramWrites, paramOrigin, paramOwner},
+	given: parameters{paramFamily, paramTTL, paramPermits, paramWant, paramWrites, paramOrigin, paramLazily, paramOwner},
 	many: sqlWalkAsked + `, c AS MATERIALIZED (
     SELECT {now} AS now
 ), live AS MATERIALIZED (
@@ -178,7 +182,8 @@ var slots = verb{
        AND r.n {=} (f.nth {/} p.want {+} 1)
        AND l.ctid {=} f.row_version
        AND l.tableoid {=} f.relation
-    RETURNING f.i, l.generation, l.expires_at{six}, l.owner, l.acquired_at, l.contended_until{end}, {durable} AS durable, r.n
+    RETURNING f.i, l.generation, l.expires_at{six}, l.owner, l.acquired_at, l.contended_until{end}, 
+              CASE WHEN (SELECT a.lazily FROM asked AS a) {=} 1 THEN {lazy} ELSE {durable} END AS durable, r.n
 ), freed AS (
     UPDATE {table} AS l
        SET ` + with(sqlFreed, "{until}", "p.now", "{floor}", "{timeline}") + `
@@ -215,6 +220,7 @@ SELECT {row}, r.n, l.i,
 var sqlWalkAsked = `
 WITH RECURSIVE asked AS MATERIALIZED (
     SELECT pg_catalog.max(r.family) AS family, pg_catalog.max(r.permits) AS permits, pg_catalog.max(r.want) AS want,
-           pg_catalog.max(r.writes) AS writes, pg_catalog.max(r.origin) AS origin, pg_catalog.count(*) AS requests
+           pg_catalog.max(r.writes) AS writes, pg_catalog.max(r.origin) AS origin,
+           pg_catalog.max(r.lazily) AS lazily, pg_catalog.count(*) AS requests
       FROM {requests} AS r ({columns})
 )` + strings.NewReplacer("\nWITH RECURSIVE ", ", ", "{family}::{text}", "(SELECT r.family FROM asked AS r)").Replace(sqlWalk)

@@ -28,6 +28,11 @@ type SlotsRequest struct {
 	// Nested: a reader asks that holds another slot. An intent doesn't keep it out: the writer has to
 	// wait for it, and it may wait for itself.
 	Nested bool
+	// Once: a request that is contested isn't repeated. Its caller waits in line.
+	Once bool
+	// Contended: other processes have waiters at the gate. A grant is made in two statements then, which keep
+	// the gate locked for less time than one would.
+	Contended bool
 }
 
 // Gate is the id of the gate of the request's family.
@@ -68,6 +73,10 @@ func (g *slotsGrant) request() *request {
 	}
 	if g.asked.Writes {
 		req.writes = 1
+	}
+
+	if g.asked.Contended {
+		req.lazily = 1
 	}
 
 	if g.asked.Nested && req.origin == 0 {
@@ -137,7 +146,17 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 		}
 
 		switch state {
-		case slotGranted, slotGone:
+		case slotGranted:
+			if a.rows[0].lazy {
+				if err := g.store.settleGrants(ctx, g.shape, g.owner, res.Grants); err != nil {
+					g.lose(a.sent, err)
+
+					return Result{}, g.doubt(err)
+				}
+			}
+
+			return res, nil
+		case slotGone:
 			return res, nil
 		case slotLocked:
 			// Mostly by a release or a renewal, for a moment: it is no reason to refuse.
@@ -158,10 +177,15 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 			if err := g.create(ctx, a.rows); err != nil {
 				return Result{}, g.doubt(err)
 			}
-		case slotBehind:
-		case slotContested:
+		case slotBehind, slotContested:
+			if g.asked.Once && !g.doubtful {
+				res.Contested = true
+
+				return res, nil
+			}
+
 			// Grants to others came first. Each attempt fails for another one.
-			if contests > 1 && !pause.Sleep(ctx, pause.Jitter(time.Millisecond<<min(contests, 4), 2)) {
+			if state == slotContested && contests > 1 && !pause.Sleep(ctx, pause.Jitter(time.Millisecond<<min(contests, 4), 2)) {
 				return Result{}, g.doubt(ended(ctx))
 			}
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -34,6 +35,27 @@ UPDATE {table} AS l
    AND l.ctid {=} w.row_version
    AND l.tableoid {=} w.relation
 RETURNING {returning}`
+
+// settleGrants waits until grants to an owner are durable whose commit wasn't waited for: it settles each. The
+// error matches [ErrUnknownOutcome].
+func (s *Store) settleGrants(ctx context.Context, sh *shape, owner string, grants []LockRow) error {
+	reqs := valuesOf(grants, func(g *LockRow) request { return request{shape: sh, id: g.LockID, owner: owner} })
+
+	for i, a := range s.lanes.settle.several(ctx, reqs) {
+		if a.err == nil && len(a.rows) == 0 && !a.waited {
+			a = s.lanes.settle.write(ctx, reqs[i], true) // a batch passed it over
+		}
+
+		switch {
+		case a.err != nil:
+			return fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
+		case len(a.rows) == 0: // another program has ended it, or a crash
+			return ErrUnknownOutcome
+		}
+	}
+
+	return nil
+}
 
 // passGate refuses all requests for slots whose snapshot is older: those that wait for the gate.
 var passGate = verb{

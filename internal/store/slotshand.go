@@ -19,12 +19,13 @@ import (
 //
 // It locks the slots first, and passes over one that another transaction has locked. A slot must be held
 // still when it is locked: from then on no grant counts it as free. Then it waits for the gate, which
-// gives the tokens. Last in a row is the mark on the gate.
+// gives the tokens. Last in a row is the mark on the gate. With {lazily} = 1, the commit
+// isn't waited for, see [slots].
 var handSlots = verb{
-	given: parameters{paramID, paramOfGate, paramTTL, paramGeneration, paramPermits, paramOwner},
+	given: parameters{paramID, paramOfGate, paramTTL, paramGeneration, paramPermits, paramLazily, paramOwner},
 	many: `
 WITH RECURSIVE family AS MATERIALIZED (
-    SELECT pg_catalog.max(r.family) AS prefix
+    SELECT pg_catalog.max(r.family) AS prefix, pg_catalog.max(r.lazily) AS lazily
       FROM {requests} AS r ({columns})
 ), walk` + strings.NewReplacer(
 		"\nWITH RECURSIVE walk", "", "{family}::{text}", "(SELECT f.prefix FROM family AS f)",
@@ -57,7 +58,8 @@ WITH RECURSIVE family AS MATERIALIZED (
       FROM all_mine AS m
      WHERE l.lock_id {=} ((SELECT f.prefix FROM family AS f) {||} '` + PartGate + `')
        AND m.slots {>} 0
-    RETURNING l.generation {-} m.slots AS token, {now} AS now, {durable} AS durable
+    RETURNING l.generation {-} m.slots AS token, {now} AS now,
+              CASE WHEN (SELECT f.lazily FROM family AS f) {=} 1 THEN {lazy} ELSE {durable} END AS durable
 )
 UPDATE {table} AS l
    SET generation = p.token {+} m.nth,
@@ -75,31 +77,34 @@ RETURNING {row}, m.n, t.mark, p.durable`,
 type handed struct {
 	row  Row
 	mark time.Time
+	// lazy: the commit wasn't waited for.
+	lazy bool
 }
 
 func scanHanded(more any) scanFunc[handed] {
 	var (
-		s    rowScan
-		mark pgtype.Timestamptz
+		s       rowScan
+		mark    pgtype.Timestamptz
+		durable *string
 	)
 
-	s.init(more, &mark, new(*string))
+	s.init(more, &mark, &durable)
 
 	return func(from scanner) (h handed, err error) {
 		h.row, err = s.scan(from)
-		h.mark = mark.Time.UTC()
+		h.mark, h.lazy = mark.Time.UTC(), durable != nil && *durable == "off"
 
 		return h, err
 	}
 }
 
-// HandOverSlot releases a slot of that generation and grants it to owner for ttl, in one statement, if no
+// HandOverSlot releases a slot of that generation and grants it to owner for ttl, if no
 // more than permits are held, this one included. The statement hands over all slots of the family for
 // which that is asked at the same time. Otherwise nothing has changed, and the verdict is Busy. So it is
 // on three columns. Grants of the result is the slot, and Mark the mark on the gate. Errors are as for
 // [Store.Acquire].
 func (s *Store) HandOverSlot(
-	ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration, permits int,
+	ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration, permits int, contended bool,
 ) (Result, error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil || !sh.full {
@@ -109,10 +114,15 @@ func (s *Store) HandOverSlot(
 	gate, leave := s.gates.use(s, GateOf(id))
 	defer leave()
 
-	a := gate.handOvers.write(ctx, request{
+	req := request{
 		shape: sh, id: id, gate: GateOf(id), generation: generation, owner: owner, ttl: Microseconds(ttl),
 		permits: int64(permits), discard: true,
-	}, false)
+	}
+	if contended {
+		req.lazily = 1
+	}
+
+	a := gate.handOvers.write(ctx, req, false)
 
 	switch {
 	case a.outcome == unknown:
@@ -125,6 +135,12 @@ func (s *Store) HandOverSlot(
 
 	res := Result{Verdict: Granted, Row: a.rows[0].row, Mark: a.rows[0].mark, Sent: a.sent}
 	res.Grants = []LockRow{{id, res.Row}}
+
+	if a.rows[0].lazy {
+		if err := s.settleGrants(ctx, sh, owner, res.Grants); err != nil {
+			return Result{Stray: []string{owner}}, err
+		}
+	}
 
 	if res.Lease() <= margin {
 		res.Stray = []string{owner}

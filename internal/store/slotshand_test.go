@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,10 +17,10 @@ import (
 )
 
 // handOver asks for the hand-over of a slot to a waiter of a semaphore of so many permits.
-func handOver(t *testing.T, s *store.Store, slot store.LockRow, permits int) store.Result {
+func handOver(t *testing.T, s *store.Store, slot store.LockRow, permits int, contended bool) store.Result {
 	t.Helper()
 
-	res, err := s.HandOverSlot(t.Context(), slot.LockID, slot.Row.Generation, newOwner(), ttl, margin, permits)
+	res, err := s.HandOverSlot(t.Context(), slot.LockID, slot.Row.Generation, newOwner(), ttl, margin, permits, contended)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,52 +33,58 @@ func handOver(t *testing.T, s *store.Store, slot store.LockRow, permits int) sto
 func TestHandOverSlot(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {
-		s, db := newStore(t, driver)
-		one, two := take(t, s, permits(5, 1), "1"), take(t, s, permits(5, 1), "2")
-
-		res := handOver(t, s, one.Grants[0], 2)
-		if res.Verdict != store.Granted || res.Grants[0].LockID != family+"1" || res.Row.Generation <= two.Row.Generation ||
-			res.Row.Owner == one.Row.Owner || res.Row.Remaining() < ttl-10*time.Second {
-			t.Fatalf("%+v, want slot 1 with a token above %d", res, two.Row.Generation)
+		for _, contended := range []bool{false, true} {
+			t.Run(fmt.Sprint("contended ", contended), func(t *testing.T) { testHandOverSlot(t, driver, contended) })
 		}
-
-		next := take(t, s, permits(5, 1), "3")
-		if next.Row.Generation <= res.Row.Generation {
-			t.Errorf("a grant has the token %d, after a hand-over with %d", next.Row.Generation, res.Row.Generation)
-		}
-
-		isKept := func(why string, slot store.LockRow, permits int) {
-			t.Helper()
-
-			if res := handOver(t, s, slot, permits); res.Verdict != store.Busy {
-				t.Errorf("%s: %+v, want nothing handed over", why, res)
-			}
-		}
-
-		isKept("three of two are held", res.Grants[0], 2)
-		isKept("it was handed over before", one.Grants[0], 5)
-
-		// Its lease may look over while its renewal is being committed.
-		contract.Exec(t, db, "UPDATE "+table.String()+" SET expires_at = clock_timestamp() WHERE lock_id = $1", family+"3")
-		isKept("one of three looks over", two.Grants[0], 2)
-		isKept("its own lease is over", next.Grants[0], 5)
-
-		// A transaction that locks the row of a slot is not waited for.
-		tx := contract.LockRows(t, db, family+"2")
-		isKept("its row is locked", two.Grants[0], 5)
-		must(t, tx.Rollback())
-
-		reader := take(t, s, reading(5), "1")
-		if res := handOver(t, s, reader.Grants[0], 5); res.Verdict != store.Granted {
-			t.Errorf("of a reader: %+v", res)
-		} else {
-			reader = res
-		}
-
-		_, err := s.Intend(t.Context(), rwFamily, newOwner(), ttl)
-		must(t, err)
-		isKept("a writer waits", reader.Grants[0], 5)
 	})
+}
+
+func testHandOverSlot(t *testing.T, driver string, contended bool) {
+	s, db := newStore(t, driver)
+	one, two := take(t, s, permits(5, 1), "1"), take(t, s, permits(5, 1), "2")
+
+	res := handOver(t, s, one.Grants[0], 2, contended)
+	if res.Verdict != store.Granted || res.Grants[0].LockID != family+"1" || res.Row.Generation <= two.Row.Generation ||
+		res.Row.Owner == one.Row.Owner || res.Row.Remaining() < ttl-10*time.Second {
+		t.Fatalf("%+v, want slot 1 with a token above %d", res, two.Row.Generation)
+	}
+
+	next := take(t, s, permits(5, 1), "3")
+	if next.Row.Generation <= res.Row.Generation {
+		t.Errorf("a grant has the token %d, after a hand-over with %d", next.Row.Generation, res.Row.Generation)
+	}
+
+	isKept := func(why string, slot store.LockRow, permits int) {
+		t.Helper()
+
+		if res := handOver(t, s, slot, permits, contended); res.Verdict != store.Busy {
+			t.Errorf("%s: %+v, want nothing handed over", why, res)
+		}
+	}
+
+	isKept("three of two are held", res.Grants[0], 2)
+	isKept("it was handed over before", one.Grants[0], 5)
+
+	// Its lease may look over while its renewal is being committed.
+	contract.Exec(t, db, "UPDATE "+table.String()+" SET expires_at = clock_timestamp() WHERE lock_id = $1", family+"3")
+	isKept("one of three looks over", two.Grants[0], 2)
+	isKept("its own lease is over", next.Grants[0], 5)
+
+	// A transaction that locks the row of a slot is not waited for.
+	tx := contract.LockRows(t, db, family+"2")
+	isKept("its row is locked", two.Grants[0], 5)
+	must(t, tx.Rollback())
+
+	reader := take(t, s, reading(5), "1")
+	if res := handOver(t, s, reader.Grants[0], 5, contended); res.Verdict != store.Granted {
+		t.Errorf("of a reader: %+v", res)
+	} else {
+		reader = res
+	}
+
+	_, err := s.Intend(t.Context(), rwFamily, newOwner(), ttl)
+	must(t, err)
+	isKept("a writer waits", reader.Grants[0], 5)
 }
 
 // TestHandOversGoTogether: hand-overs that gather while their gate is locked are made by one statement. Each
@@ -104,7 +111,7 @@ func TestHandOversGoTogether(t *testing.T) {
 
 	for _, slot := range held {
 		all.Go(func() {
-			if res := handOver(t, s, slot, slots); res.Verdict != store.Granted {
+			if res := handOver(t, s, slot, slots, false); res.Verdict != store.Granted {
 				t.Errorf("%+v", res)
 			} else if _, twice := tokens.LoadOrStore(res.Row.Generation, true); twice {
 				t.Errorf("the token %d was granted twice", res.Row.Generation)

@@ -24,6 +24,8 @@ type slotsRow struct {
 	i, state, slots int64
 	mark            time.Time
 	intended        bool
+	// lazy: the commit wasn't waited for.
+	lazy bool
 }
 
 func scanSlots(more any) scanFunc[slotsRow] {
@@ -40,6 +42,7 @@ func scanSlots(more any) scanFunc[slotsRow] {
 	return func(from scanner) (_ slotsRow, err error) {
 		r.row, err = s.read(from, dest)
 		r.mark = mark.Time.UTC()
+		r.lazy = durable != nil && *durable == "off"
 
 		return r, err
 	}

@@ -23,6 +23,8 @@ type Queue struct {
 	// mu guards lines, and every line and waiter in it.
 	mu    sync.Mutex
 	lines map[string]*line
+	// places counts, for each line of waiters for places, those that this process holds. mu guards it.
+	places map[string]int
 
 	// seed makes the signatures of this Queue's marks.
 	seed maphash.Seed
@@ -58,7 +60,7 @@ type Waiter struct {
 
 // New returns an empty Queue.
 func New() *Queue {
-	return &Queue{lines: make(map[string]*line), seed: maphash.MakeSeed()}
+	return &Queue{lines: make(map[string]*line), places: make(map[string]int), seed: maphash.MakeSeed()}
 }
 
 // with calls do with the line of a lock, if it has one.
@@ -139,6 +141,7 @@ func (q *Queue) Head(id string) (head *Waiter, run Run) {
 		head = l.head()
 		run = l.turns.run
 		run.Others = time.Now().Before(l.marks.othersUntil)
+		run.Rich = head.Permits > 0 && q.places[id]*(1+len(l.turns.rivals)) >= head.Permits
 	})
 
 	return head, run
@@ -266,7 +269,11 @@ func (w *Waiter) leave(wake bool) *line {
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
 	} else if wasHead && wake {
-		signal(l.head().wake)
+		if l.head().Permits > 0 {
+			w.queue.wakePolitely(l)
+		} else {
+			signal(l.head().wake)
+		}
 	}
 
 	return l

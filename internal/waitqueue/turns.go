@@ -1,6 +1,7 @@
 package waitqueue
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -37,6 +38,8 @@ type Run struct {
 	Began  time.Time
 	// Others: another process is known to wait.
 	Others bool
+	// Rich: without the place that is released, this process still holds its share of them.
+	Rich bool
 }
 
 func (t *turns) handedOver() {
@@ -53,25 +56,64 @@ func (q *Queue) EndRun(id string) {
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
-// process's turn, and otherwise gives the others a start. So mostly only one process asks.
+// process's turn, and otherwise gives the others a start. So mostly only one process asks. For one of several
+// places, the process that holds the fewest asks first.
 func (q *Queue) Released(id string) {
 	q.with(id, func(l *line) {
-		l.turns.round++
+		l.turns.nextRound()
 
-		if l.turns.isOurs() {
+		switch {
+		case l.head().Permits > 0:
+			q.wakePolitely(l)
+		case l.turns.isOurs():
 			signal(l.head().wake)
-		} else {
+		default:
 			l.head().wakeAt(time.Now().Add(politeness))
 		}
 	})
 }
 
-// isOurs reports whether more rounds have passed since this process won than there are rivals.
-func (t *turns) isOurs() bool {
-	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
+// wakePolitely makes the head of a line for places ask the later, the more places this process holds, if others
+// are known to wait. The queue's mutex is held.
+func (q *Queue) wakePolitely(l *line) {
+	head := l.head()
 
-	return t.round-t.won > len(t.rivals)
+	if held := q.places[head.id]; held > 0 && time.Now().Before(l.marks.othersUntil) {
+		head.wakeAt(time.Now().Add(politenessOf(held)))
+	} else {
+		signal(head.wake)
+	}
 }
+
+// Politeness is how long after a request for a place that was contested this process asks again.
+func (q *Queue) Politeness(id string) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	return politenessOf(q.places[id])
+}
+
+func politenessOf(places int) time.Duration {
+	return time.Duration(places)*politeness + rand.N(politeness)
+}
+
+// Hold counts places that this process takes, or gives up where n is below 0.
+func (q *Queue) Hold(id string, n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if q.places[id] += n; q.places[id] == 0 {
+		delete(q.places, id)
+	}
+}
+
+func (t *turns) nextRound() {
+	t.round++
+	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
+}
+
+// isOurs reports whether more rounds have passed since this process won than there are rivals.
+func (t *turns) isOurs() bool { return t.round-t.won > len(t.rivals) }
 
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
