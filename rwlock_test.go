@@ -337,3 +337,69 @@ func TestDowngradeFails(t *testing.T) {
 		}
 	})
 }
+
+// TestNestedReader: a holder of read access reads again beside a waiting writer of its own process, which waits
+// for it. Where as many readers hold the lock as may, it waits for one of the others, before the writer.
+func TestNestedReader(t *testing.T) {
+	t.Parallel()
+
+	for _, readers := range []int{3, 2} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+
+		var (
+			url = contract.NewDatabase(t)
+			w   = contract.NewWatcher()
+			all sync.WaitGroup
+		)
+
+		contract.MakeTable(t, contract.Open(t, "pgx", url), "")
+
+		rw, err := contract.WatchedLocker(t, contract.Open(t, "pgx", url), w).NewRWLock("a", pglocker.WithMaxReaders(readers))
+		contract.Must(t, err)
+
+		outer, err := rw.RLock(ctx, time.Minute)
+		contract.Must(t, err)
+		other, err := rw.RLock(ctx, time.Minute)
+		contract.Must(t, err)
+
+		all.Go(func() {
+			writer, err := rw.Lock(ctx, time.Minute)
+			if err == nil {
+				err = writer.Unlock(ctx)
+			}
+
+			if err != nil {
+				t.Errorf("the writer: %v", err)
+			}
+		})
+		contract.Receive(t, "the writer waits", w.InLine())
+
+		all.Go(func() {
+			inner, cancel := context.WithCancel(outer.Context())
+			defer cancel()
+
+			defer context.AfterFunc(ctx, cancel)()
+
+			nested, err := rw.RLock(inner, time.Minute)
+			if err == nil {
+				err = nested.Unlock(ctx)
+			}
+
+			if err != nil {
+				t.Errorf("%d readers at most: a reader under the context of another: %v", readers, err)
+			}
+
+			if err := outer.Unlock(ctx); err != nil {
+				t.Errorf("the outer reader: %v", err)
+			}
+		})
+
+		if readers == 2 {
+			contract.Receive(t, "the nested reader waits", w.InLine())
+		}
+
+		contract.Must(t, other.Unlock(ctx))
+		all.Wait()
+	}
+}

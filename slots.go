@@ -64,7 +64,7 @@ func (f family) take(ctx, parent context.Context, asked store.SlotsRequest, o lo
 	asked.Family, asked.Margin = f.prefix, l.cfg.margin(asked.TTL)
 	r := &slotsRequest{family: f, asked: asked, waits: o.wait > 0}
 
-	g, err := l.acquireAll(ctx, parent, line.Request{LockID: f.gate(), TTL: asked.TTL, Wait: o.wait, Special: r}, f.gate(), o)
+	g, err := l.acquireAll(ctx, parent, line.Request{LockID: f.gate(), TTL: asked.TTL, Wait: o.wait, Special: r, Front: asked.Nested}, f.gate(), o)
 	r.leave(err == nil)
 
 	return g, err

@@ -68,6 +68,9 @@ type Request struct {
 	Wait time.Duration
 	// Special is what is asked for if it isn't the lock LockID alone.
 	Special Special
+	// Front: it wants one slot, and doesn't wait for the waiters that came before. They may wait for a holder
+	// that waits for this.
+	Front bool
 }
 
 // Special is a request for something else than one lock.

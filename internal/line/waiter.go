@@ -56,7 +56,7 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 
 	w := waiter{Line: l, Request: r}
 
-	if head, _ := l.Desk.Queue.Head(r.LockID); head == nil {
+	if head, _ := l.Desk.Queue.Head(r.LockID); head == nil || r.Front {
 		a, answered := l.firstWithin(waiting, r)
 
 		switch {
@@ -179,7 +179,7 @@ func (w *waiter) join(busy *store.Result) {
 	case w.Special == nil:
 		w.place = w.Desk.Queue.Join(w.LockID, w.TTL)
 	case w.Special.Permits() > 0:
-		w.place = w.Desk.Queue.JoinSlot(w.LockID, w.TTL, w.Special.Permits())
+		w.place = w.Desk.Queue.JoinSlot(w.LockID, w.TTL, w.Special.Permits(), w.Front)
 	default:
 		w.place = w.Desk.Queue.JoinSpecial(w.LockID)
 	}

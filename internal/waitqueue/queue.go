@@ -44,6 +44,7 @@ type Waiter struct {
 	Special bool
 	// Permits is how many places may be taken, if the waiter wants one of several, or else 0.
 	Permits int
+	front   bool
 	// promised: a place is on the way to it. The Queue's mutex guards it.
 	promised bool
 
@@ -81,9 +82,9 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 // JoinSpecial is Join for a waiter that is delivered no grant: as the head it is woken.
 func (q *Queue) JoinSpecial(id string) *Waiter { return q.join(id, &Waiter{Special: true}) }
 
-// JoinSlot is Join for a waiter that wants one of several places.
-func (q *Queue) JoinSlot(id string, ttl time.Duration, permits int) *Waiter {
-	return q.join(id, &Waiter{TTL: ttl, Permits: permits, grant: make(chan store.Result, 1)})
+// JoinSlot is Join for a waiter that wants one of several places. With front, it takes the first place in line.
+func (q *Queue) JoinSlot(id string, ttl time.Duration, permits int, front bool) *Waiter {
+	return q.join(id, &Waiter{TTL: ttl, Permits: permits, front: front, grant: make(chan store.Result, 1)})
 }
 
 // Promise promises a place to the first waiter in line that has no promise. It is nil if there is none, or
@@ -126,9 +127,14 @@ func (q *Queue) join(id string, w *Waiter) *Waiter {
 
 	w.queue, w.id = q, id
 	w.wake, w.hint = make(chan struct{}, 1), make(chan struct{}, 1)
-	w.place = l.waiters.PushBack(w)
 
-	if l.waiters.Len() == 1 {
+	if w.front {
+		w.place = l.waiters.PushFront(w)
+	} else {
+		w.place = l.waiters.PushBack(w)
+	}
+
+	if l.head() == w {
 		signal(w.wake)
 	}
 

@@ -442,8 +442,8 @@ func TestPromise(t *testing.T) {
 		t.Error("a place was promised to nobody")
 	}
 
-	first, second := q.JoinSlot("a", time.Second, 3), q.JoinSlot("a", time.Second, 3)
-	wide, last := q.JoinSpecial("a"), q.JoinSlot("a", time.Second, 3)
+	first, second := q.JoinSlot("a", time.Second, 3, false), q.JoinSlot("a", time.Second, 3, false)
+	wide, last := q.JoinSpecial("a"), q.JoinSlot("a", time.Second, 3, false)
 
 	if q.Promise("a") != first || q.Promise("a") != second || q.Promise("a") != nil {
 		t.Error("the places weren't promised to the first two alone")
@@ -485,7 +485,7 @@ func TestDeliverTellsOn(t *testing.T) {
 	t.Parallel()
 
 	q := waitqueue.New()
-	first, second := q.JoinSlot("a", time.Second, 3), q.JoinSlot("a", time.Second, 3)
+	first, second := q.JoinSlot("a", time.Second, 3, false), q.JoinSlot("a", time.Second, 3, false)
 
 	q.WakeAfter("a", time.Minute)
 
@@ -504,4 +504,21 @@ func TestDeliverTellsOn(t *testing.T) {
 	if left := time.Until(second.AskAt()); left <= 0 || left > time.Minute {
 		t.Errorf("the second asks in %s", left)
 	}
+}
+
+// TestFront: a waiter that takes the first place is the head, and asks. Those that came before follow.
+func TestFront(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	writer := q.JoinSpecial("a")
+	expect(t, "the writer", writer, true, false)
+
+	nested := q.JoinSlot("a", time.Second, 3, true)
+	isHead(t, "a waiter has come in front", q, "a", nested)
+	expect(t, "the one in front", nested, true, false)
+
+	nested.Leave()
+	isHead(t, "it has left", q, "a", writer)
+	expect(t, "the writer", writer, true, false)
 }
