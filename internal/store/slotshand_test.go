@@ -3,7 +3,9 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,10 +19,10 @@ import (
 )
 
 // handOver asks for the hand-over of a slot to a waiter of a semaphore of so many permits.
-func handOver(t *testing.T, s *store.Store, slot store.LockRow, permits int, contended bool) store.Result {
+func handOver(t *testing.T, s *store.Store, slot store.LockRow, permits int, amongOthers bool) store.Result {
 	t.Helper()
 
-	res, err := s.HandOverSlot(t.Context(), slot.LockID, slot.Row.Generation, newOwner(), ttl, margin, permits, contended)
+	res, err := s.HandOverSlot(t.Context(), slot.LockID, slot.Row.Generation, newOwner(), ttl, margin, permits, amongOthers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,11 +41,11 @@ func TestHandOverSlot(t *testing.T) {
 	})
 }
 
-func testHandOverSlot(t *testing.T, driver string, contended bool) {
+func testHandOverSlot(t *testing.T, driver string, amongOthers bool) {
 	s, db := newStore(t, driver)
 	one, two := take(t, s, permits(5, 1), "1"), take(t, s, permits(5, 1), "2")
 
-	res := handOver(t, s, one.Grants[0], 2, contended)
+	res := handOver(t, s, one.Grants[0], 2, amongOthers)
 	if res.Verdict != store.Granted || res.Grants[0].LockID != family+"1" || res.Row.Generation <= two.Row.Generation ||
 		res.Row.Owner == one.Row.Owner || res.Row.Remaining() < ttl-10*time.Second {
 		t.Fatalf("%+v, want slot 1 with a token above %d", res, two.Row.Generation)
@@ -57,7 +59,7 @@ func testHandOverSlot(t *testing.T, driver string, contended bool) {
 	isKept := func(why string, slot store.LockRow, permits int) {
 		t.Helper()
 
-		if res := handOver(t, s, slot, permits, contended); res.Verdict != store.Busy {
+		if res := handOver(t, s, slot, permits, amongOthers); res.Verdict != store.Busy {
 			t.Errorf("%s: %+v, want nothing handed over", why, res)
 		}
 	}
@@ -76,7 +78,7 @@ func testHandOverSlot(t *testing.T, driver string, contended bool) {
 	must(t, tx.Rollback())
 
 	reader := take(t, s, reading(5), "1")
-	if res := handOver(t, s, reader.Grants[0], 5, contended); res.Verdict != store.Granted {
+	if res := handOver(t, s, reader.Grants[0], 5, amongOthers); res.Verdict != store.Granted {
 		t.Errorf("of a reader: %+v", res)
 	} else {
 		reader = res
@@ -237,4 +239,130 @@ func countingStore(t *testing.T) (s *store.Store, db *sql.DB, statements *atomic
 	t.Cleanup(func() { _ = counted.Close() })
 
 	return store.New(counted, table, nil), db, statements
+}
+
+// contended is a request while other processes have waiters at the gate.
+func contended(r store.SlotsRequest) store.SlotsRequest {
+	r.Contended = true
+
+	return r
+}
+
+// TestContendedGrantsAreDurable: where others wait at the gate, the commit that unlocks it isn't waited for. But
+// one after it is, before a grant or a hand-over is acknowledged. On three columns there is one, which is.
+func TestContendedGrantsAreDurable(t *testing.T) {
+	t.Parallel()
+	eachShape(t, func(t *testing.T, s *store.Store, db *sql.DB) {
+		// A deferred trigger runs as a part of the commit.
+		contract.Exec(t, db, `CREATE TABLE commits (n bigserial, lock_id text, setting text)`)
+		contract.Exec(t, db, `CREATE FUNCTION record() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO public.commits (lock_id, setting) VALUES (NEW.lock_id, current_setting('synchronous_commit'));
+			RETURN NULL; END $$`)
+
+		one, two := take(t, s, permits(5, 1), "1"), take(t, s, permits(5, 2), "2", "3")
+		leave(t, s, append(two.Grants, one.Grants...)...)
+		contract.Exec(t, db, `CREATE CONSTRAINT TRIGGER record AFTER INSERT OR UPDATE ON `+table.String()+`
+			DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION record()`)
+
+		expect := func(what string, grants []store.LockRow) {
+			t.Helper()
+
+			for _, g := range grants {
+				settings := column[string](t, db, "SELECT setting FROM commits WHERE lock_id = '"+g.LockID+"' ORDER BY n")
+
+				want := []string{"off", "on"}
+				if !s.Full() {
+					want = want[1:]
+				}
+
+				if !slices.Equal(settings, want) {
+					t.Errorf("%s: %s was committed with synchronous_commit = %q, want %q", what, g.LockID, settings, want)
+				}
+			}
+
+			contract.Exec(t, db, "TRUNCATE commits")
+		}
+
+		one = take(t, s, contended(permits(5, 1)), "1")
+		expect("a grant", one.Grants)
+
+		two = take(t, s, contended(permits(5, 2)), "2", "3")
+		expect("a grant of two", two.Grants)
+
+		if s.Full() {
+			expect("a hand-over", handOver(t, s, one.Grants[0], 5, true).Grants)
+		}
+	})
+}
+
+// TestContendedGrantIsGone: the outcome of a grant whose commit wasn't waited for is unknown if the row doesn't
+// show it any more after that.
+func TestContendedGrantIsGone(t *testing.T) {
+	t.Parallel()
+
+	s, db, _ := countingStore(t)
+	one := take(t, s, permits(2, 1), "1")
+
+	contract.Exec(t, db, `CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		RETURN CASE WHEN NEW.generation > OLD.generation THEN NEW END; END $$`)
+	contract.Exec(t, db, `CREATE TRIGGER lose BEFORE UPDATE ON `+table.String()+` FOR EACH ROW
+		WHEN (OLD.lock_id <> '`+family+store.PartGate+`') EXECUTE FUNCTION lose()`)
+
+	r := contended(permits(2, 1))
+	if res, err := s.AcquireSlots(t.Context(), r); !errors.Is(err, store.ErrUnknownOutcome) || !slices.Contains(res.Stray, r.Owner) {
+		t.Errorf("a grant: %+v, %v, want that it may have been granted", res, err)
+	}
+
+	owner := newOwner()
+
+	res, err := s.HandOverSlot(t.Context(), one.Grants[0].LockID, one.Row.Generation, owner, ttl, margin, 2, true)
+	if !errors.Is(err, store.ErrUnknownOutcome) || !slices.Contains(res.Stray, owner) {
+		t.Errorf("a hand-over: %+v, %v, want that it may have been granted", res, err)
+	}
+}
+
+// TestOnce: a request that others come before isn't repeated, if its caller waits in line then.
+func TestOnce(t *testing.T) {
+	t.Parallel()
+
+	s, db, statements := countingStore(t)
+	one := take(t, s, permits(2, 2), "1", "2")
+	leave(t, s, one.Grants...)
+
+	for _, once := range []bool{true, false} {
+		// What a grant does to the gate.
+		tx, err := db.BeginTx(t.Context(), nil)
+		must(t, err)
+
+		_, err = tx.Exec("UPDATE "+table.String()+" SET expires_at = expires_at + interval '1 microsecond' WHERE lock_id = $1", family+store.PartGate)
+		must(t, err)
+
+		before := statements.Load()
+		answer := make(chan store.Result, 1)
+
+		go func() {
+			r := permits(2, 1)
+			r.Once = once
+
+			res, err := s.AcquireSlots(t.Context(), r)
+			if err != nil {
+				t.Error(err)
+			}
+
+			answer <- res
+		}()
+
+		contract.Await(t, "the request waits for the gate", func() bool { return contract.RowWaits(t, db) == 1 })
+		must(t, tx.Commit())
+
+		res := contract.Receive(t, "the answer", answer)
+		n := statements.Load() - before
+
+		switch {
+		case once && (res.Verdict != store.Busy || !res.Contested || n != 1):
+			t.Errorf("once: %+v after %d statements, want a refusal after one", res, n)
+		case !once && (res.Verdict != store.Granted || n != 2):
+			t.Errorf("not once: %+v after %d statements, want a grant after two", res, n)
+		}
+	}
 }
