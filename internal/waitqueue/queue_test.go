@@ -522,3 +522,88 @@ func TestFront(t *testing.T) {
 	isHead(t, "it has left", q, "a", writer)
 	expect(t, "the writer", writer, true, false)
 }
+
+// TestTurnsForPlaces: of the processes that wait for one of several places, the one that holds the fewest asks
+// first. One that holds more than its share is rich.
+func TestTurnsForPlaces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := waitqueue.New()
+		w := q.JoinSlot("a", time.Second, 10, false)
+		<-w.Woken() // as the new head
+
+		// released is how long after a release for all this process asks.
+		released := func() time.Duration {
+			q.Released("a")
+
+			select {
+			case <-w.Woken():
+				return 0
+			case <-w.Hinted():
+				return time.Until(w.AskAt())
+			default:
+				t.Fatal("neither woken nor told when to ask")
+
+				return 0
+			}
+		}
+
+		expect := func(what string, after time.Duration) {
+			t.Helper()
+
+			if got := released(); got < after || got > after+time.Millisecond || after == 0 && got > 0 {
+				t.Errorf("%s: it asks after %s, want %s", what, got, after)
+			}
+		}
+
+		q.Hold("a", 3)
+		expect("three, and no others wait", 0)
+
+		now := time.Now()
+		mark := now.Add(time.Second)
+
+		if store.SignatureOf(mark) == q.Sign("a") { // as if it were its own
+			mark = mark.Add(time.Microsecond)
+		}
+
+		q.FoundMark("a", mark, now)
+		expect("three", 3*time.Millisecond)
+		q.Hold("a", -2)
+		expect("one", time.Millisecond)
+
+		if p := q.Politeness("a"); p < time.Millisecond || p > 2*time.Millisecond {
+			t.Errorf("with one it asks again after %s", p)
+		}
+
+		isRich := func(what string, want bool) {
+			t.Helper()
+
+			if _, run := q.Head("a"); run.Rich != want {
+				t.Errorf("%s: rich is %t", what, run.Rich)
+			}
+		}
+
+		for _, rival := range []string{"x", "y", "z"} {
+			q.Lost("a", rival)
+		}
+
+		q.Hold("a", 1)
+		isRich("two of ten, among four", false)
+		q.Hold("a", 1)
+		isRich("three of ten, and one that is released", true)
+
+		q.Hold("a", 1000)
+		expect("a thousand", 10*time.Millisecond)
+		q.Hold("a", -1003)
+		expect("none", 0)
+
+		// The next head is as polite.
+		next := q.JoinSlot("a", time.Second, 10, false)
+		q.Hold("a", 2)
+		w.Leave()
+
+		if left := time.Until(next.AskAt()); left < 2*time.Millisecond || left > 3*time.Millisecond {
+			t.Errorf("the next head asks in %s", left)
+		}
+	})
+}

@@ -28,8 +28,12 @@ type rival struct {
 // rivalCounts is for how many rounds a process that won counts as a rival, and so how many there are.
 const rivalCounts = 32
 
-// politeness is the start that a process gives to another whose turn it is.
-const politeness = time.Millisecond
+const (
+	// politeness is the start that a process gives to another whose turn it is.
+	politeness = time.Millisecond
+	// politePlaces is for how many places that a process holds it waits for so long each.
+	politePlaces = 10
+)
 
 // Run is how a lock was handed over in this process lately.
 type Run struct {
@@ -78,8 +82,8 @@ func (q *Queue) Released(id string) {
 func (q *Queue) wakePolitely(l *line) {
 	head := l.head()
 
-	if held := q.places[head.id]; held > 0 && time.Now().Before(l.marks.othersUntil) {
-		head.wakeAt(time.Now().Add(politenessOf(held)))
+	if q.places[head.id] > 0 && time.Now().Before(l.marks.othersUntil) {
+		head.wakeAt(time.Now().Add(q.politeness(head.id)))
 	} else {
 		signal(head.wake)
 	}
@@ -90,11 +94,11 @@ func (q *Queue) Politeness(id string) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
-	return politenessOf(q.places[id])
+	return q.politeness(id)
 }
 
-func politenessOf(places int) time.Duration {
-	return time.Duration(places)*politeness + rand.N(politeness)
+func (q *Queue) politeness(id string) time.Duration {
+	return time.Duration(min(q.places[id], politePlaces))*politeness + rand.N(politeness)
 }
 
 // Hold counts places that this process takes, or gives up where n is below 0.
