@@ -134,9 +134,11 @@ func (r *slotsRequest) Ask(ctx context.Context, line string, mark store.Mark) (r
 		}
 	}
 
-	r.mu.Lock()
-	r.busy = res.LockID
-	r.mu.Unlock()
+	if !res.Contested { // it says nothing of what is in the way
+		r.mu.Lock()
+		r.busy = res.LockID
+		r.mu.Unlock()
+	}
 
 	res.LockID = "" // it waits at the gate, whatever is in the way
 
