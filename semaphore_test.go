@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -580,4 +585,109 @@ func TestCrashedHolderAfterHandOvers(t *testing.T) {
 	}
 
 	all.Wait() // for the last, which is granted the crashed holder's permit
+}
+
+// asks holds requests for slots back before they are sent, once it is armed, until it is freed.
+type asks struct {
+	armed atomic.Bool
+	sent  chan struct{}
+	free  chan struct{}
+}
+
+func (a *asks) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	asks := func(q *pgx.QueuedQuery) bool { return strings.Contains(q.SQL, "asked AS MATERIALIZED") }
+
+	if a.armed.Load() && slices.ContainsFunc(data.Batch.QueuedQueries, asks) {
+		select {
+		case a.sent <- struct{}{}:
+		default:
+		}
+
+		<-a.free
+	}
+
+	return ctx
+}
+
+func (*asks) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (*asks) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+func (*asks) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (*asks) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestHandedOverWhileAsking: a waiter that is handed a permit while its request is under way doesn't wait for the
+// answer. What that brings goes to the next.
+func TestHandedOverWhileAsking(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	var (
+		url     = contract.NewDatabase(t)
+		direct  = contract.Open(t, "pgx", url)
+		w       = contract.NewWatcher()
+		a       = &asks{sent: make(chan struct{}, 1), free: make(chan struct{})}
+		granted = make(chan *pglocker.Permit, 2)
+		all     sync.WaitGroup
+	)
+
+	contract.MakeTable(t, direct, "")
+
+	cfg, err := pgx.ParseConfig(url)
+	contract.Must(t, err)
+
+	cfg.Tracer = a
+
+	db := stdlib.OpenDB(*cfg)
+	t.Cleanup(func() { _ = db.Close() })
+
+	s, err := contract.WatchedLocker(t, db, w).NewSemaphore("a", 2)
+	contract.Must(t, err)
+
+	held, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+
+	other, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, other.Unlock(ctx))
+	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
+		SET owner = 'another', generation = generation + 1, expires_at = clock_timestamp() + interval '1 hour'
+		WHERE lock_id = 'pglocker:semaphore:a:2' AND owner IS NULL`)
+
+	for range 2 {
+		all.Go(func() {
+			p, err := s.Acquire(ctx, time.Minute)
+			if err != nil {
+				t.Errorf("a waiter: %v", err)
+
+				return
+			}
+
+			granted <- p
+		})
+		contract.Receive(t, "a waiter in line", w.InLine())
+	}
+
+	a.armed.Store(true)
+	contract.Receive(t, "the head asks", a.sent)
+	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
+		SET owner = NULL, generation = generation + 1, expires_at = clock_timestamp() WHERE lock_id = 'pglocker:semaphore:a:2'`)
+	contract.Must(t, held.Unlock(ctx))
+
+	first := contract.Receive(t, "the head is handed a permit while it asks", granted)
+
+	a.armed.Store(false)
+	close(a.free)
+
+	second := contract.Receive(t, "its request serves the next", granted)
+	if first.Slot() != 1 || second.Slot() != 2 {
+		t.Errorf("slots %d and %d, want 1 and 2", first.Slot(), second.Slot())
+	}
+
+	all.Wait()
 }

@@ -231,15 +231,13 @@ func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *w
 		}
 
 		if err != nil && !errors.Is(err, store.ErrUnknownOutcome) {
-			err = nil
+			err, t.doubt = nil, t.doubt || len(res.Stray) > 0
 		}
 
 		d.Queue.FoundMark(t.Gate, res.Mark, res.Row.Now)
 	}
 
-	if err != nil {
-		d.Settle(t.line(), res.Stray, head.TTL)
-	}
+	d.Settle(t.line(), res.Stray, head.TTL)
 
 	return res, err
 }
@@ -334,13 +332,13 @@ func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
 	defer cancel()
 
 	until := res.Sent.Add(ttl)
+	t := Tenure{LockID: lockID, State: store.State{Generation: res.Row.Generation}, Gate: store.GateOf(lockID)}
 	if time.Until(until) <= 0 {
-		d.Queue.Wake(lockID)
+		d.Queue.Wake(t.line())
 
 		return
 	}
 
-	t := Tenure{LockID: lockID, State: store.State{Generation: res.Row.Generation}, Gate: store.GateOf(lockID)}
 	if err := d.release(ctx, &t, until); err != nil {
 		d.Log.Warn("pglocker: a late grant was not returned", "lock", lockID, "token", t.State.Generation, "error", err)
 	}
