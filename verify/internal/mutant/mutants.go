@@ -403,6 +403,13 @@ func All() []Mutant {
 			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
 		},
 		{
+			// Other clients go by more permits.
+			Name:   "a slot handed over though too many are held",
+			Edits:  []Edit{{"internal/store/slotshand.go", "                       AND t.held {<=} r.permits\n", ""}},
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
+		},
+		{
 			Name: "a writer that ignores readers",
 			Edits: []Edit{{
 				slots,
