@@ -11,11 +11,11 @@ import (
 // handSlots hands slots of one family over: held -> held by {owner}, each with a new token. It is for
 // slots that their holders would release now.
 //
-// It is no grant of one permit more: as many are held after it as before, in every snapshot. So it
-// needn't exclude grants, and is never made in vain because of one. It is made only if, in its snapshot,
-// no more than {permits} are held, this one included. A row that has an owner counts, even if its lease
-// looks over: a renewal may be being committed. A writer and an intent exclude it. Another grant at the
-// same time counts as a later one.
+// It is no grant of one permit more: as many are held after it as before, in every snapshot. So no grant is
+// made in vain because of it. It is made only if no more than {permits} are held, this one included: in its
+// snapshot, and no other has been granted since then, which the gate tells. Others may go by more permits. A
+// row that has an owner counts, even if its lease looks over: a renewal may be being committed. A writer and
+// an intent exclude it.
 //
 // It locks the slots first, and passes over one that another transaction has locked. A slot must be held
 // still when it is locked: from then on no grant counts it as free. Then it waits for the gate, which
@@ -33,7 +33,8 @@ WITH RECURSIVE family AS MATERIALIZED (
     SELECT pg_catalog.count(CASE WHEN w.i {>} 0 AND w.owner IS NOT NULL THEN 1 END) AS held,
            pg_catalog.count(CASE WHEN w.i {=} 0 AND w.owner IS NOT NULL
                                    OR w.i {=} '-1'::bigint AND w.expires_at {>} {now} THEN 1 END) AS excluded,
-           pg_catalog.max(CASE WHEN w.i {=} '-2'::bigint THEN w.contended_until END) AS mark
+           pg_catalog.max(CASE WHEN w.i {=} '-2'::bigint THEN w.contended_until END) AS mark,
+           pg_catalog.max(CASE WHEN w.i {=} '-2'::bigint THEN w.expires_at END) AS granted_last
       FROM walk AS w
 ), found AS MATERIALIZED (
     SELECT l.*, r.*
@@ -55,9 +56,10 @@ WITH RECURSIVE family AS MATERIALIZED (
 ), passed AS (
     UPDATE {table} AS l
        SET generation = greatest(l.generation {+} m.slots, m.above {+} m.slots, m.floor {+} m.slots)
-      FROM all_mine AS m
+      FROM all_mine AS m, total AS t
      WHERE l.lock_id {=} ((SELECT f.prefix FROM family AS f) {||} '` + PartGate + `')
        AND m.slots {>} 0
+       AND l.expires_at {=} t.granted_last
     RETURNING l.generation {-} m.slots AS token, {now} AS now,
               CASE WHEN (SELECT f.lazily FROM family AS f) {=} 1 THEN {lazy} ELSE {durable} END AS durable
 )
@@ -72,6 +74,9 @@ UPDATE {table} AS l
 RETURNING {row}, m.n, t.mark, p.durable`,
 	six: true,
 }
+
+// handOverTries is how often a hand-over is asked for at most. A grant may have come before it each time.
+const handOverTries = 3
 
 // handed is the row of a slot that was handed over, and the mark on the gate.
 type handed struct {
@@ -122,7 +127,11 @@ func (s *Store) HandOverSlot(
 		req.lazily = 1
 	}
 
-	a := gate.handOvers.write(ctx, req, false)
+	var a answer[handed]
+
+	for tries := 0; tries < handOverTries && a.err == nil && len(a.rows) == 0; tries++ {
+		a = gate.handOvers.write(ctx, req, false)
+	}
 
 	switch {
 	case a.outcome == unknown:

@@ -366,3 +366,50 @@ func TestOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestHandOverBesideGrant: a hand-over that waits for the gate while another is granted a slot is made only if
+// the waiter's number of permits allows for that one, too.
+func TestHandOverBesideGrant(t *testing.T) {
+	t.Parallel()
+
+	s, db, _ := countingStore(t)
+	one := take(t, s, permits(3, 3), "1", "2", "3").Grants[0]
+	leave(t, s, take(t, s, permits(4, 1), "4").Grants[0])
+
+	for _, permits := range []int{3, 4} {
+		// What a grant does.
+		tx, err := db.BeginTx(t.Context(), nil)
+		must(t, err)
+
+		_, err = tx.Exec("UPDATE "+table.String()+" SET expires_at = expires_at + interval '1 microsecond' WHERE lock_id = $1", family+store.PartGate)
+		must(t, err)
+		_, err = tx.Exec("UPDATE "+table.String()+` SET owner = 'another', generation = generation + 1, expires_at = clock_timestamp() + interval '1 hour'
+			WHERE lock_id = $1`, family+"4")
+		must(t, err)
+
+		answer := make(chan store.Result, 1)
+
+		go func() {
+			res, err := s.HandOverSlot(t.Context(), one.LockID, one.Row.Generation, newOwner(), ttl, margin, permits, false)
+			if err != nil {
+				t.Error(err)
+			}
+
+			answer <- res
+		}()
+
+		contract.Await(t, "the hand-over waits for the gate", func() bool { return contract.RowWaits(t, db) == 1 })
+		must(t, tx.Commit())
+
+		want := store.Busy
+		if permits == 4 {
+			want = store.Granted
+		}
+
+		if res := contract.Receive(t, "the answer", answer); res.Verdict != want {
+			t.Errorf("four are held, and the waiter goes by %d: %+v", permits, res)
+		}
+
+		contract.Exec(t, db, "UPDATE "+table.String()+" SET owner = NULL, expires_at = clock_timestamp() WHERE lock_id = $1", family+"4")
+	}
+}
