@@ -44,6 +44,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		passes = func(err error) bool {
 			return !errors.Is(err, ErrClosed) && (errors.Is(err, ErrLockLost) || store.Transient(err))
 		}
+		seen lastHeld
 	)
 
 	// After the first round, troubles that pass don't end the wait.
@@ -52,9 +53,10 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 
 		g, err := all.acquireAll(ctx, parent, all.request(time.Until(until)), "", o)
 		early := time.Now().Before(until)
+		seen.note(err)
 
 		if over(err) || early && (first || !passes(err)) {
-			return g, endedBy(ctx, err)
+			return g, endedBy(ctx, seen.in(err))
 		}
 
 		if early {
@@ -66,8 +68,10 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		until = time.Now().Add(min(time.Since(began), left()))
 
 		g, err = all.gather(ctx, parent, o, until)
+		seen.note(err)
+
 		if over(err) || time.Now().Before(until) && !passes(err) {
-			return g, endedBy(ctx, err)
+			return g, endedBy(ctx, seen.in(err))
 		}
 	}
 }
@@ -168,6 +172,35 @@ func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
 		stop()
 		cancel()
 	}
+}
+
+// lastHeld is the lock that was last seen to be in the way, if any.
+type lastHeld struct {
+	err *HeldError
+	at  time.Time
+}
+
+func (l *lastHeld) note(err error) {
+	if held, ok := errors.AsType[*HeldError](err); ok {
+		l.err, l.at = held, time.Now()
+	}
+}
+
+// in is err, which names that lock, too: the end of the time cut off the request that would have named one.
+func (l *lastHeld) in(err error) error {
+	if err == nil || l.err == nil {
+		return err
+	}
+
+	if _, named := errors.AsType[*HeldError](err); named {
+		return err
+	}
+
+	held, ago := *l.err, time.Since(l.at)
+	held.Age += ago
+	held.Remaining = max(held.Remaining-ago, 0)
+
+	return fmt.Errorf("%w: %w", err, &held)
 }
 
 // endedBy is an error that matches that of ctx, too, if ctx has ended.

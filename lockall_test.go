@@ -324,7 +324,7 @@ func TestLockAllGathersInVain(t *testing.T) {
 }
 
 // TestLockAllGivesUp: when its context or its time ends, LockAll says which lock is in the way. It keeps
-// nothing.
+// nothing. The end may also cut off a request.
 func TestLockAllGivesUp(t *testing.T) {
 	t.Parallel()
 
@@ -342,7 +342,8 @@ func TestLockAllGivesUp(t *testing.T) {
 		var held *pglocker.HeldError
 
 		_, err = locker.TryLockAll(t.Context(), []string{"c", "b", "a"}, time.Minute, pglocker.WithWait(limit))
-		if !errors.As(err, &held) || held.LockID != "b" || errors.Is(err, context.DeadlineExceeded) {
+		if late := errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, pglocker.ErrUnknownOutcome); late ||
+			!errors.As(err, &held) || held.LockID != "b" {
 			t.Errorf("TryLockAll with a wait of %s: %v, want a *HeldError of b", limit, err)
 		}
 
@@ -357,6 +358,49 @@ func TestLockAllGivesUp(t *testing.T) {
 	}
 
 	contract.Await(t, "nothing is held", func() bool { return areHeld(t, direct, "a", "c") == 0 })
+}
+
+// TestLockAllCutOff: its context ends while a request has no answer. Its error names the lock that was in the way
+// before.
+func TestLockAllCutOff(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	direct := contract.Open(t, "pgx", url)
+	watcher := contract.NewWatcher()
+	locker, other := contract.WatchedLocker(t, contract.Open(t, "pgx", url), watcher), contract.NewLocker(t, "pgx", url)
+	locker.SetGatherAfter(time.Second)
+
+	_, err := other.TryLock(t.Context(), "b", time.Minute)
+	contract.Must(t, err)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+
+	done := make(chan error, 1)
+
+	go func() {
+		_, err := locker.LockAll(ctx, []string{"a", "b"}, time.Minute)
+		done <- err
+	}()
+
+	contract.Receive(t, "it waits", watcher.InLine())
+
+	tx, err := direct.BeginTx(t.Context(), nil)
+	contract.Must(t, err)
+	contract.Must(t, contract.Second(tx.ExecContext(t.Context(), "LOCK TABLE pglocker.lock_statuses IN ACCESS EXCLUSIVE MODE")))
+	contract.Await(t, "a request for both hangs", func() bool { return watcher.UnderWay(pglocker.OperationAcquire) })
+	cancel()
+
+	var held *pglocker.HeldError
+
+	err = contract.Receive(t, "LockAll returns", done)
+	if !errors.Is(err, context.Canceled) || !errors.As(err, &held) || held.LockID != "b" || held.Age == 0 {
+		t.Errorf("LockAll: %v, want context.Canceled, and a *HeldError of b", err)
+	}
+
+	contract.Must(t, tx.Rollback())
+	contract.Await(t, "nothing is held", func() bool { return areHeld(t, direct, "a") == 0 })
 }
 
 // TestLockAllStatements: a thousand locks take a few statements. On a busy machine one that takes too long

@@ -5,7 +5,6 @@ package faulttest
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -43,7 +42,7 @@ func TestElectionProcesses(t *testing.T) {
 	// The leases are so short that other tests on the server would end them.
 	url := contract.StartServer(t).URL()
 	locker := contract.NewLocker(t, "pgx", url)
-	machine := watchMachine(t, contract.Open(t, "pgx", url))
+	machine := contract.WatchMachine(t, contract.Open(t, "pgx", url))
 	w := &workers{url: url, called: make(chan call, 1000)}
 
 	observers := make(map[string]*observer)
@@ -122,7 +121,7 @@ func TestElectionProcesses(t *testing.T) {
 
 		late[round] = append(late[round], took)
 
-		if stood := machine.stood(broken, next.at); took > electionTTL+poll+stood {
+		if stood := machine.Stood(broken, next.at); took > electionTTL+poll+stood {
 			t.Errorf("the leader was %s, and the next led %s later; the machine stood still for %s of that", round, took, stood)
 		}
 	}
@@ -206,71 +205,6 @@ func (w *workers) beliefs(t *testing.T) []belief {
 	}
 
 	t.Logf("%d terms, %d reports, at least %s between two terms", len(all), len(w.reports), least)
-
-	return all
-}
-
-// machine notes when statements, and this process, took longer than they should.
-type machine struct {
-	mu     sync.Mutex
-	stalls []stall
-}
-
-type stall struct{ from, to time.Time }
-
-// watchMachine makes a durable statement every ten milliseconds until the test ends.
-func watchMachine(t *testing.T, db *sql.DB) *machine {
-	t.Helper()
-	contract.Exec(t, db, "CREATE TABLE ticks (n INT)")
-	contract.Exec(t, db, "INSERT INTO ticks VALUES (0)")
-
-	var (
-		m         = new(machine)
-		done      sync.WaitGroup
-		ctx, stop = context.WithCancel(context.Background())
-	)
-
-	done.Go(func() {
-		for ctx.Err() == nil {
-			began := time.Now()
-
-			time.Sleep(10 * time.Millisecond)
-
-			_, err := db.ExecContext(ctx, "UPDATE ticks SET n = n + 1")
-			if err != nil && ctx.Err() == nil {
-				t.Error(err)
-			}
-
-			m.mu.Lock()
-			m.stalls = append(m.stalls, stall{began.Add(10 * time.Millisecond), time.Now()})
-			m.mu.Unlock()
-		}
-	})
-
-	t.Cleanup(func() {
-		stop()
-		done.Wait()
-	})
-
-	return m
-}
-
-// stood is for how long the machine stood still between two moments.
-func (m *machine) stood(from, to time.Time) (all time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-
-	for _, s := range m.stalls {
-		if s.from.Before(from) {
-			s.from = from
-		}
-
-		if s.to.After(to) {
-			s.to = to
-		}
-
-		all += max(s.to.Sub(s.from), 0)
-	}
 
 	return all
 }
