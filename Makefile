@@ -4,10 +4,10 @@
 GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 # Modules whose tests belong to those of the library.
-MODULES = examples/integrations cmd/pglocker ui analysis contrib/otel contrib/gocron contrib/certmagic
+MODULES = examples/integrations examples/migrations cmd/pglocker ui analysis contrib/otel contrib/gocron contrib/certmagic contrib/clientgo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cli cli-docs test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint fmt clean postgres
+.PHONY: help demo cli cli-docs migrations test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint release-trial fmt clean postgres
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ cli: ## Build the command, bin/pglocker
 
 cli-docs: ## Write docs/cli.md from the commands
 	@cd cmd/pglocker && $(GO) run . docs >../../docs/cli.md.new && mv ../../docs/cli.md.new ../../docs/cli.md
+
+migrations: ## Write the files for migration tools from those of the folder migrations
+	@.ci/migrations
 
 # The packages whose tests take longest go first, so that none of them is left alone at the end.
 test: postgres ## Run every test
@@ -72,12 +75,17 @@ bench-quick: postgres ## Measure in less than a minute, and print which goals ar
 	@cd bench && $(GO) build -o ../bin/bench .
 	@exec bin/bench -quick -results bench/results/quick.txt
 
-lint: ## Check formatting (gofmt, gofumpt), go vet, staticcheck
+lint: ## Check formatting (gofmt, gofumpt), go vet, staticcheck, the workflows, the API against the last release
 	@files=$$(gofmt -l . && $(TOOL) gofumpt -l .) && if [ -n "$$files" ]; then \
 		printf 'not formatted, run make fmt:\n%s\n' "$$files"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	@for m in bench verify $(MODULES); do echo "=== $$m" && (cd $$m && $(GO) vet ./... && $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...) || exit 1; done
+	$(TOOL) actionlint -shellcheck= -pyflakes=
+	@GO=$(GO) .ci/release-api
+
+release-trial: ## Make a release in a clone, use it from outside, and forget it
+	@GO=$(GO) .ci/release --trial
 
 fmt: ## Format the code
 	$(TOOL) gofumpt -w .

@@ -34,7 +34,13 @@ func (a *Access) Reading() bool { return a.reading }
 // Guard proves, inside the caller's transaction, that the access is still held, as [Lock.Guard] does, with its
 // errors. While the transaction of a reader is open, no writer is granted the lock. While that of a writer is,
 // nobody is.
-func (a *Access) Guard(ctx context.Context, tx *sql.Tx) error { return a.group.guard(ctx, tx) }
+func (a *Access) Guard(ctx context.Context, tx *sql.Tx) error { return a.group.guard(ctx, inSQL(tx)) }
+
+// GuardPgx is [Access.Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func (a *Access) GuardPgx(ctx context.Context, tx PgxTx) error { return a.group.guard(ctx, inPgx(tx)) }
+
+// GuardTx is [Access.Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
+func (a *Access) GuardTx(ctx context.Context, tx Tx) error { return a.group.guard(ctx, inTx(tx)) }
 
 // Unlock cancels the access's context, and then releases the lock. Errors are those of [Lock.Unlock].
 func (a *Access) Unlock(ctx context.Context) error { return a.group.unlock(ctx) }

@@ -49,10 +49,11 @@ type Config struct {
 	// A Locker uses at most eight of its connections, mostly one while it holds locks and one while it
 	// listens. A limit of two is enough (SetMaxOpenConns). With a limit of one the Locker doesn't listen.
 	//
-	// Default: the Locker opens connections of its own, by the connector of the handle that [New] is given. It
-	// reads that connector by reflection. Behind some wrappers it can't be found. Renewals then share the
-	// pool, and Logger is told so: if the application uses up its pool for longer than a lease, the lock is
-	// lost. To share the pool without that warning, set RenewDB to the handle that New is given.
+	// Default: the Locker opens connections of its own, as the pool that [NewPool] is given does, or by the
+	// connector of the handle that [New] is given. It reads that connector by reflection. Behind some wrappers
+	// it can't be found. Renewals then share the pool, and Logger is told so: if the application uses up its
+	// pool for longer than a lease, the lock is lost. To share the pool without that warning, set RenewDB to the
+	// handle that New is given.
 	RenewDB *sql.DB
 
 	// Observer is told of operations and of losses. Default: none.
@@ -75,8 +76,8 @@ func (c *Config) SetDefault() {
 	}
 }
 
-// complete returns a checked copy with the defaults filled in, for use with db.
-func (c *Config) complete(db *sql.DB) (Config, error) {
+// complete returns a checked copy with the defaults filled in. given: there is a handle to use it with.
+func (c *Config) complete(given bool) (Config, error) {
 	if c == nil {
 		return Config{}, ErrConfigIsNil
 	}
@@ -109,7 +110,7 @@ func (c *Config) complete(db *sql.DB) (Config, error) {
 		return Config{}, fmt.Errorf("%w: %s is negative", ErrInvalidSafetyMargin, completed.SafetyMargin)
 	}
 
-	if db == nil {
+	if !given {
 		return Config{}, ErrDBIsNil
 	}
 

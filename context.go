@@ -58,7 +58,7 @@ func heldUnder(ctx context.Context, l *Locker, lockIDs ...string) error {
 
 // sharesTable reports whether the group's locks are also l's: the handle and the table are the same.
 func (g *group) sharesTable(l *Locker) bool {
-	return g.locker == l || g.locker.db == l.db && g.locker.cfg.table() == l.cfg.table()
+	return g.locker == l || g.locker.source == l.source && g.locker.cfg.table() == l.cfg.table()
 }
 
 // heldError is the error of a lock that is held by this one.

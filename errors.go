@@ -58,12 +58,16 @@ var (
 var (
 	// ErrConfigIsNil: a function that needs a [Config] got none.
 	ErrConfigIsNil = errors.New("pglocker: config is nil")
-	// ErrDBIsNil: a function that needs a database handle got none.
+	// ErrDBIsNil: a function that needs a database handle, or a pool, got none.
 	ErrDBIsNil = errors.New("pglocker: db is nil")
 	// ErrStatusIsNil: a method that needs a [LockStatus] got none.
 	ErrStatusIsNil = errors.New("pglocker: lock status is nil")
-	// ErrNoLock: the context given to [Guard] isn't that of a lock, or of several, a permit or an access.
+	// ErrNoLock: the context given to [Guard], [GuardPgx] or [GuardTx] isn't that of a lock, or of several, a
+	// permit or an access.
 	ErrNoLock = errors.New("pglocker: no lock in the context")
+	// ErrNoTransaction: a guard was given no transaction, or what isn't one. Outside of a transaction a guard
+	// proves nothing.
+	ErrNoTransaction = store.ErrNoTransaction
 	// ErrFuncIsNil: [Locker.Do], or another method that runs a function, got none.
 	ErrFuncIsNil = errors.New("pglocker: func is nil")
 	// ErrInvalidLockID: a lock id is 1 to [MaxLockIDBytes] bytes of valid UTF-8 without NUL.

@@ -12,7 +12,7 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// TestErrorTexts: every error says once that it is pglocker's, however many it wraps.
+// TestErrorTexts: every error says once that it is pglocker's, however many it wraps. It calls the token so.
 func TestErrorTexts(t *testing.T) {
 	t.Parallel()
 	contract.EachDriver(t, func(t *testing.T, driver string) {
@@ -136,6 +136,8 @@ func TestErrorTexts(t *testing.T) {
 				t.Errorf("%s: no error", what)
 			} else if text := err.Error(); !strings.HasPrefix(text, "pglocker: ") || strings.Count(text, "pglocker:") != 1 {
 				t.Errorf("%s: %s", what, text)
+			} else if rest := strings.ReplaceAll(text, pglocker.ErrWrongGeneration.Error(), ""); strings.Contains(rest, "generation") {
+				t.Errorf("%s: %s: users know it as the token", what, text)
 			}
 		}
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker"
 )
@@ -48,33 +49,33 @@ func ExampleGuard() {
 // pool is that of a program that uses pgx without database/sql.
 var pool *pgxpool.Pool
 
-// In a transaction of pgx the guard is a query. It returns no row if the lock is lost.
-func ExampleLock_GuardSQL() {
+// A program that uses pgx without database/sql gives the Locker its pool. Only MigrateDB takes a database handle.
+func ExampleNewPool() {
 	ctx := context.Background()
+	cfg := &pglocker.Config{}
 
-	lock, err := locker.TryLock(ctx, "guarded-pgx", time.Minute)
+	handle := stdlib.OpenDBFromPool(pool)
+	defer handle.Close() // the pool stays open
+
+	if err := pglocker.MigrateDB(ctx, handle, cfg); err != nil {
+		log.Fatal(err)
+	}
+
+	locker, err := pglocker.NewPool(pool, cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer lock.Unlock(ctx)
 
-	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		var token int64
+	err = locker.Do(ctx, "guarded-pgx", time.Minute, 20*time.Second, func(ctx context.Context) error {
+		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			if err := pglocker.GuardPgx(ctx, tx); err != nil {
+				return err // rolls back
+			}
 
-		query, args := lock.GuardSQL()
+			_, err := tx.Exec(ctx, `UPDATE reports SET body = 'all is well'`)
 
-		err := tx.QueryRow(ctx, query, args...).Scan(&token)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return pglocker.ErrLockLost // rolls back
-		}
-
-		if err != nil {
 			return err
-		}
-
-		_, err = tx.Exec(ctx, `UPDATE reports SET body = 'all is well'`)
-
-		return err
+		})
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -84,6 +85,33 @@ func ExampleLock_GuardSQL() {
 
 	// It prints:
 	// committed under the lock
+}
+
+// A function that is given a transaction of another library guards it by GuardTx.
+func ExampleGuardTx() {
+	ctx := context.Background()
+
+	// tx may be gorm's ConnPool, bun's Tx, sqlx's Tx, or a *sql.Tx.
+	write := func(ctx context.Context, tx pglocker.Tx) error {
+		if err := pglocker.GuardTx(ctx, tx); err != nil {
+			return err
+		}
+
+		var reports int
+
+		return tx.QueryRowContext(ctx, `WITH written AS (UPDATE reports SET body = 'all is well' RETURNING 1)
+			SELECT count(*) FROM written`).Scan(&reports)
+	}
+
+	err := locker.Do(ctx, "guarded-tx", time.Minute, 20*time.Second, func(ctx context.Context) error {
+		return write(ctx, db)
+	})
+	if errors.Is(err, pglocker.ErrNoTransaction) {
+		fmt.Println("not in a transaction")
+	}
+
+	// It prints:
+	// not in a transaction
 }
 
 // A resource outside the database remembers the largest token that it has seen, and refuses

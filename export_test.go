@@ -31,7 +31,7 @@ func (l *Locker) GiveBack(lockID, grant string, ttl time.Duration) {
 
 // ForbidOwn has the Locker find no connector, as behind drivers that can't be asked.
 func (l *Locker) ForbidOwn() {
-	l.desk.Beside.Open = func(*sql.DB, string) (*sql.DB, bool) { return nil, false }
+	l.desk.Beside.Open = func(string) (*sql.DB, bool) { return nil, false }
 }
 
 // SetGatherAfter sets how long a request for several locks waits before it gathers them, before first use.

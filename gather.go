@@ -44,7 +44,15 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		passes = func(err error) bool {
 			return !errors.Is(err, ErrClosed) && (errors.Is(err, ErrLockLost) || store.Transient(err))
 		}
-		seen lastHeld
+		seen  lastHeld
+		ended = func(err error) error {
+			err = endedBy(ctx, err)
+			if err != nil && passes(err) {
+				err = seen.in(err)
+			}
+
+			return err
+		}
 	)
 
 	// After the first round, troubles that pass don't end the wait.
@@ -56,7 +64,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		seen.note(err)
 
 		if over(err) || early && (first || !passes(err)) {
-			return g, endedBy(ctx, seen.in(err))
+			return g, ended(err)
 		}
 
 		if early {
@@ -71,7 +79,7 @@ func (all *several) take(ctx, parent context.Context, o lockOptions) (*group, er
 		seen.note(err)
 
 		if over(err) || time.Now().Before(until) && !passes(err) {
-			return g, endedBy(ctx, seen.in(err))
+			return g, ended(err)
 		}
 	}
 }
@@ -188,7 +196,7 @@ func (l *lastHeld) note(err error) {
 
 // in is err, which names that lock, too: the end of the time cut off the request that would have named one.
 func (l *lastHeld) in(err error) error {
-	if err == nil || l.err == nil {
+	if l.err == nil {
 		return err
 	}
 

@@ -54,10 +54,13 @@ func (l *Locker) holdAll(parent context.Context, grants []store.LockRow, gate st
 
 // add adds leases to a group that nobody has yet, and starts to keep them alive.
 func (g *group) add(grants []store.LockRow, gate string, term keepalive.Term, o lockOptions) {
-	locks := make([]*Lock, len(grants))
+	var (
+		locks = make([]*Lock, len(grants))
+		block = make([]Lock, len(grants))
+	)
 
 	for i, granted := range grants {
-		locks[i] = new(Lock)
+		locks[i] = &block[i]
 		locks[i].init(g, newStatus(granted.LockID, granted.Row), term, o, false)
 		locks[i].tenure.Gate = gate
 	}

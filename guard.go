@@ -4,6 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"reflect"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ismurov/pglocker/internal/store"
 )
 
 // Guard proves, inside the caller's transaction, that this lock is still held under this token. It keeps the
@@ -18,43 +23,70 @@ import (
 // goes first: after the transaction's first statement, any renewal and any new waiter makes it fail with
 // SQLSTATE 40001. Retry the transaction then. Guard again after a rollback to a savepoint.
 //
-// Errors: [ErrLockLost] if the token is no longer the current one, or its lease has ended, or the lock was
-// unlocked: roll back. Other errors are the driver's, and prove nothing; the transaction can't commit after
-// them. If ctx ends, database/sql rolls the transaction back.
-func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error {
-	if err := lk.group.over(); err != nil {
-		return err
-	}
+// Errors:
+//
+//   - [ErrLockLost] if the token is no longer the current one, or its lease has ended, or the lock was
+//     unlocked: roll back.
+//   - [ErrNoTransaction] if tx is nil.
+//   - Others are the driver's, and prove nothing. The transaction can't commit after them. If ctx ends,
+//     database/sql rolls the transaction back.
+func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error { return lk.group.guard(ctx, inSQL(tx)) }
 
-	held, err := lk.group.locker.store.Guard(ctx, tx, lk.lease.LockID, lk.lease.Generation)
+// GuardPgx is [Lock.Guard] for a pgx.Tx, begun by a pool or by a connection. If ctx ends, pgx closes the
+// connection, which rolls the transaction back. It returns [ErrNoTransaction] also if no transaction is open: one
+// that a statement has ended, or a pool that has the methods of a transaction.
+func (lk *Lock) GuardPgx(ctx context.Context, tx PgxTx) error { return lk.group.guard(ctx, inPgx(tx)) }
 
-	switch {
-	case err != nil:
-		return tidy(fmt.Errorf("pglocker: guard of %q: %w", lk.lease.LockID, err))
-	case !held:
-		return fmt.Errorf("%w: found by the guard of %q", ErrLockLost, lk.lease.LockID)
-	}
+// GuardTx is [Lock.Guard] for a transaction of a library on database/sql. If a *sql.Tx is embedded in tx, the
+// guard is a statement of that, which the library's hooks don't see. Otherwise it is one of tx, and a second
+// one makes sure that both were in one transaction.
+//
+// What is no transaction gets [ErrNoTransaction]: *sql.DB, *sql.Conn, a type that embeds one of them, and any
+// other whose statements have a transaction each.
+func (lk *Lock) GuardTx(ctx context.Context, tx Tx) error { return lk.group.guard(ctx, inTx(tx)) }
 
-	return nil
+// GuardSQL is the statement of [Lock.Guard], where a library has neither a *sql.Tx nor a pgx.Tx to give: a query,
+// with PostgreSQL's numbered parameters, and its arguments. Run it in a transaction. The rules of Guard for
+// isolation levels hold for it too. It returns one row if the lock is held. If it returns none, the lock is
+// lost: roll back.
+func (lk *Lock) GuardSQL() (query string, args []any) {
+	return lk.group.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
 }
 
 // Guard is [Lock.Guard] of what is held under ctx, with its errors: a lock, or all locks that are held as one.
 // It returns [ErrNoLock] if nothing is.
-func Guard(ctx context.Context, tx *sql.Tx) error {
+func Guard(ctx context.Context, tx *sql.Tx) error { return guardHeld(ctx, inSQL(tx)) }
+
+// GuardPgx is [Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func GuardPgx(ctx context.Context, tx PgxTx) error { return guardHeld(ctx, inPgx(tx)) }
+
+// GuardTx is [Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
+func GuardTx(ctx context.Context, tx Tx) error { return guardHeld(ctx, inTx(tx)) }
+
+// Tx is a transaction of a library on database/sql, such as gorm, sqlx or bun, for [GuardTx].
+type Tx interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// PgxTx is a pgx.Tx, for [GuardPgx]. Pools and connections of pgx lack Commit and Rollback. It names the methods, and
+// not the type, because programs that don't use pgx would otherwise link it.
+type PgxTx interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Commit(ctx context.Context) error
+	Rollback(ctx context.Context) error
+}
+
+func guardHeld(ctx context.Context, in store.Transaction) error {
 	g := groupOf(ctx)
 	if g == nil {
 		return ErrNoLock
 	}
 
-	return g.guard(ctx, tx)
+	return g.guard(ctx, in)
 }
 
-// guard is [Lock.Guard] of all locks of the group, in one statement.
-func (g *group) guard(ctx context.Context, tx *sql.Tx) error {
-	if len(g.locks) == 1 {
-		return g.locks[0].Guard(ctx, tx)
-	}
-
+// guard proves in one statement that all locks of the group are held.
+func (g *group) guard(ctx context.Context, in store.Transaction) error {
 	if err := g.over(); err != nil {
 		return err
 	}
@@ -64,7 +96,7 @@ func (g *group) guard(ctx context.Context, tx *sql.Tx) error {
 		ids[i], generations[i] = lk.lease.LockID, lk.lease.Generation
 	}
 
-	lost, err := g.locker.store.GuardAll(ctx, tx, ids, generations)
+	lost, err := g.locker.store.Guard(ctx, in, ids, generations)
 
 	switch {
 	case err != nil:
@@ -76,9 +108,87 @@ func (g *group) guard(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// GuardSQL is [Lock.Guard] for drivers other than database/sql: a query, with PostgreSQL's numbered
-// parameters, and its arguments. Run it in a transaction. The rules of Guard for isolation levels hold for it
-// too. It returns one row if the lock is held. If it returns none, the lock is lost: roll back.
-func (lk *Lock) GuardSQL() (query string, args []any) {
-	return lk.group.locker.store.GuardSQL(), []any{lk.lease.LockID, lk.lease.Generation}
+func inSQL(tx *sql.Tx) store.Transaction {
+	if tx == nil {
+		return inNone(tx)
+	}
+
+	return store.InSQL(tx)
+}
+
+func inPgx(tx PgxTx) store.Transaction {
+	if isNil(tx) {
+		return inNone(tx)
+	}
+
+	return store.InPgx(tx)
+}
+
+func inTx(tx Tx) store.Transaction {
+	if isNil(tx) {
+		return inNone(tx)
+	}
+
+	switch found := embedded(reflect.ValueOf(tx), 4); {
+	case !found.IsValid():
+		return store.InAny(tx)
+	case found.Type() == reflect.TypeFor[*sql.Tx]():
+		return inSQL((*sql.Tx)(found.UnsafePointer()))
+	}
+
+	return inNone(tx)
+}
+
+// inNone refuses what isn't a transaction.
+func inNone(given any) store.Transaction {
+	return func(context.Context, *store.Store, string, []any, any) error {
+		if isNil(given) {
+			return fmt.Errorf("%w: nil", ErrNoTransaction)
+		}
+
+		return fmt.Errorf("%w: %T", ErrNoTransaction, given)
+	}
+}
+
+func isNil(tx any) bool {
+	v := reflect.ValueOf(tx)
+
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// embedded returns the *sql.Tx, *sql.DB or *sql.Conn that v is or embeds. Types of libraries embed them several
+// levels deep, behind interfaces too.
+func embedded(v reflect.Value, depth int) reflect.Value {
+	if v.Kind() == reflect.Interface {
+		v = v.Elem()
+	}
+
+	if !v.IsValid() {
+		return v
+	}
+
+	switch v.Type() {
+	case reflect.TypeFor[*sql.Tx](), reflect.TypeFor[*sql.DB](), reflect.TypeFor[*sql.Conn]():
+		return v
+	}
+
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+
+	if v.Kind() != reflect.Struct || depth == 0 {
+		return reflect.Value{}
+	}
+
+	for i := range v.NumField() {
+		if !v.Type().Field(i).Anonymous {
+			continue
+		}
+
+		if found := embedded(v.Field(i), depth-1); found.IsValid() {
+			return found
+		}
+	}
+
+	return reflect.Value{}
 }

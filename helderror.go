@@ -13,7 +13,7 @@ type HeldError struct {
 	// Owner is who holds the lock, in the form of [LockStatus.Owner]. It is "" where that isn't known, and
 	// while only a minimum hold ([WithMinHold]) keeps the lock from being granted.
 	Owner string
-	// Generation is the holder's, or that of the release that left the minimum hold.
+	// Generation is the holder's token, or the generation that the release has left beside the minimum hold.
 	Generation int64
 	// Remaining is how long the lease, or the minimum hold, still runs, counted from the return of the error:
 	// Age is already subtracted. The holder may have renewed or released the lock since the database was
@@ -45,7 +45,7 @@ func (e *HeldError) Error() string {
 		is, when = "was", fmt.Sprintf(", when it was last seen %s ago", e.Age.Round(time.Second/10))
 	}
 
-	text := fmt.Sprintf("%s: %q %s held%s, generation %d%s", ErrAlreadyLocked.Error(), e.LockID, is, by, e.Generation, when)
+	text := fmt.Sprintf("%s: %q %s held%s, token %d%s", ErrAlreadyLocked.Error(), e.LockID, is, by, e.Generation, when)
 
 	if e.Remaining > 0 || e.Age < old {
 		text += fmt.Sprintf(", for another %s", e.Remaining.Round(time.Millisecond))

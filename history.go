@@ -23,7 +23,7 @@ import (
 // [ErrReadOnly]; [ErrInvalidTable], if the table can't hold locks, or another table has the name of the history;
 // and what the driver reports. If ctx ends, either everything was done or nothing.
 func MigrateHistory(ctx context.Context, db *sql.DB, cfg *Config) error {
-	completed, err := cfg.complete(db)
+	completed, err := cfg.complete(db != nil)
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,17 @@ func (m *MultiLock) Tokens() map[string]int64 {
 
 // Guard proves, inside the caller's transaction and in one statement, that all the locks are still held under
 // these tokens. Rules and errors are those of [Lock.Guard]: [ErrLockLost] if one of the locks is lost.
-func (m *MultiLock) Guard(ctx context.Context, tx *sql.Tx) error { return m.group.guard(ctx, tx) }
+func (m *MultiLock) Guard(ctx context.Context, tx *sql.Tx) error {
+	return m.group.guard(ctx, inSQL(tx))
+}
+
+// GuardPgx is [MultiLock.Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func (m *MultiLock) GuardPgx(ctx context.Context, tx PgxTx) error {
+	return m.group.guard(ctx, inPgx(tx))
+}
+
+// GuardTx is [MultiLock.Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
+func (m *MultiLock) GuardTx(ctx context.Context, tx Tx) error { return m.group.guard(ctx, inTx(tx)) }
 
 // Unlock cancels the context, and then releases all the locks in one statement. A lock that another call in
 // this Locker waits for is handed to it by a second. Errors are those of [Lock.Unlock]:

@@ -203,6 +203,101 @@ func TestLockAllPassesOver(t *testing.T) {
 	})
 }
 
+// TestLockAllChangedMeanwhile: a row is changed after a request has seen it. If it is free in its newest version,
+// that request is granted all, that one under a newer token. If it is held, none is.
+func TestLockAllChangedMeanwhile(t *testing.T) {
+	t.Parallel()
+
+	for name, columns := range map[string]string{"six columns": "", "three columns": contract.ThreeColumns} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			ctx := t.Context()
+			url := contract.NewDatabase(t)
+			admin := contract.Open(t, "pgx", url)
+			contract.MakeTable(t, admin, columns)
+
+			// A policy's function is called for every row that a statement reads, after its snapshot. It waits
+			// while another has the advisory lock.
+			role, db := newRole(t, admin, "pgx", url)
+			for _, text := range []string{
+				"CREATE FUNCTION public.gate() RETURNS boolean LANGUAGE plpgsql AS " +
+					"$$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN true; END $$",
+				"GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses TO " + role,
+				"ALTER TABLE pglocker.lock_statuses ENABLE ROW LEVEL SECURITY",
+				"CREATE POLICY gated ON pglocker.lock_statuses TO " + role + " USING (public.gate())",
+			} {
+				contract.Exec(t, admin, text)
+			}
+
+			locker := contract.WatchedLocker(t, db, nil)
+			ids := []string{"a", "b"}
+
+			take := func() (*pglocker.MultiLock, error) { return locker.TryLockAll(ctx, ids, time.Minute) }
+			multi, err := take() // it looks at the table, and makes the locks
+			contract.Must(t, err)
+			contract.Must(t, multi.Unlock(ctx))
+
+			for _, change := range []struct {
+				set  string
+				held bool
+			}{
+				{"generation = generation + 100", false},
+				{"generation = generation + 100, expires_at = clock_timestamp() + interval '1 minute'", true},
+			} {
+				gate, err := admin.BeginTx(ctx, nil)
+				contract.Must(t, err)
+				contract.Must(t, contract.Second(gate.ExecContext(ctx, "SELECT pg_advisory_xact_lock(1)")))
+
+				got := make(chan error, 1)
+
+				go func() {
+					var err error
+
+					multi, err = take()
+					got <- err
+				}()
+
+				contract.Await(t, "the request waits after its snapshot", func() bool {
+					return contract.Query[bool](t, admin, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "+
+						"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
+				})
+
+				changed := contract.Now(t, admin)
+				token := contract.Query[int64](t, admin, "UPDATE pglocker.lock_statuses SET "+change.set+" WHERE lock_id = 'b' RETURNING generation")
+				contract.Must(t, gate.Commit())
+
+				err = contract.Receive(t, "TryLockAll returns", got)
+
+				var held *pglocker.HeldError
+
+				switch {
+				case change.held:
+					if !errors.As(err, &held) || held.LockID != "b" || held.Generation != token {
+						t.Errorf("TryLockAll: %v, want a *HeldError of b with token %d", err, token)
+					}
+
+					if areHeld(t, admin, "a") != 0 {
+						t.Error("a is held")
+					}
+				case err != nil:
+					t.Errorf("TryLockAll: %v", err)
+				default:
+					if got := multi.Tokens()["b"]; got <= token {
+						t.Errorf("token %d, want more than %d", got, token)
+					}
+
+					if contract.Query[bool](t, admin, "SELECT bool_or(expires_at > $1::timestamptz + interval '1 minute') FROM pglocker.lock_statuses", changed) {
+						t.Error("a second request was granted them")
+					}
+
+					contract.Must(t, multi.Unlock(ctx))
+				}
+			}
+		})
+	}
+}
+
 // TestLockAllTurn: a stream of calls for single locks doesn't keep LockAll waiting, whether they are in its
 // Locker or in another.
 func TestLockAllTurn(t *testing.T) {
@@ -561,8 +656,9 @@ func TestLockAllClosed(t *testing.T) {
 			})
 			contract.CloseLocker(t, locker)
 
-			if err := contract.Receive(t, "LockAll returns", done); !errors.Is(err, pglocker.ErrClosed) {
-				t.Errorf("LockAll: %v, want ErrClosed", err)
+			err = contract.Receive(t, "LockAll returns", done)
+			if !errors.Is(err, pglocker.ErrClosed) || errors.Is(err, pglocker.ErrAlreadyLocked) {
+				t.Errorf("LockAll: %v, want ErrClosed alone", err)
 			}
 
 			if cause := context.Cause(multi.Context()); !errors.Is(cause, pglocker.ErrClosed) {

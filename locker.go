@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/ismurov/pglocker/internal/beside"
 	"github.com/ismurov/pglocker/internal/handover"
 	"github.com/ismurov/pglocker/internal/keepalive"
@@ -31,7 +33,8 @@ const (
 // lock and no call is under way, it owns no goroutine and no connection, so it need not be closed.
 type Locker struct {
 	cfg Config
-	db  *sql.DB
+	// source is the *sql.DB or the *pgxpool.Pool.
+	source any
 
 	store    *store.Store
 	renewer  *keepalive.Renewer
@@ -56,29 +59,56 @@ type Locker struct {
 // Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier], [ErrInvalidOwner],
 // [ErrInvalidSafetyMargin].
 func New(db *sql.DB, cfg *Config) (*Locker, error) {
-	completed, err := cfg.complete(db)
+	completed, err := cfg.complete(db != nil)
 	if err != nil {
 		return nil, err
 	}
 
+	return newLocker(db, completed, func(late store.LateFunc) *store.Store {
+		return store.New(db, completed.table(), late)
+	}), nil
+}
+
+// NewPool is [New] for programs that use pgx without database/sql. The caller closes pool after the Locker.
+//
+// The Locker's statements use the pool's connections, within its limit. Its own connections, for renewals,
+// listening, and releases that the pool gives no connection ([Config.RenewDB]), are beside the pool, since the
+// application may use up that. They are made as the pool makes its own: from its configuration, with all its
+// hooks, and for MaxConnLifetime at most, but for one that listens. The pool doesn't count them.
+//
+// [MigrateDB] takes a database handle: stdlib.OpenDBFromPool(pool), of pgx.
+//
+// Errors are those of New: [ErrDBIsNil] if pool is nil.
+func NewPool(pool *pgxpool.Pool, cfg *Config) (*Locker, error) {
+	completed, err := cfg.complete(pool != nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return newLocker(pool, completed, func(late store.LateFunc) *store.Store {
+		return store.NewPool(pool, completed.table(), late)
+	}), nil
+}
+
+func newLocker(source any, completed Config, newStore func(store.LateFunc) *store.Store) *Locker {
 	random := strings.ToLower(rand.Text()[:8])
 	queue := waitqueue.New()
 	l := &Locker{
-		cfg:   completed,
-		db:    db,
-		watch: newWatch(completed.Observer),
-		held:  heldLocks{groups: make(map[*group]bool)},
+		cfg:    completed,
+		source: source,
+		watch:  newWatch(completed.Observer),
+		held:   heldLocks{groups: make(map[*group]bool)},
 
 		gatherAfter: gatherAfter,
 	}
 
-	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {
+	l.store = newStore(func(lockID string, granted store.Result, ttl time.Duration) {
 		l.desk.ReturnAside(lockID, granted, ttl)
 	})
 	l.store.Log(l.cfg.Logger)
 	l.store.OnBatch(l.watch.onBatch())
 
-	pool := beside.New(db, completed.RenewDB, l.store, func() {
+	pool := beside.New(completed.RenewDB, l.store, func() {
 		l.cfg.Logger.Warn("pglocker: renewals share the pool", "cause", "the driver can't be asked for a connection beside it",
 			"remedy", "set Config.RenewDB")
 	})
@@ -119,7 +149,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 		return renewals{pool.ForRenewals(), l.watch}
 	}, l.report.renewal)
 
-	return l, nil
+	return l
 }
 
 // NewWithMigrateDB is [MigrateDB] followed by [New], with the errors of both.

@@ -12,7 +12,7 @@ import (
 // lossError is the error of a lost lock. holders names the transactions that have its row locked.
 func lossError(lockID string, token int64, loss keepalive.Loss, holders string) error {
 	if loss.Gone {
-		return fmt.Errorf("%w: the database shows %q expired, or with another generation than %d",
+		return fmt.Errorf("%w: the database shows %q expired, or with another token than %d",
 			ErrLockLost, lockID, token)
 	}
 

@@ -24,7 +24,7 @@ import (
 // [ErrInvalidTable], if what has that name is not a table, or can't hold locks; and what the driver reports.
 // If ctx ends, either everything was done or nothing.
 func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
-	completed, err := cfg.complete(db)
+	completed, err := cfg.complete(db != nil)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
 // Errors: [ErrDBIsNil]; [ErrConfigIsNil]; [ErrInvalidIdentifier]; [ErrInvalidTable], if what has that name is not
 // a table, or can't hold locks; ctx's error, when it ends; and what the driver reports.
 func PendingMigrations(ctx context.Context, db *sql.DB, cfg *Config) ([]string, error) {
-	completed, err := cfg.complete(db)
+	completed, err := cfg.complete(db != nil)
 	if err != nil {
 		return nil, err
 	}

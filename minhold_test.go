@@ -49,7 +49,7 @@ func TestMinHoldAfterFailure(t *testing.T) {
 				t.Errorf("after the job: %v, want a lock that is held for an hour, and by nobody", err)
 			}
 
-			want := fmt.Sprintf(`"a" is held until its minimum hold ends, generation %d, for another `, token+1)
+			want := fmt.Sprintf(`"a" is held until its minimum hold ends, token %d, for another `, token+1)
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("after the job: %v, want %q", err, want)
 			}

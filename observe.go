@@ -148,6 +148,7 @@ type LockRenewed struct {
 type BatchSent struct {
 	// Operation is OperationAcquire, OperationRenew or OperationRelease. Requests of waiters are OperationAcquire.
 	// Requests for several locks, semaphores and read-write locks have statements of their own, which are not told.
+	// So have releases of several locks or permits at once.
 	Operation Operation
 	// Locks is how many.
 	Locks int

@@ -267,7 +267,7 @@ func TestReadmeIntegrations(t *testing.T) {
 		}
 	}
 
-	if want := []string{"pgxpool", "gorm", "sqlx", "bun", "ent"}; !slices.Equal(libraries, want) {
+	if want := []string{"pgxpool", "sqlc", "gorm", "sqlx", "bun", "ent"}; !slices.Equal(libraries, want) {
 		t.Errorf("it is about %q, not %q", libraries, want)
 	}
 }
@@ -294,6 +294,25 @@ func TestReadmeCommands(t *testing.T) {
 
 		if !run {
 			t.Errorf(".ci/run doesn't run make %s", command[1])
+		}
+	}
+}
+
+// TestReadmeBadges: a badge shows a workflow of this repository.
+func TestReadmeBadges(t *testing.T) {
+	t.Parallel()
+
+	text, err := os.ReadFile("README.md")
+	contract.Must(t, err)
+
+	badges := regexp.MustCompile(`actions/workflows/([^/)]+)`).FindAllSubmatch(text, -1)
+	if len(badges) == 0 {
+		t.Error("the README shows no workflow")
+	}
+
+	for _, badge := range badges {
+		if _, err := os.Stat(filepath.Join(".github/workflows", string(badge[1]))); err != nil {
+			t.Error(err)
 		}
 	}
 }

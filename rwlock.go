@@ -15,8 +15,9 @@ import (
 // already stay. It says so in a lease of its own, which it renews while it waits. So a writer that crashed while
 // it waited stops readers for its TTL at most, and for ten seconds at most. Readers don't stop a writer from
 // being next, and a stream of writers doesn't keep readers out for ever: calls of one Locker are served in the
-// order in which they came. Between processes, a waiting writer stops readers only while readers hold the lock.
-// So when a writer releases it, no reader is stopped until a writer asks in vain.
+// order in which they came, those under the context of a reader first. Between processes, a waiting writer stops
+// readers only while readers hold the lock. So when a writer releases it, no reader is stopped until a writer asks
+// in vain.
 type RWLock struct {
 	family
 	readers int
@@ -75,7 +76,8 @@ func (rw *RWLock) TryLock(ctx context.Context, ttl time.Duration, opts ...LockOp
 
 // RLock takes read access, as [RWLock.Lock] takes write access. It waits while a writer has the lock or waits for
 // it, and while there are as many readers as [WithMaxReaders] says. If ctx was made from the context of read
-// access to this same lock, a waiting writer doesn't stop it.
+// access to this same lock, a waiting writer doesn't stop it, and it fails with a [*HeldError], at once, if those under
+// ctx are as many readers already.
 func (rw *RWLock) RLock(ctx context.Context, ttl time.Duration, opts ...LockOption) (*Access, error) {
 	return rw.take(ctx, ttl, true, true, opts)
 }
@@ -104,11 +106,13 @@ func (rw *RWLock) take(ctx context.Context, ttl time.Duration, reading, wait boo
 		asked = store.SlotsRequest{TTL: ttl, Permits: rw.readers, Want: 1}
 	}
 
-	for _, lk := range rw.held(ctx) {
+	held := rw.held(ctx)
+
+	for _, lk := range held {
 		switch writes := slotOf(lk.lease.LockID) == 0; {
 		case !writes && !reading:
 			return nil, fmt.Errorf("%w: it is held under the context of this call", ErrUpgrade)
-		case writes && options.wait > 0:
+		case options.wait > 0 && (writes || len(held) >= rw.readers):
 			return nil, waitsForItself(lk)
 		}
 

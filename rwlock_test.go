@@ -403,3 +403,27 @@ func TestNestedReader(t *testing.T) {
 		all.Wait()
 	}
 }
+
+// TestReaderWaitsForItself: a reader that would wait for readers under whose context it asks fails at once.
+func TestReaderWaitsForItself(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	contract.MakeTable(t, contract.Open(t, "pgx", url), "")
+
+	rw, err := contract.NewLocker(t, "pgx", url).NewRWLock("a", pglocker.WithMaxReaders(2))
+	contract.Must(t, err)
+
+	outer, err := rw.RLock(t.Context(), time.Minute)
+	contract.Must(t, err)
+	nested, err := rw.RLock(outer.Context(), time.Minute)
+	contract.Must(t, err)
+
+	ctx, cancel := context.WithTimeout(nested.Context(), 20*time.Second)
+	defer cancel()
+
+	_, err = rw.RLock(ctx, time.Minute)
+	if held := new(pglocker.HeldError); !errors.As(err, &held) || ctx.Err() != nil {
+		t.Errorf("RLock: %v, want a *HeldError at once", err)
+	}
+}

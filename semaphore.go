@@ -196,7 +196,13 @@ func (p *Permit) Slots() []int {
 // Guard proves, inside the caller's transaction, that the permit is still held, as [Lock.Guard] does, with its
 // errors. It locks the rows of all its slots, in one statement. A slot is granted to no other while the
 // transaction is open.
-func (p *Permit) Guard(ctx context.Context, tx *sql.Tx) error { return p.group.guard(ctx, tx) }
+func (p *Permit) Guard(ctx context.Context, tx *sql.Tx) error { return p.group.guard(ctx, inSQL(tx)) }
+
+// GuardPgx is [Permit.Guard] for a pgx.Tx: see [Lock.GuardPgx].
+func (p *Permit) GuardPgx(ctx context.Context, tx PgxTx) error { return p.group.guard(ctx, inPgx(tx)) }
+
+// GuardTx is [Permit.Guard] for a transaction of a library on database/sql: see [Lock.GuardTx].
+func (p *Permit) GuardTx(ctx context.Context, tx Tx) error { return p.group.guard(ctx, inTx(tx)) }
 
 // Unlock cancels the permit's context, and then releases all its slots. Errors are those of [Lock.Unlock].
 func (p *Permit) Unlock(ctx context.Context) error { return p.group.unlock(ctx) }

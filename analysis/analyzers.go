@@ -21,6 +21,33 @@ func ofLibrary(obj types.Object) bool { return obj.Pkg() != nil && obj.Pkg().Pat
 // isContext reports whether t is context.Context.
 func isContext(t types.Type) bool { return isNamed(t, "context", "Context") }
 
+// isError reports whether t is error.
+func isError(t types.Type) bool {
+	return t != nil && types.Identical(t, types.Universe.Lookup("error").Type())
+}
+
+// isOfLibrary reports whether t is a type of pglocker's, or a pointer to one.
+func isOfLibrary(t types.Type) bool {
+	if pointer, ok := t.(*types.Pointer); ok {
+		t = pointer.Elem()
+	}
+
+	named, ok := types.Unalias(t).(*types.Named)
+
+	return ok && ofLibrary(named.Obj())
+}
+
+// isLock reports whether t is what pglocker's methods return that take locks: something to unlock.
+func isLock(t types.Type) bool {
+	if t == nil || !isOfLibrary(t) {
+		return false
+	}
+
+	unlock, _, _ := types.LookupFieldOrMethod(t, true, nil, "Unlock")
+
+	return unlock != nil
+}
+
 // isNamed reports whether t is the type of that package and name.
 func isNamed(t types.Type, pkg, name string) bool {
 	named, ok := types.Unalias(t).(*types.Named)

@@ -33,13 +33,13 @@ func condition(block *cfg.Block) ast.Expr {
 }
 
 // judge says what one branch of a condition, that where it holds or the other, means for the lock.
-func (t *taken) judge(cond ast.Expr, holds, granted bool) verdict {
+func (t *taken) judge(cond ast.Expr, holds bool, known knows) verdict {
 	var aboutErr, aboutEnd bool
 
 	value, whereNil := nilCompared(cond)
 	if value != nil {
 		id, ok := value.(*ast.Ident)
-		aboutErr = ok && t.err != nil && t.info.ObjectOf(id) == t.err && !granted
+		aboutErr = ok && t.err != nil && t.info.ObjectOf(id) == t.err && !known.changed
 		aboutEnd = saysEnd(t.info, value)
 	}
 
@@ -53,10 +53,10 @@ func (t *taken) judge(cond ast.Expr, holds, granted bool) verdict {
 	case aboutEnd:
 		return same
 	case matchesError(t.info, cond): // errors.Is(err, ErrAlreadyLocked), errors.Is(err, ErrLockLost)
-		if holds && (t.mentionsLibrary(cond) || !granted && t.mentions(cond, t.err)) {
+		if holds && (t.mentionsLibrary(cond) || !known.granted && t.mentions(cond, t.err)) {
 			return over
 		}
-	case !granted && t.mentions(cond, t.err):
+	case !known.granted && t.mentions(cond, t.err):
 		return over
 	case t.mentionsEnd(cond):
 		return over

@@ -2,10 +2,7 @@ package analysis
 
 import (
 	"go/ast"
-	"go/token"
 	"go/types"
-	"slices"
-	"strings"
 
 	"golang.org/x/tools/go/analysis"
 	"golang.org/x/tools/go/analysis/passes/inspect"
@@ -21,10 +18,14 @@ var Context = &analysis.Analyzer{
 The function that Do runs gets a context that ends when the lock is lost. Work that goes by another context, or by
 none, goes on beside that of the next holder.
 
-Contexts from outside are reported as arguments of calls, except where they are passed on purpose: in defer and go
-statements, to Unlock and Close, to loggers, and to functions that only read values. An ignored context is reported
-if the function waits (time.Sleep, a channel), passes another context, or calls what has a variant with a context,
-such as DB.Exec.`,
+The context that Do was given, those that it was made from, and those that the function makes from them, are reported as
+arguments of calls. They aren't where they may be meant: in defer and go statements and in functions that run later;
+after an error, or after the end of the function's own context; beside that context, or the lock; in calls that clean
+up, log, or read values; and nowhere if the function watches its own context by context.AfterFunc or in a goroutine.
+
+An ignored context is reported if the function waits (time.Sleep for more than a second, a channel), passes
+context.Background(), or calls what has a variant with a context, such as DB.Exec. It isn't if the function uses
+something else of pglocker's.`,
 	URL:      "https://pkg.go.dev/github.com/ismurov/pglocker/analysis",
 	Requires: []*analysis.Analyzer{inspect.Analyzer},
 	Run:      runContext,
@@ -54,7 +55,8 @@ func runContext(pass *analysis.Pass) (any, error) {
 
 		switch fn := ast.Unparen(call.Args[index]).(type) {
 		case *ast.FuncLit:
-			if !u.outside(fn, outerContexts(pass.TypesInfo, call, stack)) {
+			u.outer = outerContexts(pass.TypesInfo, call, stack)
+			if !u.outside(fn) {
 				u.ignored(fn.Type, fn.Body)
 			}
 		case *ast.Ident, *ast.SelectorExpr:
@@ -91,33 +93,6 @@ func runner(info *types.Info, call *ast.CallExpr) (method *types.Func, index int
 	return nil, 0
 }
 
-// outerContexts is the contexts that a function under a lock has no business with: the one that was given to the
-// method, and those that are parameters of the functions around it.
-func outerContexts(info *types.Info, call *ast.CallExpr, stack []ast.Node) map[types.Object]bool {
-	outer := map[types.Object]bool{}
-
-	if id, ok := ast.Unparen(call.Args[0]).(*ast.Ident); ok {
-		outer[info.ObjectOf(id)] = true
-	}
-
-	for _, n := range stack {
-		params := paramsOf(n)
-		if params == nil {
-			continue
-		}
-
-		for _, field := range params.List {
-			for _, name := range field.Names {
-				if isContext(info.TypeOf(field.Type)) {
-					outer[info.ObjectOf(name)] = true
-				}
-			}
-		}
-	}
-
-	return outer
-}
-
 // declaration is that of a function or method of the package, nil for any other value.
 func declaration(pass *analysis.Pass, value ast.Expr) *ast.FuncDecl {
 	id, ok := value.(*ast.Ident)
@@ -126,7 +101,16 @@ func declaration(pass *analysis.Pass, value ast.Expr) *ast.FuncDecl {
 	}
 
 	fn, isFunc := pass.TypesInfo.ObjectOf(id).(*types.Func)
-	if !ok || !isFunc || fn.Pkg() != pass.Pkg {
+	if !ok || !isFunc {
+		return nil
+	}
+
+	return declarationOf(pass, fn)
+}
+
+// declarationOf is that of a function or method, nil if it isn't in the package.
+func declarationOf(pass *analysis.Pass, fn *types.Func) *ast.FuncDecl {
+	if fn == nil || fn.Pkg() != pass.Pkg {
 		return nil
 	}
 
@@ -145,144 +129,6 @@ func declaration(pass *analysis.Pass, value ast.Expr) *ast.FuncDecl {
 type under struct {
 	pass   *analysis.Pass
 	method string
-}
-
-// outside reports the calls in fn that are given one of the outer contexts. It tells whether there are any.
-func (u under) outside(fn *ast.FuncLit, outer map[types.Object]bool) (found bool) {
-	ast.Inspect(fn.Body, func(n ast.Node) bool {
-		switch n := n.(type) {
-		case *ast.DeferStmt, *ast.GoStmt:
-			return false // it may be meant to outlast the lock
-		case *ast.CallExpr:
-			if u.mayPass(n) {
-				return true
-			}
-
-			for _, arg := range n.Args {
-				id, ok := ast.Unparen(arg).(*ast.Ident)
-				if !ok || !outer[u.pass.TypesInfo.ObjectOf(id)] {
-					continue
-				}
-
-				found = true
-
-				u.pass.Reportf(id.Pos(), "%s is from outside of %s's function: it doesn't end when the lock is lost; "+
-					"use the function's own context", id.Name, u.method)
-			}
-		}
-
-		return true
-	})
-
-	return found
-}
-
-// mayPass reports whether a call may have a context that doesn't end with the lock: it cleans up, logs, or reads
-// values.
-func (u under) mayPass(call *ast.CallExpr) bool {
-	fn, ok := typeutil.Callee(u.pass.TypesInfo, call).(*types.Func)
-	if !ok || fn.Pkg() == nil {
-		return false
-	}
-
-	name := fn.Name()
-
-	switch fn.Pkg().Path() {
-	case "log/slog":
-		return true
-	case "context":
-		return name == "WithoutCancel" || name == "Cause" || name == "AfterFunc"
-	case library:
-		return fn.Signature().Recv() == nil || name == "Unlock" || name == "Close" || name == "ReleaseLock"
-	}
-
-	return strings.HasSuffix(name, "FromContext") || slices.Contains([]string{"Close", "Rollback", "Shutdown"}, name)
-}
-
-// ignored reports a function that doesn't use its context, though it does what a context is for.
-func (u under) ignored(t *ast.FuncType, body *ast.BlockStmt) {
-	param := t.Params.List[0]
-	if len(param.Names) > 0 && u.uses(body, u.pass.TypesInfo.ObjectOf(param.Names[0])) {
-		return
-	}
-
-	if does := u.couldEnd(body); does != "" {
-		u.pass.Reportf(param.Pos(), "%s's function ignores its context, which ends when the lock is lost, but %s", u.method, does)
-	}
-}
-
-func (u under) uses(body *ast.BlockStmt, obj types.Object) (found bool) {
-	ast.Inspect(body, func(n ast.Node) bool {
-		id, ok := n.(*ast.Ident)
-		found = found || ok && u.pass.TypesInfo.Uses[id] == obj
-
-		return !found
-	})
-
-	return found
-}
-
-// couldEnd says what a body does that a context could end, "" if there is nothing.
-func (u under) couldEnd(body *ast.BlockStmt) (does string) {
-	ast.Inspect(body, func(n ast.Node) bool {
-		switch n := n.(type) {
-		case *ast.GoStmt, *ast.DeferStmt, *ast.FuncLit:
-			return false
-		case *ast.SelectStmt:
-			if !slices.ContainsFunc(n.Body.List, func(c ast.Stmt) bool { return c.(*ast.CommClause).Comm == nil }) {
-				does = "waits in a select"
-			}
-
-			return false
-		case *ast.UnaryExpr:
-			if n.Op == token.ARROW {
-				does = "waits for a channel"
-			}
-		case *ast.RangeStmt:
-			if t := u.pass.TypesInfo.TypeOf(n.X); t != nil {
-				if _, ok := t.Underlying().(*types.Chan); ok {
-					does = "waits for a channel"
-				}
-			}
-		case *ast.CallExpr:
-			if !u.mayPass(n) {
-				does = u.callCouldEnd(n)
-			}
-		}
-
-		return does == ""
-	})
-
-	return does
-}
-
-// callCouldEnd is couldEnd for one call.
-func (u under) callCouldEnd(call *ast.CallExpr) string {
-	fn, ok := typeutil.Callee(u.pass.TypesInfo, call).(*types.Func)
-	if !ok || fn.Pkg() == nil {
-		return ""
-	}
-
-	name := fn.Name()
-
-	if fn.Pkg().Path() == "time" && name == "Sleep" {
-		return "calls time.Sleep"
-	}
-
-	if params := fn.Signature().Params(); params.Len() > 0 && len(call.Args) > 0 && isContext(params.At(0).Type()) {
-		return "calls " + name + " with another"
-	}
-
-	recv := fn.Signature().Recv()
-	if recv == nil {
-		return ""
-	}
-
-	variant, _, _ := types.LookupFieldOrMethod(recv.Type(), true, fn.Pkg(), name+"Context")
-	if method, ok := variant.(*types.Func); ok && method.Signature().Params().Len() > 0 &&
-		isContext(method.Signature().Params().At(0).Type()) {
-		return "calls " + name + ", not " + name + "Context"
-	}
-
-	return ""
+	// outer are contexts that don't end with the lock, as far as that is known.
+	outer objects
 }

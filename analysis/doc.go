@@ -15,10 +15,14 @@
 //	go install github.com/ismurov/pglocker/analysis/cmd/pglockervet@latest
 //	go vet -vettool=$(which pglockervet) ./...
 //
-// A report is meant to be a mistake. It may be wrong about a call that is given both contexts, or that only reads a
-// value of the outer one. The analyzers say nothing where they can't be sure:
+// A report is meant to be a mistake: one more catch isn't worth a false alarm. It may still be wrong about work that can't be
+// interrupted. The analyzers say nothing where they can't be sure:
 //
 //   - of tests, Example functions aside, because tests do these things on purpose;
-//   - of a lock that is stored, passed on or captured by a closure;
+//   - of a call that is given both contexts, or the lock; that cleans up, logs or reads values, by its name or by what it
+//     does; or that comes after an error or after the end of the lock's context;
+//   - of a function that watches its context itself, by context.AfterFunc or in a goroutine;
+//   - of a lock that is stored, passed on or captured by a closure, and of one whose context is stored, returned, or given
+//     to a function that may release it;
 //   - of a function that Do is given as a variable.
 package analysis

@@ -23,14 +23,19 @@ without Unlock keeps the lock from all others. Best defer Unlock right after the
 
 What is checked is a variable that holds the result of Lock, TryLock, LockAll, Acquire, RLock, Downgrade or a relative.
 It must stay in the function: a lock that is stored, returned, passed on or captured by a closure is unlocked
-elsewhere. Nothing is reported where the lock wasn't granted or is over: after an error of the call, and after the end
+elsewhere. So is one whose context is stored, returned or sent, or is given to a function that calls FromContext, or that
+isn't known. Nothing is reported where the lock wasn't granted or is over: after an error of the call, and after the end
 of a context. A function that closes a Locker may leave its locks to it.`,
 	URL:      "https://pkg.go.dev/github.com/ismurov/pglocker/analysis",
 	Requires: []*analysis.Analyzer{inspect.Analyzer, ctrlflow.Analyzer},
 	Run:      runUnlock,
+	// Functions of other packages may unlock, too.
+	FactTypes: []analysis.Fact{new(releases)},
 }
 
 func runUnlock(pass *analysis.Pass) (any, error) {
+	findReleases(pass)
+
 	graphs := pass.ResultOf[ctrlflow.Analyzer].(*ctrlflow.CFGs)
 
 	functions := []ast.Node{(*ast.FuncDecl)(nil), (*ast.FuncLit)(nil)}
@@ -58,7 +63,8 @@ func runUnlock(pass *analysis.Pass) (any, error) {
 
 		for _, block := range graph.Blocks {
 			for i, node := range block.Nodes {
-				if t := take(pass.TypesInfo, body, node); t != nil {
+				t := take(pass.TypesInfo, body, node)
+				if t != nil && !t.escapes(pass, body) && !closedBeside(t.info, t.call, stack) {
 					t.check(pass, block, i)
 				}
 			}
@@ -101,9 +107,12 @@ type taken struct {
 // state is a place in the function, as the walk reaches it.
 type state struct {
 	block *cfg.Block
-	// granted: the error is known to be nil.
-	granted bool
+	knows
 }
+
+// knows is what the walk knows about the error of the call. changed: it was nil, and the variable has had another value
+// since.
+type knows struct{ granted, changed bool }
 
 // take returns the lock that a statement takes, nil if it takes none, or if the lock may leave the function.
 func take(info *types.Info, body *ast.BlockStmt, node ast.Node) *taken {
@@ -145,7 +154,7 @@ func takesLock(info *types.Info, call *ast.CallExpr) bool {
 	}
 
 	results := fn.Signature().Results()
-	if results.Len() != 2 || !types.Identical(results.At(1).Type(), types.Universe.Lookup("error").Type()) {
+	if results.Len() != 2 || !isError(results.At(1).Type()) {
 		return false
 	}
 
@@ -197,7 +206,7 @@ func (t *taken) mentions(n ast.Node, obj types.Object) (found bool) {
 
 // check reports the lock if a path from the statement that took it reaches a return without what may unlock it.
 func (t *taken) check(pass *analysis.Pass, block *cfg.Block, index int) {
-	leak := t.leak(block, index+1, false)
+	leak := t.leak(block, index+1, knows{})
 	if leak == nil {
 		return
 	}
@@ -210,13 +219,14 @@ func (t *taken) check(pass *analysis.Pass, block *cfg.Block, index int) {
 }
 
 // leak walks on from a node of a block, and returns the return statement that is reached while the lock is held.
-// granted: the error of the call is known to be nil.
-func (t *taken) leak(block *cfg.Block, from int, granted bool) *ast.ReturnStmt {
+func (t *taken) leak(block *cfg.Block, from int, known knows) *ast.ReturnStmt {
 	for _, node := range block.Nodes[from:] {
 		switch {
 		case t.mayUnlock(node) || seesEnd(t.info, node):
 			return nil
-		case granted || t.err == nil || !t.mentions(node, t.err):
+		case known.granted:
+			known.changed = known.changed || assigns(t.info, node, t.err)
+		case t.err == nil || !t.mentions(node, t.err):
 		case node == condition(block):
 		case plainCall(node): // must(t, err), log.Print(err)
 		default:
@@ -229,21 +239,21 @@ func (t *taken) leak(block *cfg.Block, from int, granted bool) *ast.ReturnStmt {
 	}
 
 	for branch, next := range block.Succs {
-		granted := granted
+		known := known
 
 		if cond := condition(block); cond != nil {
-			switch t.judge(cond, branch == 0, granted) {
+			switch t.judge(cond, branch == 0, known) {
 			case over:
 				continue
 			case granting:
-				granted = true
+				known.granted = true
 			}
 		}
 
-		if s := (state{next, granted}); !t.seen[s] {
+		if s := (state{next, known}); !t.seen[s] {
 			t.seen[s] = true
 
-			if ret := t.leak(next, 0, granted); ret != nil {
+			if ret := t.leak(next, 0, known); ret != nil {
 				return ret
 			}
 		}

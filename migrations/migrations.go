@@ -1,6 +1,8 @@
 // Package migrations holds the schema of pglocker's table as plain SQL, for
 // projects whose tables are made by a migration tool of their own. The files
-// use the default names; a project that wants others copies and edits them.
+// use the default names; for others take MigrateDB, because the functions have a
+// hash of the name. The folders goose, golang-migrate, tern and atlas have the same
+// for these tools.
 //
 // [github.com/ismurov/pglocker.MigrateDB] makes the same schema without them.
 package migrations

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -13,7 +14,7 @@ import (
 var assetFiles embed.FS
 
 // assets are the files of a page, by name.
-var assets = func() map[string][]byte {
+var assets = sync.OnceValue(func() map[string][]byte {
 	files, err := assetFiles.ReadDir("static")
 	if err != nil {
 		panic(err)
@@ -28,31 +29,31 @@ var assets = func() map[string][]byte {
 	}
 
 	return all
-}()
+})
 
 // version changes with any asset. It is in their addresses, so browsers may keep them.
-var version = func() string {
+var version = sync.OnceValue(func() string {
 	hash := sha256.New()
 	for _, name := range []string{"app.js", "icon.svg", "style.css"} {
-		hash.Write(assets[name])
+		hash.Write(assets()[name])
 	}
 
 	return hex.EncodeToString(hash.Sum(nil)[:6])
-}()
+})
 
-func assetURL(name string) string { return "static/" + name + "?v=" + version }
+func assetURL(name string) string { return "static/" + name + "?v=" + version() }
 
 func asset(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("file")
 
-	text, ok := assets[name]
+	text, ok := assets()[name]
 	if !ok {
 		http.NotFound(w, r)
 
 		return
 	}
 
-	if r.URL.Query().Get("v") == version {
+	if r.URL.Query().Get("v") == version() {
 		w.Header().Set("Cache-Control", "private, max-age=31536000, immutable")
 	}
 

@@ -36,6 +36,7 @@ type hub struct {
 	failed  func(q query, err error) // told of the first of the reads that fail
 	refresh time.Duration
 	slots   chan struct{} // has room for each reader
+	scans   chan struct{} // has room for each reader but one, see [query.scans]
 
 	ctx context.Context
 	end context.CancelFunc
@@ -88,7 +89,8 @@ type view struct {
 }
 
 func newHub(read func(context.Context, query, any) (look, error), failed func(query, error), refresh time.Duration) *hub {
-	h := &hub{read: read, failed: failed, refresh: refresh, slots: make(chan struct{}, readers), views: map[query]*view{}}
+	h := &hub{read: read, failed: failed, refresh: refresh, views: map[query]*view{}}
+	h.slots, h.scans = make(chan struct{}, readers), make(chan struct{}, readers-1)
 	h.ctx, h.end = context.WithCancel(context.Background())
 
 	return h
@@ -251,14 +253,44 @@ func (h *hub) run(v *view) {
 			continue
 		}
 
-		select {
-		case h.slots <- struct{}{}:
+		if done, ok := h.turn(v); ok {
 			h.look(v)
-			<-h.slots
-		case <-v.woken:
-		case <-h.ctx.Done():
+			done()
 		}
 	}
+}
+
+// turn waits until the view may be read. It isn't if the hub ends, or a viewer has left meanwhile.
+func (h *hub) turn(v *view) (done func(), ok bool) {
+	var taken []chan struct{}
+
+	done = func() {
+		for _, slots := range taken {
+			<-slots
+		}
+	}
+
+	needed := []chan struct{}{h.slots}
+	if v.q.scans() {
+		needed = []chan struct{}{h.scans, h.slots}
+	}
+
+	for _, slots := range needed {
+		select {
+		case slots <- struct{}{}:
+			taken = append(taken, slots)
+		case <-v.woken:
+			done()
+
+			return nil, false
+		case <-h.ctx.Done():
+			done()
+
+			return nil, false
+		}
+	}
+
+	return done, true
 }
 
 func (h *hub) rest(v *view, pause time.Duration) {

@@ -319,8 +319,40 @@ func TestManyLeave(t *testing.T) {
 
 		time.Sleep(time.Minute)
 
-		if running, kept := h.counts(); running != 0 || kept > keptViews || reads.Load() != readers {
+		if running, kept := h.counts(); running != 0 || kept > keptViews || reads.Load() != readers-1 {
 			t.Errorf("%d pages are read, %d are kept, after %d reads", running, kept, reads.Load())
+		}
+	})
+}
+
+// TestLockBesideScans: the page of a lock doesn't wait for those that read a large table.
+func TestLockBesideScans(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub(func(ctx context.Context, q query, _ any) (look, error) {
+			takes := time.Millisecond
+			if q.scans() {
+				takes = time.Minute
+			}
+
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+			}
+
+			return look{}, ctx.Err()
+		}, func(query, error) {}, time.Second)
+		defer h.close()
+
+		for _, page := range []string{"overview", "locks", "contention"} {
+			_, leave := h.watch(query{page: page})
+			defer leave()
+		}
+
+		synctest.Wait()
+
+		if s := h.get(t.Context(), query{page: "lock", id: "x"}, time.Time{}, time.Second); s.reads != 1 {
+			t.Error("the page of a lock isn't read within a second")
 		}
 	})
 }

@@ -49,6 +49,12 @@ var states = []string{"held", "waited", "crashed", "free", "all"}
 // spans are what a timeline can show.
 var spans = []time.Duration{15 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
 
+// scans reports whether the page reads the whole table to find its rows, which takes long if that is large. The pages of
+// one lock, say, don't wait for such a read.
+func (q query) scans() bool {
+	return q.page == "overview" || q.page == "locks" || q.page == "contention"
+}
+
 // newQuery reads the query of a page. ok is false if there can be nothing of that kind.
 func newQuery(page string, values url.Values) (q query, ok bool) {
 	q = query{page: page}

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker"
@@ -18,11 +19,14 @@ var templateFiles embed.FS
 // so, and its stream brings the look.
 const patience = 2 * time.Second
 
-var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"id": idHTML, "owner": ownerHTML, "visible": visible, "duration": duration,
-	"lockURL": lockURL, "asset": assetURL, "releaseURL": releaseURL,
-	"when": func(v *fragment, t time.Time) template.HTML { return when(t, v.Clock(), v.Scripted) },
-}).ParseFS(templateFiles, "templates/*.html"))
+// templates are read when the first Handler is made: most programs that contain this package make none.
+var templates = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{
+		"id": idHTML, "owner": ownerHTML, "visible": visible, "duration": duration,
+		"lockURL": lockURL, "asset": assetURL, "releaseURL": releaseURL,
+		"when": func(v *fragment, t time.Time) template.HTML { return when(t, v.Clock(), v.Scripted) },
+	}).ParseFS(templateFiles, "templates/*.html"))
+})
 
 // fragment is the part of a page that changes.
 type fragment struct {
@@ -131,7 +135,7 @@ func (h *Handler) fragment(q query, s state, can, full bool) ([]byte, error) {
 	}
 
 	var b bytes.Buffer
-	if err := templates.ExecuteTemplate(&b, "fragment.html", f); err != nil {
+	if err := templates().ExecuteTemplate(&b, "fragment.html", f); err != nil {
 		h.options.Logger.Error("pglocker: a page can't be rendered", "page", q.page, "error", err)
 
 		return nil, err
@@ -278,7 +282,7 @@ func (h *Handler) fail(w http.ResponseWriter, status int, message string) {
 
 func (h *Handler) send(w http.ResponseWriter, status int, f *frame) {
 	var b bytes.Buffer
-	if err := templates.ExecuteTemplate(&b, "frame.html", f); err != nil {
+	if err := templates().ExecuteTemplate(&b, "frame.html", f); err != nil {
 		h.options.Logger.Error("pglocker: a page can't be rendered", "page", f.Q.page, "error", err)
 		http.Error(w, "This page can't be shown.", http.StatusInternalServerError)
 

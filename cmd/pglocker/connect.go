@@ -34,6 +34,9 @@ const connectTimeout = 10 * time.Second
 // connection says where the locks are.
 type connection struct {
 	dsn, schema, table, owner string
+	// patience is the connect timeout, once the connection string is parsed. A last request of a command is given up
+	// after that time, too.
+	patience time.Duration
 }
 
 func (c *connection) addFlags(flags *pflag.FlagSet) {
@@ -100,12 +103,17 @@ func (a *app) openLockerThatTells(
 	}
 
 	return locker, db, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+		ctx, cancel := a.lastly(ctx)
 		defer cancel()
 
 		_ = locker.Close(ctx) // the holder of a lock has unlocked it before, and knows more
 		_ = db.Close()
 	}, nil
+}
+
+// lastly is a context for a last request after the end of ctx.
+func (a *app) lastly(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), a.connection.patience)
 }
 
 // parse reads the connection string and the variables of libpq.
@@ -137,6 +145,8 @@ func (c *connection) parse(command string) (*pgx.ConnConfig, error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
 	}
+
+	c.patience = config.ConnectTimeout
 
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "pglocker " + command

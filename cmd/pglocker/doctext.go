@@ -14,8 +14,8 @@ For those who have a shell and no Go compiler: look at locks, care for them, and
 - Errors and remarks go to the standard error, what was asked for to the standard output.
 - Times are UTC, by the database's clock. A duration is ` + "`90d`, `36h`, `1d12h` or `1m30s`" + `.
 - Colours are for terminals, unless NO_COLOR is set or TERM is ` + "`dumb`" + `.
-- Ctrl-C ends every command at any time, and leaves nothing held if the database answers. What stays held otherwise,
-  and what ` + "`hold`" + ` leaves held by HUP and with --detach, ends with its lease.
+- Ctrl-C ends every command at any time, and leaves nothing held. Where the database doesn't answer, it says
+  what may stay held, and until when. What ` + "`hold`" + ` leaves held by HUP and with --detach ends with its lease.
 
 ## JSON
 

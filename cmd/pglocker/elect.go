@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -80,24 +81,36 @@ func (e *elect) run(ctx context.Context, args []string) error {
 
 // campaign takes part in the election until a signal ends it.
 func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, name string, command child.Command) error {
-	ctx, stop := supervisor.Context(parent)
+	signalled, again, stop := supervisor.Context(parent)
 	defer stop()
 
-	locker, closeAll, err := e.app.openKeeper(ctx, supervisor, "elect", e.keep)
-	if err != nil {
-		return err
-	}
-	defer closeAll()
-
-	election, err := locker.NewElection(name, time.Duration(e.keep.ttl))
+	k, err := e.app.openKeeper(signalled, again, "elect", e.keep)
 	if err != nil {
 		return err
 	}
 
-	ctx, end := context.WithCancelCause(ctx)
+	var ran error
+
+	defer func() {
+		if signalled.Err() != nil {
+			k.interrupted([]string{pglocker.ReservedPrefix + string(pglocker.KindElection) + ":" + name}, inDoubt(ran))
+		} else {
+			closeAfter(k, supervisor)
+		}
+	}()
+
+	election, err := k.locker.NewElection(name, time.Duration(e.keep.ttl))
+	if err != nil {
+		return err
+	}
+
+	ctx, end := context.WithCancelCause(signalled)
 	defer end(nil)
 
-	err = election.Run(ctx, func(leading context.Context, term pglocker.Term) error {
+	running, stop := k.outlast(ctx)
+	defer stop()
+
+	ran = election.Run(running, func(leading context.Context, term pglocker.Term) error {
 		command.Env = environment(variables(name, term.Token))
 
 		exit, err := supervisor.Run(leading, command)
@@ -108,9 +121,17 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 		return leave(leading, exit, err, end)
 	})
 
-	if cause, ok := errors.AsType[child.SignalError](context.Cause(ctx)); ok && !errors.Is(err, pglocker.ErrNotReleased) {
+	if cause, ok := errors.AsType[child.SignalError](context.Cause(ctx)); ok {
+		if errors.Is(ran, pglocker.ErrNotReleased) && signalled.Err() == nil { // or interrupted says it
+			fmt.Fprintf(e.app.stderr, "pglocker: the database hasn't said whether the leadership was released.\n"+
+				"It ends with its lease, within %s.\n", spoken(time.Duration(e.keep.ttl)))
+		}
+
 		return cause
 	}
+
+	// The library's error names its method.
+	err = said{strings.TrimSuffix(ran.Error(), fmt.Sprintf(" (run %q)", name)) + fmt.Sprintf(" (election %q)", name), ran}
 
 	return errors.Join(notStarted(context.Cause(ctx)), err)
 }

@@ -102,6 +102,23 @@ func TestElectResigns(t *testing.T) {
 	p.silent()
 }
 
+// TestElectWithoutAnswer: the database doesn't answer when the leader releases the leadership. elect says that it stays.
+func TestElectWithoutAnswer(t *testing.T) {
+	t.Parallel()
+
+	b, v := throughValve(t, noReplies, "acquired_at = NULL")
+	b.env = append(b.env, "PGCONNECT_TIMEOUT=5")
+	p := b.launch("elect", "--ttl", "6s", "--grace", "100ms", "e", "sh", "-c", printing)
+	p.token()
+	p.signal(syscall.SIGTERM)
+	v.closes(p)
+	p.ends(143)
+
+	if said := p.stderr.String(); !strings.Contains(said, "ends with its lease, within 6s") {
+		t.Errorf("it says %q", said)
+	}
+}
+
 // TestElectTermThenHangup: HUP takes nothing back from a TERM, as a service manager sends both.
 func TestElectTermThenHangup(t *testing.T) {
 	t.Parallel()
@@ -144,4 +161,28 @@ func TestElectCandidate(t *testing.T) {
 	b.fails(64, []string{"one name"}, "elect", "a", "b", "--", "true")
 	b.fails(127, []string{"not found"}, "elect", "e", "no-such-program")
 	b.fails(69, []string{"pglocker migrate"}, "elect", "--table", "none", "e", "true")
+}
+
+// TestElectHangup: HUP ends elect if it has a terminal, whether it leads or not, and leaves nothing held.
+func TestElectHangup(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	program := []string{"elect", "e", "sh", "-c", `trap "echo go''ne; exit" HUP; echo lea''ds; while :; do sleep 0.05; done`}
+	leader := onTerminal(t, b.command(program...))
+	leader.shows(0, "leads")
+
+	candidate := onTerminal(t, b.command(program...))
+	b.waitedFor(electionRow)
+
+	must(t, candidate.cmd.Process.Signal(syscall.SIGHUP))
+	candidate.ends(129)
+
+	must(t, leader.cmd.Process.Signal(syscall.SIGHUP))
+	leader.shows(0, "gone")
+	leader.ends(129)
+
+	if held := b.heldRows(); len(held) > 0 {
+		t.Errorf("%q are held", held)
+	}
 }

@@ -97,11 +97,28 @@ func (e signalError) Error() string { return "ended by the signal " + e.signal.S
 // interruptible is the RunE of a subcommand that SIGINT, SIGTERM and SIGHUP end by ending its context. A second
 // signal ends the process at once.
 func interruptible(run func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return interruptibleTwice(func(ctx, again context.Context, args []string) error {
+		defer context.AfterFunc(again, func() {
+			if by, ok := errors.AsType[signalError](context.Cause(again)); ok {
+				dieOf(by.signal)
+			}
+		})()
+
+		return run(ctx, args)
+	})
+}
+
+// interruptibleTwice is interruptible for a subcommand that a second signal ends by ending the context again.
+func interruptibleTwice(run func(ctx, again context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, cancel := context.WithCancelCause(cmd.Context())
 		defer cancel(nil)
 
+		again, cancelAgain := context.WithCancelCause(cmd.Context())
+		defer cancelAgain(nil)
+
 		signals := make(chan os.Signal, 1)
+		defer signal.Stop(signals)
 
 		for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 			if !signal.Ignored(s) { // as under nohup
@@ -110,17 +127,17 @@ func interruptible(run func(ctx context.Context, args []string) error) func(*cob
 		}
 
 		go func() {
-			select {
-			case s := <-signals:
-				number, _ := s.(syscall.Signal)
-				cancel(signalError{number})
-			case <-ctx.Done():
+			for _, end := range []context.CancelCauseFunc{cancel, cancelAgain} {
+				select {
+				case s := <-signals:
+					number, _ := s.(syscall.Signal)
+					end(signalError{number})
+				case <-again.Done():
+				}
 			}
-
-			signal.Stop(signals)
 		}()
 
-		err := run(ctx, args)
+		err := run(ctx, again, args)
 		if by, ok := errors.AsType[signalError](context.Cause(ctx)); ok && err != nil {
 			return fmt.Errorf("%w: %w", by, err)
 		}
@@ -230,8 +247,15 @@ func (a *app) explain(err error) string {
 	}
 
 	text := "pglocker: " + strings.TrimPrefix(harmless(err), "pglocker: ")
-	if isAny(err, pglocker.ErrTableNotFound) {
+
+	switch {
+	case isAny(err, pglocker.ErrTableNotFound):
 		text = fmt.Sprintf("pglocker: there is no table %q in the schema %q of this database", a.connection.table, a.connection.schema)
+	case isAny(err, pglocker.ErrHistoryNotFound):
+		text = fmt.Sprintf("pglocker: there is no history of the table %q in the schema %q: nobody has begun to write one",
+			a.connection.table, a.connection.schema)
+	case isAny(err, pglocker.ErrUnsupportedEncoding):
+		text = strings.ReplaceAll(text, "Config.Owner", "the owner, see --owner")
 	}
 
 	if advice := a.advice(err); advice != "" {
@@ -283,9 +307,23 @@ func (a *app) advice(err error) string {
 		return "Rows that begin with \"" + pglocker.ReservedPrefix + "\" belong to semaphores, read-write locks and elections."
 	}
 
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && serverAdvice[refused.Code] != "" {
+		return serverAdvice[refused.Code]
+	}
+
 	if _, ok := errors.AsType[unavailableError](err); ok {
 		return "Check -d, PGHOST, PGPORT, PGUSER, PGDATABASE and PGSERVICE, as for psql."
 	}
 
 	return ""
+}
+
+// serverAdvice says what to do about an error of the server, by its SQLSTATE.
+var serverAdvice = map[string]string{
+	"28P01": "Check the password: ~/.pgpass, PGPASSFILE or PGPASSWORD, for this host, port, database and user.",
+	"3D000": "Name a database that is there: -d, PGDATABASE or PGSERVICE, as for psql.",
+	"53300": "The server has no connection left for this role: `pglocker doctor`, or psql, as a superuser, shows what uses them.",
+	"55P03": "A lock_timeout of the role or the database has ended it: `pglocker doctor` shows such settings.",
+	"57014": "The server has cancelled it, mostly by a statement_timeout of the role or the database: `pglocker doctor` shows such settings.",
+	"57P03": "The server is starting or shutting down: try again.",
 }

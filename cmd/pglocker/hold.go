@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
 	"os/user"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,6 +39,8 @@ const (
 )
 
 type hold struct {
+	*keeper
+
 	app            *app
 	window, wait   days
 	reason         string
@@ -75,27 +79,19 @@ func newHold(a *app) *cobra.Command {
 	_ = cmd.MarkFlagRequired("for")
 	_ = cmd.MarkFlagRequired("reason")
 
-	cmd.RunE = interruptible(func(ctx context.Context, args []string) error {
+	cmd.RunE = interruptibleTwice(func(ctx, again context.Context, args []string) error {
 		h.noWait = h.noWait || flags.Changed("wait") && h.wait == 0
 
-		return h.run(ctx, args[0])
+		return h.run(ctx, again, args[0])
 	})
 
 	return cmd
 }
 
-func (h *hold) run(ctx context.Context, id string) error {
+func (h *hold) run(ctx, again context.Context, id string) error {
 	if h.window <= 0 || h.reason == "" {
 		return usagef("--for needs a time above zero, and --reason a text")
 	}
-
-	h.app.connection.owner = h.owner()
-
-	db, err := h.app.open(ctx, "hold")
-	if err != nil {
-		return err
-	}
-	defer db.Close()
 
 	// When the lease of the window replaces that of the grant, the library says that the latter is lost.
 	var level slog.LevelVar
@@ -106,37 +102,101 @@ func (h *hold) run(ctx context.Context, id string) error {
 		level.Set(slog.LevelDebug)
 	}
 
-	locker, err := pglocker.New(db, h.app.connection.config(slog.New(newLines(h.app.stderr, &level))))
+	var err error
+
+	h.keeper, err = h.app.newKeeper(ctx, again, "hold", holdTTL, func(config *pglocker.Config, _ *sql.DB) {
+		config.Owner, config.Logger = h.owner(), slog.New(newLines(h.app.stderr, &level))
+	})
 	if err != nil {
 		return err
 	}
 
+	asking, stop := h.outlast(ctx)
+	lock, err := h.locker.TryLock(asking, id, holdTTL, waitOption(h.noWait, h.wait))
+
+	stop()
+
+	if ctx.Err() != nil {
+		if lock != nil {
+			ending, cancel := h.lastly()
+			defer cancel()
+
+			err = lock.Unlock(ending) // what stays held is found
+		}
+
+		h.interrupted([]string{id}, inDoubt(err))
+
+		return context.Cause(ctx)
+	}
+
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+		ending, cancel := h.lastly()
 		defer cancel()
 
-		_ = locker.Close(ctx) // it holds nothing
+		_ = h.close(ending) // it holds nothing
 	}()
 
-	lock, err := locker.TryLock(ctx, id, holdTTL, waitOption(h.noWait, h.wait))
 	if err != nil {
 		return err
 	}
 
 	level.Set(slog.LevelError + 1)
 
-	status, err := locker.RefreshLock(context.WithoutCancel(ctx), new(lock.Status()), time.Duration(h.window))
-	released := lock.Unlock(context.WithoutCancel(ctx))
-
+	status, err := h.begin(lock)
 	if err != nil {
-		return errors.Join(err, unless(released, pglocker.ErrLockLost))
+		return err
 	}
 
-	return h.keep(ctx, locker, status)
+	return h.keep(ctx, status)
 }
 
+// begin has the lease of the window replace that of the grant. If its reply doesn't come, the row says what
+// became of it.
+func (h *hold) begin(lock *pglocker.Lock) (*pglocker.LockStatus, error) {
+	granted, until := lock.Status(), time.Now().Add(time.Duration(h.window))
+
+	asking, cancel := h.lastly()
+	defer cancel()
+
+	status, err := h.locker.RefreshLock(asking, &granted, time.Duration(h.window))
+
+	ctx, cancel := h.lastly()
+	defer cancel()
+
+	released := lock.Unlock(ctx)
+
+	switch {
+	case err == nil:
+		return status, nil
+	case released == nil: // and a request that is still on its way finds another token
+		return nil, err
+	case !errors.Is(err, pglocker.ErrUnknownOutcome):
+		return nil, errors.Join(err, unless(released, pglocker.ErrLockLost))
+	}
+
+	status, unseen := h.locker.GetLockStatus(ctx, granted.LockID)
+	if unseen == nil && status.Generation != granted.Generation {
+		if status.Owner != "" && lockerOf(status.Owner) == lockerOf(granted.Owner) {
+			return status, nil
+		}
+
+		if status.Owner != "" || granted.Owner != "" { // another's, or nobody's
+			return nil, err
+		}
+	}
+
+	id := printable(granted.LockID)
+	text := fmt.Sprintf("%s\nWhether the window has begun isn't known. If it has, %s stays held until %s: `pglocker show %[2]s` says so, "+
+		"and `pglocker free %[2]s` ends it.", err, id, utc(until))
+
+	return nil, said{text, err}
+}
+
+// lockerOf is the part of an owner that is the same for all grants of one Locker.
+func lockerOf(owner string) string { return owner[:max(strings.LastIndexByte(owner, '.'), 0)] }
+
 // keep waits for the end of the window.
-func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus) error {
+func (h *hold) keep(ctx context.Context, status *pglocker.LockStatus) error {
 	end := time.NewTimer(time.Duration(h.window))
 	defer end.Stop()
 
@@ -147,7 +207,7 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
 	if err := h.print(status); err != nil {
-		h.giveUp(ctx, locker, status)
+		h.giveUp(status)
 		signal.Reset(syscall.SIGPIPE)
 
 		_ = h.print(status)
@@ -155,25 +215,26 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 		return err
 	}
 
-	if h.detach {
+	by, _ := errors.AsType[signalError](context.Cause(ctx)) // it may have come while the window began
+	if h.detach && (ctx.Err() == nil || by.signal == syscall.SIGHUP) {
 		return nil
 	}
 
 	for {
 		select {
 		case <-end.C:
-			return unless(h.release(ctx, locker, status), pglocker.ErrWrongGeneration)
+			return unless(h.release(status), pglocker.ErrWrongGeneration)
 		case <-ctx.Done():
 			if by, ok := errors.AsType[signalError](context.Cause(ctx)); ok && by.signal == syscall.SIGHUP {
 				return by
 			}
 
-			h.giveUp(ctx, locker, status)
+			h.giveUp(status)
 
 			return context.Cause(ctx)
 		case <-look.C:
 			// Trouble of the database is none of the window.
-			now, err := locker.GetLockStatus(ctx, status.LockID)
+			now, err := h.locker.GetLockStatus(ctx, status.LockID)
 			if errors.Is(err, pglocker.ErrLockNotFound) || err == nil && now.Generation != status.Generation {
 				return codeError{exitLost, fmt.Errorf("another has ended the window of %q before its time", status.LockID)}
 			}
@@ -182,19 +243,19 @@ func (h *hold) keep(ctx context.Context, locker *pglocker.Locker, status *pglock
 }
 
 // release ends the window.
-func (h *hold) release(ctx context.Context, locker *pglocker.Locker, status *pglocker.LockStatus) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+func (h *hold) release(status *pglocker.LockStatus) error {
+	ctx, cancel := h.lastly()
 	defer cancel()
 
-	return locker.ReleaseLock(ctx, status)
+	return h.locker.ReleaseLock(ctx, status)
 }
 
 // giveUp ends the window before its time. If it can't, it says for how long the lock stays held: the command may end
 // by a signal, and says nothing else then.
-func (h *hold) giveUp(ctx context.Context, locker *pglocker.Locker, s *pglocker.LockStatus) {
-	if err := unless(h.release(ctx, locker, s), pglocker.ErrWrongGeneration); err != nil {
+func (h *hold) giveUp(s *pglocker.LockStatus) {
+	if err := unless(h.release(s), pglocker.ErrWrongGeneration); err != nil {
 		fmt.Fprintf(h.app.stderr, "%s\n%s stays held until %s. Free it by `pglocker free %[2]s --token %[4]d`.\n",
-			h.app.explain(err), printable(s.LockID), until(s), s.Generation)
+			h.app.explain(err), printable(s.LockID), utc(s.ExpiresAt), s.Generation)
 	}
 }
 
@@ -204,14 +265,9 @@ func (h *hold) print(s *pglocker.LockStatus) error {
 	}
 
 	_, err := fmt.Fprintf(h.app.stdout, "%s is held until %s, token %d.\n",
-		printable(s.LockID), until(s), s.Generation)
+		printable(s.LockID), utc(s.ExpiresAt), s.Generation)
 
 	return err
-}
-
-// until is when the window ends.
-func until(s *pglocker.LockStatus) string {
-	return s.ExpiresAt.Truncate(time.Second).Format(time.RFC3339)
 }
 
 // owner is who holds the lock, and why.

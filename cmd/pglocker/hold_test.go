@@ -210,3 +210,51 @@ func TestHoldUnseen(t *testing.T) {
 	must(t, full.Close())
 	must(t, closed.Close())
 }
+
+// TestHoldUnanswered: the reply to the request by which the window begins doesn't come. hold finds out what became of
+// it, or says what to do.
+func TestHoldUnanswered(t *testing.T) {
+	t.Parallel()
+
+	const window = "7200000000" // microseconds, as the request has them
+
+	for name, how := range map[string]closing{
+		"the window began": noReply, "it didn't": noRequest, "the server doesn't answer any more": noReplies,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			b, v := throughValve(t, how, window)
+			b.env = append(b.env, "PGCONNECT_TIMEOUT=5")
+			p := b.launch("hold", "x", "--for", "2h", "--reason", "a test")
+
+			switch how {
+			case noReply:
+				if status := p.held(b); time.Until(status.ExpiresAt) < time.Hour {
+					t.Errorf("the lease ends at %s", status.ExpiresAt)
+				}
+
+				p.signal(syscall.SIGINT)
+				p.ends(130)
+			case noRequest:
+				p.ends(exitUnavailable)
+			case noReplies:
+				p.ends(exitUnavailable)
+
+				for _, want := range []string{"isn't known", "x stays held until", "`pglocker free x`"} {
+					if !strings.Contains(p.stderr.String(), want) {
+						t.Errorf("it doesn't say %q:\n%s", want, p.stderr)
+					}
+				}
+
+				return
+			}
+
+			v.open() // what was under way finds another token
+
+			if !b.free("x") {
+				t.Errorf("the lock is held\n%s", p.stderr)
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -41,38 +42,24 @@ func (k *keeping) command(program []string) (child.Command, error) {
 	return child.Command{Path: path, Args: program, Grace: time.Duration(k.grace)}, notStarted(err)
 }
 
-// openKeeper connects to the database and makes a Locker. One connection is enough for it while it holds a
-// lock, since this process does nothing else with the database. closeAll waits for what is under way, until a
-// signal comes or the database hasn't answered for too long.
-func (a *app) openKeeper(
-	ctx context.Context, supervisor *child.Supervisor, command string, k keeping,
-) (locker *pglocker.Locker, closeAll func(), err error) {
-	db, err := a.open(ctx, command)
-	if err != nil {
-		return nil, nil, err
-	}
+// openKeeper makes a keeper. One connection is enough for it while it holds a lock, since this process does
+// nothing else with the database.
+func (a *app) openKeeper(ctx, again context.Context, command string, k keeping) (*keeper, error) {
+	return a.newKeeper(ctx, again, command, time.Duration(k.ttl), func(config *pglocker.Config, db *sql.DB) {
+		config.SafetyMargin, config.RenewDB = k.margin(), db
+	})
+}
 
-	config := a.connection.config(a.logger())
-	config.SafetyMargin, config.RenewDB = k.margin(), db
+// closeAfter closes a keeper whose program has ended. It waits for what is under way, until a signal comes or the
+// database hasn't answered for too long.
+func closeAfter(k *keeper, supervisor *child.Supervisor) {
+	ctx, _, stop := supervisor.Context(context.Background())
+	defer stop()
 
-	locker, err = pglocker.New(db, config)
-	if err != nil {
-		_ = db.Close()
+	ctx, cancel := context.WithTimeout(ctx, k.app.connection.patience)
+	defer cancel()
 
-		return nil, nil, err
-	}
-
-	return locker, func() {
-		ctx, stop := supervisor.Context(context.WithoutCancel(ctx))
-		defer stop()
-
-		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-		defer cancel()
-
-		if locker.Close(ctx) == nil {
-			_ = db.Close()
-		}
-	}, nil
+	_ = k.close(ctx)
 }
 
 // The variables of the program's environment.

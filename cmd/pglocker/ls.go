@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -44,7 +45,8 @@ rows too: see --kind. ls reads a page at a time, however large the table is. Wha
 may have changed when you read it.
 
 With --watch it lists again and again: on a terminal as many locks as fit, otherwise all,
-each time. After a scan that took long it waits ten times as long before the next.`,
+each time. After a scan that took long it waits ten times as long before the next. With
+--held the server reads through the table, in some seconds for ten million rows.`,
 		Example: `  pglocker ls --held
   pglocker ls --expired -o json jobs/
   pglocker ls --kind election`,
@@ -109,13 +111,21 @@ func (l *listing) list(ctx context.Context, s *sight, out records) error {
 			continue
 		}
 
-		if err := out.add(newRecord(status, s.clock(), s.owners)); err != nil {
+		err := out.add(newRecord(status, s.clock(), s.owners))
+		if errors.Is(err, errEnough) {
+			break
+		}
+
+		if err != nil {
 			return err
 		}
 	}
 
 	return out.end()
 }
+
+// errEnough ends a listing before its end.
+var errEnough = errors.New("enough")
 
 // records prints records one after the other.
 type records interface {

@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/ismurov/pglocker"
@@ -108,20 +108,25 @@ func (p *pruning) prune(ctx context.Context, history bool) error {
 	return err
 }
 
+// sqlPrunable counts the rows of locks and elections that have been free since $1. The server counts: a large table
+// would take minutes to send.
+const sqlPrunable = `
+SELECT pg_catalog.count(*)
+  FROM %s AS l
+ WHERE l.expires_at OPERATOR(pg_catalog.<=) $1::timestamp with time zone
+   AND (NOT pg_catalog.starts_with(l.lock_id::pg_catalog.text, $2::pg_catalog.text)
+        OR pg_catalog.starts_with(l.lock_id::pg_catalog.text, $3::pg_catalog.text))`
+
 // count counts what Prune would delete, but for rows with a waiter and rows that a foreign key refers to.
 func (p *pruning) count(ctx context.Context, s *sight) (n int64, err error) {
-	elections := pglocker.ReservedPrefix + string(pglocker.KindElection) + ":"
-
-	for status, err := range s.locker.Locks(ctx, pglocker.LocksFilter{}) {
-		if err != nil {
-			return 0, err
-		}
-
-		prunable := !strings.HasPrefix(status.LockID, pglocker.ReservedPrefix) || strings.HasPrefix(status.LockID, elections)
-		if prunable && !status.HeldAt(s.clock().Add(-time.Duration(p.idle))) {
-			n++
-		}
+	if p.idle <= 0 {
+		return 0, usagef("--idle needs a time above zero")
 	}
 
-	return n, nil
+	query := fmt.Sprintf(sqlPrunable, pgx.Identifier{p.connection.schema, p.connection.table}.Sanitize())
+	elections := pglocker.ReservedPrefix + string(pglocker.KindElection) + ":"
+	err = s.db.QueryRowContext(ctx, query, pgx.QueryExecModeExec,
+		s.clock().Add(-time.Duration(p.idle)), pglocker.ReservedPrefix, elections).Scan(&n)
+
+	return n, err
 }

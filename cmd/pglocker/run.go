@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,9 +18,9 @@ const runHelp = `run takes a lock, runs a program while it keeps the lock alive,
 the program has ended. It exits as the program did. Letters are those of flock(1).
 
 While another holds the lock, run waits, without -n or -w for as long as it takes. TERM, INT, HUP
-and QUIT end the wait. Nothing is held then, if the database answers within a second, and otherwise
-until the lease ends. A "--" stands before the program if there are several ids, or if the
-program's own arguments contain "--".
+and QUIT end the wait. Nothing is held then. If the database doesn't answer within the connect
+timeout, or until another signal comes, run says what may stay held, and until when. A "--" stands
+before the program if there are several ids, or if the program's own arguments contain "--".
 
 --permits, --shared and --exclusive take a semaphore or a read-write lock. Those have nothing in
 common with a lock of the same name.
@@ -56,8 +57,14 @@ left, in which only the token protects what the program writes to:
     paused. The program gets TERM when pglocker goes on. Ctrl-Z stops the program too.
 
 On Linux, descendants that left the process group are found too, and if pglocker is killed by
-SIGKILL the program is killed with it, though not its descendants. On other systems neither is so.
-What the program leaves behind when it ends by itself runs on, without the lock.
+SIGKILL the program is killed with it. On other systems neither is so. What the program leaves
+behind when it ends by itself runs on, without the lock.
+
+Nothing kills the descendants of the program if pglocker itself is killed by SIGKILL, as by the
+system when memory runs out: the system does that for children alone, and a process in between,
+which could, would have to be started each time. They run on without the lock. Where that must not
+be, have them end with pglocker: as a service of systemd, which kills all that is left of a service
+(KillMode=control-group, the default), or in a container whose process 1 is pglocker.
 
 A program that gains privileges when it starts (setuid, capabilities) isn't killed with
 pglocker, and one of another user, as under sudo, may get no signal from it. What a
@@ -171,20 +178,24 @@ func (r *run) check(cmd *cobra.Command, ids []string) error {
 
 // under runs the command under the lock.
 func (r *run) under(parent context.Context, supervisor *child.Supervisor, ids []string, command child.Command) error {
-	ctx, stop := supervisor.Context(parent)
+	ctx, again, stop := supervisor.Context(parent)
 	defer stop()
 
-	locker, closeAll, err := r.app.openKeeper(ctx, supervisor, "run", r.keep)
+	k, err := r.app.openKeeper(ctx, again, "run", r.keep)
 	if err != nil {
 		return err
 	}
-	defer closeAll()
 
-	held, env, err := r.take(ctx, locker, ids)
+	held, env, err := r.take(ctx, k, ids)
+	if ctx.Err() != nil {
+		r.interrupted(k, held, err, ids)
+
+		return context.Cause(ctx)
+	}
+
+	defer closeAfter(k, supervisor)
 
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return context.Cause(ctx)
 	case errors.Is(err, pglocker.ErrAlreadyLocked) && r.conflict == 0:
 		return nil
 	case errors.Is(err, pglocker.ErrAlreadyLocked):
@@ -197,10 +208,42 @@ func (r *run) under(parent context.Context, supervisor *child.Supervisor, ids []
 	exit, err := supervisor.Run(held.Context(), command)
 	lost := context.Cause(held.Context())
 
-	ctx, stop = supervisor.Context(parent)
+	ctx, _, stop = supervisor.Context(parent)
 	defer stop()
 
 	return r.verdict(exit, err, lost, held.Unlock(ctx))
+}
+
+// interrupted ends the command after a signal that came before the program ran. err is that of the request.
+func (r *run) interrupted(k *keeper, held tenure, err error, ids []string) {
+	if held != nil {
+		ctx, cancel := k.lastly()
+		err = held.Unlock(ctx) // what stays held is found
+
+		cancel()
+
+		if r.minHold > 0 && err == nil {
+			fmt.Fprintf(r.app.stderr, "pglocker: %s stays locked for %s, by --min-hold\n", printable(strings.Join(ids, ", ")), spoken(time.Duration(r.minHold)))
+		}
+	}
+
+	k.interrupted(r.rows(ids), inDoubt(err))
+}
+
+// rows are those that a request may be granted, see [keeper.interrupted].
+func (r *run) rows(ids []string) []string {
+	recipe := func(k pglocker.Kind) []string {
+		return []string{pglocker.ReservedPrefix + string(k) + ":" + ids[0] + ":"}
+	}
+
+	switch {
+	case r.permits > 0:
+		return recipe(pglocker.KindSemaphore)
+	case r.shared || r.exclusive:
+		return recipe(pglocker.KindRWLock)
+	}
+
+	return ids
 }
 
 // verdict is what the command ends with: the program has ended so, or could not be started; lost is why the
@@ -230,15 +273,20 @@ type tenure interface {
 	Unlock(ctx context.Context) error
 }
 
-// take takes what the flags say, and returns what the program's environment says of it.
-func (r *run) take(ctx context.Context, locker *pglocker.Locker, ids []string) (tenure, []string, error) {
+// take takes what the flags say, and returns what the program's environment says of it. If that is nothing, the
+// tenure is nil.
+func (r *run) take(ctx context.Context, k *keeper, ids []string) (tenure, []string, error) {
+	ctx, stop := k.outlast(ctx)
+	defer stop()
+
+	locker := k.locker
 	ttl := time.Duration(r.keep.ttl)
 	options := []pglocker.LockOption{pglocker.WithMinHold(time.Duration(r.minHold)), waitOption(r.noWait, r.wait)}
 
 	if r.noWait { // though the row of a free lock may be locked by a transaction
 		var cancel context.CancelFunc
 
-		ctx, cancel = context.WithTimeout(ctx, max(ttl, connectTimeout))
+		ctx, cancel = context.WithTimeout(ctx, max(ttl, r.app.connection.patience))
 		defer cancel()
 	}
 

@@ -3,12 +3,10 @@
 package main
 
 import (
-	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 const sigTerm = syscall.SIGTERM
@@ -129,50 +127,4 @@ func TestRunKeepsIgnored(t *testing.T) {
 	must(t, err)
 	p.says("goes on")
 	p.ends(0)
-}
-
-// TestRunInterruptedAtAnyMoment: whenever Ctrl-C comes, nothing is held when the command has ended, and no
-// program is left.
-func TestRunInterruptedAtAnyMoment(t *testing.T) {
-	t.Parallel()
-
-	b := newBed(t)
-
-	rounds := 60
-	if testing.Short() {
-		rounds = 20
-	}
-
-	began := time.Now()
-	b.ok("run", "x", "true")
-
-	longest := 2 * time.Since(began)
-	outcomes := make(map[int]int)
-
-	for range rounds {
-		p := b.launch("run", "x", "sleep", "0.01")
-		time.Sleep(rand.N(longest)) // the moment is what the test is about
-
-		_ = p.cmd.Process.Signal(syscall.SIGINT) // it may have ended
-		p.silent()
-		<-p.exited
-		outcomes[exitStatus(p.cmd.ProcessState)]++
-
-		switch {
-		case b.free("x"):
-		case strings.Contains(p.stderr.String(), "was not returned"):
-			// On a machine that is busy enough, no connection can be opened within a second. It says so.
-			eventually(t, "the lease has ended", func() bool { return b.free("x") })
-		default:
-			t.Fatalf("the lock is held after exit code %d\n%s", exitStatus(p.cmd.ProcessState), p.stderr)
-		}
-	}
-
-	t.Logf("exit codes, and how often: %v", outcomes)
-
-	for code := range outcomes {
-		if code != 0 && code != 130 {
-			t.Errorf("exit code %d", code)
-		}
-	}
 }

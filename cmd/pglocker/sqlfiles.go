@@ -55,14 +55,12 @@ func stepsOf(from embed.FS, pattern string) (all []step, err error) {
 	return all, nil
 }
 
-var (
-	madeTable    = regexp.MustCompile(`(?m)^CREATE TABLE IF NOT EXISTS (\S+) \(`)
-	madeFunction = regexp.MustCompile(`(?m)^CREATE OR REPLACE FUNCTION ([^\s(]+)\(`)
-)
-
 // downOf drops what the text makes. The schema stays: it may hold tables of others.
 func downOf(up string) string {
 	var drops []string
+
+	madeTable := regexp.MustCompile(`(?m)^CREATE TABLE IF NOT EXISTS (\S+) \(`)
+	madeFunction := regexp.MustCompile(`(?m)^CREATE OR REPLACE FUNCTION ([^\s(]+)\(`)
 
 	// The functions of the history go with the triggers that call them.
 	for _, m := range madeFunction.FindAllStringSubmatch(up, -1) {

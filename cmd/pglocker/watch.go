@@ -79,18 +79,27 @@ func (l *listing) screen(ctx context.Context, s *sight) error {
 	}
 
 	// Home, and clear what is behind each line and below the last, so that nothing flickers.
-	top := fmt.Sprintf("\x1b[H%d locks at %s, every %s, Ctrl-C ends it\x1b[K\n", out.shown+out.left, stamp(s.clock()), l.interval.String())
+	atLeast := ""
+	if out.left == countUpTo {
+		atLeast = "at least "
+	}
+
+	top := fmt.Sprintf("\x1b[H%s%d locks at %s, every %s, Ctrl-C ends it\x1b[K\n",
+		atLeast, out.shown+out.left, stamp(s.clock()), l.interval.String())
 	body := bytes.ReplaceAll(text.Bytes(), []byte("\n"), []byte("\x1b[K\n"))
 
 	bottom := "\x1b[J"
 	if out.left > 0 {
-		bottom = fmt.Sprintf("... and %d more\x1b[K\x1b[J", out.left)
+		bottom = fmt.Sprintf("... and %s%d more\x1b[K\x1b[J", atLeast, out.left)
 	}
 
 	_, err = fmt.Fprintf(l.stdout, "%s%s%s", top, body, bottom)
 
 	return err
 }
+
+// countUpTo is how many of the locks are counted for which there is no room.
+const countUpTo = 10_000
 
 // someRecords are as many as there is room for.
 type someRecords struct {
@@ -100,7 +109,9 @@ type someRecords struct {
 
 func (s *someRecords) add(r lockRecord) error {
 	if s.shown == s.room {
-		s.left++
+		if s.left++; s.left == countUpTo {
+			return errEnough
+		}
 
 		return nil
 	}

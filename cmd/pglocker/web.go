@@ -154,8 +154,7 @@ func (w *web) serve(ctx context.Context, listener net.Listener, handler http.Han
 
 	go func() { ended <- server.Serve(listener) }()
 
-	address := "http://" + listener.Addr().String() + "/"
-	if err := w.announce(address); err != nil {
+	if err := w.announce("http://" + reachable(listener.Addr()) + "/"); err != nil {
 		_ = server.Close()
 
 		return err
@@ -186,6 +185,20 @@ func (w *web) announce(address string) error {
 	_, err := fmt.Fprintln(w.stdout, address)
 
 	return err
+}
+
+// reachable is the address by which a browser on this machine reaches what listens on it.
+func reachable(listening net.Addr) string {
+	address, err := netip.ParseAddrPort(listening.String())
+
+	switch {
+	case err != nil || !address.Addr().IsUnspecified():
+		return listening.String()
+	case address.Addr().Is4():
+		return fmt.Sprintf("127.0.0.1:%d", address.Port())
+	default:
+		return fmt.Sprintf("localhost:%d", address.Port())
+	}
 }
 
 // isLoopback reports whether only this machine reaches an address to listen on.

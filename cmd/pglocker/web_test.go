@@ -249,6 +249,12 @@ func TestWebElsewhere(t *testing.T) {
 		}
 	}
 
+	for _, address := range []string{s.address, b.serve("--listen", ":0").address} {
+		if !strings.HasPrefix(address, "http://127.0.0.1:") && !strings.HasPrefix(address, "http://localhost:") {
+			t.Errorf("it names the address %s", address)
+		}
+	}
+
 	s.refuses("any.example", "10.0.0.1.any.example")
 
 	must(t, s.cmd.Process.Signal(os.Interrupt))

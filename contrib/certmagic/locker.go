@@ -20,8 +20,8 @@ var (
 	ErrNotHeld = errors.New("pglockercertmagic: not held")
 )
 
-// releaseMax is how long [Locker.Unlock] waits for the database, at most.
-const releaseMax = 5 * time.Second
+// answerMax is how long [Locker.Unlock] and [Locker.RenewLockLease] wait for the database, at most.
+const answerMax = 5 * time.Second
 
 // Locker is a certmagic.Locker, certmagic.TryLocker and certmagic.LockLeaseRenewer. Its locks are released by name. It
 // is safe for concurrent use.
@@ -125,7 +125,7 @@ func (l *Locker) Unlock(ctx context.Context, name string) error {
 
 	l.mu.Unlock()
 
-	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseMax)
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerMax)
 	defer cancel()
 
 	err := locks[0].Unlock(release)
@@ -137,7 +137,8 @@ func (l *Locker) Unlock(ctx context.Context, name string) error {
 }
 
 // RenewLockLease returns nil while the lock of a name is held. It needn't renew it, and doesn't heed the duration: the
-// pglocker.Locker renews the lease until Unlock.
+// pglocker.Locker renews the lease until Unlock. It asks the database, because a process that was paused for longer than
+// its lease may call this before it notices. If the database doesn't answer within five seconds, it goes by the lease.
 //
 // If the lock was lost, the error matches [pglocker.ErrLockLost]. certmagic then gives up the attempt, and may begin
 // another by the next call. So that call takes the lock again if it is free. If not, it returns a
@@ -146,9 +147,15 @@ func (l *Locker) Unlock(ctx context.Context, name string) error {
 // Other errors: [ErrNotHeld]; [pglocker.ErrClosed], if the pglocker.Locker was closed; those of
 // [pglocker.Locker.TryLock].
 func (l *Locker) RenewLockLease(ctx context.Context, lockKey string, _ time.Duration) error {
-	lost, err := l.lost(lockKey)
-	if lost == nil {
+	lk, told, err := l.newest(lockKey)
+	if err != nil {
 		return err
+	}
+
+	if !told {
+		granted := l.grantedSince(ctx, lk)
+
+		return l.tell(lk, granted)
 	}
 
 	again, err := l.locker.TryLock(ctx, l.prefix+lockKey, l.ttl)
@@ -156,39 +163,61 @@ func (l *Locker) RenewLockLease(ctx context.Context, lockKey string, _ time.Dura
 		return err
 	}
 
-	if !l.replace(lockKey, lost, again) { // unlocked meanwhile
+	if !l.replace(lockKey, lk, again) { // unlocked meanwhile
 		return errors.Join(ErrNotHeld, again.Unlock(context.WithoutCancel(ctx)))
 	}
 
 	return nil
 }
 
-// lost returns a lock that was lost, if that was told before. Otherwise it returns what there is to tell, nil if the
-// lock is held.
-func (l *Locker) lost(name string) (*lock, error) {
+// newest returns the lock of a name to which RenewLockLease is to be answered: one that was lost, or else the one that is
+// held. told: its loss was told before.
+func (l *Locker) newest(name string) (lk *lock, told bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 
-	if len(l.held[name]) == 0 {
-		return nil, fmt.Errorf("%w: %q", ErrNotHeld, name)
+	locks := l.held[name]
+	if len(locks) == 0 {
+		return nil, false, fmt.Errorf("%w: %q", ErrNotHeld, name)
 	}
 
-	for _, lk := range l.held[name] {
-		cause := context.Cause(lk.Context())
-		if cause == nil {
-			continue
+	for _, lk = range locks {
+		if lk.told || lk.Context().Err() != nil {
+			break
 		}
-
-		if lk.told {
-			return lk, nil
-		}
-
-		lk.told = errors.Is(cause, pglocker.ErrLockLost)
-
-		return nil, cause
 	}
 
-	return nil, nil
+	return lk, lk.told, nil
+}
+
+// grantedSince reports whether the database shows a later grant, or a release, than that of a lock. A smaller token is
+// that of a standby which lags.
+func (l *Locker) grantedSince(ctx context.Context, lk *lock) bool {
+	if lk.Context().Err() != nil {
+		return false // it is lost as it is
+	}
+
+	asking, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
+
+	status, err := l.locker.GetLockStatus(asking, lk.Status().LockID)
+
+	return err == nil && status.Generation > lk.Token()
+}
+
+// tell returns what there is to tell of a lock, nil if it is held.
+func (l *Locker) tell(lk *lock, grantedSince bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	cause := context.Cause(lk.Context())
+	if cause == nil && grantedSince {
+		cause = fmt.Errorf("%w: the database shows a larger token than %d", pglocker.ErrLockLost, lk.Token())
+	}
+
+	lk.told = lk.told || errors.Is(cause, pglocker.ErrLockLost)
+
+	return cause
 }
 
 // replace puts a new lock in the place of a lost one. It is false if that isn't there any more.

@@ -100,6 +100,30 @@ func TestALossSurfaces(t *testing.T) {
 	}
 }
 
+// TestALossThatIsNotNoticed: after a pause, the database knows of the loss before the holder does.
+func TestALossThatIsNotNoticed(t *testing.T) {
+	t.Parallel()
+
+	url := databases.NewDatabase(t).String()
+	locks, _ := newLocks(t, url)
+	ctx := t.Context()
+
+	must(t, locks.Lock(ctx, "a"))
+	taken := lockertest.Take(t, databases.Open(t, url), &pglocker.Config{}, prefix+"a")
+
+	if err := locks.RenewLockLease(ctx, "a", minute); !errors.Is(err, pglocker.ErrLockLost) {
+		t.Errorf("once another holds it: %v", err)
+	}
+
+	if err := locks.RenewLockLease(ctx, "a", minute); !errors.Is(err, pglocker.ErrAlreadyLocked) {
+		t.Errorf("another attempt: %v", err)
+	}
+
+	must(t, taken.Unlock(ctx))
+	must(t, locks.RenewLockLease(ctx, "a", minute))
+	must(t, locks.Unlock(ctx, "a"))
+}
+
 // TestALoserReleasesNoOthersLock: two callers of a process, one of which has lost the lock.
 func TestALoserReleasesNoOthersLock(t *testing.T) {
 	t.Parallel()

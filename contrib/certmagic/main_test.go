@@ -3,6 +3,7 @@ package pglockercertmagic_test
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"net/url"
 	"os"
 	"testing"
@@ -17,6 +18,14 @@ import (
 var databases *pgtesting.TestInstance
 
 func TestMain(m *testing.M) {
+	if os.Getenv(envAuthority) != "" {
+		os.Exit(workerMain())
+	}
+
+	flag.Parse()
+
+	_ = flag.Set("test.parallel", "8") // most of them wait
+
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),

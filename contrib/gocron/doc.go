@@ -16,6 +16,13 @@
 // Jobs by duration (gocron.DurationJob) tick from the start of each scheduler. Give them the same start, or take
 // gocron.CronJob.
 //
+// With an Elector, a tick may run twice if the leader leaves on purpose ([Elector.Stop], or a resignation): the next leads
+// at once, and the same tick may be still to come by its clock. After a crash the lease keeps the next away for that long,
+// if the election's TTL exceeds the difference of the clocks.
+//
+// A process that was paused over a tick runs its job late, when it goes on, if the lock is free then: gocron's timer has
+// fired. With an Elector it doesn't, because its leadership is over. A job for which that matters should look at the time.
+//
 // # Losses
 //
 // gocron doesn't tell a job that its lock was lost. Wrap its function by [Locker.Task] or [Elector.Task]: it gets a

@@ -3,6 +3,7 @@ package pglockergocron
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/go-co-op/gocron/v2"
@@ -66,24 +67,35 @@ func (e *Elector) set(t *term) {
 }
 
 // begin returns the present term, for one more task. It is nil if this process doesn't lead.
-func (e *Elector) begin() *term {
+func (e *Elector) begin(ctx context.Context) *term {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
-	if e.leading != nil {
-		e.leading.tasks.Add(1)
+	// In a process that was paused for longer than its lease, the term's context may not have ended yet.
+	if e.leading == nil || e.election.IsLeader(ctx) != nil {
+		return nil
 	}
+
+	e.leading.tasks.Add(1)
 
 	return e.leading
 }
 
 // IsLeader returns nil while this process leads, and else an error that matches [pglocker.ErrNotLeader]. gocron calls
-// it at each tick. It doesn't ask the database: see [pglocker.Election.IsLeader]. If the candidate has left the
-// election, the error says why.
+// it at each tick. It doesn't ask the database: see [pglocker.Election.IsLeader]. From when on it returns nil, a function
+// of [Elector.Task] runs. If the candidate has left the election, the error says why.
 func (e *Elector) IsLeader(ctx context.Context) error {
+	e.mu.Lock()
+	begun := e.leading != nil
+	e.mu.Unlock()
+
 	err := e.election.IsLeader(ctx)
-	if err == nil {
+
+	switch {
+	case err == nil && begun:
 		return nil
+	case err == nil: // elected, and not told yet
+		err = pglocker.ErrNotLeader
 	}
 
 	select {
@@ -95,11 +107,26 @@ func (e *Elector) IsLeader(ctx context.Context) error {
 }
 
 // Stop leaves the election, and returns when that is done: another can lead then. It waits for functions of
-// [Elector.Task]. Shut the scheduler down before, or other jobs go on beside those of the next leader. Stop returns nil,
-// or what made the candidate leave the election before, or [pglocker.ErrNotReleased].
-func (e *Elector) Stop() error {
+// [Elector.Task], whose contexts end at once. Shut the scheduler down before, or other jobs go on beside those of the next
+// leader.
+//
+// If ctx ends before, the error matches its. The process leaves the election nevertheless, when those functions have
+// returned. Until then no other can lead. Stop may be called again, to wait for longer. So don't pass a context that the
+// shutdown has cancelled: Stop wouldn't wait.
+//
+// Otherwise Stop returns nil, or what made the candidate leave the election before, or [pglocker.ErrNotReleased].
+func (e *Elector) Stop(ctx context.Context) error {
 	e.stop()
-	<-e.ended
+
+	select {
+	case <-e.ended:
+	case <-ctx.Done():
+		select {
+		case <-e.ended: // select takes either
+		default:
+			return fmt.Errorf("pglockergocron: leaving the election: %w", ctx.Err())
+		}
+	}
 
 	if errors.Is(e.err, context.Canceled) && !errors.Is(e.err, pglocker.ErrNotReleased) {
 		return nil
@@ -116,7 +143,7 @@ func (e *Elector) Stop() error {
 // [pglocker.ErrNotLeader], and doesn't call fn, if this process doesn't lead.
 func (e *Elector) Task(fn func(ctx context.Context) error) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
-		t := e.begin()
+		t := e.begin(ctx)
 		if t == nil {
 			return pglocker.ErrNotLeader
 		}

@@ -36,7 +36,7 @@ func newCandidate(t *testing.T, url string) *candidate {
 	must(t, err)
 	t.Cleanup(func() {
 		must(t, c.scheduler.Shutdown())
-		must(t, c.elector.Stop())
+		must(t, c.elector.Stop(context.Background()))
 	})
 
 	_, err = c.scheduler.NewJob(gocron.DurationJob(20*time.Millisecond), gocron.NewTask(c.elector.Task(func(ctx context.Context) error {
@@ -87,11 +87,11 @@ func TestTheLeaderRunsAllJobs(t *testing.T) {
 	case <-a.runs:
 		next = b
 		must(t, a.scheduler.Shutdown())
-		must(t, a.elector.Stop())
+		must(t, a.elector.Stop(t.Context()))
 	case <-b.runs:
 		next = a
 		must(t, b.scheduler.Shutdown())
-		must(t, b.elector.Stop())
+		must(t, b.elector.Stop(t.Context()))
 	}
 
 	receive(t, "the other runs the job", next.runs)
@@ -120,7 +120,112 @@ func TestTheElectorSaysWhyItLeft(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 
-	if err := elector.Stop(); !errors.Is(err, pglocker.ErrTableNotFound) {
+	if err := elector.Stop(t.Context()); !errors.Is(err, pglocker.ErrTableNotFound) {
 		t.Errorf("stop: %v", err)
+	}
+}
+
+// TestALeaderRunsTasks: while IsLeader says nil, a task runs.
+func TestALeaderRunsTasks(t *testing.T) {
+	t.Parallel()
+
+	locker := newLocker(t, databases.NewDatabase(t).String())
+	election, err := locker.NewElection("scheduler", time.Minute)
+	must(t, err)
+
+	// Between the election and the elector's first term.
+	elector := pglockergocron.Untold(election)
+	ctx, cancel := context.WithCancel(t.Context())
+	elected, left := make(chan struct{}), make(chan struct{})
+
+	go func() {
+		defer close(left)
+
+		_ = election.Run(ctx, func(ctx context.Context, _ pglocker.Term) error { // says that ctx has ended
+			close(elected)
+			<-ctx.Done()
+
+			return nil
+		})
+	}()
+
+	receive(t, "it is elected", elected)
+	must(t, election.IsLeader(ctx))
+
+	if is, ran := elector.IsLeader(ctx), elector.Task(nothing)(ctx); !errors.Is(is, pglocker.ErrNotLeader) || !errors.Is(ran, pglocker.ErrNotLeader) {
+		t.Errorf("before the term is told: IsLeader says %v, a task %v", is, ran)
+	}
+
+	cancel()
+	receive(t, "it leaves", left)
+
+	started := pglockergocron.StartElector(t.Context(), election)
+
+	for deadline := time.Now().Add(time.Minute); started.IsLeader(t.Context()) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it doesn't lead:", started.IsLeader(t.Context()))
+		}
+	}
+
+	must(t, started.Task(nothing)(t.Context()))
+	must(t, started.Stop(t.Context()))
+}
+
+// TestStopIsBounded: a task that doesn't heed its context keeps the leadership, but not the caller of Stop.
+func TestStopIsBounded(t *testing.T) {
+	t.Parallel()
+
+	url := databases.NewDatabase(t).String()
+	election, err := newLocker(t, url).NewElection("scheduler", time.Minute)
+	must(t, err)
+
+	elector := pglockergocron.StartElector(t.Context(), election)
+	runs, finish, ran := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+
+	task := elector.Task(func(context.Context) error {
+		close(runs)
+		<-finish
+
+		return nil
+	})
+
+	for deadline := time.Now().Add(time.Minute); elector.IsLeader(t.Context()) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it doesn't lead:", elector.IsLeader(t.Context()))
+		}
+	}
+
+	go func() { ran <- task(t.Context()) }()
+
+	receive(t, "the task runs", runs)
+
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+
+	if err := elector.Stop(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while a task runs, Stop returns %v", err)
+	}
+
+	other, err := newLocker(t, url).NewElection("scheduler", time.Minute)
+	must(t, err)
+
+	if _, err := other.Leader(t.Context()); err != nil {
+		t.Errorf("the leadership was released under the task: %v", err)
+	}
+
+	close(finish)
+	must(t, receive(t, "the task ends", ran))
+	must(t, elector.Stop(t.Context()))
+
+	if _, err := other.Leader(t.Context()); !errors.Is(err, pglocker.ErrNoLeader) {
+		t.Errorf("after Stop: %v", err)
+	}
+
+	// There is nothing left to wait for.
+	over, end := context.WithCancel(t.Context())
+	end()
+
+	for range 100 {
+		must(t, elector.Stop(over))
 	}
 }

@@ -3,7 +3,7 @@ package pglockergocron_test
 import (
 	"context"
 	"database/sql"
-	"errors"
+	"flag"
 	"net/url"
 	"os"
 	"testing"
@@ -22,14 +22,14 @@ func TestMain(m *testing.M) {
 		os.Exit(workerMain())
 	}
 
+	flag.Parse()
+
+	_ = flag.Set("test.parallel", "8") // most of them wait for ticks
+
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),
-		MigrateFunc: func(ctx context.Context, _ *url.URL, db *sql.DB) error {
-			_, err := db.ExecContext(ctx, `CREATE TABLE runs (tick BIGINT, pid INT)`)
-
-			return errors.Join(err, pglocker.MigrateDB(ctx, db, &pglocker.Config{}))
-		},
+		MigrateFunc: func(ctx context.Context, _ *url.URL, db *sql.DB) error { return migrate(ctx, db) },
 	})
 	code := m.Run()
 	databases.MustClose()

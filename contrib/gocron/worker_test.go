@@ -3,6 +3,7 @@ package pglockergocron_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,14 +16,20 @@ import (
 	pglockergocron "github.com/ismurov/pglocker/contrib/gocron"
 )
 
-// The environment of a worker: by how much its clock is ahead, and the database.
+// The environment of a worker: by how much its clock is ahead, the database, and what runs each tick once.
 const (
 	envWorker = "PGLOCKERGOCRON_AHEAD"
 	envURL    = "PGLOCKERGOCRON_URL"
+	envWay    = "PGLOCKERGOCRON_WAY"
+
+	wayLocker  = "a Locker"
+	wayElector = "an Elector"
 )
 
 const (
 	interval = 10 * time.Second
+	// aheadMost is by how much the clocks differ.
+	aheadMost = 2 * time.Second
 	// hold is longer than the clocks differ, and shorter than the time between ticks less that.
 	hold = 6 * time.Second
 	// takes is how long the job takes at the second tick, during which its process is killed. At others it is done
@@ -69,20 +76,20 @@ func work() error {
 		return err
 	}
 
-	jobs, err := pglockergocron.NewLocker(locker, "test: ", hold, hold)
-	if err != nil {
-		return err
-	}
-
 	clock := ahead{clockwork.NewRealClock(), by}
 
-	scheduler, err := gocron.NewScheduler(gocron.WithDistributedLocker(jobs), gocron.WithClock(clock))
+	distributed, under, leave, err := distribute(locker, os.Getenv(envWay))
 	if err != nil {
 		return err
 	}
 
-	_, err = scheduler.NewJob(gocron.CronJob("*/10 * * * * *", true), gocron.NewTask(jobs.Task(func(ctx context.Context) error {
-		tick := clock.Now().Round(interval).Unix() / int64(interval/time.Second)
+	scheduler, err := gocron.NewScheduler(distributed, gocron.WithClock(clock))
+	if err != nil {
+		return err
+	}
+
+	_, err = scheduler.NewJob(gocron.CronJob("*/10 * * * * *", true), gocron.NewTask(under(func(ctx context.Context) error {
+		tick := tickOf(clock.Now())
 
 		var second bool
 
@@ -108,5 +115,31 @@ func work() error {
 
 	_, _ = io.Copy(io.Discard, os.Stdin)
 
-	return scheduler.Shutdown()
+	return errors.Join(scheduler.Shutdown(), leave(), locker.Close(context.Background()))
 }
+
+// distribute is the option of a scheduler for one way, the wrapper of its jobs, and what is to be done after its end.
+func distribute(locker *pglocker.Locker, way string) (
+	option gocron.SchedulerOption, under func(func(context.Context) error) func(context.Context) error, leave func() error, err error,
+) {
+	if way == wayLocker {
+		jobs, err := pglockergocron.NewLocker(locker, "test: ", hold, hold)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+
+		return gocron.WithDistributedLocker(jobs), jobs.Task, func() error { return nil }, nil
+	}
+
+	election, err := locker.NewElection("scheduler", hold)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+
+	elector := pglockergocron.StartElector(context.Background(), election)
+
+	return gocron.WithDistributedElector(elector), elector.Task, func() error { return elector.Stop(context.Background()) }, nil
+}
+
+// tickOf is the number of the tick that is nearest by a clock.
+func tickOf(now time.Time) int64 { return now.Round(interval).Unix() / int64(interval/time.Second) }

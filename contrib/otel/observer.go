@@ -5,7 +5,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ismurov/pglocker"
@@ -19,6 +18,9 @@ type Observer struct {
 
 	tracer  trace.Tracer
 	classes classes
+	// operations and states are the labels of what has no class.
+	operations map[pglocker.Operation]labels
+	states     map[pglocker.ListenerState]labels
 }
 
 var _ interface {
@@ -41,11 +43,18 @@ func NewObserver(opts ...Option) (*Observer, error) {
 
 	o := &Observer{instruments: in, tracer: options.tracers.Tracer(scope)}
 	o.classes = classes{
-		classify: options.classify, appeared: o.appeared,
-		attributes: make(map[pglocker.Kind]map[string][]attribute.KeyValue),
+		classify: options.classify, appeared: o.appeared, none: newClass(),
+		seen: make(map[pglocker.Kind]map[string]*class),
 	}
 
+	o.operations = make(map[pglocker.Operation]labels)
+	for _, op := range []pglocker.Operation{pglocker.OperationAcquire, pglocker.OperationRenew, pglocker.OperationRelease} {
+		o.operations[op] = newLabels(attribute.String("operation", string(op)))
+	}
+
+	o.states = make(map[pglocker.ListenerState]labels)
 	for _, state := range []pglocker.ListenerState{pglocker.ListenerHearing, pglocker.ListenerPolling} {
+		o.states[state] = newLabels(attribute.String("state", string(state)))
 		o.listens(state, 0)
 	}
 
@@ -54,43 +63,35 @@ func NewObserver(opts ...Option) (*Observer, error) {
 
 // appeared begins the series of a class at 0. A series that begins at 1 doesn't increase for Prometheus, and an
 // election without a leader is one whose series is 0 in all processes.
-func (o *Observer) appeared(class []attribute.KeyValue) {
+func (o *Observer) appeared(c *class) {
 	ctx := context.Background()
 
-	o.held.Add(ctx, 0, metric.WithAttributes(class...))
-	o.waiting.Add(ctx, 0, metric.WithAttributes(class...))
+	o.held.Add(ctx, 0, c.add...)
+	o.waiting.Add(ctx, 0, c.add...)
 
-	for _, gone := range []bool{true, false} {
-		o.lost.Add(ctx, 0, metric.WithAttributes(class...), metric.WithAttributes(reason(gone)))
+	for _, loss := range c.lost {
+		o.lost.Add(ctx, 0, loss.add...)
 	}
-}
-
-func reason(gone bool) attribute.KeyValue {
-	if gone {
-		return attribute.String("reason", "gone")
-	}
-
-	return attribute.String("reason", "unconfirmed")
 }
 
 // spanKey is the key of the span that this package has begun last. Another observer may have begun one since.
 type spanKey struct{}
 
-func (o *Observer) startSpan(ctx context.Context, name string, class []attribute.KeyValue, locks int) context.Context {
-	ctx, span := o.tracer.Start(ctx, "pglocker "+name, trace.WithAttributes(class...), trace.WithAttributes(attribute.Int("locks", locks)))
+func (o *Observer) startSpan(ctx context.Context, name string, c *class, locks int) context.Context {
+	ctx, span := o.tracer.Start(ctx, "pglocker "+name, trace.WithAttributes(c.attrs...), trace.WithAttributes(attribute.Int("locks", locks)))
 
 	return context.WithValue(ctx, spanKey{}, span)
 }
 
 // endSpan tells nothing of an error but its outcome and its type: its text names locks and owners.
-func endSpan(ctx context.Context, token int64, failed bool, attrs []attribute.KeyValue) {
+func endSpan(ctx context.Context, token int64, failed bool, r result) {
 	span, ok := ctx.Value(spanKey{}).(trace.Span)
 	if !ok {
 		return
 	}
 
 	if span.IsRecording() {
-		span.SetAttributes(attrs...)
+		span.SetAttributes(r.attributes()...)
 
 		if token > 0 {
 			span.SetAttributes(attribute.Int64("token", token))
@@ -106,71 +107,81 @@ func endSpan(ctx context.Context, token int64, failed bool, attrs []attribute.Ke
 
 // OperationStart begins the span of an operation. Renewals have none: they belong to no call.
 func (o *Observer) OperationStart(ctx context.Context, start pglocker.OperationStart) context.Context {
-	class := o.classes.of(start.Subject)
-
-	switch start.Operation {
-	case pglocker.OperationRenew:
+	if start.Operation == pglocker.OperationRenew {
 		return ctx
-	case pglocker.OperationWait:
-		o.waiting.Add(ctx, int64(start.Locks), metric.WithAttributes(class...))
 	}
 
-	return o.startSpan(ctx, string(start.Operation), class, start.Locks)
+	c := o.classes.of(start.Subject)
+	if start.Operation == pglocker.OperationWait {
+		o.waiting.Add(ctx, int64(start.Locks), c.add...)
+	}
+
+	return o.startSpan(ctx, string(start.Operation), c, start.Locks)
+}
+
+// lasting is a context for instruments, which needn't count for one that has ended.
+func lasting(ctx context.Context) context.Context {
+	if ctx.Err() == nil {
+		return ctx
+	}
+
+	return context.WithoutCancel(ctx)
 }
 
 // OperationEnd counts an operation, and ends its span.
 func (o *Observer) OperationEnd(ctx context.Context, end pglocker.OperationEnd) {
-	ctx = context.WithoutCancel(ctx)
-	class, outcome := o.classes.of(end.Subject), outcomeOf(end)
-	attrs := result(outcome, end.Err)
+	ctx = lasting(ctx)
+	c, r := o.classes.of(end.Subject), resultOf(outcomeOf(end), end.Err)
 
 	if end.Operation == pglocker.OperationWait {
-		o.waiting.Add(ctx, -int64(end.Locks), metric.WithAttributes(class...))
+		o.waiting.Add(ctx, -int64(end.Locks), c.add...)
 	}
 
 	if duration, ok := o.durations[end.Operation]; ok {
-		duration.Record(ctx, end.Duration.Seconds(), metric.WithAttributes(class...), metric.WithAttributes(attrs...))
+		duration.Record(ctx, end.Duration.Seconds(), c.of(r).record...)
 	}
 
 	if end.Operation != pglocker.OperationRenew {
-		endSpan(ctx, end.Token, outcome == "error" || outcome == "lost", attrs)
+		endSpan(ctx, end.Token, r.outcome == "error" || r.outcome == "lost", r)
 	}
 }
 
 // HoldStart begins the span of a hold. Spans that begin in the lock's context are its children.
 func (o *Observer) HoldStart(ctx context.Context, start pglocker.HoldStart) context.Context {
-	class := o.classes.of(start.Subject)
-	o.held.Add(ctx, int64(start.Locks), metric.WithAttributes(class...))
+	c := o.classes.of(start.Subject)
+	o.held.Add(ctx, int64(start.Locks), c.add...)
 
-	return o.startSpan(ctx, "hold", class, start.Locks)
+	return o.startSpan(ctx, "hold", c, start.Locks)
 }
 
 // HoldEnd counts a hold, and ends its span.
 func (o *Observer) HoldEnd(ctx context.Context, end pglocker.HoldEnd) {
-	ctx = context.WithoutCancel(ctx)
-	class, outcome := o.classes.of(end.Subject), holdOutcomeOf(end.Err)
-	attrs := result(outcome, end.Err)
+	ctx = lasting(ctx)
+	c, r := o.classes.of(end.Subject), resultOf(holdOutcomeOf(end.Err), end.Err)
 
-	o.held.Add(ctx, -int64(end.Locks), metric.WithAttributes(class...))
-	o.hold.Record(ctx, end.HeldFor.Seconds(), metric.WithAttributes(class...), metric.WithAttributes(attrs...))
-	endSpan(ctx, end.Token, outcome == "lost", attrs)
+	o.held.Add(ctx, -int64(end.Locks), c.add...)
+	o.hold.Record(ctx, end.HeldFor.Seconds(), c.of(r).record...)
+	endSpan(ctx, end.Token, r.outcome == "lost", r)
 }
 
 // LockLost counts lost locks.
 func (o *Observer) LockLost(lost pglocker.LockLost) {
-	o.lost.Add(context.Background(), int64(lost.Locks),
-		metric.WithAttributes(o.classes.of(lost.Subject)...), metric.WithAttributes(reason(lost.Gone)))
+	o.lost.Add(context.Background(), int64(lost.Locks), o.classes.of(lost.Subject).lost[lost.Gone].add...)
 }
 
 // LockRenewed notes how near a loss was.
 func (o *Observer) LockRenewed(renewed pglocker.LockRenewed) {
-	o.margin.Record(context.Background(), renewed.Left.Seconds()/renewed.TTL.Seconds(),
-		metric.WithAttributes(o.classes.of(renewed.Subject)...))
+	o.margin.Record(context.Background(), renewed.Left.Seconds()/renewed.TTL.Seconds(), o.classes.of(renewed.Subject).record...)
 }
 
 // BatchSent notes the size of a batch.
 func (o *Observer) BatchSent(batch pglocker.BatchSent) {
-	o.batch.Record(context.Background(), int64(batch.Locks), metric.WithAttributes(attribute.String("operation", string(batch.Operation))))
+	op, ok := o.operations[batch.Operation]
+	if !ok { // of a later version
+		op = newLabels(attribute.String("operation", string(batch.Operation)))
+	}
+
+	o.batch.Record(context.Background(), int64(batch.Locks), op.record...)
 }
 
 // ListenerChanged counts Lockers by how their waiters learn of releases.
@@ -180,7 +191,7 @@ func (o *Observer) ListenerChanged(changed pglocker.ListenerChanged) {
 }
 
 func (o *Observer) listens(state pglocker.ListenerState, lockers int64) {
-	if state != pglocker.ListenerResting {
-		o.listener.Add(context.Background(), lockers, metric.WithAttributes(attribute.String("state", string(state))))
+	if labels, ok := o.states[state]; ok { // not those of one that rests
+		o.listener.Add(context.Background(), lockers, labels.add...)
 	}
 }

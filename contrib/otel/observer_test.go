@@ -7,9 +7,12 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/ismurov/pglocker"
 )
@@ -20,9 +23,10 @@ func TestClassesAreBounded(t *testing.T) {
 
 	appeared := 0
 	c := classes{
-		classify:   func(_ pglocker.Kind, name string) string { return name },
-		appeared:   func([]attribute.KeyValue) { appeared++ },
-		attributes: make(map[pglocker.Kind]map[string][]attribute.KeyValue),
+		classify: func(_ pglocker.Kind, name string) string { return name },
+		appeared: func(*class) { appeared++ },
+		none:     newClass(),
+		seen:     make(map[pglocker.Kind]map[string]*class),
 	}
 
 	for range 2 {
@@ -33,7 +37,7 @@ func TestClassesAreBounded(t *testing.T) {
 					want = other
 				}
 
-				got := c.of(pglocker.Subject{Kind: kind, Name: fmt.Sprint(i)})
+				got := c.of(pglocker.Subject{Kind: kind, Name: fmt.Sprint(i)}).attrs
 				if !slices.Equal(got, []attribute.KeyValue{attribute.String("kind", string(kind)), attribute.String("class", want)}) {
 					t.Fatalf("number %d of %s: %v, want class %s", i, kind, got, want)
 				}
@@ -45,7 +49,7 @@ func TestClassesAreBounded(t *testing.T) {
 		t.Errorf("%d classes appeared, want %d", appeared, want)
 	}
 
-	if got := c.of(pglocker.Subject{Locks: 3}); got != nil {
+	if got := c.of(pglocker.Subject{Locks: 3}).attrs; len(got) > 0 {
 		t.Errorf("renewals of several kinds: %v, want no attributes", got)
 	}
 }
@@ -59,9 +63,55 @@ func TestUnclassified(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	got := o.classes.of(pglocker.Subject{Kind: pglocker.KindLock, Name: "secret", LockID: "secret"})
+	got := o.classes.of(pglocker.Subject{Kind: pglocker.KindLock, Name: "secret", LockID: "secret"}).attrs
 	if !slices.Equal(got, []attribute.KeyValue{attribute.String("kind", "lock")}) {
 		t.Errorf("%v, want the kind alone", got)
+	}
+}
+
+// TestBrokenClass: a class that was cut within a letter is still one, because one broken label makes a scrape fail.
+func TestBrokenClass(t *testing.T) {
+	t.Parallel()
+
+	o, err := NewObserver(WithClass(func(_ pglocker.Kind, name string) string { return name[:4] }))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	got := o.classes.of(pglocker.Subject{Kind: pglocker.KindLock, Name: "café/1"}).attrs
+	if want := attribute.String("class", "caf\uFFFD"); !slices.Contains(got, want) {
+		t.Errorf("%v, want %v among them", got, want)
+	}
+}
+
+// TestEventsAllocateNothing: the attributes of what was seen before are kept.
+func TestEventsAllocateNothing(t *testing.T) {
+	o, err := NewObserver(WithMeterProvider(metric.NewMeterProvider(metric.WithReader(metric.NewManualReader()))),
+		WithTracerProvider(noop.NewTracerProvider()), WithClass(func(pglocker.Kind, string) string { return "a" }))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var (
+		ctx     = t.Context()
+		subject = pglocker.Subject{Kind: pglocker.KindLock, Name: "a/1", LockID: "a/1", Locks: 1}
+		start   = pglocker.HoldStart{Subject: subject, Token: 2, TTL: time.Minute}
+		end     = pglocker.OperationEnd{OperationStart: pglocker.OperationStart{Operation: pglocker.OperationAcquire, Subject: subject}}
+	)
+
+	for what, event := range map[string]func(){
+		"renewed": func() { o.LockRenewed(pglocker.LockRenewed{Subject: subject, TTL: time.Minute, Left: time.Second}) },
+		"lost":    func() { o.LockLost(pglocker.LockLost{Subject: subject, Gone: true}) },
+		"batch":   func() { o.BatchSent(pglocker.BatchSent{Operation: pglocker.OperationRenew, Locks: 3}) },
+		"listener": func() {
+			o.ListenerChanged(pglocker.ListenerChanged{From: pglocker.ListenerPolling, To: pglocker.ListenerHearing})
+		},
+		"acquired": func() { o.OperationEnd(ctx, end) },
+		"held":     func() { o.HoldEnd(ctx, pglocker.HoldEnd{HoldStart: start, HeldFor: time.Second}) },
+	} {
+		if got := testing.AllocsPerRun(1000, event); got > 0 {
+			t.Errorf("%s: %v allocations", what, got)
+		}
 	}
 }
 
@@ -98,7 +148,7 @@ func TestOutcomes(t *testing.T) {
 			t.Parallel()
 
 			got := outcomeOf(pglocker.OperationEnd{OperationStart: pglocker.OperationStart{Operation: test.op}, Err: test.err})
-			attrs := attribute.NewSet(result(got, test.err)...)
+			attrs := attribute.NewSet(resultOf(got, test.err).attributes()...)
 			errorType, _ := attrs.Value("error.type")
 
 			if got != test.want || errorType.AsString() != test.errorType {

@@ -31,7 +31,8 @@ func WithTracerProvider(p trace.TracerProvider) Option {
 // a lock the name is its id. "" leaves the attribute out. Default: it is left out.
 //
 // A class is meant to stand for many locks: "invoice" for "invoice/4711". Of each kind, 50 classes are told apart.
-// What comes later has the class "_OTHER". The function is called for each event, by many goroutines at once.
+// What comes later has the class "_OTHER". What isn't valid UTF-8 in a class is replaced by U+FFFD. The function is
+// called for each event, by many goroutines at once.
 func WithClass(classify func(kind pglocker.Kind, name string) string) Option {
 	return func(o *options) { o.classify = classify }
 }

@@ -54,11 +54,26 @@ func holdOutcomeOf(err error) string {
 	return "canceled"
 }
 
-// result are the attributes outcome and, of an error, error.type.
-func result(outcome string, err error) []attribute.KeyValue {
-	attrs := []attribute.KeyValue{attribute.String("outcome", outcome)}
-	if outcome == "error" {
-		attrs = append(attrs, attribute.String("error.type", typeOf(err)))
+// result is how something ended.
+type result struct {
+	outcome string
+	// errorType is that of an outcome error, else "".
+	errorType string
+}
+
+func resultOf(outcome string, err error) result {
+	if outcome != "error" {
+		return result{outcome: outcome}
+	}
+
+	return result{outcome, typeOf(err)}
+}
+
+// attributes are outcome and, of an error, error.type.
+func (r result) attributes() []attribute.KeyValue {
+	attrs := []attribute.KeyValue{attribute.String("outcome", r.outcome)}
+	if r.errorType != "" {
+		attrs = append(attrs, attribute.String("error.type", r.errorType))
 	}
 
 	return attrs

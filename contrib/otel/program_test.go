@@ -175,6 +175,67 @@ func (p *program) lose(lockID string) {
 	}
 }
 
+// fail has every operation on a lock end with an error: while it is held and renewed, the table refuses to be written.
+func (p *program) fail(lockID string) {
+	p.t.Helper()
+
+	ctx := p.t.Context()
+	failures := func(operation string) float64 {
+		n, _ := p.scrape("pglocker_"+operation+"_duration_seconds", "outcome=error", "error_type=P0001")
+
+		return n
+	}
+
+	before := make(map[string]float64)
+	for _, operation := range []string{"acquire", "wait", "renew", "release"} {
+		before[operation] = failures(operation)
+	}
+
+	// The waiter asks when the lease is over.
+	held, err := p.locker.TryLock(ctx, lockID, 5*time.Second, pglocker.WithRelockInterval(20*time.Millisecond))
+	must(p.t, err)
+
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+
+	ended := make(chan struct{})
+
+	go func() {
+		defer close(ended)
+
+		_, _ = p.locker.Lock(waiting, lockID, time.Minute) // fails
+	}()
+
+	p.awaitValue(1, "pglocker_waiting", "kind=lock")
+
+	_, err = p.db.ExecContext(ctx, `
+		CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$;
+		CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON pglocker.lock_statuses FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	must(p.t, err)
+
+	_, err = p.locker.TryLock(ctx, lockID+"-new", time.Minute)
+	if err == nil {
+		p.t.Error("a table that refuses to be written grants a lock")
+	}
+
+	await(p.t, "a renewal fails", func() bool { return failures("renew") > before["renew"] })
+
+	if err := held.Unlock(ctx); err == nil {
+		p.t.Error("a table that refuses to be written releases a lock")
+	}
+
+	receive(p.t, "the waiter fails", ended)
+
+	for operation, n := range before {
+		if failures(operation) == n {
+			p.t.Errorf("no operation %s has failed", operation)
+		}
+	}
+
+	_, err = p.db.ExecContext(ctx, `DROP TRIGGER refuse ON pglocker.lock_statuses`)
+	must(p.t, err)
+}
+
 // lead is a term of an election, until the returned function is called.
 func (p *program) lead(name string) (resign func()) {
 	p.t.Helper()

@@ -1,4 +1,4 @@
-// How pglocker goes with pgxpool, gorm, sqlx, bun and ent, in a module of its own: whoever
+// How pglocker goes with pgxpool, gorm, sqlx, bun, ent and sqlc, in a module of its own: whoever
 // uses the library should not have to resolve theirs.
 module github.com/ismurov/pglocker/examples/integrations
 

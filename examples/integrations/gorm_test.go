@@ -2,7 +2,6 @@ package integrations_test
 
 import (
 	"context"
-	"database/sql"
 	"testing"
 
 	"gorm.io/driver/postgres"
@@ -14,20 +13,16 @@ import (
 
 func TestGorm(t *testing.T) {
 	t.Parallel()
-	checkGorm(t, &gorm.Config{}, func(ctx context.Context, tx *gorm.DB) error {
-		return pglocker.Guard(ctx, tx.Statement.ConnPool.(*sql.Tx))
-	})
+	checkGorm(t, &gorm.Config{})
 }
 
 // TestGormPrepared: with PrepareStmt gorm wraps the transaction.
 func TestGormPrepared(t *testing.T) {
 	t.Parallel()
-	checkGorm(t, &gorm.Config{PrepareStmt: true}, func(ctx context.Context, tx *gorm.DB) error {
-		return pglocker.Guard(ctx, tx.Statement.ConnPool.(*gorm.PreparedStmtTX).Tx.(*sql.Tx))
-	})
+	checkGorm(t, &gorm.Config{PrepareStmt: true})
 }
 
-func checkGorm(t *testing.T, options *gorm.Config, guard func(context.Context, *gorm.DB) error) {
+func checkGorm(t *testing.T, options *gorm.Config) {
 	t.Helper()
 
 	url := databases.NewDatabase(t).String()
@@ -44,9 +39,10 @@ func checkGorm(t *testing.T, options *gorm.Config, guard func(context.Context, *
 	locker, err := pglocker.New(handle, cfg)
 	must(t, err)
 
+	refusesOutside(t, locker, db.Statement.ConnPool)
 	check(t, url, locker, func(ctx context.Context, body string, during func()) error {
 		return db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-			if err := guard(ctx, tx); err != nil {
+			if err := pglocker.GuardTx(ctx, tx.Statement.ConnPool); err != nil {
 				return err
 			}
 

@@ -123,6 +123,18 @@ func check(t *testing.T, url string, locker *pglocker.Locker, update update) {
 	must(t, locker.Close(ctx))
 }
 
+// refusesOutside: a library's handle, which begins no transaction, proves nothing.
+func refusesOutside(t *testing.T, locker *pglocker.Locker, handle pglocker.Tx) {
+	t.Helper()
+
+	err := locker.Do(t.Context(), "outside", time.Minute, time.Second, func(ctx context.Context) error {
+		return pglocker.GuardTx(ctx, handle)
+	})
+	if !errors.Is(err, pglocker.ErrNoTransaction) {
+		t.Errorf("the guard of %T: %v, want ErrNoTransaction", handle, err)
+	}
+}
+
 // rowIsFree reports whether the lock's row could be updated at once.
 func rowIsFree(t *testing.T, db *sql.DB) bool {
 	t.Helper()

@@ -22,6 +22,7 @@ func TestSqlx(t *testing.T) {
 	locker, err := pglocker.New(db.DB, cfg)
 	must(t, err)
 
+	refusesOutside(t, locker, db)
 	check(t, url, locker, func(ctx context.Context, body string, during func()) error {
 		tx, err := db.BeginTxx(ctx, nil)
 		if err != nil {
@@ -29,8 +30,7 @@ func TestSqlx(t *testing.T) {
 		}
 		defer tx.Rollback()
 
-		err = pglocker.Guard(ctx, tx.Tx)
-		if err != nil {
+		if err := pglocker.Guard(ctx, tx.Tx); err != nil {
 			return err
 		}
 

@@ -27,10 +27,9 @@ const (
 
 // Pool has the connections of one Locker.
 type Pool struct {
-	db    *sql.DB
 	store *store.Store
-	// Open is [store.OpenOwn], but for tests of drivers that can't be asked.
-	Open func(db *sql.DB, name string) (*sql.DB, bool)
+	// Open is [store.Store.OpenOwn], but for tests of drivers that can't be asked.
+	Open func(name string) (*sql.DB, bool)
 
 	// warn is called once, if renewals share the application's pool.
 	warn func()
@@ -46,13 +45,12 @@ type Pool struct {
 	spare *Session
 }
 
-// New returns a Pool beside db, the handle of st. given is Config.RenewDB or nil. shared is called once, if
+// New returns a Pool beside the connections of st. given is Config.RenewDB or nil. shared is called once, if
 // the driver can't be asked for a connection.
-func New(db, given *sql.DB, st *store.Store, shared func()) *Pool {
+func New(given *sql.DB, st *store.Store, shared func()) *Pool {
 	p := &Pool{
-		db:        db,
 		store:     st,
-		Open:      store.OpenOwn,
+		Open:      st.OpenOwn,
 		warn:      sync.OnceFunc(shared),
 		renewing:  make(chan struct{}, maxRenewing),
 		releasing: make(chan struct{}, maxReleasing),
@@ -99,7 +97,7 @@ func (p *Pool) session(given *store.Store, name string, places chan struct{}) *S
 		return s
 	}
 
-	own, ok := p.Open(p.db, name)
+	own, ok := p.Open(name)
 	if !ok {
 		p.warn()
 

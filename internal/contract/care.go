@@ -208,8 +208,7 @@ func testForceRelease(t *testing.T, e *env) {
 	cfg := e.config()
 	cfg.Logger = slog.New(&log)
 
-	admin, err := pglocker.New(e.db, cfg)
-	Must(t, err)
+	admin := e.open(t, cfg)
 	t.Cleanup(func() { CloseLocker(t, admin) })
 
 	force := func(locker *pglocker.Locker, id string, token int64, want error) {

@@ -182,10 +182,18 @@ func testNothingIsLeft(t *testing.T, e *env) {
 			u.Query().Get("application_name"))
 		pooled = e.db.Stats().OpenConnections
 
+		if e.pool != nil {
+			pooled += int(e.pool.Stat().TotalConns())
+		}
+
 		return there == pooled
 	})
 
 	if inUse := e.db.Stats().InUse; inUse != 0 {
 		t.Errorf("%d connections of the pool are in use", inUse)
+	}
+
+	if e.pool != nil && e.pool.Stat().AcquiredConns() != 0 {
+		t.Errorf("%d connections of the pool are in use", e.pool.Stat().AcquiredConns())
 	}
 }

@@ -225,11 +225,7 @@ func testMissingTable(t *testing.T, e *env) {
 	cfg := e.config()
 	cfg.Table = "not_there_yet"
 
-	locker, err := pglocker.New(e.db, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	locker := e.open(t, cfg)
 	id := newID()
 	errs := make(map[string]error)
 	status := &pglocker.LockStatus{LockID: id, Generation: 1}

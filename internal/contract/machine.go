@@ -15,8 +15,11 @@ type Machine struct {
 	stalls []stall // the last of them goes on
 }
 
-// stall is a statement, or this process, that took longer than it should.
+// stall is a statement that took that long, or a process that slept for so much longer than it wanted to.
 type stall struct{ from, to time.Time }
+
+// stalled is from when on it is one.
+const stalled = 50 * time.Millisecond
 
 // WatchMachine makes a durable statement every ten milliseconds until the test ends. It makes a table.
 func WatchMachine(tb testing.TB, db *sql.DB) *Machine {
@@ -68,6 +71,10 @@ func (m *Machine) Stood(from, to time.Time) (all time.Duration) {
 	defer m.mu.Unlock()
 
 	for _, s := range m.stalls {
+		if ended := s.to; ended.IsZero() && time.Since(s.from) < stalled || !ended.IsZero() && ended.Sub(s.from) < stalled {
+			continue
+		}
+
 		if s.from.Before(from) {
 			s.from = from
 		}

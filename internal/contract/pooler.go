@@ -49,7 +49,7 @@ func ThroughPgBouncerIn(tb testing.TB, mode, databaseURL string) string {
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			tb.Skip("pgbouncer is not installed")
+			Missing(tb, "pgbouncer is not installed")
 		}
 	}
 
@@ -125,7 +125,7 @@ func poolerAccount(tb testing.TB) *syscall.Credential {
 
 	nobody, err := user.Lookup("nobody")
 	if err != nil {
-		tb.Skip("the pooler does not run as root, and there is no nobody: ", err)
+		Missing(tb, "the pooler does not run as root, and there is no nobody: ", err)
 	}
 
 	uid, err := strconv.ParseUint(nobody.Uid, 10, 32)

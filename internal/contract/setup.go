@@ -3,6 +3,7 @@
 package contract
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ismurov/pglocker"
 )
@@ -30,6 +33,8 @@ type Setup struct {
 	Requires string
 	// History: the table has a history.
 	History bool
+	// Pool: the lockers are on a pgxpool.Pool.
+	Pool bool
 	// MaxOpenConns bounds the locker's pool; 0 is no bound.
 	MaxOpenConns int
 	// Via returns the URL by which the locker reaches the database of a URL, through a
@@ -149,6 +154,8 @@ type env struct {
 	// url is the URL by which the locker reaches the database.
 	url string
 	db  *sql.DB
+	// pool is nil unless the setup has one.
+	pool *pgxpool.Pool
 	// direct reaches the server without Via. Tests prepare and look with it.
 	direct *sql.DB
 	locker *pglocker.Locker
@@ -172,6 +179,16 @@ func newEnv(t *testing.T, setup Setup, databaseURL string) *env {
 
 	e.db = Open(t, setup.Driver, e.url)
 	e.db.SetMaxOpenConns(setup.MaxOpenConns)
+
+	if setup.Pool {
+		cfg, err := pgxpool.ParseConfig(e.url)
+		Must(t, err)
+
+		cfg.MaxConns = int32(cmp.Or(setup.MaxOpenConns, 20))
+		e.pool, err = pgxpool.NewWithConfig(t.Context(), cfg)
+		Must(t, err)
+		t.Cleanup(e.pool.Close)
+	}
 
 	e.makeTable(t, setup.config())
 
@@ -205,9 +222,24 @@ func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
 func (e *env) newLocker(t *testing.T) *pglocker.Locker {
 	t.Helper()
 
-	locker, err := pglocker.New(e.db, e.config())
-	Must(t, err)
+	locker := e.open(t, e.config())
 	t.Cleanup(func() { CloseLocker(t, locker) })
+
+	return locker
+}
+
+// open returns a locker of the setup, with a config of the test's.
+func (e *env) open(t *testing.T, cfg *pglocker.Config) (locker *pglocker.Locker) {
+	t.Helper()
+
+	var err error
+	if e.pool != nil {
+		locker, err = pglocker.NewPool(e.pool, cfg)
+	} else {
+		locker, err = pglocker.New(e.db, cfg)
+	}
+
+	Must(t, err)
 
 	return locker
 }

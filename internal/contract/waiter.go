@@ -16,12 +16,7 @@ func (e *env) watchedLocker(t *testing.T, observer pglocker.Observer) *pglocker.
 	cfg := e.config()
 	cfg.Observer = observer
 
-	locker, err := pglocker.New(e.db, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	return locker
+	return e.open(t, cfg)
 }
 
 // tryLock takes a free lock for a minute.

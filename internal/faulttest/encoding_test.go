@@ -3,12 +3,15 @@ package faulttest
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -51,24 +54,28 @@ func TestEncodings(t *testing.T) {
 			query.Set("client_encoding", "UTF8")
 			told.RawQuery = query.Encode()
 
-			open := func(driver, url string) *pglocker.Locker {
-				locker, err := pglocker.NewWithMigrateDB(t.Context(), contract.Open(t, driver, url), &pglocker.Config{})
+			type way struct {
+				name    string
+				db      *sql.DB
+				locker  *pglocker.Locker
+				refuses bool
+			}
+
+			open := func(name, driver, url string, refuses bool) way {
+				db := contract.Open(t, driver, url)
+				locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{})
 				contract.Must(t, err)
 				t.Cleanup(func() { contract.CloseLocker(t, locker) })
 
-				return locker
+				return way{name, db, locker, refuses}
 			}
 
-			ways := []struct {
-				name    string
-				locker  *pglocker.Locker
-				refuses bool
-			}{
-				{"lib/pq", open("postgres", plain.String()), false},
-				{"pgx, told", open("pgx", told.String()), false},
-				{"pgx", open("pgx", plain.String()), encoding != "SQL_ASCII"},
-				{"around pgx", open(contract.Traced, plain.String()), false},
-				{"around lib/pq", open(contract.TracedPq, plain.String()), false},
+			ways := []way{
+				open("lib/pq", "postgres", plain.String(), false),
+				open("pgx, told", "pgx", told.String(), false),
+				open("pgx", "pgx", plain.String(), encoding != "SQL_ASCII"),
+				open("around pgx", contract.Traced, plain.String(), false),
+				open("around lib/pq", contract.TracedPq, plain.String(), false),
 			}
 
 			// Each takes it alone, in a batch and by waiting, and meanwhile nobody else can.
@@ -100,10 +107,57 @@ func TestEncodings(t *testing.T) {
 					}
 				}
 
+				// A transaction of pgx that isn't told would look for another lock.
+				if err := guardOver(t, lock, told.String()); err != nil {
+					t.Errorf("%s: GuardPgx: %v", holder.name, err)
+				}
+
+				if err := guardOver(t, lock, plain.String()); encoding != "SQL_ASCII" && !errors.Is(err, pglocker.ErrUnsupportedEncoding) {
+					t.Errorf("%s: GuardPgx: %v, want ErrUnsupportedEncoding", holder.name, err)
+				}
+
+				// One of database/sql isn't asked what it is told.
+				for _, way := range ways {
+					if err := guardIn(t, lock, way.db); err != nil {
+						t.Errorf("%s: in a transaction of %s: %v", holder.name, way.name, err)
+					}
+				}
+
 				contract.Must(t, lock.Unlock(t.Context()))
 			}
 		})
 	}
+}
+
+// guardOver guards a transaction of a connection to that URL.
+func guardOver(t *testing.T, lock *pglocker.Lock, url string) error {
+	t.Helper()
+
+	conn, err := pgx.Connect(t.Context(), url)
+	contract.Must(t, err)
+
+	defer func() { contract.Must(t, conn.Close(t.Context())) }()
+
+	return pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error { return lock.GuardPgx(t.Context(), tx) })
+}
+
+// guardIn guards transactions of a handle, as its own and as those of a library.
+func guardIn(t *testing.T, lock *pglocker.Lock, db *sql.DB) error {
+	t.Helper()
+
+	tx, err := db.BeginTx(t.Context(), nil)
+	contract.Must(t, err)
+
+	defer func() { contract.Must(t, tx.Rollback()) }()
+
+	return errors.Join(lock.Guard(t.Context(), tx), lock.GuardTx(t.Context(), inLibrary{tx}))
+}
+
+// inLibrary doesn't show the transaction that it has.
+type inLibrary struct{ tx *sql.Tx }
+
+func (l inLibrary) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return l.tx.QueryRowContext(ctx, query, args...)
 }
 
 // TestEncodingLacksACharacter: an id that the database can't store is refused by name.

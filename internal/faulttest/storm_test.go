@@ -31,7 +31,7 @@ func TestStorm(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newStorm(t, test.columns)
-			s.run(t, 4*time.Second, test.rest, test.saboteur)
+			s.run(t, max(4*time.Second, 2*test.rest), test.rest, test.saboteur)
 		})
 	}
 }

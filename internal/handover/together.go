@@ -70,9 +70,9 @@ func (d *Desk) releaseAll(ctx context.Context, tenures []Tenure, until time.Time
 // of the tenures that are left.
 func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time.Time) (left []int) {
 	var (
-		places   []int
-		releases []store.Releasing
-		over     []bool
+		places   = make([]int, 0, len(tenures))
+		releases = make([]store.Releasing, 0, len(tenures))
+		over     = make([]bool, 0, len(tenures))
 	)
 
 	for i := range tenures {
@@ -97,7 +97,7 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 	caller := d.Beside.Caller()
 	defer caller.Done()
 
-	var results []store.Result
+	var results []store.Released
 
 	err := caller.Ask(ctx, until, time.Until(until)/4, func(ctx context.Context, st *store.Store) (err error) {
 		results, err = st.ReleaseAll(ctx, releases)
@@ -108,7 +108,7 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 	for k, i := range places {
 		t := &tenures[i]
 
-		if k < len(results) && results[k].Verdict == store.Granted {
+		if k < len(results) && results[k].Done {
 			d.tell(t, over[k], results[k].Notified)
 		} else {
 			t.doubt = t.doubt || errors.Is(err, store.ErrUnknownOutcome)

@@ -17,8 +17,8 @@ const (
 	AllAsBuilt AllMutant = iota
 	// AllUncounted grants the rows that it could lock.
 	AllUncounted
-	// AllUncompared counts a row that was changed since the snapshot, which its update then doesn't find.
-	AllUncompared
+	// AllUnchecked counts a row that was free in the snapshot, whatever its newest version shows.
+	AllUnchecked
 	// AllUnlocked decides by the snapshot alone, and overwrites what was changed since.
 	AllUnlocked
 	// AllInLine waits for rows that others have locked, in the order in which the ids were given.
@@ -33,13 +33,12 @@ const (
 
 type (
 	// allRow is a row. holder and lock are client numbers plus one, or zero.
-	allRow struct{ version, holder, lock uint8 }
+	allRow struct{ holder, lock uint8 }
 
 	allClient struct {
 		// step is 0 at rest, 1 after the snapshot, 2 and 3 after each row, 4 while it holds.
 		step, tries uint8
-		// seen are the versions of the snapshot, locked the rows that count.
-		seen   [allRows]uint8
+		// locked are the rows that count.
 		locked [allRows]bool
 	}
 
@@ -134,12 +133,10 @@ func (s allState) move(c uint8, mutant AllMutant) (allState, bool) {
 	case cl.step == 0: // the snapshot
 		cl.tries++
 
-		for i, row := range s.rows {
+		for _, row := range s.rows {
 			if row.holder != 0 {
 				return s, true // refused: nothing is locked
 			}
-
-			cl.seen[i] = row.version
 		}
 
 		cl.step = 1
@@ -160,7 +157,7 @@ func (s allState) move(c uint8, mutant AllMutant) (allState, bool) {
 		}
 
 		row.lock = c + 1
-		cl.locked[i] = row.version == cl.seen[i] || mutant == AllUncompared
+		cl.locked[i] = row.holder == 0 || mutant == AllUnchecked
 		cl.step++
 
 		return s, true
@@ -177,11 +174,8 @@ func (s allState) grantAll(c uint8, mutant AllMutant) allState {
 
 	for i := range s.rows {
 		row := &s.rows[i]
-		found := cl.locked[i] && row.version == cl.seen[i] || mutant == AllUnlocked // by its ctid
-
-		if found && (all || mutant == AllUncounted) {
+		if all || mutant == AllUncounted && cl.locked[i] {
 			row.holder = c + 1
-			row.version++
 			granted++
 		}
 
@@ -209,7 +203,6 @@ func (s allState) takeOne(c uint8) (allState, bool) {
 
 	if row.holder == 0 {
 		row.holder = c + 1
-		row.version++
 		s.clients[c].step = 4
 	}
 
@@ -230,7 +223,6 @@ func (s allState) release(c uint8) (allState, bool) {
 		}
 
 		row.holder = 0
-		row.version++
 	}
 
 	s.clients[c].step = 0

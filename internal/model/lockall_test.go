@@ -12,11 +12,11 @@ func TestLockAll(t *testing.T) {
 	t.Parallel()
 
 	for mutant, want := range map[model.AllMutant]string{
-		model.AllAsBuilt:    "",
-		model.AllUncounted:  "alone",
-		model.AllUncompared: "alone",
-		model.AllUnlocked:   "believes",
-		model.AllInLine:     "wait for each other",
+		model.AllAsBuilt:   "",
+		model.AllUncounted: "alone",
+		model.AllUnchecked: "believes",
+		model.AllUnlocked:  "believes",
+		model.AllInLine:    "wait for each other",
 	} {
 		states, wrong := model.CheckAll(mutant)
 		if (wrong == "") != (want == "") || !strings.Contains(wrong, want) {

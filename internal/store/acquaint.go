@@ -54,7 +54,7 @@ func (s *Store) reportsSQLState(ctx context.Context) error {
 		}
 	}
 
-	return fmt.Errorf("%w: %T does not report the SQLSTATE of an error: %w", ErrUnsupportedDriver, s.db.Driver(), refusal)
+	return fmt.Errorf("%w: %T does not report the SQLSTATE of an error: %w", ErrUnsupportedDriver, s.handle.db.Driver(), refusal)
 }
 
 // meet finds out whose connections the handle has, see [Store.native]. It sends nothing.
@@ -68,7 +68,7 @@ func (s *Store) meet(ctx context.Context) error {
 
 	return conn.Raw(func(driverConn any) error {
 		if own, native := s.recognize(driverConn); native {
-			return readable(own.Conn().PgConn(), s.table.String(), nil)
+			return readable(own.PgConn(), s.table.String(), nil)
 		}
 
 		s.way.Store(wayOf(driverConn))

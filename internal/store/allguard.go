@@ -2,57 +2,43 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"strconv"
+	"strings"
 )
 
 // sqlGuardAll is sqlGuard of the locks $1, sorted, each held by the generation in the same place of
-// $2. It returns the places, from 1, of those that are.
+// $2. It returns the places, from 1, of those that are, in one row: not every transaction can read more. It returns
+// none if none is.
 const sqlGuardAll = `
-SELECT r.n
-  FROM ROWS FROM (pg_catalog.unnest((SELECT $1::{text}[])), pg_catalog.unnest((SELECT $2::bigint[])))
-       WITH ORDINALITY AS r (lock_id, generation, n),
-       LATERAL (SELECT
-                  FROM {table} AS l
-                 WHERE l.lock_id {=} r.lock_id
-                   AND l.generation {=} r.generation
-                   AND l.expires_at {>} {now}
-                   FOR SHARE) AS l`
+SELECT pg_catalog.array_agg(held.n)::{text}
+  FROM (SELECT r.n
+          FROM ROWS FROM (pg_catalog.unnest((SELECT $1::{text}[])), pg_catalog.unnest((SELECT $2::bigint[])))
+               WITH ORDINALITY AS r (lock_id, generation, n),
+               LATERAL (SELECT
+                          FROM {table} AS l
+                         WHERE l.lock_id {=} r.lock_id
+                           AND l.generation {=} r.generation
+                           AND l.expires_at {>} {now}
+                           FOR SHARE) AS l) AS held
+HAVING pg_catalog.count(held.n) {>} 0`
 
-// GuardAll runs sqlGuardAll in a transaction, and returns which of the ids the generations don't
-// hold. After an error the transaction can't go on.
-func (s *Store) GuardAll(ctx context.Context, tx *sql.Tx, ids []string, generations []int64) (lost []string, err error) {
-	text, args := s.plain(newWriter(s.table, form{}).one(nil, sqlGuardAll), []any{ids, generations})
+func (s *Store) guardAll(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
+	var places string
 
-	rows, err := tx.QueryContext(ctx, text, args...)
-	if err != nil {
-		return nil, s.guardFailed(err)
+	if err := in(ctx, s, newWriter(s.table, form{}).one(nil, sqlGuardAll), []any{ids, generations}, &places); err != nil {
+		return nil, err
 	}
 
-	held := make([]bool, len(ids))
+	held := make([]bool, len(ids)+1)
 
-	for rows.Next() {
-		var n int64
-		if err = rows.Scan(&n); err != nil {
-			break
+	for place := range strings.SplitSeq(strings.Trim(places, "{}"), ",") {
+		if n, err := strconv.Atoi(place); err == nil && n < len(held) {
+			held[n] = true
 		}
-
-		held[n-1] = true
-	}
-
-	if closeErr := rows.Close(); err == nil {
-		err = closeErr
-	}
-
-	if err == nil {
-		err = rows.Err()
-	}
-
-	if err != nil {
-		return nil, s.guardFailed(err)
 	}
 
 	for i, id := range ids {
-		if !held[i] {
+		if !held[i+1] {
 			lost = append(lost, id)
 		}
 	}

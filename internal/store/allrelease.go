@@ -13,11 +13,17 @@ type Releasing struct {
 	Hold   time.Duration
 }
 
+// Released is what became of one of several releases.
+type Released struct {
+	Done bool
+	// Notified: it notified waiters.
+	Notified bool
+}
+
 // ReleaseAll makes one attempt to release several locks, sorted by id, in one statement. All are rows of
-// families, or none is. The verdict
-// of those that were released is Granted. Another has none: its row is locked, or its state is
-// another, or it met an error, of which err is one. err matches [ErrUnknownOutcome] if any does.
-func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results []Result, err error) {
+// families, or none is. One that isn't done: its row is locked, or its state is another, or it met an
+// error, of which err is one. err matches [ErrUnknownOutcome] if any does.
+func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results []Released, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return nil, err
@@ -34,12 +40,12 @@ func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results [
 		}
 	}))
 
-	results = make([]Result, len(releases))
+	results = make([]Released, len(releases))
 
 	for i, a := range answers {
 		switch {
 		case a.err == nil && len(a.rows) == 1:
-			results[i] = Result{Verdict: Granted, Notified: a.rows[0]}
+			results[i] = Released{Done: true, Notified: a.rows[0]}
 		case err == nil || errors.Is(a.err, ErrUnknownOutcome):
 			err = a.err
 		}

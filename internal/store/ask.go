@@ -33,12 +33,16 @@ type answer[T any] struct {
 // ask runs one statement once. It returns when ctx ends, with outcome unknown if the statement was
 // sent, even on drivers that go on waiting.
 func ask[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
+	return askPrepared(ctx, s, prepared{text, args, 1}, scan)
+}
+
+func askPrepared[T any](ctx context.Context, s *Store, p prepared, scan scanFunc[T]) answer[T] {
 	if err := ctx.Err(); err != nil {
 		return answer[T]{err: ended(ctx)}
 	}
 
 	if s.native.Load() {
-		a := askDriver(ctx, s, func() (prepared, bool) { return prepared{text, args, 1}, true }, scan)
+		a := askDriver(ctx, s, func() (prepared, bool) { return p, true }, scan)
 		a.err = withContext(ctx, a.err)
 
 		return a
@@ -47,7 +51,7 @@ func ask[T any](ctx context.Context, s *Store, text string, args []any, scan sca
 	// dispatched is set by the first of two: the statement on its way out, or a caller that leaves.
 	var dispatched atomic.Bool
 
-	prepare := func() (prepared, bool) { return prepared{text, args, 1}, dispatched.CompareAndSwap(false, true) }
+	prepare := func() (prepared, bool) { return p, dispatched.CompareAndSwap(false, true) }
 	r := outlive.Start(s.detached.start, func() *answer[T] {
 		a := askDriver(ctx, s, prepare, scan)
 
@@ -104,7 +108,7 @@ func askDriver[T any](ctx context.Context, s *Store, prepare func() (p prepared,
 	}
 
 	var (
-		conn       *sql.Conn
+		conn       conn
 		done       func()
 		dispatched bool
 		returned   bool
@@ -154,40 +158,48 @@ func askDriver[T any](ctx context.Context, s *Store, prepare func() (p prepared,
 	return a
 }
 
-// abandon closes a connection under which the driver panicked. Its place in the pool is lost:
+// abandon closes a connection under which the driver panicked. Its place in a database handle is lost:
 // database/sql believes that it is in use.
-func abandon(conn *sql.Conn) {
+func abandon(c conn) {
 	defer func() { _ = recover() }() // the driver's again
 
-	_ = conn.Raw(func(driverConn any) error { return driverConn.(driver.Conn).Close() })
+	if _, ok := c.(*sql.Conn); !ok {
+		discard(c)
+
+		_ = c.Close()
+
+		return
+	}
+
+	_ = c.Raw(func(driverConn any) error { return driverConn.(driver.Conn).Close() })
 }
 
 // askOver runs a statement over a connection. closed is closed when nothing is left of it there. It
 // is nil where that is so already.
-func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, scan scanFunc[T]) (a answer[T], closed <-chan struct{}) {
+func askOver[T any](ctx context.Context, s *Store, c conn, p prepared, scan scanFunc[T]) (a answer[T], closed <-chan struct{}) {
 	var err error
 
 	native := false
 
 	if s.pgx {
 		// Without the conversions of database/sql and the goroutine that it starts for each result.
-		err = conn.Raw(func(driverConn any) (err error) {
+		err = c.Raw(func(driverConn any) (err error) {
 			var own pgxConn
 			if own, native = s.recognize(driverConn); !native {
 				return nil
 			}
 
-			if err := readable(own.Conn().PgConn(), p.text, p.args); err != nil {
+			if err := readable(own.PgConn(), p.text, p.args); err != nil {
 				return err
 			}
 
 			a.named = !s.unnamed.Load()
 			args := s.arguments(p.args)
 			a.sent = time.Now()
-			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args, a.named) }, p.rows, scan)
+			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own, p.text, args, a.named) }, p.rows, scan)
 
-			if own.Conn().IsClosed() {
-				closed = own.Conn().PgConn().CleanupDone()
+			if own.IsClosed() {
+				closed = own.PgConn().CleanupDone()
 			}
 
 			return err
@@ -197,9 +209,9 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 	if !native && err == nil {
 		var w *way
 
-		if w, err = s.wayOver(conn); err == nil {
+		if w, err = s.wayOver(c); err == nil {
 			a.sent = time.Now()
-			a.rows, err = query(ctx, s, w, conn, p, scan)
+			a.rows, err = query(ctx, s, w, c.(*sql.Conn), p, scan)
 		}
 	}
 
@@ -207,7 +219,7 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 		a.rows, a.err, a.outcome = nil, err, judge(err, native)
 
 		if a.outcome == refused && elsewhere(err) {
-			discard(conn) // or the next would be given it
+			discard(c) // or the next would be given it
 		}
 	}
 

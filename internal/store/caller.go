@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -27,7 +26,7 @@ func callerOf(ctx context.Context) context.Context {
 }
 
 // connect takes a connection, for a caller that is still there. The caller calls done with it.
-func (s *Store) connect(ctx context.Context) (conn *sql.Conn, done func(), err error) {
+func (s *Store) connect(ctx context.Context) (c conn, done func(), err error) {
 	waiting, caller := ctx, callerOf(ctx)
 
 	if caller != ctx {
@@ -40,7 +39,7 @@ func (s *Store) connect(ctx context.Context) (conn *sql.Conn, done func(), err e
 		defer stop()
 	}
 
-	conn, done, err = s.handle.take(waiting)
+	c, done, err = s.handle.take(waiting)
 
 	switch {
 	case err == nil && caller != ctx && caller.Err() != nil: // it was free before cancel was called
@@ -53,7 +52,7 @@ func (s *Store) connect(ctx context.Context) (conn *sql.Conn, done func(), err e
 		err = s.ended(caller)
 	}
 
-	return conn, done, err
+	return c, done, err
 }
 
 // ErrNoConnection is the cause of a context of [ConnectWithin] that has ended.

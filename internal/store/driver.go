@@ -4,11 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"io"
 	"reflect"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // way is how statements travel over connections that aren't pgx's own.
@@ -61,7 +61,7 @@ func holdsPgx(v reflect.Value, depth int) bool {
 	switch {
 	case !v.IsValid():
 		return false
-	case v.Type() == reflect.TypeFor[*stdlib.Conn]():
+	case isType(v.Type(), stdlibPath, "Conn"):
 		return true
 	case v.Kind() == reflect.Pointer && v.Type().Implements(reflect.TypeFor[driver.Conn]()):
 		v = v.Elem()
@@ -81,12 +81,12 @@ func holdsPgx(v reflect.Value, depth int) bool {
 }
 
 // wayOver returns how to use a connection. All connections of a handle are of one kind.
-func (s *Store) wayOver(conn *sql.Conn) (*way, error) {
+func (s *Store) wayOver(c conn) (*way, error) {
 	if known := s.way.Load(); known != nil {
 		return known, nil
 	}
 
-	err := conn.Raw(func(driverConn any) error {
+	err := c.Raw(func(driverConn any) error {
 		s.way.Store(wayOf(driverConn))
 
 		return nil
@@ -159,29 +159,25 @@ func query[T any](ctx context.Context, s *Store, w *way, conn *sql.Conn, p prepa
 }
 
 // discard keeps a connection from being used again. A pgxpool.Pool keeps one until it is closed.
-func discard(conn *sql.Conn) {
-	_ = conn.Raw(func(driverConn any) error { // returns what it is given
-		if own, ok := driverConn.(pgxConn); ok {
+func discard(c conn) {
+	_ = c.Raw(func(driverConn any) error { // returns what it is given
+		if own, ok := pgxConnOf(driverConn); ok {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 
-			_ = own.Conn().Close(ctx)
+			_ = own.Close(ctx)
 		}
 
 		return driver.ErrBadConn
 	})
 }
 
-// pgxConn is a connection of pgx, and no wrapper around it. (A wrapper that embeds pgx's own passes
-// for it, and is bypassed.)
-type pgxConn interface{ Conn() *pgx.Conn }
-
 // recognize returns a connection as one of pgx, if it is one.
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
-	own, native := driverConn.(pgxConn)
+	own, native := pgxConnOf(driverConn)
 	if native != s.native.Load() {
 		// In this mode pgx parses in one message and runs in another, under no name. See [way].
-		if native && own.Conn().Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
+		if native && own.Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
 			s.unnamed.Store(true)
 		}
 
@@ -193,12 +189,20 @@ func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 
 // pgxRows are those of a statement. batch is what it was sent in, or nil.
 type pgxRows struct {
-	pgx.Rows
-	batch pgx.BatchResults
+	rowsOfPgx
+	batch io.Closer
+}
+
+// rowsOfPgx is the part of pgx.Rows that says nothing of connections, see [pgxConn].
+type rowsOfPgx interface {
+	scanner
+	Next() bool
+	Err() error
+	Close()
 }
 
 func (r pgxRows) Close() error {
-	r.Rows.Close()
+	r.rowsOfPgx.Close()
 	err := r.Err()
 
 	if r.batch != nil {
@@ -221,11 +225,11 @@ const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true),
 
 // queryPgx sends a statement. A named one goes behind sqlByIndex, in one round trip and one
 // transaction.
-func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any, named bool) (pgxRows, error) {
+func queryPgx(ctx context.Context, conn pgxConn, text string, args []any, named bool) (pgxRows, error) {
 	if !named {
 		rows, err := conn.Query(ctx, text, args...)
 
-		return pgxRows{Rows: rows}, err
+		return pgxRows{rowsOfPgx: rows}, err
 	}
 
 	batch := new(pgx.Batch)

@@ -165,7 +165,7 @@ func testGrantsAreDurable(t *testing.T, full bool) {
 }
 
 // grants is how many writes grantInEveryWay makes that must be durable.
-const grants = 9
+const grants = 11
 
 func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 	t.Helper()
@@ -197,10 +197,31 @@ func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 		t.Fatal(res, err)
 	}
 
-	// A minimum hold: the lease that a crash would revive may end before it.
-	if res, err := s.Release(ctx, "a", store.State{Generation: res.Row.Generation}, time.Millisecond); err != nil || res.Verdict != store.Granted {
-		t.Fatal(res, err)
+	release := func() {
+		t.Helper()
+
+		// A minimum hold: the lease that a crash would revive may end before it.
+		if res, err := s.Release(ctx, "a", store.State{Generation: res.Row.Generation}, time.Millisecond); err != nil || res.Verdict != store.Granted {
+			t.Fatal(res, err)
+		}
+
+		contract.Await(t, "the hold ends", func() bool {
+			seen, err := s.Get(ctx, "a")
+
+			return err == nil && !seen.Row.Held()
+		})
 	}
+
+	release()
+
+	all, err := s.AcquireAll(ctx, []string{"a", "b"}, "us", ttl, margin)
+	if err != nil || all.Verdict != store.Granted {
+		t.Fatal(all, err)
+	}
+
+	res.Row = all.Grants[0].Row
+
+	release()
 
 	// Together with others.
 	a := &store.Asked{ID: "a", Owner: "me", TTL: ttl}
@@ -214,11 +235,6 @@ func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 		a.Generation = a.Row.Generation
 	}
 
-	contract.Await(t, "the hold ends", func() bool {
-		seen, err := s.Get(ctx, "a")
-
-		return err == nil && !seen.Row.Held()
-	})
 	together("acquire")
 	together("refresh")
 	contract.Exec(t, db, "DELETE FROM "+table.String())
@@ -321,8 +337,17 @@ func TestFailureWritesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 
+		free := driver + ", free"
+		if _, err := s.Create(ctx, free); err != nil {
+			t.Fatal(err)
+		}
+
 		old := held.Row.Generation - 1
 		fail := func() {
+			if res, err := s.AcquireAll(ctx, []string{driver, free}, "you", ttl, margin); err != nil || res.Verdict != store.Busy || res.LockID != driver {
+				t.Errorf("AcquireAll: %+v, %v", res, err)
+			}
+
 			if res, err := s.Acquire(ctx, driver, "you", ttl, margin); err != nil || res.Verdict != store.Busy {
 				t.Errorf("Acquire: %+v, %v", res, err)
 			}

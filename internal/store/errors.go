@@ -19,7 +19,8 @@ var (
 	ErrInvalidTTL        = errors.New("pglocker: invalid TTL")
 	ErrUnknownOutcome    = errors.New("pglocker: outcome unknown")
 
-	ErrNoOwners = errors.New("pglocker: the table shows no owners")
+	ErrNoOwners      = errors.New("pglocker: the table shows no owners")
+	ErrNoTransaction = errors.New("pglocker: not a transaction")
 
 	ErrUnsupportedDriver   = errors.New("pglocker: unsupported driver")
 	ErrUnsupportedEncoding = errors.New("pglocker: unsupported encoding")

@@ -83,11 +83,14 @@ func (s *Store) GuardArgs(id string, generation int64) []any {
 	return s.arguments([]any{id, generation})
 }
 
+// PgxConnOf returns the connection of pgx in one of database/sql.
+func PgxConnOf(driverConn any) (pgxConn, bool) { return pgxConnOf(driverConn) }
+
 // GuardFailed is what becomes of a guard's error.
 func (s *Store) GuardFailed(err error) error { return s.guardFailed(err) }
 
 // DB is the handle that the store is on.
-func (s *Store) DB() *sql.DB { return s.db }
+func (s *Store) DB() *sql.DB { return s.handle.db }
 
 // Texts are all statements for a table of six columns or of three, by their names.
 func Texts(full bool) map[string]string {
@@ -97,7 +100,7 @@ func Texts(full bool) map[string]string {
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
 	all := map[string]string{
-		"guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
+		"grantAll": st.grantAll, "guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
 		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
 		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark,
 	}
@@ -107,7 +110,7 @@ func textsOf(table Table, f form) map[string]string {
 		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
 		"slots": &slots, "settleSlots": &settleSlots, "unwantedSlots": &unwantedSlots, "releaseSlot": &releaseSlot,
 		"passGate": &passGate, "markGate": &markGate, "intend": &intend, "handSlots": &handSlots,
-		"settle": &settle, "unwanted": &unwanted, "grantAll": &grantAll, "markHeld": &markHeld,
+		"settle": &settle, "unwanted": &unwanted, "markHeld": &markHeld,
 		"force": &force, "resign": &resign, "logTerm": &logTerm, "announce": &announce,
 	} {
 		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated
@@ -127,6 +130,7 @@ func AllTexts() map[string]string {
 		"migration lock": sqlMigrationLock,
 		"notify":         sqlNotify,
 		"by index":       sqlByIndex,
+		"in transaction": sqlInTransaction,
 		"lacking":        sqlLacking,
 		"installed":      onPrimary(sqlInstalled),
 		"as it is":       sqlAsItIs,

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // sqlGuard proves, inside its caller's transaction, that generation $2 holds the lock $1, and keeps
@@ -27,29 +30,147 @@ func (s *Store) GuardSQL() string {
 	return render(s.table, form{}).guard
 }
 
-// Guard runs sqlGuard in a transaction, and reports whether the generation holds the lock. After an
-// error the transaction can't go on.
-func (s *Store) Guard(ctx context.Context, tx *sql.Tx, id string, generation int64) (bool, error) {
-	text, args := s.GuardSQL(), []any{id, generation}
+// What guards need of transactions.
+type (
+	sqlTx interface {
+		QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	}
+	// pgxTx shows no *pgx.Conn, see [pgxConn].
+	pgxTx interface {
+		QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	}
+)
 
-	// Within a transaction a pooler keeps the connection, so every driver may be given arguments.
-	// But not every one tells the server that they are UTF-8.
-	if s.native.Load() || isASCII(args) {
-		args = s.arguments(args)
-	} else {
-		text, args = s.plain(text, args)
+// Transaction is one of the caller's. It runs a statement of one row, and scans its one column.
+type Transaction func(ctx context.Context, s *Store, text string, args []any, dest any) error
+
+// InSQL runs guards in a transaction of database/sql.
+func InSQL(tx *sql.Tx) Transaction {
+	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
+		text, args = s.inTransactionOf(handleOf(tx), text, args)
+
+		return tx.QueryRowContext(ctx, text, args...).Scan(dest)
+	}
+}
+
+// handleOf reads the handle that a transaction was begun on. The field is written once, before the transaction is
+// handed out, so reading it is no race. It returns nil if a Go release changes name or type.
+func handleOf(tx *sql.Tx) *sql.DB {
+	field := reflect.ValueOf(tx).Elem().FieldByName("db")
+	if !field.IsValid() || field.Type() != reflect.TypeFor[*sql.DB]() {
+		return nil
 	}
 
-	err := tx.QueryRowContext(ctx, text, args...).Scan(&generation)
+	return (*sql.DB)(field.UnsafePointer())
+}
+
+// inTransactionOf returns a guard as it is sent in a transaction of db, which may be of another driver than the lock's,
+// and is nil if nobody knows. Within a transaction a pooler keeps the connection, so every driver may be given
+// arguments. But not every one tells the server that they are UTF-8, and pgx names the statement.
+func (s *Store) inTransactionOf(db *sql.DB, text string, args []any) (string, []any) {
+	args = arrayLiterals(args)
+	own := db != nil && db == s.handle.db
+	ascii := isASCII(args) || db != nil && isPq(db.Driver()) // which speaks UTF-8
+
+	if own && (s.native.Load() || !ascii) {
+		return s.plain(text, args)
+	}
+
+	ofPgx, unnamed := !own && db != nil && isPgx(db.Driver()), s.unnamed.Load()
+
+	if !ascii || unnamed && !ofPgx {
+		if inlined, ok := inline(bytesLiteral, text, args); ok {
+			text, args = inlined, nil
+		}
+	}
+
+	if unnamed && ofPgx {
+		args = append([]any{pgx.QueryExecModeExec}, args...)
+	}
+
+	return text, args
+}
+
+// InPgx runs guards in what is said to be a transaction of pgx, and then makes sure that it is one.
+func InPgx(tx pgxTx) Transaction {
+	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
+		conn, known := pgxConnOf(tx)
+
+		if known && !isASCII(append(args, text)) {
+			if err := readable(conn.PgConn(), text, args); err != nil {
+				return err
+			}
+		}
+
+		args = arrayLiterals(args) // which every mode of pgx can send
+
+		var mode []any
+		if s.unnamed.Load() {
+			mode = []any{pgx.QueryExecModeExec}
+		}
+
+		if err := tx.QueryRow(ctx, text, append(mode, args...)...).Scan(dest); err != nil {
+			return err
+		}
+
+		var inTransaction bool
+		if known {
+			inTransaction = conn.PgConn().TxStatus() == 'T' // as of the answer
+		} else if err := tx.QueryRow(ctx, sqlInTransaction, mode...).Scan(&inTransaction); err != nil {
+			return err
+		}
+
+		return noneUnless(inTransaction, tx)
+	}
+}
+
+// sqlInTransaction reports whether a statement is in a transaction that has locked a row before.
+const sqlInTransaction = `SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL`
+
+// InAny runs guards in what is said to be a transaction, and then makes sure that it is one.
+func InAny(tx sqlTx) Transaction {
+	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
+		text, args = s.inTransactionOf(nil, text, args)
+
+		if err := tx.QueryRowContext(ctx, text, args...).Scan(dest); err != nil {
+			return err
+		}
+
+		var inTransaction bool
+		if err := tx.QueryRowContext(ctx, sqlInTransaction).Scan(&inTransaction); err != nil {
+			return err
+		}
+
+		return noneUnless(inTransaction, tx)
+	}
+}
+
+// noneUnless returns an error that says that tx is no transaction, unless it is.
+func noneUnless(inTransaction bool, tx any) error {
+	if inTransaction {
+		return nil
+	}
+
+	return fmt.Errorf("%w: %T", ErrNoTransaction, tx)
+}
+
+// Guard runs sqlGuard in a transaction, or sqlGuardAll for several ids, and returns which of them the
+// generations don't hold. After an error the transaction can't go on.
+func (s *Store) Guard(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
+	if len(ids) == 1 {
+		err = in(ctx, s, s.GuardSQL(), []any{ids[0], generations[0]}, new(int64))
+	} else {
+		lost, err = s.guardAll(ctx, in, ids, generations)
+	}
 
 	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, sql.ErrNoRows):
-		return false, nil
+	case errors.Is(err, sql.ErrNoRows): // so does pgx's
+		return ids, nil
+	case err != nil:
+		return nil, s.guardFailed(err)
 	}
 
-	return false, s.guardFailed(err)
+	return lost, nil
 }
 
 // guardFailed takes the error of a guard. It notes whether a pooler lost a prepared statement, and adds

@@ -3,23 +3,32 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// handle takes connections from a database handle.
+// handle takes connections from a database handle, or from a pgxpool.Pool.
 type handle struct {
+	// db is nil for a pool.
 	db *sql.DB
-	// pool is under db, or nil. It opens connections in the background by itself.
-	pool *pgxpool.Pool
+	// under is the pgxpool.Pool, or the one under db. It is nil if there is none. It opens connections in the
+	// background by itself.
+	under *poolUnder
+	// next takes a connection, or opens one.
+	next func(context.Context) (conn, error)
+	// connector returns one that makes connections as these are made, under a name if it can. It is false
+	// where the driver can't be asked.
+	connector func(name string) (driver.Connector, bool)
 	// limit bounds the connections in use, unless it is nil.
 	limit        chan struct{}
 	mostOpenings int
 	// ready has a connection whose caller has left, for the next caller.
-	ready    chan *sql.Conn
+	ready    chan conn
 	detached *counter
 	places   *places
 
@@ -35,18 +44,56 @@ type handle struct {
 	ended func()
 }
 
-func newHandle(db *sql.DB, detached *counter) *handle {
-	h := &handle{db: db, mostOpenings: maxOpenings, ready: make(chan *sql.Conn), detached: detached}
+func newHandle(detached *counter) *handle {
+	return &handle{mostOpenings: maxOpenings, ready: make(chan conn), detached: detached}
+}
+
+// handleOn takes connections from db.
+func handleOn(db *sql.DB, detached *counter) *handle {
+	h := newHandle(detached)
+	h.db = db
+	h.next = func(ctx context.Context) (conn, error) {
+		c, err := db.Conn(ctx)
+		if err != nil {
+			return nil, err // and no *sql.Conn that is nil
+		}
+
+		return c, nil
+	}
+	h.connector = func(name string) (driver.Connector, bool) { return connectorOf(db, name) }
 
 	if connector, ok := rawConnectorOf(db); ok {
-		h.pool, _ = pgxPoolOf(connector)
+		if pool, ok := pgxPoolOf(connector); ok {
+			h.under = newPoolUnder(pool)
+		}
+	}
+
+	return h
+}
+
+// handleOnPool takes connections from pool.
+func handleOnPool(pool *pgxpool.Pool, detached *counter) *handle {
+	h := newHandle(detached)
+	h.under = newPoolUnder(pool)
+	h.next = func(ctx context.Context) (conn, error) {
+		c, err := pool.Acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+
+		return pooled{c}, nil
+	}
+	h.connector = func(name string) (driver.Connector, bool) {
+		return newPoolConnector(pool.Config(), func(ctx context.Context, cfg *pgx.ConnConfig) (any, error) {
+			return pgx.ConnectConfig(ctx, cfg)
+		}, nil, name), true
 	}
 
 	return h
 }
 
 // take returns a connection. The caller calls done with it.
-func (h *handle) take(ctx context.Context) (conn *sql.Conn, done func(), err error) {
+func (h *handle) take(ctx context.Context) (c conn, done func(), err error) {
 	if h.limit != nil {
 		select {
 		case h.limit <- struct{}{}:
@@ -67,14 +114,14 @@ func (h *handle) take(ctx context.Context) (conn *sql.Conn, done func(), err err
 		}
 	}()
 
-	if conn, err = h.conn(ctx); err != nil {
+	if c, err = h.conn(ctx); err != nil {
 		return nil, nil, err
 	}
 
 	taken = true
 
-	return conn, func() {
-		_ = conn.Close() // back to the pool, which drops a broken one
+	return c, func() {
+		_ = c.Close() // back to the pool, which drops a broken one
 
 		h.putBack()
 	}, nil
@@ -115,17 +162,32 @@ func (h *handle) endIfUnused() {
 // usage is how many of the pool's connections are in use, and how many there may be: 0 for no
 // bound.
 func (h *handle) usage() (used, most int) {
-	stats := h.db.Stats()
-	used, most = stats.InUse, stats.MaxOpenConnections
+	if h.db != nil {
+		stats := h.db.Stats()
+		used, most = stats.InUse, stats.MaxOpenConnections
+	}
 
-	if h.pool != nil {
-		under := h.pool.Stat()
-		if acquired, bound := int(under.AcquiredConns()), int(under.MaxConns()); most <= 0 || bound-acquired < most-used {
+	if h.under != nil {
+		if acquired, bound, _ := h.under.usage(); most <= 0 || bound-acquired < most-used {
 			used, most = acquired, bound
 		}
 	}
 
 	return used, max(most, 0)
+}
+
+// idle is how many of the pool's connections wait to be used.
+func (h *handle) idle() (free int) {
+	if h.db != nil {
+		free = h.db.Stats().Idle
+	}
+
+	if h.under != nil {
+		_, _, idle := h.under.usage()
+		free += idle
+	}
+
+	return free
 }
 
 // obstacle is what keeps a request from being sent, "" if nothing is known to.

@@ -58,14 +58,21 @@ func provesNothing(err error) bool {
 // Transient reports whether the same request may succeed if it is repeated: the server could not be
 // reached, had no room, or refused the request for a reason that passes.
 func Transient(err error) bool {
-	// database/sql has no name for the last one.
 	if isAny(err, ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrHistoryNotFound, ErrPermissionDenied, ErrInvalidTTL,
-		ErrUnsupportedDriver, ErrUnsupportedEncoding) || strings.Contains(err.Error(), "sql: database is closed") {
+		ErrUnsupportedDriver, ErrUnsupportedEncoding) || isClosed(err) {
 		return false
 	}
 
 	// The code alone decides: a login is refused with severity FATAL, and may be for good.
 	return sqlState(err) == "" || errors.Is(err, ErrUnknownOutcome) || provesNothing(err) || Passing(err)
+}
+
+// isClosed reports whether the user has closed the handle or the pool. Neither database/sql nor pgxpool has a name
+// for that.
+func isClosed(err error) bool {
+	text := err.Error()
+
+	return strings.Contains(text, "sql: database is closed") || strings.Contains(text, "closed pool")
 }
 
 // Passing reports whether the server refused a request, or a connection, for a reason that passes,

@@ -28,7 +28,7 @@ const (
 // flight.
 type lanes struct {
 	acquire, insert, refresh, get, look, settle, create *lane[Row]
-	try, claim, grantAll                                *lane[attempted]
+	try, claim                                          *lane[attempted]
 	release, releaseSlot, unwanted, markHeld            *lane[bool]
 
 	// connected counts the batches that have a connection.
@@ -46,7 +46,6 @@ func newLanes(s *Store) *lanes {
 		look:        newLane(s, kind[Row]{verb: &look, scan: scanRow, reads: true}),
 		try:         newLane(s, kind[attempted]{verb: &try, scan: scanTry}),
 		claim:       newLane(s, kind[attempted]{verb: &claim, scan: scanClaim}),
-		grantAll:    newLane(s, kind[attempted]{verb: &grantAll, scan: scanTry}),
 		markHeld:    newLane(s, kind[bool]{verb: &markHeld, scan: scanBool}),
 		release:     newLane(s, kind[bool]{verb: &release, scan: scanBool}),
 		releaseSlot: newLane(s, kind[bool]{verb: &releaseSlot, scan: scanBool}),
@@ -241,9 +240,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 }
 
 func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
-	p := l.statement(reqs)
-
-	return ask(ctx, l.store, p.text, p.args, l.scanMany())
+	return askPrepared(ctx, l.store, l.statement(reqs), l.scanMany())
 }
 
 func (l *lane[T]) scanMany() scanFunc[one[T]] { return scanMany(l.kind.scan, l.kind.inserts) }
@@ -278,7 +275,7 @@ func (l *lane[T]) tell(requests int) {
 	}
 
 	switch l.kind.verb {
-	case &acquire, &insert, &refresh, &try, &claim, &grantAll:
+	case &acquire, &insert, &refresh, &try, &claim:
 		l.store.batch(true, requests)
 	case &release, &releaseSlot, &unwanted:
 		l.store.batch(false, requests)

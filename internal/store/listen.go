@@ -2,10 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql/driver"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/ismurov/pglocker/internal/listen"
 )
@@ -32,9 +29,9 @@ func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 		return s.listenOnHandle(ctx)
 	}
 
-	connector, ok := connectorOf(s.db, ListenName)
+	connector, ok := s.handle.connector(ListenName)
 	if !ok || !s.pgx {
-		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, s.db.Driver())
+		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, s.handle.db.Driver())
 	}
 
 	raw, err := connector.Connect(ctx)
@@ -42,14 +39,14 @@ func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 		return nil, err
 	}
 
-	conn, ok := raw.(pgxConn)
+	own, ok := pgxConnOf(raw)
 	if !ok {
 		_ = raw.Close()
 
 		return nil, fmt.Errorf("%w: %T", listen.ErrUnsupported, raw)
 	}
 
-	return &listening{conn.Conn(), func() { _ = raw.Close() }}, nil
+	return listeningOn(own, func() { _ = raw.Close() }), nil
 }
 
 // listenOnHandle takes a connection out of the handle for as long as it listens.
@@ -59,15 +56,13 @@ func (s *Store) listenOnHandle(ctx context.Context) (listen.Conn, error) {
 		return nil, err
 	}
 
-	var own *pgx.Conn
+	var own pgxConn
 
 	err = conn.Raw(func(driverConn any) error {
-		native, ok := driverConn.(pgxConn)
-		if !ok {
+		var native bool
+		if own, native = pgxConnOf(driverConn); !native {
 			return fmt.Errorf("%w: %T", listen.ErrUnsupported, driverConn)
 		}
-
-		own = native.Conn()
 
 		return nil
 	})
@@ -77,22 +72,45 @@ func (s *Store) listenOnHandle(ctx context.Context) (listen.Conn, error) {
 		return nil, err
 	}
 
-	return &listening{own, func() {
-		// It listens, and must not be used for anything else.
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	return listeningOn(own, func() {
+		discard(conn) // it listens, and must not be used for anything else
 
 		done()
-	}}, nil
+	}), nil
 }
 
 // listening is a connection that nobody else uses until close.
 type listening struct {
-	pgx   *pgx.Conn
+	exec  func(ctx context.Context, text string) error
+	wait  func(context.Context) (channel, payload string, err error)
 	close func()
 }
 
+func listeningOn(conn pgxConn, closed func()) *listening {
+	return &listening{
+		exec: func(ctx context.Context, text string) error {
+			_, err := conn.Exec(ctx, text)
+
+			return err
+		},
+		wait: func(ctx context.Context) (channel, payload string, err error) {
+			n, err := conn.WaitForNotification(ctx)
+			if err != nil {
+				return "", "", err
+			}
+
+			if n == nil { // it went to a function of the user's, see naming
+				return "", "", fmt.Errorf("%w: the connection's OnNotification is set", listen.ErrUnsupported)
+			}
+
+			return n.Channel, n.Payload, nil
+		},
+		close: closed,
+	}
+}
+
 func (l *listening) Listen(ctx context.Context, channel string) error {
-	_, err := l.pgx.Exec(ctx, "LISTEN "+quoteIdentifier(channel))
+	err := l.exec(ctx, "LISTEN "+quoteIdentifier(channel))
 
 	// It refuses, and is likely to for minutes, unless the error is about connections, what runs beside,
 	// resources, operators, systems, or defects. Instead of a read-only server another may be reached.
@@ -104,12 +122,7 @@ func (l *listening) Listen(ctx context.Context, channel string) error {
 }
 
 func (l *listening) Wait(ctx context.Context) (channel, payload string, err error) {
-	n, err := l.pgx.WaitForNotification(ctx)
-	if err != nil {
-		return "", "", err
-	}
-
-	return n.Channel, n.Payload, nil
+	return l.wait(ctx)
 }
 
 func (l *listening) Close() { l.close() }

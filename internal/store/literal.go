@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -120,6 +121,16 @@ func asciiLiteral(s string) string {
 	}
 
 	return b.String()
+}
+
+// bytesLiteral is quoteLiteral, but for what isn't ASCII, which it says by the bytes: every server has the same text then,
+// whatever the encodings of the connection and of the database.
+func bytesLiteral(s string) string {
+	if isASCII([]any{s}) {
+		return quoteLiteral(s)
+	}
+
+	return "pg_catalog.convert_from(pg_catalog.decode('" + hex.EncodeToString([]byte(s)) + "', 'hex'), 'UTF8')"
 }
 
 // quoteLiteral quotes a string for every setting of standard_conforming_strings.

@@ -181,7 +181,7 @@ func (s *Store) migrateOnce(ctx context.Context, missing missingFunc, also alsoF
 		}
 	}()
 
-	if tx, err = conn.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}); err != nil {
+	if tx, err = conn.(*sql.Conn).BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}); err != nil {
 		return "", err
 	}
 

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"regexp"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,11 +22,13 @@ type quiet struct {
 	said  atomic.Bool
 }
 
-var notifyCall = regexp.MustCompile(`(?:pg_catalog\.)?pg_notify\([^()]*\)`)
+var notifyCall = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:pg_catalog\.)?pg_notify\([^()]*\)`)
+})
 
 // withoutNotify is a statement that notifies nobody.
 func withoutNotify(text string) (string, bool) {
-	changed := notifyCall.ReplaceAllLiteralString(text, "NULL")
+	changed := notifyCall().ReplaceAllLiteralString(text, "NULL")
 
 	return changed, changed != text
 }

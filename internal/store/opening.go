@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"time"
@@ -36,15 +35,15 @@ type opening struct {
 }
 
 type opened struct {
-	conn *sql.Conn
+	conn conn
 	err  error
 }
 
 // conn takes a connection of the pool, or opens one.
-func (h *handle) conn(ctx context.Context) (*sql.Conn, error) {
+func (h *handle) conn(ctx context.Context) (conn, error) {
 	for {
 		if !h.mustOpen() {
-			return h.db.Conn(ctx)
+			return h.next(ctx)
 		}
 
 		var (
@@ -82,7 +81,7 @@ func (h *handle) conn(ctx context.Context) (*sql.Conn, error) {
 
 // mustOpen reports whether the pool has no connection to give, and may open one.
 func (h *handle) mustOpen() bool {
-	if h.pool != nil {
+	if h.under != nil {
 		return false
 	}
 
@@ -150,7 +149,7 @@ func (h *handle) open(ctx context.Context) (o opened) {
 		}
 	}()
 
-	o.conn, o.err = h.db.Conn(ctx)
+	o.conn, o.err = h.next(ctx)
 
 	return o
 }

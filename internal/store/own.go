@@ -6,13 +6,12 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"strings"
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // How the server shows connections of a Locker's own.
@@ -23,18 +22,22 @@ const (
 )
 
 // OpenOwn returns a database handle on the same server, with the credentials and connection hooks
-// of db, that opens one connection at most and not out of db's pool: renewals must go out while the
+// of the Store's, that opens one connection at most and not out of its pool: renewals must go out while the
 // application uses all of that. The caller closes it. It is false where the driver can't be asked.
 // The server shows the connection under name, unless the user has chosen another. See
 // docs/adr/0001.
-func OpenOwn(db *sql.DB, name string) (*sql.DB, bool) {
-	connector, ok := connectorOf(db, name)
+func (s *Store) OpenOwn(name string) (*sql.DB, bool) {
+	connector, ok := s.handle.connector(name)
 	if !ok {
 		return nil, false
 	}
 
 	own := sql.OpenDB(borrowedConnector{connector})
 	own.SetMaxOpenConns(1)
+
+	if s.handle.under != nil {
+		s.handle.under.limit(own)
+	}
 
 	return own, true
 }
@@ -57,7 +60,7 @@ func connectorOf(db *sql.DB, name string) (driver.Connector, bool) {
 	}
 
 	if pool, ok := pgxPoolOf(connector); ok {
-		return newPoolConnector(pool, connector, name), true
+		return connectorBeside(pool, connector, name)
 	}
 
 	return named(connector, name), true
@@ -74,26 +77,10 @@ func rawConnectorOf(db *sql.DB) (driver.Connector, bool) {
 	return *(*driver.Connector)(unsafe.Pointer(field.UnsafeAddr())), true
 }
 
-// pgxPoolOf finds the pgxpool.Pool under a handle made by stdlib.OpenDBFromPool.
-func pgxPoolOf(connector driver.Connector) (*pgxpool.Pool, bool) {
-	v := reflect.ValueOf(connector)
-	if v.Kind() != reflect.Struct {
-		return nil, false
-	}
-
-	field := v.FieldByName("pool")
-	if !field.IsValid() || field.Type() != reflect.TypeFor[*pgxpool.Pool]() || field.IsNil() {
-		return nil, false
-	}
-
-	return (*pgxpool.Pool)(field.UnsafePointer()), true
-}
-
 // Hooks of pgx, in the forms of its package stdlib.
 type (
 	beforeConnect = func(context.Context, *pgx.ConnConfig) error
 	afterConnect  = func(context.Context, *pgx.Conn) error
-	shouldPing    = func(context.Context, stdlib.ShouldPingParams) bool
 )
 
 // closing closes the connection that a hook has failed on. Package stdlib leaves it open.
@@ -108,7 +95,8 @@ func closing(hook afterConnect) afterConnect {
 	}
 }
 
-// naming calls a connection of pgx name, unless it has a name. The hook may change that.
+// naming calls a connection of pgx name, unless it has a name. The hook may change that. One that listens keeps its
+// notifications for itself: pgx gives them to OnNotification alone, where that is set.
 func naming(name string, before beforeConnect) beforeConnect {
 	return func(ctx context.Context, cfg *pgx.ConnConfig) error {
 		if cfg.RuntimeParams["application_name"] == "" {
@@ -118,15 +106,19 @@ func naming(name string, before beforeConnect) beforeConnect {
 			cfg.RuntimeParams = params
 		}
 
-		return before(ctx, cfg)
+		err := before(ctx, cfg)
+
+		if name == ListenName {
+			cfg.OnNotification = nil
+		}
+
+		return err
 	}
 }
 
 // isPq reports whether the driver is lib/pq, which is not imported. It parses a statement with
 // arguments in one message and runs it in another, see [way]. Without arguments it sends one message.
 func isPq(d driver.Driver) bool { return fmt.Sprintf("%T", d) == "*pq.Driver" }
-
-const stdlibPath = "github.com/jackc/pgx/v5/stdlib"
 
 // named returns the connector with a name for its connections where the user has chosen none. It
 // knows those of pgx, and that of lib/pq for a handle made by sql.Open.
@@ -135,32 +127,23 @@ func named(connector driver.Connector, name string) driver.Connector {
 
 	switch {
 	case v.Kind() == reflect.Struct && v.Type().PkgPath() == stdlibPath:
-		cfg, hasConfig := fieldOf[pgx.ConnConfig](v, "ConnConfig")
-		before, hasBefore := fieldOf[beforeConnect](v, "BeforeConnect")
-		after, hasAfter := fieldOf[afterConnect](v, "AfterConnect")
-		reset, hasReset := fieldOf[afterConnect](v, "ResetSession")
+		own := copyOf(v)
+		before, after := own.before(), own.after("AfterConnect")
 
-		if !hasConfig || !hasBefore || !hasAfter || !hasReset || before == nil || after == nil || reset == nil {
+		if before == nil || *before == nil || after == nil || *after == nil {
 			return connector
 		}
 
-		options := []stdlib.OptionOpenDB{
-			stdlib.OptionBeforeConnect(naming(name, before)),
-			stdlib.OptionAfterConnect(closing(after)),
-			stdlib.OptionResetSession(reset),
-		}
-		if ping, ok := fieldOf[shouldPing](v, "ShouldPing"); ok && ping != nil {
-			options = append(options, stdlib.OptionShouldPing(ping))
-		}
+		*before, *after = naming(name, *before), closing(*after)
 
-		return stdlib.GetConnector(cfg, options...)
+		return own.connector()
 	case v.Kind() == reflect.Pointer && v.Type().Elem().PkgPath() == stdlibPath:
 		dsn := v.Elem().FieldByName("name")
 		if dsn.Kind() != reflect.String || strings.HasPrefix(dsn.String(), "registeredConnConfig") {
 			return connector
 		}
 
-		return pgxByDSN{connector, dsn.String(), name}
+		return byDSN{connector, pgxDSN(dsn.String(), name)}
 	case v.Kind() == reflect.Struct && v.Type().String() == "sql.dsnConnector" &&
 		isPq(connector.Driver()):
 		dsn := v.FieldByName("dsn")
@@ -168,55 +151,78 @@ func named(connector driver.Connector, name string) driver.Connector {
 			return connector
 		}
 
-		return pqByDSN{connector, namedDSN(dsn.String(), name)}
+		return byDSN{connector, pqDSN(dsn.String(), name)}
 	}
 
 	return connector
 }
 
-// fieldOf reads an exported field of a struct whose type is not exported.
-func fieldOf[T any](v reflect.Value, name string) (value T, ok bool) {
-	field := v.FieldByName(name)
-	if !field.IsValid() || !field.CanInterface() {
-		return value, false
+// stdlibConnector is a copy of a connector of package stdlib, whose type isn't exported. Its fields are read and
+// set by their addresses: a conversion to any would have the linker keep all of pgx.
+type stdlibConnector struct{ reflect.Value }
+
+func copyOf(v reflect.Value) stdlibConnector {
+	own := reflect.New(v.Type()).Elem()
+	own.Set(v)
+
+	return stdlibConnector{own}
+}
+
+func (c stdlibConnector) connector() driver.Connector { return c.Interface().(driver.Connector) }
+
+// address returns that of a field, or nil if there is none of that type.
+func (c stdlibConnector) address(name, kind string) unsafe.Pointer {
+	field := c.FieldByName(name)
+	if !field.IsValid() || field.Type().String() != kind {
+		return nil
 	}
 
-	value, ok = field.Interface().(T)
-
-	return value, ok
+	return unsafe.Pointer(field.UnsafeAddr())
 }
 
-// pgxByDSN opens connections as sql.Open("pgx", dsn) does, which reads the string and the environment
-// again for each.
-type pgxByDSN struct {
-	driver.Connector
-	dsn, name string
+func (c stdlibConnector) before() *beforeConnect {
+	return (*beforeConnect)(c.address("BeforeConnect", "func(context.Context, *pgx.ConnConfig) error"))
 }
 
-func (c pgxByDSN) Connect(ctx context.Context) (driver.Conn, error) {
-	cfg, err := pgx.ParseConfig(c.dsn)
-	if err != nil {
-		return c.Connector.Connect(ctx)
-	}
-
-	unchanged := func(context.Context, *pgx.ConnConfig) error { return nil }
-
-	return stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(naming(c.name, unchanged))).Connect(ctx)
+// after returns the hook AfterConnect or ResetSession.
+func (c stdlibConnector) after(name string) *afterConnect {
+	return (*afterConnect)(c.address(name, "func(context.Context, *pgx.Conn) error"))
 }
 
-// pqByDSN opens connections as sql.Open("postgres", dsn) does.
-type pqByDSN struct {
+// byDSN opens connections as sql.Open with that string does.
+type byDSN struct {
 	driver.Connector
 	dsn string
 }
 
-func (c pqByDSN) Connect(context.Context) (driver.Conn, error) { return c.Driver().Open(c.dsn) }
+func (c byDSN) Connect(ctx context.Context) (driver.Conn, error) {
+	if d, ok := c.Driver().(driver.DriverContext); ok {
+		connector, err := d.OpenConnector(c.dsn)
+		if err != nil {
+			return nil, err
+		}
 
-// namedDSN adds a name to a connection string of lib/pq. A name in the string, in the environment or in
+		return connector.Connect(ctx)
+	}
+
+	return c.Driver().Open(c.dsn)
+}
+
+// pqDSN adds a name to a connection string of lib/pq. A name in the string, in the environment or in
 // a service file counts more.
-func namedDSN(dsn, name string) string {
-	const key = "fallback_application_name"
+func pqDSN(dsn, name string) string { return namedDSN(dsn, "fallback_application_name", name) }
 
+// pgxDSN does so for pgx, which has no such fallback.
+func pgxDSN(dsn, name string) string {
+	if strings.Contains(dsn, "application_name") || strings.Contains(dsn, "service") ||
+		os.Getenv("PGAPPNAME") != "" || os.Getenv("PGSERVICE") != "" {
+		return dsn
+	}
+
+	return namedDSN(dsn, "application_name", name)
+}
+
+func namedDSN(dsn, key, name string) string {
 	switch isURL := strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://"); {
 	case strings.Contains(dsn, key) || isURL && strings.Contains(dsn, "#"):
 		return dsn

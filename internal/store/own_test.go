@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"sync/atomic"
 	"testing"
 
@@ -31,6 +32,38 @@ func (c closer) Close() error {
 	c.closed.Add(1)
 
 	return nil
+}
+
+// scanOver reads a row as a Store does: by pgx's methods where the connection is pgx's.
+func scanOver(ctx context.Context, db *sql.DB, query string, dest ...any) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+
+	native := false
+
+	err = conn.Raw(func(driverConn any) error {
+		own, ok := store.PgxConnOf(driverConn)
+		if native = ok; !ok {
+			return nil
+		}
+
+		rows, err := own.Query(ctx, query)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+
+		rows.Next()
+
+		return rows.Scan(dest...)
+	})
+	if err == nil && !native {
+		err = conn.QueryRowContext(ctx, query).Scan(dest...)
+	}
+
+	return errors.Join(err, conn.Close())
 }
 
 // TestOpenOwn: however a handle was opened, another connection can be had while
@@ -114,12 +147,12 @@ func TestOpenOwn(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			own, ok := store.OpenOwn(db, name)
+			own, ok := store.New(db, store.Table{}, nil).OpenOwn(name)
 			if !ok {
 				t.Fatal("no connection of its own")
 			}
 
-			if err := own.QueryRowContext(ctx, look).Scan(&ownBackend, &ownAppName); err != nil {
+			if err := scanOver(ctx, own, look, &ownBackend, &ownAppName); err != nil {
 				t.Fatal(err)
 			}
 

@@ -78,24 +78,22 @@ func (p parameters) shaped(full bool) parameters {
 
 // inOne writes the parameters into a statement for one request: {ttl} is $2::bigint, say.
 func (p parameters) inOne(text string, full bool) string {
-	var pairs []string
-
 	for i, param := range p.shaped(full) {
 		value := "$" + strconv.Itoa(i+1)
 		if param.number != nil {
 			value += "::bigint"
 		}
 
-		pairs = append(pairs, "{"+param.name+"}", value)
+		text = strings.ReplaceAll(text, "{"+param.name+"}", value)
 	}
 
-	return strings.NewReplacer(pairs...).Replace(text)
+	return text
 }
 
 // inMany writes the parameters into a statement for several, which gets arrays: {ttl} is r.ttl.
 // Hidden in a subquery, an array can't tempt the planner to plan for its length, time and again.
 func (p parameters) inMany(text string, full bool) string {
-	var pairs, arrays, columns []string
+	var arrays, columns []string
 
 	for i, param := range p.shaped(full) {
 		kind := "{text}[]"
@@ -103,14 +101,14 @@ func (p parameters) inMany(text string, full bool) string {
 			kind = "bigint[]"
 		}
 
-		pairs = append(pairs, "{"+param.name+"}", "r."+param.name)
+		text = strings.ReplaceAll(text, "{"+param.name+"}", "r."+param.name)
 		arrays = append(arrays, "pg_catalog.unnest((SELECT $"+strconv.Itoa(i+1)+"::"+kind+"))")
 		columns = append(columns, param.name)
 	}
 
-	return strings.NewReplacer(append(pairs,
-		"{requests}", "ROWS FROM ("+strings.Join(arrays, ", ")+")",
-		"{columns}", strings.Join(columns, ", "))...).Replace(text)
+	text = strings.ReplaceAll(text, "{requests}", "ROWS FROM ("+strings.Join(arrays, ", ")+")")
+
+	return strings.ReplaceAll(text, "{columns}", strings.Join(columns, ", "))
 }
 
 // ofOne are the arguments for one request.

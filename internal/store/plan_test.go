@@ -2,6 +2,8 @@ package store_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -112,6 +114,7 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 	var (
 		all      []*store.Asked
 		renewals []store.Renewal
+		releases []store.Releasing
 	)
 
 	for _, a := range asked {
@@ -176,6 +179,20 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 	together("release", true)
 	together("insert", false)
 	together("create", false)
+
+	res, err := s.AcquireAll(ctx, slices.Sorted(maps.Keys(asked)), "all", time.Minute, 0)
+	must(t, err)
+
+	for i, granted := range res.Grants {
+		releases = append(releases, store.Releasing{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}})
+
+		if row := granted.Row; i > 0 && granted.LockID <= res.Grants[i-1].LockID || s.Full() && (row.Owner != "all" || row.AcquiredAt.IsZero()) {
+			t.Fatalf("AcquireAll's grant %d is %+v", i, granted)
+		}
+	}
+
+	_, err = s.ReleaseAll(ctx, releases)
+	must(t, err)
 
 	for _, a := range all {
 		res, err := s.Acquire(ctx, a.ID, "me too", time.Minute, 0)

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -9,6 +8,7 @@ import (
 // statements are the SQL texts for one table.
 type statements struct {
 	of                  map[*verb]texts
+	grantAll            string
 	unwantedLast, guard string
 	list                listTexts
 	prune               pruneTexts
@@ -34,7 +34,7 @@ type verb struct {
 
 var verbs = []*verb{
 	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
-	&grantAll, &markHeld,
+	&markHeld,
 	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend, &handSlots,
 	&force, &resign, &logTerm, &announce,
 }
@@ -56,7 +56,10 @@ type form struct {
 // render writes the statements for a table.
 func render(table Table, f form) statements {
 	w := newWriter(table, f)
-	st := statements{of: make(map[*verb]texts), guard: w.one(nil, sqlGuard), list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock)}
+	st := statements{
+		of: make(map[*verb]texts), grantAll: w.one(nil, sqlGrantAll), guard: w.one(nil, sqlGuard),
+		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
+	}
 
 	for _, v := range verbs {
 		if v.six && !f.full {
@@ -81,8 +84,7 @@ func render(table Table, f form) statements {
 // writer fills in what stands in braces.
 type writer struct {
 	form
-	table Table
-	rules *strings.Replacer
+	rules, names *strings.Replacer
 }
 
 var shared = strings.NewReplacer(
@@ -99,17 +101,41 @@ func newWriter(table Table, f form) writer {
 		iso, isoEnd = "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN ", " END"
 	}
 
-	return writer{f, table, strings.NewReplacer(
+	names := strings.NewReplacer("{table}", table.String(), "{channel}", table.Channel())
+
+	return writer{f, strings.NewReplacer(
 		"{timeline}", floor,
 		"{iso}", iso, "{/iso}", isoEnd,
 		"{lock}", rowLock(f.keyed),
 		"{lock_expiry}", rowLock(f.expiryKeyed),
 		"{modulus}", strconv.FormatInt(MarkModulus, 10),
 		"{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
-	)}
+	), names}
 }
 
-var ofColumns = regexp.MustCompile(`(?s)\{six\}(.*?)(?:\{three\}(.*?))?\{end\}`)
+// ofColumns keeps what stands between {six} and {three}, or {end}, for a table of six columns, and for others what stands
+// between {three} and {end}.
+func ofColumns(text string, full bool) string {
+	var kept strings.Builder
+
+	for {
+		before, rest, found := strings.Cut(text, "{six}")
+		kept.WriteString(before)
+
+		if !found {
+			return kept.String()
+		}
+
+		rest, text, _ = strings.Cut(rest, "{end}")
+
+		six, three, _ := strings.Cut(rest, "{three}")
+		if full {
+			kept.WriteString(six)
+		} else {
+			kept.WriteString(three)
+		}
+	}
+}
 
 // one writes a statement for one request.
 func (w writer) one(given parameters, text string) string {
@@ -126,16 +152,11 @@ func (w writer) write(text, clock, floor string, fill func(text string, full boo
 		return ""
 	}
 
-	kept := "$2"
-	if w.full {
-		kept = "$1"
-	}
-
-	text = ofColumns.ReplaceAllString(shared.Replace(text), kept)
-	text = fill(with(text, "{clock}", clock, "{floor}", floor), w.full)
+	text = ofColumns(shared.Replace(text), w.full)
+	text = strings.ReplaceAll(strings.ReplaceAll(text, "{clock}", clock), "{floor}", floor)
 
 	// The table's name, which may have braces, comes last.
-	return with(qualified(w.rules.Replace(text)), "{table}", w.table.String(), "{channel}", w.table.Channel())
+	return w.names.Replace(qualified(w.rules.Replace(fill(text, w.full))))
 }
 
 // rowLock is what a batch locks its rows by. An UPDATE of columns to which a foreign key may refer

@@ -90,10 +90,7 @@ func (s *Store) afresh(err error, t *tries) bool {
 	}
 
 	// The next is probably a new one if none is free, in a pgxpool.Pool under the handle either.
-	free := s.db.Stats().Idle
-	if s.handle.pool != nil {
-		free += int(s.handle.pool.Stat().IdleConns())
-	}
+	free := s.handle.idle()
 
 	t.all++
 	if elsewhere(err) && free == 0 {

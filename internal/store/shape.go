@@ -46,26 +46,44 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
-	table, err := s.description(ctx)
+	// To write the statements takes as long as to look the shape up. So they are written meanwhile, for the usual form.
+	usual := form{full: true, floor: true}
+	written := make(chan statements)
+
+	go func() { written <- render(s.table, usual) }()
+
+	f, secured, err := s.lookUp(ctx)
+	st := <-written
+
 	if err != nil {
 		return nil, err
 	}
 
-	if err := s.usable(table); err != nil {
-		return nil, err
+	if f != usual {
+		st = render(s.table, f)
 	}
 
-	floor, err := s.hasTimeline(ctx)
-	if err != nil {
-		return nil, err
-	}
-
-	f := table.form(floor)
-	found := &shape{form: f, secured: table.secured, statements: render(s.table, f)}
+	found := &shape{form: f, secured: secured, statements: st}
 	s.shape.found.Store(found)
 	s.shape.last.Store(found)
 
 	return found, nil
+}
+
+// lookUp asks the server for the form, and whether row-level security applies.
+func (s *Store) lookUp(ctx context.Context) (f form, secured bool, err error) {
+	table, err := s.description(ctx)
+	if err != nil {
+		return f, false, err
+	}
+
+	if err := s.usable(table); err != nil {
+		return f, false, err
+	}
+
+	floor, err := s.hasTimeline(ctx)
+
+	return table.form(floor), table.secured, err
 }
 
 // changed looks the shape up, if it has to be, and reports whether it is another.

@@ -7,13 +7,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Store runs the statements of one table over one database handle.
 type Store struct {
-	db *sql.DB
-	// handle takes connections from db.
 	handle *handle
 	table  Table
 	shape  *shapeCache
@@ -56,7 +54,23 @@ type LateFunc func(id string, granted Result, ttl time.Duration)
 
 // New returns a Store that uses db, which stays the caller's. It sends nothing.
 func New(db *sql.DB, table Table, late LateFunc) *Store {
-	s := &Store{
+	s := blank(table, late)
+
+	return s.onAnother(handleOn(db, s.detached))
+}
+
+// NewPool returns a Store that uses a pool, which stays the caller's. It sends nothing.
+func NewPool(pool *pgxpool.Pool, table Table, late LateFunc) *Store {
+	s := blank(table, late)
+	on := s.over(handleOnPool(pool, s.detached))
+	on.meetAnew()
+	on.pgx = true
+
+	return on
+}
+
+func blank(table Table, late LateFunc) *Store {
+	return &Store{
 		table:    table,
 		shape:    &shapeCache{looking: make(chan struct{}, 4)},
 		detached: new(counter),
@@ -65,18 +79,16 @@ func New(db *sql.DB, table Table, late LateFunc) *Store {
 		quiet:    new(quiet),
 		log:      slog.New(slog.DiscardHandler),
 	}
-
-	return s.over(db, true)
 }
 
 // On returns the same Store over another handle, with connections to the same database made in the
 // same way.
-func (s *Store) On(db *sql.DB) *Store { return s.over(db, false) }
+func (s *Store) On(db *sql.DB) *Store { return s.over(handleOn(db, s.detached)) }
 
 // Beside returns the same Store over a handle that the user has opened for it, perhaps with another
 // driver. It uses limit connections at a time, or as many as it needs if that is 0.
 func (s *Store) Beside(db *sql.DB, limit int) *Store {
-	on := s.over(db, true)
+	on := s.onAnother(handleOn(db, s.detached))
 	on.beside = true
 	on.handle.mostOpenings = maxOpeningsBeside
 
@@ -87,18 +99,25 @@ func (s *Store) Beside(db *sql.DB, limit int) *Store {
 	return on
 }
 
-// over returns the same Store over another handle. anew: its driver isn't known.
-func (s *Store) over(db *sql.DB, anew bool) *Store {
+// onAnother returns the same Store over a handle whose driver isn't known.
+func (s *Store) onAnother(h *handle) *Store {
+	on := s.over(h)
+	on.meetAnew()
+	on.pgx, on.pq = isPgx(h.db.Driver()), isPq(h.db.Driver())
+
+	return on
+}
+
+// meetAnew forgets what was seen of the driver.
+func (s *Store) meetAnew() {
+	s.native, s.unnamed, s.asItIs = new(atomic.Bool), new(atomic.Bool), new(atomic.Bool)
+	s.way = new(atomic.Pointer[way])
+}
+
+// over returns the same Store over another handle.
+func (s *Store) over(h *handle) *Store {
 	on := *s
-	on.db, on.handle = db, newHandle(db, s.detached)
-
-	if anew {
-		_, on.pgx = db.Driver().(*stdlib.Driver)
-		on.pq = isPq(db.Driver())
-		on.native, on.unnamed, on.asItIs = new(atomic.Bool), new(atomic.Bool), new(atomic.Bool)
-		on.way = new(atomic.Pointer[way])
-	}
-
+	on.handle = h
 	on.places = &places{taken: make(chan struct{}, maxStatements), writtenOff: make(chan struct{}, maxWrittenOff)}
 	on.loners = newLoners(on.handle)
 	on.handle.places = on.places

@@ -48,7 +48,7 @@ func TestWrapped(t *testing.T) {
 			t.Errorf("Claim of a held lock: %+v, %v", res, err)
 		}
 
-		own, ok := store.OpenOwn(db, store.RenewName)
+		own, ok := s.OpenOwn(store.RenewName)
 		if !ok {
 			t.Fatal("no connection of its own")
 		}

@@ -82,7 +82,8 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 // JoinSpecial is Join for a waiter that is delivered no grant: as the head it is woken.
 func (q *Queue) JoinSpecial(id string) *Waiter { return q.join(id, &Waiter{Special: true}) }
 
-// JoinSlot is Join for a waiter that wants one of several places. With front, it takes the first place in line.
+// JoinSlot is Join for a waiter that wants one of several places. With front, it takes the first place in line,
+// behind others that did.
 func (q *Queue) JoinSlot(id string, ttl time.Duration, permits int, front bool) *Waiter {
 	return q.join(id, &Waiter{TTL: ttl, Permits: permits, front: front, grant: make(chan store.Result, 1)})
 }
@@ -128,10 +129,15 @@ func (q *Queue) join(id string, w *Waiter) *Waiter {
 	w.queue, w.id = q, id
 	w.wake, w.hint = make(chan struct{}, 1), make(chan struct{}, 1)
 
+	w.place = l.waiters.PushBack(w)
+
 	if w.front {
-		w.place = l.waiters.PushFront(w)
-	} else {
-		w.place = l.waiters.PushBack(w)
+		first := l.waiters.Front()
+		for first.Value.(*Waiter).front && first != w.place {
+			first = first.Next()
+		}
+
+		l.waiters.MoveBefore(w.place, first)
 	}
 
 	if l.head() == w {

@@ -518,8 +518,13 @@ func TestFront(t *testing.T) {
 	isHead(t, "a waiter has come in front", q, "a", nested)
 	expect(t, "the one in front", nested, true, false)
 
+	second := q.JoinSlot("a", time.Second, 3, true)
+	isHead(t, "a second has come in front", q, "a", nested)
+
 	nested.Leave()
-	isHead(t, "it has left", q, "a", writer)
+	isHead(t, "the first has left", q, "a", second)
+	second.Leave()
+	isHead(t, "both have left", q, "a", writer)
 	expect(t, "the writer", writer, true, false)
 }
 

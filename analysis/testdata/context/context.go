@@ -18,7 +18,12 @@ type jobs struct {
 	wake   chan string
 }
 
-func work(ctx context.Context) error { return ctx.Err() }
+// work waits until its context ends.
+func work(ctx context.Context) error {
+	<-ctx.Done()
+
+	return ctx.Err()
+}
 
 func (j *jobs) outside(ctx context.Context) error {
 	err := j.locker.Do(ctx, "a", time.Minute, time.Second, func(lockCtx context.Context) error {
@@ -43,10 +48,10 @@ func (j *jobs) outside(ctx context.Context) error {
 
 	// A context made from an outer one doesn't end with the lock either.
 	err = j.leader.Run(ctx, func(leading context.Context, _ pglocker.Term) error {
-		short, cancel := context.WithTimeout(ctx, time.Second) // want `ctx is from outside of Run's function`
+		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 
-		return work(short)
+		return work(short) // want `short is made from one that is from outside of Run's function`
 	})
 	if err != nil {
 		return err
@@ -71,6 +76,71 @@ func (j *jobs) derived(ctx context.Context) error {
 
 		return work(ctx) // want `ctx is from outside`
 	})
+}
+
+// Whatever is done beside the mistake, the mistake is found.
+func (j *jobs) nevertheless(ctx context.Context) error {
+	limited := context.WithValue(ctx, key{}, "a")
+
+	return j.locker.Do(limited, "a", time.Minute, time.Second, func(lockCtx context.Context) error {
+		if err := work(ctx); err != nil { // want `ctx is from outside`
+			return err
+		}
+
+		n, err := size(lockCtx)
+		if err != nil {
+			return work(ctx) // after an error
+		}
+
+		for lockCtx.Err() == nil {
+			select {
+			case <-lockCtx.Done():
+				return context.Cause(lockCtx)
+			case <-j.wake:
+				if err := workOn(ctx, n); err != nil { // want `ctx is from outside`
+					return err
+				}
+			}
+		}
+
+		return nil
+	})
+}
+
+func (j *jobs) inClosures(ctx context.Context) error {
+	limited := context.WithValue(ctx, key{}, "a")
+
+	return j.locker.Do(limited, "a", time.Minute, time.Second, func(lockCtx context.Context) error {
+		lock, err := j.locker.Lock(ctx, "b", time.Minute) // want `ctx is from outside`
+		if err != nil {
+			return err
+		}
+		defer lock.Unlock(ctx)
+
+		func() {
+			_ = work(context.WithValue(limited, key{}, "b")) // want `limited is made from one that is from outside`
+		}()
+
+		return each(lockCtx, func() error {
+			return j.indirect(ctx) // want `ctx is from outside`
+		})
+	})
+}
+
+type key struct{}
+
+func size(ctx context.Context) (int, error) { return 0, work(ctx) }
+
+func workOn(ctx context.Context, _ int) error { return work(ctx) }
+
+func each(_ context.Context, f func() error) error { return f() }
+
+func (j *jobs) indirect(ctx context.Context) error { return size2(ctx) }
+
+func size2(ctx context.Context) error {
+	_, err := size(ctx)
+
+	return err
 }
 
 func (j *jobs) onPurpose(ctx context.Context, logger *slog.Logger) error {
@@ -126,6 +196,15 @@ func (j *jobs) ignored(ctx context.Context) {
 	_ = j.locker.Do(ctx, "b", time.Minute, time.Second, j.method) // told once
 	_ = j.locker.Do(ctx, "a", time.Minute, time.Second, function)
 
+	_ = j.locker.Do(ctx, "a", time.Minute, time.Second, func(context.Context) error { // want `but waits in a select`
+		select {
+		case <-ctx.Done():
+		case <-j.wake:
+		}
+
+		return nil
+	})
+
 	// Too short to be worth a look at the context.
 	_ = j.locker.Do(ctx, "a", time.Minute, time.Second, func(context.Context) error {
 		slog.Info("now")
@@ -152,7 +231,7 @@ func (j *jobs) method(context.Context) error { // want `but waits in a select`
 }
 
 func function(context.Context) error { // want `but waits for a channel`
-	<-time.After(time.Second)
+	<-time.After(time.Minute)
 
 	return nil
 }

@@ -52,6 +52,22 @@ func missedAfterTheSameError(ctx context.Context, locker *pglocker.Locker) error
 	return lock.Unlock(ctx)
 }
 
+func missedThoughTheErrorWasLookedAt(ctx context.Context, locker *pglocker.Locker) error {
+	lock, err := locker.TryLock(ctx, "a", time.Minute) // want `lock isn't unlocked on every path`
+	if err != nil {
+		return err
+	}
+
+	n, err := fmt.Println(lock.Token())
+	if err != nil {
+		return err
+	}
+
+	fmt.Println(n)
+
+	return lock.Unlock(ctx)
+}
+
 func missedInALoop(ctx context.Context, locker *pglocker.Locker, ids []string) error {
 	for _, id := range ids {
 		lock, err := locker.Lock(ctx, id, time.Minute) // want `lock isn't unlocked on every path`
@@ -229,7 +245,7 @@ func leftToClose(ctx context.Context, locker *pglocker.Locker) error {
 	return work(lock.Context())
 }
 
-func byForce(ctx context.Context, locker *pglocker.Locker) error {
+func byForce(ctx context.Context, locker *pglocker.Locker) error { // want byForce:"releases"
 	lock, err := locker.Lock(ctx, "a", time.Minute)
 	if err != nil {
 		return err

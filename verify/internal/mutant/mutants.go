@@ -373,9 +373,8 @@ func All() []Mutant {
 		{
 			Name: "LockAll grants what it can get",
 			Edits: []Edit{
-				{all, "pg_catalog.bool_and(shown.free IS TRUE) AS free", "pg_catalog.bool_or(shown.free IS TRUE) AS free"},
-				{all, "                       AND total.free\n", "                       AND r.free AND total.free\n"},
-				{all, "       AND total.locks {=} (SELECT pg_catalog.count(*) FROM found)\n", ""},
+				{all, "pg_catalog.count(*) {=} {locks} AND pg_catalog.bool_and(", "pg_catalog.bool_or("},
+				{all, "       AND (SELECT pg_catalog.count(*) FROM found) {=} {locks}\n", "       AND l.expires_at {<=} {clock}\n"},
 				{all, "	case len(res.Grants) < len(ids):\n", "	case len(res.Grants) < 0*len(ids):\n"},
 			},
 			Fault:  "none",

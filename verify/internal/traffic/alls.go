@@ -10,17 +10,17 @@ import (
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
-// takeAll takes several locks at once, works under them, and releases them.
-func (w *worker) takeAll(ctx context.Context, _ Spec) {
+// takeAll takes several of the locks at once, works under them, and releases them.
+func (w *worker) takeAll(ctx context.Context, locks []Spec) {
 	var ids []string
 
-	ttl := Alls[0].TTL
+	ttl := locks[0].TTL
 
-	for _, n := range w.Perm(len(Alls))[:2+w.IntN(len(Alls)-1)] {
-		ids = append(ids, Alls[n].ID)
+	for _, n := range w.Perm(len(locks))[:2+w.IntN(len(locks)-1)] {
+		ids = append(ids, locks[n].ID)
 	}
 
-	e := history.Event{Kind: history.All, TTL: int64(ttl), Waits: w.chance(70)}
+	e := history.Event{Kind: history.All, Lock: ids[0], TTL: int64(ttl), Waits: w.chance(70)}
 	opts := w.options(&e)
 
 	asking, cancel := w.within(ctx, 2*time.Second)
@@ -32,7 +32,7 @@ func (w *worker) takeAll(ctx context.Context, _ Spec) {
 	}
 
 	parts := w.rec.InvokeAll(limited(asking, e), ids)
-	locks, err := take(asking, ids, ttl, opts...)
+	all, err := take(asking, ids, ttl, opts...)
 	if err != nil {
 		for i, part := range parts {
 			parts[i] = refusedPart(outcome(part, err), err)
@@ -43,7 +43,7 @@ func (w *worker) takeAll(ctx context.Context, _ Spec) {
 		return
 	}
 
-	tokens := locks.Tokens()
+	tokens := all.Tokens()
 	for i := range parts {
 		parts[i].Outcome, parts[i].Token = history.OK, tokens[parts[i].Lock]
 		if parts[i].Token == 0 {
@@ -52,17 +52,17 @@ func (w *worker) takeAll(ctx context.Context, _ Spec) {
 	}
 
 	w.rec.ReturnAll(parts)
-	context.AfterFunc(locks.Context(), func() { w.lostAll(parts, context.Cause(locks.Context())) })
+	context.AfterFunc(all.Context(), func() { w.lostAll(parts, context.Cause(all.Context())) })
 
 	switch n := w.IntN(100); {
 	case n < 35:
-		w.count(ctx, holding{ctx: locks.Context(), token: parts[0].Token, row: parts[0].Lock, guard: locks.Guard}, Spec{parts[0].Lock, ttl})
+		w.count(ctx, holding{ctx: all.Context(), token: parts[0].Token, row: parts[0].Lock, guard: all.Guard}, Spec{parts[0].Lock, ttl})
 	case n < 60:
-		w.writeOutside(holding{ctx: locks.Context(), token: parts[0].Token, row: parts[0].Lock}, Spec{parts[0].Lock, ttl})
+		w.writeOutside(holding{ctx: all.Context(), token: parts[0].Token, row: parts[0].Lock}, Spec{parts[0].Lock, ttl})
 	case n < 75:
-		sleep(locks.Context(), ttl+w.upTo(ttl))
+		sleep(all.Context(), ttl+w.upTo(ttl))
 	default:
-		sleep(locks.Context(), w.upTo(30*time.Millisecond))
+		sleep(all.Context(), w.upTo(30*time.Millisecond))
 	}
 
 	if ctx.Err() != nil && w.chance(50) {
@@ -71,7 +71,7 @@ func (w *worker) takeAll(ctx context.Context, _ Spec) {
 		return
 	}
 
-	w.unlockAll(ctx, parts, locks.Unlock)
+	w.unlockAll(ctx, parts, all.Unlock)
 }
 
 // refusedPart is what a refusal says of one lock: the error is of one that is held, and says nothing

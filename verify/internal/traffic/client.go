@@ -133,6 +133,9 @@ func (c *client) run(ctx context.Context) {
 			start((*worker).hold, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
 			start((*worker).lease, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
 		}
+
+		start((*worker).hold, 20*time.Millisecond, anyOf(BareAlls))
+		start(allOf(BareAlls), 20*time.Millisecond, anyOf(BareAlls))
 	}
 
 	workers.Wait()

@@ -94,6 +94,7 @@ func (x Extras) Contended() []Spec {
 
 	if x.Bare {
 		all = append(all, Bare...)
+		all = append(all, BareAlls...)
 	}
 
 	if x.Recipes {

@@ -113,13 +113,19 @@ func Leased(id string) bool {
 	return family == "" || part != "" && part != GatePart && part != IntentPart
 }
 
+// anyOf picks a lock.
+func anyOf(locks []Spec) func(*rand.Rand) Spec {
+	return func(r *rand.Rand) Spec { return locks[r.IntN(len(locks))] }
+}
+
+// allOf is takeAll of these locks.
+func allOf(locks []Spec) func(*worker, context.Context, Spec) {
+	return func(w *worker, ctx context.Context, _ Spec) { w.takeAll(ctx, locks) }
+}
+
 // startRecipes starts the workers that use recipes, and SQL functions.
 func (c *client) startRecipes(start starter) {
 	const pause = 20 * time.Millisecond
-
-	anyOf := func(locks []Spec) func(*rand.Rand) Spec {
-		return func(r *rand.Rand) Spec { return locks[r.IntN(len(locks))] }
-	}
 
 	start((*worker).hold, pause, anyOf(Alls))
 	start((*worker).hold, pause, anyOf(SQLs))
@@ -131,7 +137,7 @@ func (c *client) startRecipes(start starter) {
 		return anyOf(SQLs)(r)
 	})
 
-	start((*worker).takeAll, pause, func(*rand.Rand) Spec { return Spec{} })
+	start(allOf(Alls), pause, anyOf(Alls))
 
 	for _, r := range Semaphores {
 		s := must(c.locker.NewSemaphore(r.Name, r.MostOf(c.cfg.Name)))

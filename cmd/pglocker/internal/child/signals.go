@@ -46,6 +46,10 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 
 	switch {
 	case r == nil && ends(sig) && !(sig == syscall.SIGHUP && s.outlivesHangup):
+		if s.idle.Err() != nil {
+			s.cancelAgain(SignalError{sig})
+		}
+
 		s.cancel(SignalError{sig})
 	case r != nil && ends(sig) && (sig != syscall.SIGHUP || s.asked == 0): // HUP says less than the others
 		s.asked = sig

@@ -27,9 +27,9 @@ type Supervisor struct {
 	mu sync.Mutex
 	// now is the command that runs, nil if none does.
 	now *running
-	// idle is the context of [Supervisor.Context], and cancel ends it.
-	idle   context.Context
-	cancel context.CancelCauseFunc
+	// idle is the context of [Supervisor.Context], and cancel ends it. cancelAgain ends the other one.
+	idle                context.Context
+	cancel, cancelAgain context.CancelCauseFunc
 	// outlivesHangup: HUP ends no context.
 	outlivesHangup bool
 	// asked is the last signal to end that a command got, 0 if none did.
@@ -59,7 +59,8 @@ func New() *Supervisor {
 		terminal: openTerminal(),
 		forks:    make(chan func()),
 		idle:     context.Background(),
-		cancel:   func(error) {},
+
+		cancel: func(error) {}, cancelAgain: func(error) {},
 	}
 
 	go func() {
@@ -88,16 +89,20 @@ func (s *Supervisor) Close() {
 func (s *Supervisor) Terminal() bool { return s.terminal != nil }
 
 // Context returns a context that TERM, INT, HUP or QUIT ends with a [SignalError], if it comes while no
-// command runs. It replaces an earlier one, which no signal ends any more.
-func (s *Supervisor) Context(parent context.Context) (context.Context, context.CancelFunc) {
+// command runs. The next of them ends the context again. They replace earlier ones, which no signal ends any more.
+func (s *Supervisor) Context(parent context.Context) (ctx, again context.Context, stop context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
+	again, cancelAgain := context.WithCancelCause(parent)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	s.idle, s.cancel = ctx, cancel
+	s.idle, s.cancel, s.cancelAgain = ctx, cancel, cancelAgain
 
-	return ctx, func() { cancel(nil) }
+	return ctx, again, func() {
+		cancel(nil)
+		cancelAgain(nil)
+	}
 }
 
 // OutliveHangup has HUP end no context from now on.

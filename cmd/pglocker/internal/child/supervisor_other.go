@@ -25,23 +25,27 @@ func (*Supervisor) Close() {}
 // Terminal reports false.
 func (*Supervisor) Terminal() bool { return false }
 
-// Context returns a context that Ctrl-C ends with a [SignalError].
-func (*Supervisor) Context(parent context.Context) (context.Context, context.CancelFunc) {
+// Context returns a context that Ctrl-C ends with a [SignalError]. The next one ends the context again.
+func (*Supervisor) Context(parent context.Context) (ctx, again context.Context, stop context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
+	again, cancelAgain := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt)
 
 	go func() {
-		select {
-		case <-signals:
-			cancel(SignalError{syscall.SIGINT})
-		case <-ctx.Done():
+		for _, end := range []context.CancelCauseFunc{cancel, cancelAgain} {
+			select {
+			case <-signals:
+				end(SignalError{syscall.SIGINT})
+			case <-again.Done():
+			}
 		}
 	}()
 
-	return ctx, func() {
+	return ctx, again, func() {
 		signal.Stop(signals)
 		cancel(nil)
+		cancelAgain(nil)
 	}
 }
 

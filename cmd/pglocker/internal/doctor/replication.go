@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"sync"
 )
 
 // sqlReplication reads which standbys a commit waits for, and how many do wait. A role that doesn't see other
@@ -16,11 +17,13 @@ SELECT current_setting('synchronous_standby_names'),
        (SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep')`
 
 // standbyNames is how PostgreSQL reads synchronous_standby_names: without a number one standby is waited for.
-var standbyNames = regexp.MustCompile(`(?is)^\s*(?:(?:first|any)\s+)?(\d+)\s*\(`)
+var standbyNames = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?is)^\s*(?:(?:first|any)\s+)?(\d+)\s*\(`)
+})
 
 // required is how many standbys a commit waits for.
 func required(names string) int64 {
-	if found := standbyNames.FindStringSubmatch(names); found != nil {
+	if found := standbyNames().FindStringSubmatch(names); found != nil {
 		n, _ := strconv.ParseInt(found[1], 10, 64)
 
 		return n

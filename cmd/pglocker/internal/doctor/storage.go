@@ -40,7 +40,7 @@ func checkStorage(ctx context.Context, p *patient, result *Check) error {
 		return err
 	}
 
-	result.seen("as MigrateDB sets it")
+	result.seen("as pglocker migrate sets it")
 
 	for _, s := range found {
 		var (
@@ -72,7 +72,7 @@ func checkStorage(ctx context.Context, p *patient, result *Check) error {
 	}
 
 	if len(result.findings) > 0 {
-		result.seen("not as MigrateDB sets it")
+		result.seen("not as pglocker migrate sets it")
 	}
 
 	return nil

@@ -303,16 +303,16 @@ func checkHistory(ctx context.Context, p *patient, result *Check) error {
 
 	switch {
 	case !h.There && h.Triggers == 0:
-		result.seen("none; MigrateHistory makes one")
+		result.seen("none; `pglocker migrate --history` makes one")
 	case !h.There:
 		result.seen("its table is gone, and its triggers are not")
 		result.find(Error, "history", fmt.Sprintf("The history %s was dropped, and its triggers were not.", p.history),
-			"Every grant and release fails.", fmt.Sprintf("DROP FUNCTION %s() CASCADE;  -- or MigrateHistory", p.history))
+			"Every grant and release fails.", fmt.Sprintf("DROP FUNCTION %s() CASCADE;  -- or pglocker migrate --history", p.history))
 	case h.Triggers < triggers:
 		result.seen("%d of %d triggers are on", h.Triggers, triggers)
 		result.find(Warning, "history", fmt.Sprintf("Only %d of %d triggers of the history are on.", h.Triggers, triggers),
 			"What happens to locks isn't written down.",
-			fmt.Sprintf("ALTER TABLE %s ENABLE TRIGGER USER;  -- or MigrateHistory, if they are gone", p.table))
+			fmt.Sprintf("ALTER TABLE %s ENABLE TRIGGER USER;  -- or pglocker migrate --history, if they are gone", p.table))
 	default:
 		result.seen("%s, written", p.history)
 	}

@@ -17,7 +17,7 @@ func TestText(t *testing.T) {
 	fine.seen("PostgreSQL 15")
 
 	slow := Check{Name: "storage"}
-	slow.seen("not as MigrateDB sets it")
+	slow.seen("not as pglocker migrate sets it")
 	slow.note("%s", strings.Repeat("word ", 20))
 	slow.find(Warning, "storage", "fillfactor is 100.", "It grows.", "ALTER TABLE t;\n-- or not")
 
@@ -42,7 +42,7 @@ func TestText(t *testing.T) {
 	const want = `shop on db1:5432, as app, pglocker.lock_statuses
 
 <ok>ok    server        PostgreSQL 15
-<warning>warn  storage       not as MigrateDB sets it
+<warning>warn  storage       not as pglocker migrate sets it
         word word word word word word word word word word word word word word
         word word word word word word
 <error>ERROR locks         a?[31m?b

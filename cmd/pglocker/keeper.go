@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ismurov/pglocker"
+)
+
+// keeper takes locks for a command that a signal may interrupt at any moment.
+//
+// What the library is granted after its caller has left, it returns within a second or leaves to the lease. So a
+// signal doesn't cut the first request for a lock short: [keeper.outlast]. In the end [keeper.interrupted] says
+// what may stay held all the same.
+type keeper struct {
+	locker *pglocker.Locker
+	app    *app
+	db     *sql.DB
+	config pglocker.Config
+	ttl    time.Duration
+	began  time.Time
+	// named: the user has chosen the owner's name, and other processes may have the same.
+	named bool
+	// again ends tellAfter after another signal than the one that has interrupted the command: service managers
+	// send two at once.
+	again context.Context
+
+	// mu guards the rest.
+	mu sync.Mutex
+	// underWay counts first requests for a lock. answered is told of the last one's end, and of the end of the
+	// time for it.
+	underWay int
+	answered *sync.Cond
+	// silent: the database hasn't answered within that time.
+	silent bool
+}
+
+// newKeeper connects to the database. The caller ends it by close or interrupted.
+func (a *app) newKeeper(
+	ctx, again context.Context, command string, ttl time.Duration, configure func(*pglocker.Config, *sql.DB),
+) (*keeper, error) {
+	db, err := a.open(ctx, command)
+	if err != nil {
+		return nil, err
+	}
+
+	k := &keeper{app: a, db: db, config: *a.connection.config(a.logger()), ttl: ttl, began: time.Now()}
+	k.answered = sync.NewCond(&k.mu)
+
+	hurried, hurry := context.WithCancelCause(context.WithoutCancel(again))
+	k.again = hurried
+
+	context.AfterFunc(again, func() { time.AfterFunc(tellAfter, func() { hurry(context.Cause(again)) }) })
+
+	k.config.Observer = k
+	configure(&k.config, db)
+
+	if k.named = k.config.Owner != ""; !k.named {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown-host"
+		}
+
+		k.config.Owner = fmt.Sprintf("%s:%d", strings.ToValidUTF8(host, ""), os.Getpid())
+	}
+
+	if k.locker, err = pglocker.New(db, &k.config); err != nil {
+		_ = db.Close()
+
+		return nil, err
+	}
+
+	return k, nil
+}
+
+// OperationStart counts requests.
+func (k *keeper) OperationStart(ctx context.Context, start pglocker.OperationStart) context.Context {
+	if start.Operation == pglocker.OperationAcquire {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+
+		k.underWay++
+	}
+
+	return ctx
+}
+
+// OperationEnd counts requests.
+func (k *keeper) OperationEnd(_ context.Context, end pglocker.OperationEnd) {
+	if end.Operation == pglocker.OperationAcquire {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+
+		if k.underWay--; k.underWay == 0 {
+			k.answered.Broadcast()
+		}
+	}
+}
+
+// LockLost does nothing.
+func (k *keeper) LockLost(pglocker.LockLost) {}
+
+// lastly is a context for a last request. It ends after the connect timeout, and by another signal.
+func (k *keeper) lastly() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(k.again, k.app.connection.patience)
+}
+
+// outlast returns a context to take a lock under. It ends with ctx, if no first request is under way then, and
+// otherwise when that has been answered.
+func (k *keeper) outlast(ctx context.Context) (context.Context, context.CancelFunc) {
+	lasting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { k.endAnswered(func() { cancel(context.Cause(ctx)) }) })
+
+	return lasting, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// tellAfter is how long a command that was interrupted waits in silence.
+const tellAfter = time.Second
+
+// endAnswered calls end as soon as no first request is under way. None begins meanwhile.
+func (k *keeper) endAnswered(end func()) {
+	limit, cancel := k.lastly()
+	defer cancel()
+
+	tell := time.AfterFunc(tellAfter, func() {
+		fmt.Fprintln(k.app.stderr, "pglocker: waiting for the database to say whether it has granted the lock. Another signal ends that.")
+	})
+	defer tell.Stop()
+
+	defer context.AfterFunc(limit, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+
+		k.answered.Broadcast()
+	})()
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	for k.underWay > 0 && limit.Err() == nil {
+		k.answered.Wait()
+	}
+
+	k.silent = k.underWay > 0
+
+	end()
+}
+
+// close releases what is still held, and waits for what is under way. It returns when ctx ends.
+func (k *keeper) close(ctx context.Context) error {
+	err := k.locker.Close(ctx)
+	if err == nil {
+		_ = k.db.Close()
+	}
+
+	return err
+}
+
+// interrupted closes the keeper after a signal, and says what may stay held of the given rows. One that ends with
+// ":" stands for all that begin so. doubt is that of [inDoubt]: without it, what another may hold as well isn't told.
+func (k *keeper) interrupted(rows []string, doubt bool) {
+	ctx, cancel := k.lastly()
+	defer cancel()
+
+	closed := k.locker.Close(ctx)
+
+	for _, row := range rows {
+		var (
+			found []pglocker.LockStatus
+			err   = closed
+		)
+
+		if err == nil && !k.silent {
+			found, err = k.left(ctx, row, doubt)
+		}
+
+		if err != nil || k.silent {
+			fmt.Fprintf(k.app.stderr, "pglocker: whether %s was granted isn't known. If it was, it stays held until %s at the latest. "+
+				"See `pglocker ls %[1]s`, and `pglocker free` to end it.\n", printable(row), utc(time.Now().Add(k.ttl)))
+		}
+
+		for _, s := range found {
+			by := ""
+			if s.Owner != "" {
+				by = " by " + printable(s.Owner)
+			}
+
+			fmt.Fprintf(k.app.stderr, "pglocker: %s is held until %s%s. Whether by this command isn't known: see `pglocker show %[1]s`.\n",
+				printable(s.LockID), utc(s.ExpiresAt), by)
+		}
+	}
+}
+
+// inDoubt reports whether what was asked for may be held, as the error of the request or the release says.
+func inDoubt(err error) bool {
+	return isAny(err, pglocker.ErrUnknownOutcome, pglocker.ErrNotReleased)
+}
+
+// left returns what is held of a row, or of those that begin so, by what may have been this command. Without doubt, only
+// a name that no other process has says so.
+func (k *keeper) left(ctx context.Context, row string, doubt bool) (found []pglocker.LockStatus, err error) {
+	locker, err := pglocker.New(k.db, &k.config)
+	if err != nil {
+		return nil, err
+	}
+
+	owners, err := locker.HasOwners(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	now, err := locker.DatabaseTime(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	began := now.Add(-time.Since(k.began))
+
+	mine := func(s pglocker.LockStatus) bool {
+		if owners && (!strings.HasPrefix(s.Owner, k.config.Owner+"#") || !s.AcquiredAt.After(began)) {
+			return false
+		}
+
+		return s.HeldAt(now) && (doubt || owners && !k.named)
+	}
+
+	if !strings.HasSuffix(row, ":") {
+		status, err := locker.GetLockStatus(ctx, row)
+		if err == nil && mine(*status) {
+			found = append(found, *status)
+		}
+
+		return found, unless(err, pglocker.ErrLockNotFound)
+	}
+
+	for status, err := range locker.Locks(ctx, pglocker.LocksFilter{Prefix: row, Held: true}) {
+		if err != nil {
+			return nil, err
+		}
+
+		if mine(status) {
+			found = append(found, status)
+		}
+	}
+
+	return found, nil
+}
+
+func utc(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }

@@ -1,0 +1,45 @@
+//go:build unix
+
+package main
+
+import (
+	"syscall"
+	"testing"
+)
+
+// locks makes free locks.
+func (b *bed) locks(n int) {
+	b.t.Helper()
+	b.exec("INSERT INTO pglocker.lock_statuses SELECT 'job/' || lpad(i::text, 8, '0'), 2, clock_timestamp() - interval '100 days' FROM generate_series(1, $1) AS i", n)
+}
+
+// TestPruneDryRunOfMany: the server counts what would be pruned, and doesn't send it.
+func TestPruneDryRunOfMany(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	b.locks(5_000)
+	v := b.behindValve(noReply, "no request has this")
+
+	if p := decode[pruned](t, b.ok("prune", "--idle", "90d", "--dry-run", "-o", "json")); p.Locks != 5_000 {
+		t.Errorf("%+v", p)
+	}
+
+	if n := v.replied.Load(); n > 100_000 {
+		t.Errorf("the server has sent %d bytes", n)
+	}
+}
+
+// TestWatchMany: of a large table as much is read as there is to show.
+func TestWatchMany(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	b.locks(30_000)
+
+	s := onTerminal(t, b.command("ls", "--watch"))
+	s.shows(0, "at least 10020 locks at ")
+	s.shows(0, "... and at least 10000 more")
+	must(t, s.cmd.Process.Signal(syscall.SIGINT))
+	s.ends(130)
+}

@@ -1,0 +1,1 @@
+CREATE TABLE reports (name TEXT PRIMARY KEY, body TEXT NOT NULL);
