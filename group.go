@@ -71,6 +71,7 @@ func (g *group) add(grants []store.LockRow, gate string, term keepalive.Term, o 
 
 	for _, lk := range locks {
 		g.locker.renewer.Add(lk.lease, term)
+		lk.count(1)
 	}
 
 	if g.over() == nil {
@@ -159,6 +160,13 @@ func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 // line is the lock in whose line the waiters for this one stand.
 func (lk *Lock) line() string { return cmp.Or(lk.tenure.Gate, lk.lease.LockID) }
 
+// count counts a slot that begins or ends to be held here.
+func (lk *Lock) count(n int) {
+	if lk.tenure.Gate != "" && store.IsSlot(lk.lease.LockID) {
+		lk.group.locker.desk.Queue.Hold(lk.tenure.Gate, n)
+	}
+}
+
 // over is why the locks are no longer held as far as this process knows, nil if they are.
 func (g *group) over() error {
 	g.mu.Lock()
@@ -214,6 +222,12 @@ func (g *group) unlock(ctx context.Context) error {
 	again, lost, exchanged := g.unlocked, g.lost, g.exchanged
 	g.unlocked = true
 	held := g.locks // but those of which nothing is left to release
+
+	if !again {
+		for _, lk := range held {
+			lk.count(-1)
+		}
+	}
 
 	if lost != nil {
 		held = slices.DeleteFunc(slices.Clone(held), func(lk *Lock) bool { return lk.gone })

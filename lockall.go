@@ -181,6 +181,8 @@ func (all *several) request(wait time.Duration) line.Request {
 
 func (all *several) Locks() int { return len(all.ids) }
 
+func (all *several) Permits() int { return 0 }
+
 func (all *several) Held(lockID string, row store.Row, ago time.Duration) error {
 	return all.heldError(lockID, row, ago)
 }

@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -423,7 +428,7 @@ func TestLockedGate(t *testing.T) {
 			all    sync.WaitGroup
 		)
 
-		locked, err := locker.NewSemaphore("locked", 9)
+		locked, err := locker.NewSemaphore("locked", 20)
 		contract.Must(t, err)
 
 		other, err := locker.NewSemaphore("other", 9)
@@ -436,7 +441,8 @@ func TestLockedGate(t *testing.T) {
 
 		for range 8 {
 			all.Go(func() {
-				if _, err := locked.TryAcquire(ctx, time.Minute); err != nil {
+				// Requests for one permit would go together, and wait at the gate once.
+				if _, err := locked.TryAcquire(ctx, time.Minute, pglocker.WithPermits(2)); err != nil {
 					t.Errorf("once the gate is free: %v", err)
 				}
 			})
@@ -457,4 +463,231 @@ func TestLockedGate(t *testing.T) {
 		contract.Must(t, stranger.Rollback())
 		all.Wait()
 	})
+}
+
+// TestSemaphoreHandsOver: a permit that is released goes to a waiter of this process, in one statement. Among
+// waiters it costs no other, whether one permit is handed over at a time or several are.
+func TestSemaphoreHandsOver(t *testing.T) {
+	t.Parallel()
+
+	const waiters, rounds = 12, 10
+
+	url := contract.NewDatabase(t)
+	contract.NewLocker(t, "pgx", url)
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	for _, permits := range []int{1, 3} {
+		var (
+			w    = contract.NewWatcher()
+			c    = contract.NewCounted(t, url, w, 5)
+			held []*pglocker.Permit
+			all  sync.WaitGroup
+		)
+
+		s, err := c.Locker.NewSemaphore(fmt.Sprint("hands over ", permits), permits)
+		contract.Must(t, err)
+
+		for range permits {
+			p, err := s.Acquire(ctx, time.Minute)
+			contract.Must(t, err)
+
+			held = append(held, p)
+		}
+
+		for range waiters {
+			all.Go(func() {
+				for range rounds {
+					p, err := s.Acquire(ctx, time.Minute)
+					if err == nil {
+						err = p.Unlock(ctx)
+					}
+
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+
+		for range waiters {
+			contract.Receive(t, "a waiter in line", w.InLine())
+		}
+
+		before := c.Statements.Load()
+
+		for _, p := range held {
+			contract.Must(t, p.Unlock(ctx))
+		}
+
+		all.Wait()
+
+		// The head in line marks the gate, and asks twice. The last callers find no waiter to hand over to.
+		if n := c.Statements.Load() - before; n > waiters*rounds+3*waiters {
+			t.Errorf("%d permits: %d statements for %d grants", permits, n, waiters*rounds)
+		}
+	}
+}
+
+// TestCrashedHolderAfterHandOvers: a waiter that became the head by hand-overs asks when the lease of a crashed
+// holder in another process ends, although it was never woken.
+func TestCrashedHolderAfterHandOvers(t *testing.T) {
+	t.Parallel()
+
+	const waiters = 6
+
+	// A waiter that wasn't woken asks after half a minute.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	var (
+		url     = contract.NewDatabase(t)
+		direct  = contract.Open(t, "pgx", url)
+		w       = contract.NewWatcher()
+		granted = make(chan *pglocker.Permit, waiters)
+		all     sync.WaitGroup
+	)
+
+	contract.MakeTable(t, direct, "")
+
+	s, err := contract.WatchedLocker(t, contract.Open(t, "pgx", url), w).NewSemaphore("a", 2)
+	contract.Must(t, err)
+
+	held, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+
+	second, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, second.Unlock(ctx))
+	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
+		SET owner = 'crashed', generation = generation + 1, expires_at = clock_timestamp() + interval '3 seconds'
+		WHERE lock_id = 'pglocker:semaphore:a:2' AND owner IS NULL`)
+
+	for range waiters {
+		all.Go(func() {
+			p, err := s.Acquire(ctx, time.Minute)
+			if err != nil {
+				t.Errorf("a waiter: %v", err)
+
+				return
+			}
+
+			granted <- p
+		})
+		contract.Receive(t, "a waiter in line", w.InLine())
+	}
+
+	for range waiters - 1 {
+		contract.Must(t, held.Unlock(ctx))
+
+		held = contract.Receive(t, "a hand-over", granted)
+	}
+
+	all.Wait() // for the last, which is granted the crashed holder's permit
+}
+
+// asks holds requests for slots back before they are sent, once it is armed, until it is freed.
+type asks struct {
+	armed atomic.Bool
+	sent  chan struct{}
+	free  chan struct{}
+}
+
+func (a *asks) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	asks := func(q *pgx.QueuedQuery) bool { return strings.Contains(q.SQL, "asked AS MATERIALIZED") }
+
+	if a.armed.Load() && slices.ContainsFunc(data.Batch.QueuedQueries, asks) {
+		select {
+		case a.sent <- struct{}{}:
+		default:
+		}
+
+		<-a.free
+	}
+
+	return ctx
+}
+
+func (*asks) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (*asks) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+func (*asks) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (*asks) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestHandedOverWhileAsking: a waiter that is handed a permit while its request is under way doesn't wait for the
+// answer. What that brings goes to the next.
+func TestHandedOverWhileAsking(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	var (
+		url     = contract.NewDatabase(t)
+		direct  = contract.Open(t, "pgx", url)
+		w       = contract.NewWatcher()
+		a       = &asks{sent: make(chan struct{}, 1), free: make(chan struct{})}
+		granted = make(chan *pglocker.Permit, 2)
+		all     sync.WaitGroup
+	)
+
+	contract.MakeTable(t, direct, "")
+
+	cfg, err := pgx.ParseConfig(url)
+	contract.Must(t, err)
+
+	cfg.Tracer = a
+
+	db := stdlib.OpenDB(*cfg)
+	t.Cleanup(func() { _ = db.Close() })
+
+	s, err := contract.WatchedLocker(t, db, w).NewSemaphore("a", 2)
+	contract.Must(t, err)
+
+	held, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+
+	other, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, other.Unlock(ctx))
+	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
+		SET owner = 'another', generation = generation + 1, expires_at = clock_timestamp() + interval '1 hour'
+		WHERE lock_id = 'pglocker:semaphore:a:2' AND owner IS NULL`)
+
+	for range 2 {
+		all.Go(func() {
+			p, err := s.Acquire(ctx, time.Minute)
+			if err != nil {
+				t.Errorf("a waiter: %v", err)
+
+				return
+			}
+
+			granted <- p
+		})
+		contract.Receive(t, "a waiter in line", w.InLine())
+	}
+
+	a.armed.Store(true)
+	contract.Receive(t, "the head asks", a.sent)
+	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
+		SET owner = NULL, generation = generation + 1, expires_at = clock_timestamp() WHERE lock_id = 'pglocker:semaphore:a:2'`)
+	contract.Must(t, held.Unlock(ctx))
+
+	first := contract.Receive(t, "the head is handed a permit while it asks", granted)
+
+	a.armed.Store(false)
+	close(a.free)
+
+	second := contract.Receive(t, "its request serves the next", granted)
+	if first.Slot() != 1 || second.Slot() != 2 {
+		t.Errorf("slots %d and %d, want 1 and 2", first.Slot(), second.Slot())
+	}
+
+	all.Wait()
 }

@@ -62,7 +62,7 @@ func slotOf(id string) int {
 func (f family) take(ctx, parent context.Context, asked store.SlotsRequest, o lockOptions) (*group, error) {
 	l := f.locker
 	asked.Family, asked.Margin = f.prefix, l.cfg.margin(asked.TTL)
-	r := &slotsRequest{family: f, asked: asked}
+	r := &slotsRequest{family: f, asked: asked, waits: o.wait > 0}
 
 	g, err := l.acquireAll(ctx, parent, line.Request{LockID: f.gate(), TTL: asked.TTL, Wait: o.wait, Special: r, Front: asked.Nested}, f.gate(), o)
 	r.leave(err == nil)
@@ -85,6 +85,7 @@ func (g *group) keep(ctx context.Context) error {
 type slotsRequest struct {
 	family
 	asked store.SlotsRequest // but for the owner
+	waits bool               // in line, if too much is held
 
 	// mu guards what follows. Requests that nobody waits for any more run beside later ones.
 	mu sync.Mutex
@@ -121,6 +122,10 @@ func (r *slotsRequest) Ask(ctx context.Context, line string, mark store.Mark) (r
 		res.Again = r.intentFor() / 3
 	}
 
+	if res.Contested {
+		res.Again = desk.Queue.Politeness(r.gate())
+	}
+
 	if marked.Marked {
 		res.Mark, res.Marked = marked.Mark, true
 
@@ -129,9 +134,11 @@ func (r *slotsRequest) Ask(ctx context.Context, line string, mark store.Mark) (r
 		}
 	}
 
-	r.mu.Lock()
-	r.busy = res.LockID
-	r.mu.Unlock()
+	if !res.Contested { // it says nothing of what is in the way
+		r.mu.Lock()
+		r.busy = res.LockID
+		r.mu.Unlock()
+	}
 
 	res.LockID = "" // it waits at the gate, whatever is in the way
 
@@ -141,7 +148,10 @@ func (r *slotsRequest) Ask(ctx context.Context, line string, mark store.Mark) (r
 func (r *slotsRequest) acquire(ctx context.Context) (store.Result, error) {
 	desk := r.locker.desk
 
+	_, run := desk.Queue.Head(r.gate())
+
 	asked := r.asked
+	asked.Once, asked.Contended = r.waits, run.Others
 	asked.Owner = desk.Names.Next()
 
 	res, err := desk.Store.AcquireSlots(ctx, asked)
@@ -239,6 +249,15 @@ func (r *slotsRequest) Held(gate string, row store.Row, ago time.Duration) error
 	}
 
 	return held
+}
+
+// Permits is how many slots may be held, if this asks for one of them.
+func (r *slotsRequest) Permits() int {
+	if r.asked.Want > 1 || r.asked.Writes {
+		return 0
+	}
+
+	return r.asked.Permits
 }
 
 // Locks is how many slots are asked for.

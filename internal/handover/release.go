@@ -16,6 +16,10 @@ import (
 const (
 	// MaxLocalRun bounds the hand-overs in a row while another process waits, or might.
 	MaxLocalRun = 16
+	// richRuns is how much shorter that is for a process that holds more than its share of the slots.
+	richRuns = 8
+	// MarkEvery is how often a process with waiters renews its mark.
+	MarkEvery = 4 * time.Second
 	// PollMax is how long a waiter that polls sleeps at most.
 	PollMax = 400 * time.Millisecond
 	// PollLate is how long after the known end of a lease a waiter asks: the answer was under way for a
@@ -53,6 +57,7 @@ type Tenure struct {
 
 	handedOver bool // to a waiter that has left
 	doubt      bool // a reply to its release was lost
+	apart      bool // it is a slot that isn't handed over any more
 }
 
 // hold is what is left of its minimum hold.
@@ -173,21 +178,19 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 			break
 		}
 
-		res, err := st.HandOver(ctx, t.LockID, t.State.Generation, d.Names.Next(), head.TTL, d.Margin(head.TTL))
+		res, err := d.handOver(ctx, st, t, head, run.Others)
 		if err != nil {
-			d.Settle(t.LockID, res.Stray, head.TTL)
-
 			return err
 		}
 
-		if err := VerdictError(res.Verdict); err != nil {
-			return err
+		if t.apart {
+			break
 		}
 
 		t.State, t.handedOver = store.State{Generation: res.Row.Generation}, true
-		d.Queue.FoundMark(t.LockID, res.Row.ContendedUntil, res.Row.Now)
 
 		if d.Term(res, head.TTL).Left(time.Now()) > 0 && d.Queue.Deliver(head, res) {
+			d.renewMark(t)
 			// The next holder's work comes first.
 			runtime.Gosched()
 
@@ -207,7 +210,48 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 	return VerdictError(res.Verdict)
 }
 
-// next is the head here if the tenure is handed over to it, else nil. run is that of the line.
+// handOver is one attempt to hand a tenure over. Where a slot isn't, it is apart from then on, and released
+// for all: too many may be held, or its gate is locked.
+func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *waitqueue.Waiter, others bool) (res store.Result, err error) {
+	owner, margin := d.Names.Next(), d.Margin(head.TTL)
+
+	if t.Gate == "" {
+		res, err = st.HandOver(ctx, t.LockID, t.State.Generation, owner, head.TTL, margin)
+		if err == nil {
+			err = VerdictError(res.Verdict)
+		}
+
+		d.Queue.FoundMark(t.LockID, res.Row.ContendedUntil, res.Row.Now)
+	} else {
+		res, err = st.HandOverSlot(ctx, t.LockID, t.State.Generation, owner, head.TTL, margin, head.Permits, others)
+		t.apart = err != nil || res.Verdict != store.Granted
+
+		if t.apart {
+			d.Queue.Withdraw(head)
+		}
+
+		if err != nil && !errors.Is(err, store.ErrUnknownOutcome) {
+			err, t.doubt = nil, t.doubt || len(res.Stray) > 0
+		}
+
+		d.Queue.FoundMark(t.Gate, res.Mark, res.Row.Now)
+	}
+
+	d.Settle(t.line(), res.Stray, head.TTL)
+
+	return res, err
+}
+
+// renewMark wakes the head at the gate of a slot that was handed over, if the mark is due. It is no head of a
+// lock, which is held here: others may release another slot.
+func (d *Desk) renewMark(t *Tenure) {
+	if t.Gate != "" && d.Queue.MarkDue(t.Gate, time.Now().Add(-MarkEvery), d.Heard()) {
+		d.Queue.Wake(t.Gate)
+	}
+}
+
+// next is the head here if the tenure is handed over to it, else nil. run is that of the line. Several slots
+// are handed over at a time: each is promised to another waiter.
 func (d *Desk) next(t *Tenure) (head *waitqueue.Waiter, run waitqueue.Run) {
 	head, run = d.Queue.Head(t.line())
 
@@ -216,11 +260,18 @@ func (d *Desk) next(t *Tenure) (head *waitqueue.Waiter, run waitqueue.Run) {
 		return nil, run
 	}
 
+	if t.Gate != "" {
+		head = nil
+		if !t.apart && d.Store.Full() && store.IsSlot(t.LockID) {
+			head = d.Queue.Promise(t.Gate)
+		}
+	}
+
 	return head, run
 }
 
-// endRun ends a run, and reports whether it was long enough. A waiter at a gate is woken, and not handed a
-// slot. So there a run is one of releases, until it is long enough.
+// endRun ends a run, and reports whether it was long enough. A waiter at a gate that isn't handed a slot is
+// woken: such a release counts as a hand-over.
 func (d *Desk) endRun(t *Tenure, run waitqueue.Run) (over bool) {
 	over = d.isOver(run)
 
@@ -236,10 +287,14 @@ func (d *Desk) endRun(t *Tenure, run waitqueue.Run) (over bool) {
 // tell tells the waiters here of a release for all. over: others should ask first.
 func (d *Desk) tell(t *Tenure, over, notified bool) {
 	switch heard := d.Heard(); {
-	case t.Gate != "" && !heard && d.Queue.Rests(t.Gate):
-		// The head here polls.
-	case t.Gate != "" && !heard && over:
-		d.Queue.Rest(t.Gate, PollMax+pause.Jitter(PollMax, 2))
+	case t.Gate != "" && !heard && (over || d.Queue.Rests(t.Gate)):
+		rest := PollMax + pause.Jitter(PollMax, 2)
+		if over {
+			d.Queue.Rest(t.Gate, rest)
+		}
+
+		// The head doesn't poll if it became that by a hand-over.
+		d.Queue.WakeAfter(t.Gate, rest)
 	case !over || heard && !notified:
 		d.Queue.Wake(t.line())
 	case !heard: // else the waiters here hear of it as all others do
@@ -252,7 +307,13 @@ func (d *Desk) tell(t *Tenure, over, notified bool) {
 // processes that poll, the lock must lie free for a while, so turns are longer among them.
 func (d *Desk) isOver(run waitqueue.Run) bool {
 	othersMayWait := run.Others || !d.Store.Full() // without the column nobody can say so
-	if !othersMayWait || run.Length < d.LocalRun {
+
+	limit := d.LocalRun
+	if run.Rich && d.Heard() {
+		limit /= richRuns
+	}
+
+	if !othersMayWait || run.Length < limit {
 		return false
 	}
 
@@ -271,13 +332,13 @@ func (d *Desk) Return(lockID string, res store.Result, ttl time.Duration) {
 	defer cancel()
 
 	until := res.Sent.Add(ttl)
+	t := Tenure{LockID: lockID, State: store.State{Generation: res.Row.Generation}, Gate: store.GateOf(lockID)}
 	if time.Until(until) <= 0 {
-		d.Queue.Wake(lockID)
+		d.Queue.Wake(t.line())
 
 		return
 	}
 
-	t := Tenure{LockID: lockID, State: store.State{Generation: res.Row.Generation}}
 	if err := d.release(ctx, &t, until); err != nil {
 		d.Log.Warn("pglocker: a late grant was not returned", "lock", lockID, "token", t.State.Generation, "error", err)
 	}

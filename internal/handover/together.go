@@ -77,6 +77,7 @@ func (d *Desk) releaseTogether(ctx context.Context, tenures []Tenure, until time
 
 	for i := range tenures {
 		t := &tenures[i]
+		t.apart = t.Gate != "" // several slots go to a waiter for several, if there is one
 
 		head, run := d.next(t)
 		if head != nil {
@@ -127,6 +128,12 @@ func isGone(err error) bool {
 
 // ReturnAll is [Desk.Return] of a grant of several locks.
 func (d *Desk) ReturnAll(res store.Result, ttl time.Duration) {
+	if len(res.Grants) == 1 {
+		d.Return(res.Grants[0].LockID, res, ttl)
+
+		return
+	}
+
 	ctx, cancel := d.UntilClosed(context.Background())
 	defer cancel()
 

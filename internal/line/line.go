@@ -27,7 +27,9 @@
 // woken: the lock is held here.
 //
 // A special request (Special) wants several locks, say. It stands in the line of one that is in its way, and
-// moves to another line when another lock is. It is never handed a lock: as the head it is woken, and asks.
+// moves to another line when another lock is. It is handed no lock: as the head it is woken, and asks. One that
+// wants one slot of a family stands at the gate, and is handed a slot that is released here. Another slot may be
+// free then. So the new head asks when the one before it would have (waitqueue.Deliver, waiter.inLine).
 package line
 
 import (
@@ -66,8 +68,8 @@ type Request struct {
 	Wait time.Duration
 	// Special is what is asked for if it isn't the lock LockID alone.
 	Special Special
-	// Front: it is special, and doesn't wait for the waiters that came before. They may wait for a holder that
-	// waits for this.
+	// Front: it wants one slot, and doesn't wait for the waiters that came before. They may wait for a holder
+	// that waits for this.
 	Front bool
 }
 
@@ -85,6 +87,9 @@ type Special interface {
 	Held(lockID string, row store.Row, ago time.Duration) error
 	// Locks is how many locks are asked for.
 	Locks() int
+	// Permits is above 0 if one slot of a family is asked for: how many of its slots may be held. Such a waiter
+	// is handed slots.
+	Permits() int
 }
 
 // ErrLate is why a grant is none to work under: it took as long as its lease. It was returned.

@@ -20,12 +20,21 @@ type told struct {
 	at   time.Time
 	// inTheWay is why the database has not answered since then; nil if it has, or wasn't asked.
 	inTheWay error
-	// unanswered is why the first request had no answer.
+	// unanswered is why the first request, or one that was contested, had no answer.
 	unanswered error
 }
 
+// errContested is why a request has no answer that says what is held.
+var errContested = errors.New("pglocker: others were granted theirs first")
+
 // saw notes an answer.
-func (t *told) saw(busy store.Result) { t.busy, t.at, t.inTheWay = &busy, time.Now(), nil }
+func (t *told) saw(busy store.Result) {
+	if !busy.Contested {
+		t.busy, t.at, t.inTheWay = &busy, time.Now(), nil
+	} else if t.unanswered == nil {
+		t.unanswered = errContested
+	}
+}
 
 // obstacle notes what kept the waiter from an answer. Errors of contexts aren't the caller's, and a grant
 // that may still come is returned: these are told and not matched.

@@ -20,7 +20,7 @@ const (
 	// process that polls wants no notification. It only marks that it is there.
 	markFor     = store.LongestMark
 	markPolling = time.Microsecond
-	markEvery   = 4 * time.Second
+	markEvery   = handover.MarkEvery
 
 	// pollMin is how long a head that polls sleeps at first. It then sleeps longer, up to [handover.PollMax].
 	pollMin = 5 * time.Millisecond
@@ -108,6 +108,10 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		// Asleep.
 		select {
 		case res := <-w.place.Granted():
+			if w.Special != nil {
+				w.Desk.Queue.WakeAfter(w.LockID, time.Until(next)) // of the next head
+			}
+
 			return res, nil
 		case <-ctx.Done():
 			return store.Result{}, w.leave(beside.Err(ctx))
@@ -171,10 +175,13 @@ func (w *waiter) join(busy *store.Result) {
 		w.LockID = busy.LockID
 	}
 
-	if w.Special != nil {
-		w.place = w.Desk.Queue.JoinSpecial(w.LockID, w.Front)
-	} else {
+	switch {
+	case w.Special == nil:
 		w.place = w.Desk.Queue.Join(w.LockID, w.TTL)
+	case w.Special.Permits() > 0:
+		w.place = w.Desk.Queue.JoinSlot(w.LockID, w.TTL, w.Special.Permits(), w.Front)
+	default:
+		w.place = w.Desk.Queue.JoinSpecial(w.LockID)
 	}
 }
 
@@ -210,18 +217,22 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 		}
 
 		if a.granted() {
-			// A grant that was delivered meanwhile is mostly older, and over.
-			if delivered, ok := w.place.Leave(); ok && delivered.Row.Generation > a.res.Row.Generation {
-				a.res = delivered
+			if delivered, ok := w.place.Leave(); ok {
+				a.res = w.newer(a.res, delivered)
 			}
 		}
 
 		return a, true
 	case delivered := <-w.place.Granted():
+		if w.Special != nil {
+			w.Desk.Aside(func() { w.outrun(request, heard) })
+
+			return answer{res: delivered}, true
+		}
+
 		// Mostly the answer is on its way. If it hangs, what it brings comes after this tenure.
-		a, ok := request.within(answerWithin)
-		if ok && a.granted() && a.res.Row.Generation > delivered.Row.Generation {
-			return a, true
+		if a, ok := request.within(answerWithin); ok && a.granted() {
+			delivered = w.newer(a.res, delivered)
 		}
 
 		return answer{res: delivered}, true
@@ -235,6 +246,37 @@ func (w *waiter) ask(ctx context.Context, heard bool, stale time.Time) (a answer
 	request.leave()
 
 	return answer{}, false
+}
+
+// outrun takes the answer to the request of a waiter that was handed a slot meanwhile. It is of use to the
+// next head, which doesn't ask as long as this one is under way.
+func (w *waiter) outrun(request *request, heard bool) {
+	handover.EndSoon(request.ctx, request.cancel)
+
+	a := <-request.Result()
+	if a.err == nil {
+		w.note(a.res, heard)
+	}
+
+	if a.granted() {
+		w.giveBack(w.Request, a.res)
+	} else {
+		w.Desk.Queue.WakeAfter(w.LockID, w.next(a, heard && !w.Desk.Queue.MarkDue(w.LockID, time.Now().Add(-markEvery), heard)))
+	}
+}
+
+// newer is that of two grants which the waiter uses. The older one of a lock is over. That of another slot
+// isn't, and is returned.
+func (w *waiter) newer(a, b store.Result) store.Result {
+	if a.Row.Generation < b.Row.Generation {
+		a, b = b, a
+	}
+
+	if w.Special != nil {
+		w.Desk.Aside(func() { w.giveBack(w.Request, b) })
+	}
+
+	return a
 }
 
 // claim sends one claim. A late grant is returned, and the waiter goes on.
@@ -323,7 +365,7 @@ func (w *waiter) next(a answer, heard bool) time.Duration {
 // leave leaves the line, returns a grant that came too late, and adds to err what the waiter knows.
 func (w *waiter) leave(err error) error {
 	if res, ok := w.place.Leave(); ok {
-		w.Desk.ReturnAside(w.LockID, res, w.TTL)
+		w.Desk.Aside(func() { w.giveBack(w.Request, res) })
 	}
 
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {

@@ -109,7 +109,7 @@ func textsOf(table Table, f form) map[string]string {
 		"acquire": &acquire, "try": &try, "claim": &claim, "refresh": &refresh, "renew": &renew, "release": &release,
 		"insert": &insert, "create": &create, "get": &get, "look": &look, "held": &held,
 		"slots": &slots, "settleSlots": &settleSlots, "unwantedSlots": &unwantedSlots, "releaseSlot": &releaseSlot,
-		"passGate": &passGate, "markGate": &markGate, "intend": &intend,
+		"passGate": &passGate, "markGate": &markGate, "intend": &intend, "handSlots": &handSlots,
 		"settle": &settle, "unwanted": &unwanted, "markHeld": &markHeld,
 		"force": &force, "resign": &resign, "logTerm": &logTerm, "announce": &announce,
 	} {

@@ -63,6 +63,9 @@ type kind[T any] struct {
 	// inserts: the rows of a batch are told apart by the id, and it waits less than the statement for
 	// one, see sqlInsertMany.
 	inserts bool
+	// gate is that of the family that all its requests are for, or "". Its statement waits for the gate,
+	// and serves one request as it does several.
+	gate string
 }
 
 // lane sends requests of one kind.
@@ -76,7 +79,7 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 	l := &lane[T]{store: s, kind: k}
 	l.batcher = coalesce.New(coalesce.Config[request, answer[T]]{
 		One:  func(ctx context.Context, req request) answer[T] { return l.askOne(ctx, req, false) },
-		Many: l.askMany,
+		Many: l.fly,
 		Left: func(ctx context.Context, sent bool) answer[T] {
 			if sent {
 				return answer[T]{outcome: unknown, err: ctxError(ctx)}
@@ -116,7 +119,7 @@ func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
 }
 
 func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
-	if alone {
+	if alone && l.kind.gate == "" {
 		return l.askOne(ctx, req, true)
 	}
 
@@ -131,16 +134,21 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 	room := l.store.loners
 
 	switch {
+	case l.kind.gate != "":
+		leave, ok := l.store.atGate(ctx, l.kind.gate)
+		if !ok {
+			return answer[T]{err: ended(ctx)}
+		}
+		defer leave()
+
+		return l.alone(ctx, req)
 	case l.kind.reads:
 	case room.enter(), again && room.wait(ctx, passedOverPause):
 		defer room.leave()
 	case again:
 		return l.batcher.Do(ctx, req)
 	default:
-		reqs, answers := []request{req}, make([]answer[T], 1)
-		l.divide(ctx, reqs, l.askAgain(ctx, reqs), answers)
-
-		return answers[0]
+		return l.alone(ctx, req)
 	}
 
 	l.tell(1)
@@ -150,6 +158,27 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 	a.waited = true
 
 	return a
+}
+
+// alone sends the statement for several with one request.
+func (l *lane[T]) alone(ctx context.Context, req request) answer[T] {
+	reqs, answers := []request{req}, make([]answer[T], 1)
+	l.divide(ctx, reqs, l.askAgain(ctx, reqs), answers)
+
+	return answers[0]
+}
+
+// fly is askMany that waits for room first, where the statement waits for a gate.
+func (l *lane[T]) fly(ctx context.Context, take func() []request) []answer[T] {
+	if l.kind.gate != "" {
+		leave, ok := l.store.atGate(ctx, l.kind.gate)
+		if !ok {
+			return slices.Repeat([]answer[T]{{err: ended(ctx)}}, len(take()))
+		}
+		defer leave()
+	}
+
+	return l.askMany(ctx, take)
 }
 
 // askMany answers requests that gathered while it waited for a connection.
@@ -260,8 +289,12 @@ func (l *lane[T]) late(req request, a answer[T]) {
 	}
 
 	row, granted := any(a.rows[0]).(Row)
-	if attempt, ok := any(a.rows[0]).(attempted); ok {
-		row, granted = attempt.row, attempt.granted
+
+	switch r := any(a.rows[0]).(type) {
+	case attempted:
+		row, granted = r.row, r.granted
+	case handed:
+		row, granted = r.row, true
 	}
 
 	if granted {
@@ -294,7 +327,12 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 		}
 
 		values[k] = row.value
-		answers[i].rows = values[k : k+1 : k+1]
+
+		if own := &answers[i].rows; *own == nil {
+			*own = values[k : k+1 : k+1]
+		} else {
+			*own = append(*own, row.value) // a request for several slots
+		}
 	}
 
 	if !strange {

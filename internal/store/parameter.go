@@ -20,8 +20,10 @@ type request struct {
 	mark, signature int64
 	// owners are those of a return, as an array literal.
 	owners string
-	// permits, want, writes and from are those of a request for slots. from is a generation.
-	permits, want, writes, from int64
+	// permits, want, writes and origin are those of a request for slots. origin is a generation.
+	permits, want, writes, origin int64
+	// lazily is 1 if the commit of its grants needn't be waited for.
+	lazily int64
 	// gate is that of the family of a slot.
 	gate string
 	// reason is that of a forced release.
@@ -54,9 +56,11 @@ var (
 	paramPermits    = parameter{name: "permits", number: func(r *request) int64 { return r.permits }}
 	paramWant       = parameter{name: "want", number: func(r *request) int64 { return r.want }}
 	paramWrites     = parameter{name: "writes", number: func(r *request) int64 { return r.writes }}
-	paramFrom       = parameter{name: "from", number: func(r *request) int64 { return r.from }}
+	paramOrigin     = parameter{name: "origin", number: func(r *request) int64 { return r.origin }}
+	paramLazily     = parameter{name: "lazily", number: func(r *request) int64 { return r.lazily }}
 	paramReason     = parameter{name: "reason", text: func(r *request) string { return r.reason }}
 	paramGate       = parameter{name: "gate", text: func(r *request) string { return r.gate }, six: true}
+	paramOfGate     = parameter{name: "family", text: func(r *request) string { return strings.TrimSuffix(r.gate, PartGate) }}
 	paramSignature  = parameter{name: "signature", number: func(r *request) int64 { return r.signature }}
 )
 

@@ -35,7 +35,7 @@ type verb struct {
 var verbs = []*verb{
 	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
 	&markHeld,
-	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend,
+	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend, &handSlots,
 	&force, &resign, &logTerm, &announce,
 }
 

@@ -33,6 +33,8 @@ type Result struct {
 	Mark time.Time
 	// Intended: a refused request for slots found a writer's intent.
 	Intended bool
+	// Contested: a request for slots was refused because others were granted theirs first. Some may be free.
+	Contested bool
 	// Marked: that Claim left a mark. Row shows it, or that of another waiter since.
 	Marked bool
 	// Stray are the owners of attempts of this request whose replies were lost, also beside an

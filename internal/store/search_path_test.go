@@ -28,7 +28,7 @@ var (
 
 	// Words that stand before a bracket and call nothing, or what the grammar alone says.
 	callsNothing = strings.Fields(`AS ANY ALL EXISTS FROM VALUES AND OR NOT THEN ELSE WHEN LATERAL ON IS SET
-		MATERIALIZED SELECT RETURNING greatest least coalesce extract bit REFERENCES TABLE OPERATOR WHERE ROW ARRAY CONFLICT`)
+		MATERIALIZED SELECT RETURNING greatest least coalesce extract bit REFERENCES TABLE OPERATOR WHERE ROW ARRAY CONFLICT LIMIT OVER`)
 
 	// Types by keywords, which the grammar takes from pg_catalog.
 	keywordTypes = strings.Fields(`bigint bit interval BIGINT TIMESTAMP`)

@@ -28,6 +28,11 @@ type SlotsRequest struct {
 	// Nested: a reader asks that holds another slot. An intent doesn't keep it out: the writer has to
 	// wait for it, and it may wait for itself.
 	Nested bool
+	// Once: a request that is contested isn't repeated. Its caller waits in line.
+	Once bool
+	// Contended: other processes have waiters at the gate. A grant is made in two statements then, which keep
+	// the gate locked for less time than one would.
+	Contended bool
 }
 
 // Gate is the id of the gate of the request's family.
@@ -64,17 +69,37 @@ type slotsGrant struct {
 func (g *slotsGrant) request() *request {
 	req := &request{
 		shape: g.shape, id: g.asked.Family, gate: g.id, owner: g.owner, ttl: Microseconds(g.ttl),
-		permits: int64(g.asked.Permits), want: int64(g.asked.Want), from: g.asked.From,
+		permits: int64(g.asked.Permits), want: int64(g.asked.Want), origin: g.asked.From,
 	}
 	if g.asked.Writes {
 		req.writes = 1
 	}
 
-	if g.asked.Nested && req.from == 0 {
-		req.from = -1
+	if g.asked.Contended {
+		req.lazily = 1
+	}
+
+	if g.asked.Nested && req.origin == 0 {
+		req.origin = -1
 	}
 
 	return req
+}
+
+// ask asks once. Requests for one slot go together.
+func (g *slotsGrant) ask(ctx context.Context) answer[slotsRow] {
+	req := g.request()
+
+	lane, leave := g.store.gates.grants(g.store, req.gate, req.permits)
+	defer leave()
+
+	return persist(ctx, g.store, func(bool) answer[slotsRow] {
+		if req.want > 1 || req.writes > 0 || req.origin != 0 {
+			return lane.askOne(ctx, *req, false)
+		}
+
+		return lane.ask(ctx, *req, false)
+	})
 }
 
 func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
@@ -82,7 +107,7 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 
 	for contests, lost := 0, 0; contests < maxContests; {
 		start := time.Now()
-		a := single(ctx, g.store, &slots, g.request(), scanSlots())
+		a := g.ask(ctx)
 
 		switch {
 		case a.outcome == unknown:
@@ -121,7 +146,17 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 		}
 
 		switch state {
-		case slotGranted, slotGone:
+		case slotGranted:
+			if a.rows[0].lazy {
+				if err := g.store.settleGrants(ctx, g.shape, g.owner, res.Grants); err != nil {
+					g.lose(a.sent, err)
+
+					return Result{}, g.doubt(err)
+				}
+			}
+
+			return res, nil
+		case slotGone:
 			return res, nil
 		case slotLocked:
 			// Mostly by a release or a renewal, for a moment: it is no reason to refuse.
@@ -142,9 +177,15 @@ func (g *slotsGrant) acquire(ctx context.Context) (Result, error) {
 			if err := g.create(ctx, a.rows); err != nil {
 				return Result{}, g.doubt(err)
 			}
-		case slotContested:
+		case slotBehind, slotContested:
+			if g.asked.Once && !g.doubtful {
+				res.Contested = true
+
+				return res, nil
+			}
+
 			// Grants to others came first. Each attempt fails for another one.
-			if contests > 1 && !pause.Sleep(ctx, pause.Jitter(time.Millisecond<<min(contests, 4), 2)) {
+			if state == slotContested && contests > 1 && !pause.Sleep(ctx, pause.Jitter(time.Millisecond<<min(contests, 4), 2)) {
 				return Result{}, g.doubt(ended(ctx))
 			}
 		}

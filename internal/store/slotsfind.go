@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -35,11 +36,33 @@ UPDATE {table} AS l
    AND l.tableoid {=} w.relation
 RETURNING {returning}`
 
+// settleGrants waits until grants to an owner are durable whose commit wasn't waited for: it settles each. The
+// error matches [ErrUnknownOutcome].
+func (s *Store) settleGrants(ctx context.Context, sh *shape, owner string, grants []LockRow) error {
+	reqs := valuesOf(grants, func(g *LockRow) request { return request{shape: sh, id: g.LockID, owner: owner} })
+
+	for i, a := range s.lanes.settle.several(ctx, reqs) {
+		if a.err == nil && len(a.rows) == 0 && !a.waited {
+			a = s.lanes.settle.write(ctx, reqs[i], true) // a batch passed it over
+		}
+
+		switch {
+		case a.err != nil:
+			return fmt.Errorf("%w: %w", ErrUnknownOutcome, a.err)
+		case len(a.rows) == 0: // another program has ended it, or a crash
+			return ErrUnknownOutcome
+		}
+	}
+
+	return nil
+}
+
 // passGate refuses all requests for slots whose snapshot is older: those that wait for the gate.
 var passGate = verb{
 	given: parameters{paramID},
-	one:   change(`generation = `+sqlNext, `l.generation {>} 0`, `true, {lazy}`),
-	six:   true,
+	one: change(`generation = `+sqlNext+`,
+       `+sqlGateMoves, `l.generation {>} 0`, `true, {lazy}`),
+	six: true,
 }
 
 // markGate leaves the mark of a waiter on a gate. It doesn't know what is held: the waiter asks
@@ -71,16 +94,11 @@ var intend = verb{
 
 // single sends a statement for one request about a family, which may wait for a row.
 func single[T any](ctx context.Context, s *Store, v *verb, req *request, scan scanFunc[T]) answer[T] {
-	leave, ok := s.gates.enter(ctx, GateOf(req.id))
+	leave, ok := s.atGate(ctx, GateOf(req.id))
 	if !ok {
 		return answer[T]{err: ended(ctx)}
 	}
 	defer leave()
-
-	if !s.loners.wait(ctx, 0) {
-		return answer[T]{err: ended(ctx)}
-	}
-	defer s.loners.leave()
 
 	text, args := req.shape.statements.of[v].one, v.given.ofOne(req, req.shape.full)
 

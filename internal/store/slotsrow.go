@@ -15,6 +15,7 @@ const (
 	slotHeld
 	slotGone
 	slotLocked
+	slotBehind
 )
 
 // slotsRow is a row of the answer to a request for slots.
@@ -23,9 +24,11 @@ type slotsRow struct {
 	i, state, slots int64
 	mark            time.Time
 	intended        bool
+	// lazy: the commit wasn't waited for.
+	lazy bool
 }
 
-func scanSlots() scanFunc[slotsRow] {
+func scanSlots(more any) scanFunc[slotsRow] {
 	var (
 		s       rowScan
 		r       slotsRow
@@ -33,12 +36,13 @@ func scanSlots() scanFunc[slotsRow] {
 		durable *string
 	)
 
-	s.init(&r.i, &r.state, &r.slots)
+	s.init(more, &r.i, &r.state, &r.slots)
 	dest := append(s.dest[:s.columns:s.columns], &mark, &r.intended, &durable)
 
 	return func(from scanner) (_ slotsRow, err error) {
 		r.row, err = s.read(from, dest)
 		r.mark = mark.Time.UTC()
+		r.lazy = durable != nil && *durable == "off"
 
 		return r, err
 	}

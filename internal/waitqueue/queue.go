@@ -2,7 +2,8 @@
 // came. Only the head of a line asks the database.
 //
 // A special waiter wants several locks, or a place among several. It stands in the line of one of them, and
-// is delivered no grant.
+// is delivered no grant. A waiter for one place among several is promised a place that becomes free here, and
+// then is delivered it: several may be promised at a time.
 //
 // When a head leaves, the next asks at once: the leaver may have swallowed a wake-up. A grant can be
 // delivered to a waiter. If the waiter has left before, the grant stays the deliverer's.
@@ -22,6 +23,8 @@ type Queue struct {
 	// mu guards lines, and every line and waiter in it.
 	mu    sync.Mutex
 	lines map[string]*line
+	// places counts, for each line of waiters for places, those that this process holds. mu guards it.
+	places map[string]int
 
 	// seed makes the signatures of this Queue's marks.
 	seed maphash.Seed
@@ -39,7 +42,11 @@ type Waiter struct {
 	TTL time.Duration
 	// Special: the waiter wants something else than the lock of its line alone, and is delivered no grant.
 	Special bool
+	// Permits is how many places may be taken, if the waiter wants one of several, or else 0.
+	Permits int
 	front   bool
+	// promised: a place is on the way to it. The Queue's mutex guards it.
+	promised bool
 
 	queue *Queue
 	id    string
@@ -54,7 +61,7 @@ type Waiter struct {
 
 // New returns an empty Queue.
 func New() *Queue {
-	return &Queue{lines: make(map[string]*line), seed: maphash.MakeSeed()}
+	return &Queue{lines: make(map[string]*line), places: make(map[string]int), seed: maphash.MakeSeed()}
 }
 
 // with calls do with the line of a lock, if it has one.
@@ -73,9 +80,40 @@ func (q *Queue) Join(id string, ttl time.Duration) *Waiter {
 }
 
 // JoinSpecial is Join for a waiter that is delivered no grant: as the head it is woken.
-// With front, it takes the first place in line, behind others that did.
-func (q *Queue) JoinSpecial(id string, front bool) *Waiter {
-	return q.join(id, &Waiter{Special: true, front: front})
+func (q *Queue) JoinSpecial(id string) *Waiter { return q.join(id, &Waiter{Special: true}) }
+
+// JoinSlot is Join for a waiter that wants one of several places. With front, it takes the first place in line,
+// behind others that did.
+func (q *Queue) JoinSlot(id string, ttl time.Duration, permits int, front bool) *Waiter {
+	return q.join(id, &Waiter{TTL: ttl, Permits: permits, front: front, grant: make(chan store.Result, 1)})
+}
+
+// Promise promises a place to the first waiter in line that has no promise. It is nil if there is none, or
+// if that one wants something else than one place: no waiter overtakes it. The caller delivers the place, or
+// withdraws the promise.
+func (q *Queue) Promise(id string) (w *Waiter) {
+	q.with(id, func(l *line) {
+		for e := l.waiters.Front(); e != nil; e = e.Next() {
+			if next := e.Value.(*Waiter); !next.promised {
+				if next.Permits > 0 {
+					next.promised = true
+					w = next
+				}
+
+				return
+			}
+		}
+	})
+
+	return w
+}
+
+// Withdraw withdraws a promise.
+func (q *Queue) Withdraw(w *Waiter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	w.promised = false
 }
 
 func (q *Queue) join(id string, w *Waiter) *Waiter {
@@ -115,6 +153,7 @@ func (q *Queue) Head(id string) (head *Waiter, run Run) {
 		head = l.head()
 		run = l.turns.run
 		run.Others = time.Now().Before(l.marks.othersUntil)
+		run.Rich = head.Permits > 0 && q.places[id]*(1+len(l.turns.rivals)) >= head.Permits
 	})
 
 	return head, run
@@ -138,18 +177,19 @@ func (q *Queue) WakeAll() {
 // WakeAfter makes the head of a line ask again when d has passed. Of several calls the one that ends first
 // counts.
 func (q *Queue) WakeAfter(id string, d time.Duration) {
-	q.with(id, func(l *line) { l.head().wakeAfter(d) })
+	q.with(id, func(l *line) { l.head().wakeAt(time.Now().Add(d)) })
 }
 
-func (w *Waiter) wakeAfter(d time.Duration) {
-	if at := time.Now().Add(d); w.askAt.IsZero() || at.Before(w.askAt) {
+func (w *Waiter) wakeAt(at time.Time) {
+	if w.askAt.IsZero() || at.Before(w.askAt) {
 		w.askAt = at
 		signal(w.hint)
 	}
 }
 
 // Deliver gives the waiter, which isn't special, a grant, and takes it out of the line. It is false if the
-// waiter has left. The new head isn't woken.
+// waiter has left. The new head isn't woken. But one of a line for places gets what the head before it was
+// told and hasn't seen: another place may be free.
 func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -163,7 +203,24 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	grant.HandedOver = true
 	w.grant <- grant // there is room: a waiter is given one grant at most
 
+	if w.Permits > 0 && l.waiters.Len() > 0 {
+		w.tellOn(l.head())
+	}
+
 	return true
+}
+
+// tellOn has the next head ask when this one would have. The queue's mutex is held.
+func (w *Waiter) tellOn(next *Waiter) {
+	select {
+	case <-w.wake:
+		signal(next.wake)
+	default:
+	}
+
+	if !w.askAt.IsZero() {
+		next.wakeAt(w.askAt)
+	}
 }
 
 // Woken yields when this waiter, as the head, should ask the database.
@@ -224,7 +281,11 @@ func (w *Waiter) leave(wake bool) *line {
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
 	} else if wasHead && wake {
-		signal(l.head().wake)
+		if l.head().Permits > 0 {
+			w.queue.wakePolitely(l)
+		} else {
+			signal(l.head().wake)
+		}
 	}
 
 	return l

@@ -431,19 +431,94 @@ func TestTurns(t *testing.T) {
 	expect("rivals of long ago", true)
 }
 
+// TestPromise: places are promised to those that want one, in the order in which they came, each once. No
+// promise goes past a waiter for something else.
+func TestPromise(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+
+	if w := q.Promise("a"); w != nil {
+		t.Error("a place was promised to nobody")
+	}
+
+	first, second := q.JoinSlot("a", time.Second, 3, false), q.JoinSlot("a", time.Second, 3, false)
+	wide, last := q.JoinSpecial("a"), q.JoinSlot("a", time.Second, 3, false)
+
+	if q.Promise("a") != first || q.Promise("a") != second || q.Promise("a") != nil {
+		t.Error("the places weren't promised to the first two alone")
+	}
+
+	q.Withdraw(first)
+
+	if q.Promise("a") != first {
+		t.Error("a place wasn't promised again")
+	}
+
+	// The second is served before the first.
+	if !q.Deliver(second, grant(1)) {
+		t.Error("a promised place wasn't delivered")
+	}
+
+	expect(t, "the second", second, false, true)
+	isHead(t, "the second is served", q, "a", first)
+
+	first.Leave()
+
+	if q.Deliver(first, grant(2)) {
+		t.Error("a place was delivered to a waiter that had left")
+	}
+
+	if q.Promise("a") != nil {
+		t.Error("a place was promised past a waiter for several")
+	}
+
+	wide.Leave()
+
+	if q.Promise("a") != last {
+		t.Error("a place wasn't promised to the last")
+	}
+}
+
+// TestDeliverTellsOn: a head that is delivered a place takes no wake-up and no hint along.
+func TestDeliverTellsOn(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	first, second := q.JoinSlot("a", time.Second, 3, false), q.JoinSlot("a", time.Second, 3, false)
+
+	q.WakeAfter("a", time.Minute)
+
+	if !q.Deliver(first, grant(1)) {
+		t.Fatal("a place wasn't delivered")
+	}
+
+	expect(t, "the second", second, true, false)
+
+	select {
+	case <-second.Hinted():
+	default:
+		t.Error("a hint was lost")
+	}
+
+	if left := time.Until(second.AskAt()); left <= 0 || left > time.Minute {
+		t.Errorf("the second asks in %s", left)
+	}
+}
+
 // TestFront: a waiter that takes the first place is the head, and asks. Those that came before follow.
 func TestFront(t *testing.T) {
 	t.Parallel()
 
 	q := waitqueue.New()
-	writer := q.JoinSpecial("a", false)
+	writer := q.JoinSpecial("a")
 	expect(t, "the writer", writer, true, false)
 
-	nested := q.JoinSpecial("a", true)
+	nested := q.JoinSlot("a", time.Second, 3, true)
 	isHead(t, "a waiter has come in front", q, "a", nested)
 	expect(t, "the one in front", nested, true, false)
 
-	second := q.JoinSpecial("a", true)
+	second := q.JoinSlot("a", time.Second, 3, true)
 	isHead(t, "a second has come in front", q, "a", nested)
 
 	nested.Leave()
@@ -451,4 +526,89 @@ func TestFront(t *testing.T) {
 	second.Leave()
 	isHead(t, "both have left", q, "a", writer)
 	expect(t, "the writer", writer, true, false)
+}
+
+// TestTurnsForPlaces: of the processes that wait for one of several places, the one that holds the fewest asks
+// first. One that holds more than its share is rich.
+func TestTurnsForPlaces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := waitqueue.New()
+		w := q.JoinSlot("a", time.Second, 10, false)
+		<-w.Woken() // as the new head
+
+		// released is how long after a release for all this process asks.
+		released := func() time.Duration {
+			q.Released("a")
+
+			select {
+			case <-w.Woken():
+				return 0
+			case <-w.Hinted():
+				return time.Until(w.AskAt())
+			default:
+				t.Fatal("neither woken nor told when to ask")
+
+				return 0
+			}
+		}
+
+		expect := func(what string, after time.Duration) {
+			t.Helper()
+
+			if got := released(); got < after || got > after+time.Millisecond || after == 0 && got > 0 {
+				t.Errorf("%s: it asks after %s, want %s", what, got, after)
+			}
+		}
+
+		q.Hold("a", 3)
+		expect("three, and no others wait", 0)
+
+		now := time.Now()
+		mark := now.Add(time.Second)
+
+		if store.SignatureOf(mark) == q.Sign("a") { // as if it were its own
+			mark = mark.Add(time.Microsecond)
+		}
+
+		q.FoundMark("a", mark, now)
+		expect("three", 3*time.Millisecond)
+		q.Hold("a", -2)
+		expect("one", time.Millisecond)
+
+		if p := q.Politeness("a"); p < time.Millisecond || p > 2*time.Millisecond {
+			t.Errorf("with one it asks again after %s", p)
+		}
+
+		isRich := func(what string, want bool) {
+			t.Helper()
+
+			if _, run := q.Head("a"); run.Rich != want {
+				t.Errorf("%s: rich is %t", what, run.Rich)
+			}
+		}
+
+		for _, rival := range []string{"x", "y", "z"} {
+			q.Lost("a", rival)
+		}
+
+		q.Hold("a", 1)
+		isRich("two of ten, among four", false)
+		q.Hold("a", 1)
+		isRich("three of ten, and one that is released", true)
+
+		q.Hold("a", 1000)
+		expect("a thousand", 10*time.Millisecond)
+		q.Hold("a", -1003)
+		expect("none", 0)
+
+		// The next head is as polite.
+		next := q.JoinSlot("a", time.Second, 10, false)
+		q.Hold("a", 2)
+		w.Leave()
+
+		if left := time.Until(next.AskAt()); left < 2*time.Millisecond || left > 3*time.Millisecond {
+			t.Errorf("the next head asks in %s", left)
+		}
+	})
 }

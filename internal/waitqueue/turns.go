@@ -1,6 +1,7 @@
 package waitqueue
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -27,8 +28,12 @@ type rival struct {
 // rivalCounts is for how many rounds a process that won counts as a rival, and so how many there are.
 const rivalCounts = 32
 
-// politeness is the start that a process gives to another whose turn it is.
-const politeness = time.Millisecond
+const (
+	// politeness is the start that a process gives to another whose turn it is.
+	politeness = time.Millisecond
+	// politePlaces is for how many places that a process holds it waits for so long each.
+	politePlaces = 10
+)
 
 // Run is how a lock was handed over in this process lately.
 type Run struct {
@@ -37,6 +42,8 @@ type Run struct {
 	Began  time.Time
 	// Others: another process is known to wait.
 	Others bool
+	// Rich: without the place that is released, this process still holds its share of them.
+	Rich bool
 }
 
 func (t *turns) handedOver() {
@@ -53,25 +60,64 @@ func (q *Queue) EndRun(id string) {
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
-// process's turn, and otherwise gives the others a start. So mostly only one process asks.
+// process's turn, and otherwise gives the others a start. So mostly only one process asks. For one of several
+// places, the process that holds the fewest asks first.
 func (q *Queue) Released(id string) {
 	q.with(id, func(l *line) {
-		l.turns.round++
+		l.turns.nextRound()
 
-		if l.turns.isOurs() {
+		switch {
+		case l.head().Permits > 0:
+			q.wakePolitely(l)
+		case l.turns.isOurs():
 			signal(l.head().wake)
-		} else {
-			l.head().wakeAfter(politeness)
+		default:
+			l.head().wakeAt(time.Now().Add(politeness))
 		}
 	})
 }
 
-// isOurs reports whether more rounds have passed since this process won than there are rivals.
-func (t *turns) isOurs() bool {
-	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
+// wakePolitely makes the head of a line for places ask the later, the more places this process holds, if others
+// are known to wait. The queue's mutex is held.
+func (q *Queue) wakePolitely(l *line) {
+	head := l.head()
 
-	return t.round-t.won > len(t.rivals)
+	if q.places[head.id] > 0 && time.Now().Before(l.marks.othersUntil) {
+		head.wakeAt(time.Now().Add(q.politeness(head.id)))
+	} else {
+		signal(head.wake)
+	}
 }
+
+// Politeness is how long after a request for a place that was contested this process asks again.
+func (q *Queue) Politeness(id string) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	return q.politeness(id)
+}
+
+func (q *Queue) politeness(id string) time.Duration {
+	return time.Duration(min(q.places[id], politePlaces))*politeness + rand.N(politeness)
+}
+
+// Hold counts places that this process takes, or gives up where n is below 0.
+func (q *Queue) Hold(id string, n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if q.places[id] += n; q.places[id] == 0 {
+		delete(q.places, id)
+	}
+}
+
+func (t *turns) nextRound() {
+	t.round++
+	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
+}
+
+// isOurs reports whether more rounds have passed since this process won than there are rivals.
+func (t *turns) isOurs() bool { return t.round-t.won > len(t.rivals) }
 
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {

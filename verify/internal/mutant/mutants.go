@@ -383,20 +383,28 @@ func All() []Mutant {
 		{
 			// Requests that wait for a locked gate have all seen the same slots.
 			Name:   "slots granted by what was free before the wait for their gate",
-			Edits:  []Edit{{slots, "       AND l.generation {=} t.generation\n       AND t.current\n", "       AND t.current\n"}},
+			Edits:  []Edit{{slots, "       AND l.expires_at {=} t.granted_last\n       AND t.current\n", "       AND t.current\n"}},
 			Fault:  "rows-locked",
 			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
 		},
 		{
 			Name: "one permit more than there are",
 			Edits: []Edit{
-				{slots, "       AND (t.busy {+} {want}) {<=} {permits}\n       AND t.usable", "       AND (t.busy {+} {want}) {<=} ({permits} {+} 1)\n       AND t.usable"},
+				{slots, "       AND (t.busy {+} t.want) {<=} t.permits\n       AND t.usable", "       AND (t.busy {+} t.want) {<=} (t.permits {+} 1)\n       AND t.usable"},
 				{
 					slots,
-					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} {want}) {<=} {permits}\n",
-					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} {want}) {<=} ({permits} {+} 1)\n",
+					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} t.want) {<=} t.permits\n",
+					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} t.want) {<=} (t.permits {+} 1)\n",
 				},
+				{slots, "t.permits {-} t.busy {-} (t.checked", "(t.permits {+} 1) {-} t.busy {-} (t.checked"},
 			},
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
+		},
+		{
+			// Other clients go by more permits.
+			Name:   "a slot handed over though too many are held",
+			Edits:  []Edit{{"internal/store/slotshand.go", "                       AND t.held {<=} r.permits\n", ""}},
 			Fault:  "none",
 			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
 		},

@@ -142,7 +142,10 @@ func (c *client) startRecipes(start starter) {
 	for _, r := range Semaphores {
 		s := must(c.locker.NewSemaphore(r.Name, r.MostOf(c.cfg.Name)))
 
-		start(func(w *worker, ctx context.Context, _ Spec) { w.takePermits(ctx, s, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
+		// Permits are handed over where several wait in one client.
+		for range 4 {
+			start(func(w *worker, ctx context.Context, _ Spec) { w.takePermits(ctx, s, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
+		}
 	}
 
 	for _, r := range RWLocks {
