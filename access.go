@@ -85,7 +85,7 @@ func (a *Access) Downgrade(ctx context.Context) (*Access, error) {
 
 	a.group.endHold(nil)
 
-	reader, err := a.downgrade(ctx, l.renewer.Remove(a.lock().lease))
+	reader, err := a.downgrade(ctx, l.renewer.Remove(&a.lock().lease))
 	if err != nil {
 		a.group.revive(errors.Is(err, ErrUnknownOutcome))
 

@@ -112,7 +112,7 @@ func (e *Election) IsLeader(context.Context) error {
 	}
 
 	// The context ends a moment later if the process has just gone on after a pause.
-	if e.locker.renewer.Term(term.lock.lease).Left(time.Now()) <= 0 {
+	if e.locker.renewer.Term(&term.lock.lease).Left(time.Now()) <= 0 {
 		return fmt.Errorf("%w: its lease is over", ErrNotLeader)
 	}
 

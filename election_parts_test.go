@@ -40,6 +40,11 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// nobody needs to hear of a lease.
+type nobody struct{ keepalive.Holder }
+
+func (nobody) Lost(keepalive.Loss) {}
+
 // cutOff is a session that can't be opened.
 type cutOff struct{ keepalive.Session }
 
@@ -57,10 +62,10 @@ func TestIsLeaderHasADeadline(t *testing.T) {
 		)
 
 		l := &Locker{renewer: keepalive.New(func() keepalive.Session { return cutOff{} }, func(keepalive.Trouble) {})}
-		lock := &Lock{lease: &keepalive.Lease{Interval: ttl / 3, OnLost: func(keepalive.Loss) {}}}
+		lock := &Lock{lease: keepalive.Lease{Interval: ttl / 3, Holder: nobody{}}}
 		e := &Election{locker: l}
 
-		l.renewer.Add(lock.lease, keepalive.Term{Sent: time.Now(), TTL: ttl, Margin: margin})
+		l.renewer.Add(&lock.lease, keepalive.Term{Sent: time.Now(), TTL: ttl, Margin: margin})
 		e.leading.Store(&leadership{lock, t.Context()})
 		time.Sleep(ttl - margin - 1)
 

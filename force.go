@@ -71,7 +71,7 @@ func (l *Locker) forceRelease(ctx context.Context, lockID string, token int64, r
 	// A holder must have stopped believing before the next begins to.
 	lk := l.held.find(lockID, token)
 	if lk != nil {
-		l.renewer.Remove(lk.lease)
+		l.renewer.Remove(&lk.lease)
 		lk.group.loseFor(lk, keepalive.Loss{}, fmt.Errorf("%w: %q was released by force, reason: %q", ErrLockLost, lockID, reason))
 	}
 

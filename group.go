@@ -70,7 +70,7 @@ func (g *group) add(grants []store.LockRow, gate string, term keepalive.Term, o 
 	g.mu.Unlock()
 
 	for _, lk := range locks {
-		g.locker.renewer.Add(lk.lease, term)
+		g.locker.renewer.Add(&lk.lease, term)
 		lk.count(1)
 	}
 
@@ -79,7 +79,7 @@ func (g *group) add(grants []store.LockRow, gate string, term keepalive.Term, o 
 	}
 
 	for _, lk := range locks { // lose may have come before all of them were added
-		g.locker.renewer.Remove(lk.lease)
+		g.locker.renewer.Remove(&lk.lease)
 	}
 }
 
@@ -149,7 +149,7 @@ func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 
 	for _, other := range locks {
 		if other != lk {
-			l.desk.WakeAt(other.line(), now.Add(l.renewer.Remove(other.lease).LeaseLeft(now)))
+			l.desk.WakeAt(other.line(), now.Add(l.renewer.Remove(&other.lease).LeaseLeft(now)))
 		}
 	}
 
@@ -206,7 +206,7 @@ func (g *group) unlock(ctx context.Context) error {
 	end, loss := now, keepalive.Loss{}
 
 	for _, lk := range g.locks {
-		term := l.renewer.Remove(lk.lease)
+		term := l.renewer.Remove(&lk.lease)
 		loss.Since = max(loss.Since, now.Sub(term.Sent))
 
 		if term.Left(now) <= 0 { // the renewer would have found it at its next look

@@ -16,7 +16,7 @@ import (
 type Lock struct {
 	// group is this lock alone, or several that are held as one.
 	group *group
-	lease *keepalive.Lease
+	lease keepalive.Lease
 	ttl   time.Duration
 	// granted is when the grant was acknowledged.
 	granted time.Time
@@ -160,7 +160,7 @@ func (l *Locker) hold(parent context.Context, status *LockStatus, term keepalive
 	g.locks = append(alone.list[:0], lk)
 	g.shown = lk
 	g.begin(parent, l)
-	l.renewer.Add(lk.lease, term)
+	l.renewer.Add(&lk.lease, term)
 
 	return lk
 }
@@ -177,16 +177,23 @@ func (lk *Lock) init(g *group, status *LockStatus, term keepalive.Term, o lockOp
 		lk.tenure.HeldUntil = now.Add(o.minHold)
 	}
 
-	lk.lease = &keepalive.Lease{
+	lk.lease = keepalive.Lease{
 		LockID:     status.LockID,
 		Generation: status.Generation,
 		Interval:   o.relockInterval,
 		RenewNow:   renewNow,
-		OnRenewed:  lk.renewed,
-		OnLost:     lk.lose,
-		OnLocked:   lk.rowLocked,
+		Holder:     (*leaseHolder)(lk),
 	}
 }
+
+// leaseHolder is a Lock as the renewer knows it.
+type leaseHolder Lock
+
+func (h *leaseHolder) Renewed(expiresAt time.Time, left time.Duration) {
+	(*Lock)(h).renewed(expiresAt, left)
+}
+func (h *leaseHolder) Lost(loss keepalive.Loss) { (*Lock)(h).lose(loss) }
+func (h *leaseHolder) Locked()                  { (*Lock)(h).rowLocked() }
 
 // Context returns the lock's context. It is cancelled
 //

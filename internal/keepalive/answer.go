@@ -112,7 +112,7 @@ func (r *Renewer) renewed(l *Lease, result store.RenewResult, sent, now time.Tim
 
 		l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
 		r.calm(l)
-		r.calls = append(r.calls, func() { l.OnRenewed(result.ExpiresAt, left) })
+		r.calls = append(r.calls, func() { l.Holder.Renewed(result.ExpiresAt, left) })
 	}
 
 	if l.attempt == nil {
@@ -139,5 +139,5 @@ func (r *Renewer) busy(l *Lease, current bool, now time.Time) {
 	}
 
 	r.trouble(l, now)
-	r.calls = append(r.calls, l.OnLocked)
+	r.calls = append(r.calls, l.Holder.Locked)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,9 @@ func silent(ctx context.Context) ([]store.RenewResult, error) {
 type holder struct {
 	Lease
 
+	start time.Time
+	met   atomic.Int64 // how often its row was locked
+
 	mu      sync.Mutex
 	renewed []time.Time
 	lost    []Loss
@@ -190,30 +194,28 @@ func termOf(ttl time.Duration) Term {
 }
 
 func newHolder(id string, interval time.Duration) *holder {
-	h := &holder{}
-	start := time.Now()
-	h.Lease = Lease{
-		LockID:     id,
-		Generation: 7,
-		Interval:   interval,
-		OnLocked:   func() {},
-		OnRenewed: func(expiresAt time.Time, _ time.Duration) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-
-			h.renewed = append(h.renewed, expiresAt)
-		},
-		OnLost: func(loss Loss) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-
-			h.lost = append(h.lost, loss)
-			h.lostAt = time.Since(start)
-		},
-	}
+	h := &holder{start: time.Now()}
+	h.Lease = Lease{LockID: id, Generation: 7, Interval: interval, Holder: h}
 
 	return h
 }
+
+func (h *holder) Renewed(expiresAt time.Time, _ time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	h.renewed = append(h.renewed, expiresAt)
+}
+
+func (h *holder) Lost(loss Loss) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	h.lost = append(h.lost, loss)
+	h.lostAt = time.Since(h.start)
+}
+
+func (h *holder) Locked() { h.met.Add(1) }
 
 func (h *holder) losses() int {
 	h.mu.Lock()

@@ -6,8 +6,19 @@ import (
 	"github.com/ismurov/pglocker/internal/pause"
 )
 
+// Holder is told of a lease, by goroutines of the Renewer. Its methods must return at once.
+type Holder interface {
+	// Renewed comes after each renewal, with the new expiry and with what was left of the term before.
+	Renewed(expiresAt time.Time, left time.Duration)
+	// Lost comes once when the lease is lost, unless it was removed before.
+	Lost(loss Loss)
+	// Locked comes after each attempt that finds the row locked by another transaction when less than half
+	// of the term is left.
+	Locked()
+}
+
 // Lease is one held lock as the [Renewer] sees it. The exported fields must not change after
-// Add. The callbacks are called from goroutines of the Renewer and must return at once.
+// Add.
 type Lease struct {
 	LockID     string
 	Generation int64
@@ -15,13 +26,7 @@ type Lease struct {
 	Interval time.Duration
 	// RenewNow asks for the first renewal at once.
 	RenewNow bool
-	// OnRenewed is called after each renewal with the new expiry, and with what was left of the term before.
-	OnRenewed func(expiresAt time.Time, left time.Duration)
-	// OnLost is called once when the lease is lost, unless it was removed before.
-	OnLost func(Loss)
-	// OnLocked is called after each attempt that finds the row locked by
-	// another transaction when less than half of the term is left.
-	OnLocked func()
+	Holder   Holder
 
 	// Renewer.mu guards the rest.
 
@@ -103,7 +108,7 @@ func (r *Renewer) drop(l *Lease) {
 
 func (r *Renewer) lose(l *Lease, gone bool, now time.Time) {
 	loss := Loss{Gone: gone, Cause: l.cause(now)}
-	r.losses = append(r.losses, func() { l.OnLost(loss) })
+	r.losses = append(r.losses, func() { l.Holder.Lost(loss) })
 	r.drop(l)
 	r.endsAt = now.Sub(r.began) + linger
 }

@@ -13,35 +13,45 @@ import (
 //
 // It looks first and locks nothing (seen). Only if all are free does it lock them, and it passes over
 // a row that another transaction has locked (found): it waits for no row, so no order of ids can
-// deadlock. A row that was changed since the snapshot must be free in its newest version, too, and is
-// then granted in that one (PostgreSQL checks both again, by EvalPlanQual). If a row was passed over
-// or isn't free any more, none is granted.
+// deadlock. If a row was passed over, or was changed since the snapshot, none is granted.
 //
-// It looks rows up by arrays and not by joins, which take half as long again. In a subquery, an array
-// can't tempt the planner to plan for its length, time and again.
+// It looks rows up by arrays and not by joins, which take half as long again, and by the index once:
+// after that it goes by the versions that it saw. These are of one part, and the rows of a partitioned table are
+// looked up by the ids instead (sqlGrantAllOfParts). In a subquery, an array can't tempt the planner to plan
+// for its length, time and again.
 //
 // A granted lock is a row of the answer. So is, if nothing was granted, the first lock in the way:
-// one that is held, or else one that was passed over. There is no row if locks are missing and no
+// one that is held, or else one that was passed over or changed. There is no row if locks are missing and no
 // other is held.
-var sqlGrantAll = with(`
+var sqlGrantAll = grantAllBy(
+	`l.ctid {=} ANY ((SELECT seen.versions FROM seen)::{tid}[])
+       AND l.tableoid {=} (SELECT seen.part FROM seen)`,
+	` AND pg_catalog.min(l.tableoid) {=} pg_catalog.max(l.tableoid)`)
+
+// sqlGrantAllOfParts is sqlGrantAll of a partitioned table.
+var sqlGrantAllOfParts = grantAllBy(`l.lock_id {=} ANY ({ids})`, ``)
+
+func grantAllBy(them, together string) string {
+	return with(`
 WITH c AS MATERIALIZED (
     SELECT `+sqlGrantOnce+`, $1::{text}[] AS ids
 ), seen AS MATERIALIZED (
-    SELECT pg_catalog.count(*) {=} {locks} AND pg_catalog.bool_and(l.expires_at {<=} {clock}) AS free
+    SELECT pg_catalog.count(*) {=} {locks} AND pg_catalog.bool_and(l.expires_at {<=} {clock})`+together+` AS free,
+           pg_catalog.array_agg(l.ctid ORDER BY l.ctid) AS versions, pg_catalog.min(l.tableoid) AS part
       FROM {table} AS l
      WHERE l.lock_id {=} ANY ({ids})
 ), found AS MATERIALIZED (
-    SELECT l.lock_id
+    SELECT l.lock_id, l.ctid AS version
       FROM {table} AS l
-     WHERE l.lock_id {=} ANY ({ids})
+     WHERE `+them+`
        AND l.expires_at {<=} {clock}
        AND (SELECT seen.free FROM seen)
        {lock} SKIP LOCKED
 ), got AS (
     UPDATE {table} AS l
        SET `+sqlGranted+`
-     WHERE l.lock_id {=} ANY ({ids})
-       AND (SELECT pg_catalog.count(*) FROM found) {=} {locks}
+     WHERE `+them+`
+       AND (SELECT pg_catalog.array_agg(f.version ORDER BY f.version) FROM found AS f) {=} (SELECT seen.versions FROM seen)
     RETURNING l.lock_id, l.generation, l.expires_at
 )
 SELECT l.generation, `+sqlExpiresAt+`, NULL::{text}, NULL::{timestamptz}, NULL::{timestamptz},
@@ -51,14 +61,16 @@ SELECT l.generation, `+sqlExpiresAt+`, NULL::{text}, NULL::{timestamptz}, NULL::
 SELECT {row}, l.lock_id, false
   FROM (SELECT l.*
           FROM pg_catalog.unnest({ids}) WITH ORDINALITY AS r (lock_id, n),
-               LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id {=} r.lock_id OFFSET 0) AS l
+               LATERAL (SELECT l.ctid AS pglocker_version, l.* FROM {table} AS l WHERE l.lock_id {=} r.lock_id OFFSET 0) AS l
          WHERE NOT l.expires_at {<=} {clock}
-            OR (SELECT seen.free FROM seen) AND NOT EXISTS (SELECT FROM found WHERE found.lock_id {=} l.lock_id)
+            OR (SELECT seen.free FROM seen)
+               AND NOT EXISTS (SELECT FROM found WHERE found.lock_id {=} l.lock_id AND found.version {=} l.pglocker_version)
          ORDER BY r.n
          LIMIT 1) AS l
  WHERE NOT EXISTS (SELECT FROM got)`,
-	"{ids}", `(SELECT c.ids FROM c)::{text}[]`, "{locks}", `pg_catalog.cardinality((SELECT c.ids FROM c))`,
-	"{clock}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`, "{ttl}", `$2::bigint`, "{owner}", `$3`)
+		"{ids}", `(SELECT c.ids FROM c)::{text}[]`, "{locks}", `pg_catalog.cardinality((SELECT c.ids FROM c))`,
+		"{clock}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`, "{ttl}", `$2::bigint`, "{owner}", `$3`)
+}
 
 // scanGrantAll reads a {row}, the id, and whether it was granted: all rows of an answer are, or none.
 func scanGrantAll(granted *bool) scanFunc[LockRow] {
@@ -106,7 +118,7 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 		start := time.Now()
 		granted := false
 		a := persist(ctx, s, func(bool) answer[LockRow] {
-			return askPrepared(ctx, s, prepared{g.shape.statements.grantAll, g.argumentsOfAll(ids), len(ids)}, scanGrantAll(&granted))
+			return askPrepared(ctx, s, prepared{text: g.shape.statements.grantAll, args: g.argumentsOfAll(ids), rows: len(ids)}, scanGrantAll(&granted))
 		})
 
 		switch {
@@ -154,6 +166,10 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 
 	if g.doubtful {
 		return Result{}, g.doubt(nil)
+	}
+
+	if seen.LockID == "" {
+		s.shape.found.Store(nil) // it may have been partitioned since
 	}
 
 	if seen.LockID == "" || g.shape.secured && !seen.Row.Held() {

@@ -33,7 +33,7 @@ type answer[T any] struct {
 // ask runs one statement once. It returns when ctx ends, with outcome unknown if the statement was
 // sent, even on drivers that go on waiting.
 func ask[T any](ctx context.Context, s *Store, text string, args []any, scan scanFunc[T]) answer[T] {
-	return askPrepared(ctx, s, prepared{text, args, 1}, scan)
+	return askPrepared(ctx, s, prepared{text: text, args: args, rows: 1}, scan)
 }
 
 func askPrepared[T any](ctx context.Context, s *Store, p prepared, scan scanFunc[T]) answer[T] {
@@ -83,6 +83,8 @@ type prepared struct {
 	text string
 	args []any
 	rows int
+	// byID: the rows say by the id for which of several requests they are, not by its number.
+	byID bool
 }
 
 // errDriverLeft: the driver ended the goroutine that it was called on.

@@ -100,7 +100,7 @@ func Texts(full bool) map[string]string {
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
 	all := map[string]string{
-		"grantAll": st.grantAll, "guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
+		"grantAll": st.grantAll, "grantAllOfParts": newWriter(table, f).one(nil, sqlGrantAllOfParts), "guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
 		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
 		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark,
 	}
@@ -113,7 +113,8 @@ func textsOf(table Table, f form) map[string]string {
 		"settle": &settle, "unwanted": &unwanted, "markHeld": &markHeld,
 		"force": &force, "resign": &resign, "logTerm": &logTerm, "announce": &announce,
 	} {
-		all[name], all[name+"Many"], all[name+"ManyDated"] = st.of[v].one, st.of[v].many, st.of[v].dated
+		t := st.of[v]
+		all[name], all[name+"Many"], all[name+"ManyDated"], all[name+"ManyByID"] = t.one, t.many, t.dated, t.byID
 	}
 
 	maps.DeleteFunc(all, func(_, text string) bool { return text == "" })

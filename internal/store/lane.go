@@ -60,8 +60,8 @@ type kind[T any] struct {
 	scan func(more any) scanFunc[T]
 	// reads: it waits for no row.
 	reads bool
-	// inserts: the rows of a batch are told apart by the id, and it waits less than the statement for
-	// one, see sqlInsertMany.
+	// inserts: the rows of a batch are told apart by the id, as with [prepared.byID], and it waits less
+	// than the statement for one, see sqlInsertMany.
 	inserts bool
 	// gate is that of the family that all its requests are for, or "". Its statement waits for the gate,
 	// and serves one request as it does several.
@@ -184,8 +184,8 @@ func (l *lane[T]) fly(ctx context.Context, take func() []request) []answer[T] {
 // askMany answers requests that gathered while it waited for a connection.
 func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T] {
 	var (
-		reqs  []request
-		taken bool
+		reqs        []request
+		taken, byID bool
 	)
 
 	defer func() {
@@ -209,8 +209,11 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 			sending(req.progress)
 		}
 
-		return l.statement(reqs), true
-	}, l.scanMany())
+		p := l.statement(reqs)
+		byID = p.byID
+
+		return p, true
+	}, scanMany(l.kind.scan, &byID))
 
 	if !taken {
 		reqs = take()
@@ -234,16 +237,35 @@ func (l *lane[T]) statement(reqs []request) prepared {
 		}
 	}
 
+	byID := l.kind.inserts
+	if text == t.many && t.byID != "" && len(reqs) >= enough && distinct(reqs) {
+		text, byID = t.byID, true
+	}
+
 	l.tell(len(reqs))
 
-	return prepared{l.store.audible(text), given.ofMany(reqs, sh.full), len(reqs)}
+	return prepared{l.store.audible(text), given.ofMany(reqs, sh.full), len(reqs), byID}
+}
+
+// enough is how many requests make up for the greater cost of a statement by itself that goes by ids.
+const enough = 16
+
+// distinct reports whether requests, which are sorted, are for different locks.
+func distinct(reqs []request) bool {
+	for i := 1; i < len(reqs); i++ {
+		if reqs[i].id == reqs[i-1].id {
+			return false
+		}
+	}
+
+	return true
 }
 
 func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
-	return askPrepared(ctx, l.store, l.statement(reqs), l.scanMany())
-}
+	p := l.statement(reqs)
 
-func (l *lane[T]) scanMany() scanFunc[one[T]] { return scanMany(l.kind.scan, l.kind.inserts) }
+	return askPrepared(ctx, l.store, p, scanMany(l.kind.scan, &p.byID))
+}
 
 // several sends requests of one caller, sorted by id. With one it is as [lane.write]. Several go in
 // one statement, once, and in parts only if that was refused. It passes over locked rows.

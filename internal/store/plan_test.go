@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +86,58 @@ func TestPlannedForAnEmptyTable(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestChangesByVersion: whatever the planner knows of the table, rows are changed where their versions are, without a
+// look at others.
+func TestChangesByVersion(t *testing.T) {
+	t.Parallel()
+
+	db := contract.Open(t, "pgx", newDatabase(t).String())
+	db.SetMaxOpenConns(1)
+	contract.Exec(t, db, "CREATE SCHEMA s")
+
+	for _, full := range []bool{true, false} {
+		contract.Exec(t, db, "DROP TABLE IF EXISTS s.t")
+		contract.Exec(t, db, "CREATE TABLE s.t (lock_id text PRIMARY KEY, generation bigint NOT NULL, expires_at timestamptz NOT NULL)")
+
+		if full {
+			contract.Exec(t, db, "ALTER TABLE s.t ADD owner text, ADD acquired_at timestamptz, ADD contended_until timestamptz")
+		}
+
+		for _, state := range []string{
+			"SELECT", // nothing is known
+			"ANALYZE s.t",
+			"INSERT INTO s.t (lock_id, generation, expires_at) SELECT n, 1, now() FROM generate_series(1, 20000) AS n",
+			"ANALYZE s.t",
+		} {
+			contract.Exec(t, db, state)
+
+			for name, arguments := range map[string]string{
+				"releaseManyByID": "'{}', '{}'", "grantAll": "'{}', 1, 'me'",
+			} {
+				if !full && name == "grantAll" {
+					arguments = "'{}', 1"
+				}
+
+				for _, text := range []string{
+					"SET enable_seqscan = off", "SET jit = off", "SET plan_cache_mode = force_generic_plan",
+					"PREPARE asked AS " + store.Texts(full)[name],
+				} {
+					contract.Exec(t, db, text)
+				}
+
+				plan := strings.Join(column[string](t, db, "EXPLAIN EXECUTE asked ("+arguments+")"), "\n")
+				update, _, _ := strings.Cut(plan[strings.Index(plan, "Update on"):], "CTE Scan on got")
+
+				if !strings.Contains(update, "Tid Scan") {
+					t.Errorf("%s after %q:\n%s", name, state, plan)
+				}
+
+				contract.Exec(t, db, "DEALLOCATE asked")
+			}
+		}
 	}
 }
 

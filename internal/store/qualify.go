@@ -19,6 +19,7 @@ var qualified = strings.NewReplacer(func() (pairs []string) {
 		"{began}", "pg_catalog.statement_timestamp()",
 		"{us}", "interval '1 microsecond'", // a type by a keyword is always PostgreSQL's own, as bigint is
 		"{text}", "pg_catalog.text",
+		"{tid}", "pg_catalog.tid",
 		"{timestamptz}", "pg_catalog.timestamptz",
 		"{walfile}", "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())",
 	)

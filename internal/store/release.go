@@ -20,7 +20,32 @@ var release = verb{
 
 	undated: parameters{paramID, paramGeneration},
 	many:    changeMany(sqlReleaseOnce, sqlOfGeneration, "", with(sqlFreed, "{until}", `{clock}`), `{notify}, r.n`),
+	byID:    sqlReleaseByID,
 }
+
+// sqlReleaseByID finds the rows of many requests by arrays and not one by one, and changes them by their
+// versions. These mean something in one part alone: of rows of several it changes none. "IS TRUE" keeps the
+// pairs a table to look in, which a join might not.
+var sqlReleaseByID = with(`
+WITH c AS MATERIALIZED (
+    SELECT `+sqlReleaseOnce+`
+), found AS MATERIALIZED (
+    SELECT l.tableoid AS part, l.ctid AS version
+      FROM {table} AS l
+     WHERE l.lock_id {=} ANY ((SELECT $1::{text}[])::{text}[])
+       AND ((l.lock_id, l.generation) {=} ANY (SELECT r.lock_id, r.generation FROM {requests} AS r ({columns}))) IS TRUE
+       {lock} SKIP LOCKED
+), them AS MATERIALIZED (
+    SELECT pg_catalog.array_agg(found.version) AS versions, pg_catalog.min(found.part) AS part
+      FROM found
+    HAVING pg_catalog.min(found.part) {=} pg_catalog.max(found.part)
+)
+UPDATE {table} AS l
+   SET `+sqlFreed+`
+ WHERE l.ctid {=} ANY ((SELECT them.versions FROM them)::{tid}[])
+   AND l.tableoid {=} (SELECT them.part FROM them)
+RETURNING {notify}, l.lock_id`,
+	"{until}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`)
 
 // releaseSlot is release of a row of a family, whose waiters leave their marks on the {gate}. It reads
 // the mark in its snapshot.

@@ -16,7 +16,7 @@ type statements struct {
 }
 
 // texts are those of one verb: for one request, and for several.
-type texts struct{ one, many, dated string }
+type texts struct{ one, many, dated, byID string }
 
 // verb is what a request does, as SQL.
 type verb struct {
@@ -27,6 +27,10 @@ type verb struct {
 	// later. Without such, many needs undated alone.
 	dated   string
 	undated parameters
+
+	// byID is many that takes less of the server where there are [enough] requests. Its rows say for which
+	// lock each is, so no two requests may be for one.
+	byID string
 
 	// six: only a table of six columns has it.
 	six bool
@@ -48,6 +52,8 @@ type form struct {
 	// keyed: a unique index, to which a foreign key may refer, has other columns than lock_id.
 	// expiryKeyed: it has expires_at.
 	keyed, expiryKeyed bool
+	// parts: it is partitioned. If it wasn't when that was looked up, what goes by {of_part} changes nothing.
+	parts bool
 	// datesOdd: drivers can't read the role's DateStyle. pgx takes times as text when statements
 	// have no names, as behind a pooler.
 	datesOdd bool
@@ -61,6 +67,10 @@ func render(table Table, f form) statements {
 		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
 	}
 
+	if f.parts {
+		st.grantAll = w.one(nil, sqlGrantAllOfParts)
+	}
+
 	for _, v := range verbs {
 		if v.six && !f.full {
 			continue
@@ -72,6 +82,12 @@ func render(table Table, f form) statements {
 		}
 
 		st.of[v] = texts{one: w.one(v.given, v.one), many: w.many(given, v.many), dated: w.many(v.given, v.dated)}
+
+		if !f.parts {
+			t := st.of[v]
+			t.byID = w.many(given, v.byID)
+			st.of[v] = t
+		}
 	}
 
 	if f.full {

@@ -58,20 +58,24 @@ type one[T any] struct {
 	value  T
 }
 
-// scanMany reads the rows of a batch: the request's number, or its id, goes behind the value.
-func scanMany[T any](scan func(more any) scanFunc[T], byID bool) scanFunc[one[T]] {
+// scanMany reads the rows of a batch: the request's number, or its id, goes behind the value. byID is read
+// when there is a row.
+func scanMany[T any](scan func(more any) scanFunc[T], byID *bool) scanFunc[one[T]] {
 	var (
-		o   one[T]
-		tag any = &o.number
+		o     one[T]
+		value scanFunc[T]
 	)
 
-	if byID {
-		tag = &o.id
-	}
-
-	value := scan(tag)
-
 	return func(from scanner) (_ one[T], err error) {
+		if value == nil {
+			var tag any = &o.number
+			if *byID {
+				tag = &o.id
+			}
+
+			value = scan(tag)
+		}
+
 		o.value, err = value(from)
 
 		return o, err

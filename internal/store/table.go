@@ -217,7 +217,9 @@ func (d description) form(floor bool) form {
 		keyed = keyed || c.key
 	}
 
-	return form{full: d.full(), floor: floor, keyed: keyed, expiryKeyed: d.columns["expires_at"].key, datesOdd: d.datesOdd}
+	return form{
+		full: d.full(), floor: floor, keyed: keyed, expiryKeyed: d.columns["expires_at"].key, parts: d.partitioned, datesOdd: d.datesOdd,
+	}
 }
 
 // full reports whether the columns owner, acquired_at and contended_until are there.

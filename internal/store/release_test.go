@@ -1,0 +1,117 @@
+package store_test
+
+import (
+	"database/sql"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/contract"
+	"github.com/ismurov/pglocker/internal/store"
+)
+
+// TestReleasesOfOneLock: of releases that go together, those of one lock are told apart by their tokens.
+func TestReleasesOfOneLock(t *testing.T) {
+	t.Parallel()
+	eachShape(t, func(t *testing.T, s *store.Store, _ *sql.DB) {
+		var asked []*store.Asked
+
+		for i := range 40 {
+			res, err := s.Acquire(t.Context(), fmt.Sprintf("lock %02d", i), "me", time.Minute, margin)
+			must(t, err)
+
+			asked = append(asked, &store.Asked{ID: fmt.Sprintf("lock %02d", i), Generation: res.Row.Generation})
+		}
+
+		held := asked[7]
+		before, after := *held, *held
+		before.Generation--
+		after.Generation++
+		asked = append([]*store.Asked{&before, &after}, asked...)
+
+		must(t, store.AskTogether(t.Context(), s, "release", asked))
+
+		for _, a := range asked {
+			if want := a != &before && a != &after; a.Err != nil || a.Matched != want {
+				t.Errorf("release of %q, token %d: matched %t, %v; want %t", a.ID, a.Generation, a.Matched, a.Err, want)
+			}
+		}
+	})
+}
+
+// TestPartitionedMeanwhile: a table that has been partitioned since the first use has the locks released, and
+// granted together, that were asked for, and no others.
+func TestPartitionedMeanwhile(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		s, db := newStore(t, driver)
+		ctx := t.Context()
+
+		var (
+			ids      []string
+			releases []store.Releasing
+		)
+
+		for i := range 200 {
+			id := fmt.Sprintf("lock %03d", i)
+			res, err := s.Acquire(ctx, id, "me", time.Hour, margin)
+			must(t, err)
+
+			if i%8 == 0 {
+				ids = append(ids, id)
+				releases = append(releases, store.Releasing{LockID: id, State: store.State{Generation: res.Row.Generation}})
+			}
+		}
+
+		contract.Exec(t, db, "ALTER TABLE "+table.String()+" RENAME TO whole")
+		contract.Exec(t, db, "CREATE TABLE "+table.String()+" (LIKE pglocker.whole INCLUDING DEFAULTS, PRIMARY KEY (lock_id)) PARTITION BY HASH (lock_id)")
+
+		for i := range 4 { // rows are at the same places in each
+			contract.Exec(t, db, fmt.Sprintf("CREATE TABLE pglocker.part_%d PARTITION OF %s FOR VALUES WITH (MODULUS 4, REMAINDER %d)", i, table, i))
+		}
+
+		contract.Exec(t, db, "INSERT INTO "+table.String()+" SELECT * FROM pglocker.whole")
+
+		held := func() (is map[string]bool) {
+			is = make(map[string]bool)
+			for _, id := range column[string](t, db, "SELECT lock_id FROM "+table.String()+" WHERE expires_at > now()") {
+				is[id] = true
+			}
+
+			return is
+		}
+
+		results, err := s.ReleaseAll(ctx, releases)
+		must(t, err)
+
+		for i, r := range results {
+			if held()[ids[i]] == r.Done {
+				t.Errorf("%q: released %t, the table says otherwise", ids[i], r.Done)
+			}
+
+			if !r.Done {
+				res, err := s.Release(ctx, ids[i], releases[i].State, 0)
+				if err != nil || res.Verdict != store.Granted {
+					t.Errorf("%q was passed over, and its release alone: %+v, %v", ids[i], res, err)
+				}
+			}
+		}
+
+		if n := len(held()); n != 200-len(ids) {
+			t.Fatalf("%d locks are held, want the %d that were not released", n, 200-len(ids))
+		}
+
+		for attempt := range 2 { // the first one may only find out
+			res, err := s.AcquireAll(ctx, ids, "all", time.Hour, margin)
+
+			n := len(held())
+			if err == nil && res.Verdict == store.Granted && n == 200 {
+				return
+			}
+
+			if n != 200-len(ids) || attempt == 1 {
+				t.Fatalf("attempt %d: %+v, %v, and %d locks are held", attempt, res, err, n)
+			}
+		}
+	})
+}
