@@ -2,6 +2,7 @@ package pglocker_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -765,4 +766,64 @@ func TestHandedOverLate(t *testing.T) {
 			t.Errorf("waiter %d is granted a permit where it is the turn of %d", got, want)
 		}
 	}
+}
+
+// TestContestedUntilTheEnd: a call whose time is over while others were granted theirs first, each time it asked,
+// fails as one that found too much held.
+func TestContestedUntilTheEnd(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	direct := contract.Open(t, "pgx", url)
+	contract.MakeTable(t, direct, "")
+
+	var (
+		err  error
+		held *pglocker.HeldError
+	)
+
+	for range 5 { // a busy machine may not answer in time
+		if err = contestedOnce(t, url, direct); errors.As(err, &held) {
+			break
+		}
+	}
+
+	if !errors.Is(err, pglocker.ErrAlreadyLocked) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want a HeldError", err)
+	}
+}
+
+// contestedOnce is the error of a call that waits for a permit for a second. Its first request is contested, and
+// its second isn't sent.
+func contestedOnce(t *testing.T, url string, direct *sql.DB) error {
+	t.Helper()
+
+	asks, s := newHeldBack(t, url, "asked AS MATERIALIZED", contract.NewWatcher(), 2)
+	defer close(asks.free)
+
+	p, err := s.Acquire(t.Context(), time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, p.Unlock(t.Context()))
+
+	// What a grant does to the gate.
+	tx, err := direct.BeginTx(t.Context(), nil)
+	contract.Must(t, err)
+
+	_, err = tx.Exec(`UPDATE pglocker.lock_statuses SET expires_at = expires_at + interval '1 microsecond'
+		WHERE lock_id = 'pglocker:semaphore:a:gate'`)
+	contract.Must(t, err)
+
+	failed := make(chan error, 1)
+
+	go func() {
+		failed <- contract.Second(s.Acquire(t.Context(), time.Minute, pglocker.WithWait(time.Second)))
+	}()
+
+	contract.Await(t, "the first request waits for the gate, or its time is over", func() bool {
+		return contract.RowWaits(t, direct) == 1 || len(failed) > 0
+	})
+	asks.armed.Store(true)
+	contract.Must(t, tx.Commit())
+
+	return contract.Receive(t, "Acquire returns", failed)
 }
