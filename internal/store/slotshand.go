@@ -162,5 +162,7 @@ func (s *Store) HandOverSlot(
 
 // IsSlot reports whether a lock is a slot of a family.
 func IsSlot(id string) bool {
-	return GateOf(id) != "" && strings.IndexByte("123456789", id[strings.LastIndexByte(id, ':')+1:][0]) >= 0
+	part := id[strings.LastIndexByte(id, ':')+1:]
+
+	return GateOf(id) != "" && part != "" && part[0] >= '1' && part[0] <= '9'
 }
