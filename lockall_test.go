@@ -161,7 +161,9 @@ func TestLockAllPassesOver(t *testing.T) {
 	contract.EachDriver(t, func(t *testing.T, driver string) {
 		t.Parallel()
 
-		ctx := t.Context()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+
 		url := contract.NewDatabase(t)
 		direct := contract.Open(t, "pgx", url)
 		locker := contract.NewLocker(t, driver, url)
@@ -176,7 +178,7 @@ func TestLockAllPassesOver(t *testing.T) {
 
 		_, err := locker.TryLockAll(ctx, []string{"c", "b", "a"}, time.Minute)
 		if !errors.As(err, &held) || held.LockID != "b" {
-			t.Errorf("TryLockAll: %v, want a *HeldError of b", err)
+			t.Fatalf("TryLockAll: %v, want a *HeldError of b", err)
 		}
 
 		granted := make(chan *pglocker.MultiLock, 1)

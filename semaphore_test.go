@@ -2,6 +2,7 @@ package pglocker_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -587,37 +588,58 @@ func TestCrashedHolderAfterHandOvers(t *testing.T) {
 	all.Wait() // for the last, which is granted the crashed holder's permit
 }
 
-// asks holds requests for slots back before they are sent, once it is armed, until it is freed.
-type asks struct {
+// heldBack holds statements with a text back before they are sent, once it is armed, until it is freed.
+type heldBack struct {
+	text  string
 	armed atomic.Bool
 	sent  chan struct{}
 	free  chan struct{}
 }
 
-func (a *asks) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
-	asks := func(q *pgx.QueuedQuery) bool { return strings.Contains(q.SQL, "asked AS MATERIALIZED") }
+// newHeldBack returns a semaphore of a Locker whose statements with that text can be held back.
+func newHeldBack(t *testing.T, url, text string, w *contract.Watcher, permits int) (*heldBack, *pglocker.Semaphore) {
+	t.Helper()
 
-	if a.armed.Load() && slices.ContainsFunc(data.Batch.QueuedQueries, asks) {
+	h := &heldBack{text: text, sent: make(chan struct{}, 1), free: make(chan struct{})}
+
+	cfg, err := pgx.ParseConfig(url)
+	contract.Must(t, err)
+
+	cfg.Tracer = h
+
+	db := stdlib.OpenDB(*cfg)
+	t.Cleanup(func() { _ = db.Close() })
+
+	s, err := contract.WatchedLocker(t, db, w).NewSemaphore("a", permits)
+	contract.Must(t, err)
+
+	return h, s
+}
+
+func (h *heldBack) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	isMeant := func(q *pgx.QueuedQuery) bool { return strings.Contains(q.SQL, h.text) }
+
+	if h.armed.Load() && slices.ContainsFunc(data.Batch.QueuedQueries, isMeant) {
 		select {
-		case a.sent <- struct{}{}:
+		case h.sent <- struct{}{}:
 		default:
 		}
 
-		<-a.free
+		<-h.free
 	}
 
 	return ctx
 }
 
-func (*asks) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (*heldBack) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 
-func (*asks) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+func (*heldBack) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
-func (*asks) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (*heldBack) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
 }
 
-func (*asks) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (*heldBack) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // TestHandedOverWhileAsking: a waiter that is handed a permit while its request is under way doesn't wait for the
 // answer. What that brings goes to the next.
@@ -631,23 +653,13 @@ func TestHandedOverWhileAsking(t *testing.T) {
 		url     = contract.NewDatabase(t)
 		direct  = contract.Open(t, "pgx", url)
 		w       = contract.NewWatcher()
-		a       = &asks{sent: make(chan struct{}, 1), free: make(chan struct{})}
 		granted = make(chan *pglocker.Permit, 2)
 		all     sync.WaitGroup
 	)
 
 	contract.MakeTable(t, direct, "")
 
-	cfg, err := pgx.ParseConfig(url)
-	contract.Must(t, err)
-
-	cfg.Tracer = a
-
-	db := stdlib.OpenDB(*cfg)
-	t.Cleanup(func() { _ = db.Close() })
-
-	s, err := contract.WatchedLocker(t, db, w).NewSemaphore("a", 2)
-	contract.Must(t, err)
+	asks, s := newHeldBack(t, url, "asked AS MATERIALIZED", w, 2)
 
 	held, err := s.Acquire(ctx, time.Minute)
 	contract.Must(t, err)
@@ -673,16 +685,16 @@ func TestHandedOverWhileAsking(t *testing.T) {
 		contract.Receive(t, "a waiter in line", w.InLine())
 	}
 
-	a.armed.Store(true)
-	contract.Receive(t, "the head asks", a.sent)
+	asks.armed.Store(true)
+	contract.Receive(t, "the head asks", asks.sent)
 	contract.Exec(t, direct, `UPDATE pglocker.lock_statuses
 		SET owner = NULL, generation = generation + 1, expires_at = clock_timestamp() WHERE lock_id = 'pglocker:semaphore:a:2'`)
 	contract.Must(t, held.Unlock(ctx))
 
 	first := contract.Receive(t, "the head is handed a permit while it asks", granted)
 
-	a.armed.Store(false)
-	close(a.free)
+	asks.armed.Store(false)
+	close(asks.free)
 
 	second := contract.Receive(t, "its request serves the next", granted)
 	if first.Slot() != 1 || second.Slot() != 2 {
@@ -690,4 +702,128 @@ func TestHandedOverWhileAsking(t *testing.T) {
 	}
 
 	all.Wait()
+}
+
+// TestHandedOverLate: a hand-over that takes as long as the waiter's lease is made again, for the same waiter. No
+// other overtakes it.
+func TestHandedOverLate(t *testing.T) {
+	t.Parallel()
+
+	const short = time.Second
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	var (
+		url     = contract.NewDatabase(t)
+		w       = contract.NewWatcher()
+		granted = make(chan int, 3)
+		all     sync.WaitGroup
+	)
+
+	contract.MakeTable(t, contract.Open(t, "pgx", url), "")
+
+	handOvers, s := newHeldBack(t, url, "all_mine AS MATERIALIZED", w, 1)
+
+	held, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+
+	for i, ttl := range []time.Duration{short, time.Minute, time.Minute} {
+		all.Go(func() {
+			p, err := s.Acquire(ctx, ttl)
+			if err != nil {
+				t.Errorf("a waiter: %v", err)
+
+				return
+			}
+
+			granted <- i
+
+			// On a slow machine the short lease may end first.
+			if err := p.Unlock(ctx); err != nil && (ttl > short || !errors.Is(err, pglocker.ErrLockLost)) {
+				t.Error(err)
+			}
+		})
+		contract.Receive(t, "a waiter in line", w.InLine())
+	}
+
+	handOvers.armed.Store(true)
+	all.Go(func() {
+		if err := held.Unlock(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	contract.Receive(t, "a hand-over", handOvers.sent)
+	time.Sleep(short) // until the lease is over that is granted now
+
+	handOvers.armed.Store(false)
+	close(handOvers.free)
+	all.Wait()
+	close(granted)
+
+	for want := range 3 {
+		if got := <-granted; got != want {
+			t.Errorf("waiter %d is granted a permit where it is the turn of %d", got, want)
+		}
+	}
+}
+
+// TestContestedUntilTheEnd: a call whose time is over while others were granted theirs first, each time it asked,
+// fails as one that found too much held.
+func TestContestedUntilTheEnd(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	direct := contract.Open(t, "pgx", url)
+	contract.MakeTable(t, direct, "")
+
+	var (
+		err  error
+		held *pglocker.HeldError
+	)
+
+	for range 5 { // a busy machine may not answer in time
+		if err = contestedOnce(t, url, direct); errors.As(err, &held) {
+			break
+		}
+	}
+
+	if !errors.Is(err, pglocker.ErrAlreadyLocked) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want a HeldError", err)
+	}
+}
+
+// contestedOnce is the error of a call that waits for a permit for a second. Its first request is contested, and
+// its second isn't sent.
+func contestedOnce(t *testing.T, url string, direct *sql.DB) error {
+	t.Helper()
+
+	asks, s := newHeldBack(t, url, "asked AS MATERIALIZED", contract.NewWatcher(), 2)
+	defer close(asks.free)
+
+	p, err := s.Acquire(t.Context(), time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, p.Unlock(t.Context()))
+
+	// What a grant does to the gate.
+	tx, err := direct.BeginTx(t.Context(), nil)
+	contract.Must(t, err)
+
+	_, err = tx.Exec(`UPDATE pglocker.lock_statuses SET expires_at = expires_at + interval '1 microsecond'
+		WHERE lock_id = 'pglocker:semaphore:a:gate'`)
+	contract.Must(t, err)
+
+	failed := make(chan error, 1)
+
+	go func() {
+		failed <- contract.Second(s.Acquire(t.Context(), time.Minute, pglocker.WithWait(time.Second)))
+	}()
+
+	contract.Await(t, "the first request waits for the gate, or its time is over", func() bool {
+		return contract.RowWaits(t, direct) == 1 || len(failed) > 0
+	})
+	asks.armed.Store(true)
+	contract.Must(t, tx.Commit())
+
+	return contract.Receive(t, "Acquire returns", failed)
 }

@@ -3,6 +3,7 @@ package contract
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -232,6 +233,42 @@ func testSemaphoreWaits(t *testing.T, e *env) {
 
 	leave(t, held)
 	leave(t, acquireAsync(ctx, here, 3).get(t)) // a grant to the waiter that has left is returned
+	w.Check(t)
+	Must(t, locker.Close(ctx))
+}
+
+// testSemaphoreFewer: a waiter that goes by three permits is granted none while three or more are held, whether its
+// own Locker releases one of them or another does.
+func testSemaphoreFewer(t *testing.T, e *env) {
+	w := NewWatcher()
+	locker := e.watchedLocker(t, w)
+	ctx := withinContext(t)
+
+	for _, holder := range []*pglocker.Locker{locker, e.newLocker(t)} {
+		name := newID()
+		five, three := semaphore(t, holder, name, 5), semaphore(t, locker, name, 3)
+
+		var held []*pglocker.Permit
+		for range 5 {
+			held = append(held, permit(t, five, 1))
+		}
+
+		waiter := acquireAsync(ctx, three, 1)
+		Receive(t, "a waiter in line", w.InLine())
+
+		for len(held) > 3 {
+			leave(t, held[0])
+			held = held[1:]
+			noPermit(t, three, 1)
+			waiter.waits(t, fmt.Sprintf("%d of its 3 are held", len(held)))
+		}
+
+		leave(t, held[0])
+		leave(t, waiter.get(t))
+		leave(t, held[1])
+		leave(t, held[2])
+	}
+
 	w.Check(t)
 	Must(t, locker.Close(ctx))
 }

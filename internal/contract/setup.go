@@ -116,6 +116,7 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"Observer", testObserver},
 			{"Semaphore", testSemaphore},
 			{"SemaphoreWaits", testSemaphoreWaits},
+			{"SemaphoreFewer", testSemaphoreFewer},
 			{"SemaphoreAfterCrash", testSemaphoreAfterCrash},
 			{"RWLock", testRWLock},
 			{"RWLockWaits", testRWLockWaits},

@@ -196,6 +196,8 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 
 			return nil
 		}
+
+		d.Queue.Withdraw(head) // it may be there still: the lease was over
 	}
 
 	over := d.endRun(t, run)

@@ -29,7 +29,7 @@
 // A special request (Special) wants several locks, say. It stands in the line of one that is in its way, and
 // moves to another line when another lock is. It is handed no lock: as the head it is woken, and asks. One that
 // wants one slot of a family stands at the gate, and is handed a slot that is released here. Another slot may be
-// free then. So the new head asks when the one before it would have (waitqueue.Deliver, waiter.inLine).
+// free then. So the new head asks when the one before it would have (waitqueue.Deliver).
 package line
 
 import (

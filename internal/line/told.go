@@ -20,19 +20,14 @@ type told struct {
 	at   time.Time
 	// inTheWay is why the database has not answered since then; nil if it has, or wasn't asked.
 	inTheWay error
-	// unanswered is why the first request, or one that was contested, had no answer.
+	// unanswered is why the first request had no answer.
 	unanswered error
 }
 
-// errContested is why a request has no answer that says what is held.
-var errContested = errors.New("pglocker: others were granted theirs first")
-
-// saw notes an answer.
+// saw notes an answer. One that was contested says nothing of what is held.
 func (t *told) saw(busy store.Result) {
 	if !busy.Contested {
 		t.busy, t.at, t.inTheWay = &busy, time.Now(), nil
-	} else if t.unanswered == nil {
-		t.unanswered = errContested
 	}
 }
 
@@ -62,7 +57,8 @@ func (w *waiter) lastHeld() error {
 }
 
 // limited is the error of a waiter that fails with err. If its limit is over, rather than the caller's ctx,
-// it says who holds the lock. A waiter that never was the head asks for that now.
+// it says who holds the lock. A waiter that wasn't told asks for that now: one that never was the head, or was
+// contested each time.
 func (w *waiter) limited(ctx, waiting context.Context, err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || waiting.Err() == nil || ctx.Err() != nil {
 		return err

@@ -97,6 +97,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 
 	sleep := func(d time.Duration) {
 		next = time.Now().Add(d)
+		w.place.SleepUntil(next)
 		look.Reset(d)
 	}
 	sleep(pause.Jitter(idle, 2))
@@ -108,10 +109,6 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		// Asleep.
 		select {
 		case res := <-w.place.Granted():
-			if w.Special != nil {
-				w.Desk.Queue.WakeAfter(w.LockID, time.Until(next)) // of the next head
-			}
-
 			return res, nil
 		case <-ctx.Done():
 			return store.Result{}, w.leave(beside.Err(ctx))
@@ -266,13 +263,14 @@ func (w *waiter) outrun(request *request, heard bool) {
 }
 
 // newer is that of two grants which the waiter uses. The older one of a lock is over. That of another slot
-// isn't, and is returned.
+// isn't, and is returned. The next head asks: it wasn't woken by the delivery, and gets no answer from here.
 func (w *waiter) newer(a, b store.Result) store.Result {
 	if a.Row.Generation < b.Row.Generation {
 		a, b = b, a
 	}
 
 	if w.Special != nil {
+		w.Desk.Queue.Wake(w.LockID)
 		w.Desk.Aside(func() { w.giveBack(w.Request, b) })
 	}
 

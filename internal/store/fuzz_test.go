@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"math/big"
 	"regexp"
 	"strings"
@@ -177,6 +178,41 @@ func FuzzMicroseconds(f *testing.F) {
 		over := new(big.Int).Mul(big.NewInt(Microseconds(time.Duration(ns))), big.NewInt(1000))
 		if over.Sub(over, big.NewInt(ns)); over.Sign() < 0 || over.Cmp(big.NewInt(1000)) >= 0 {
 			t.Fatalf("%d ns are %d µs", ns, Microseconds(time.Duration(ns)))
+		}
+	})
+}
+
+// FuzzFamilies: the gate of a row is that of its family, whatever the family's name, and slots alone are slots. What
+// isn't an id of this library is read without harm.
+func FuzzFamilies(f *testing.F) {
+	for _, seed := range []string{
+		"", "a", ":", "a:1", "a:gate", "\x00", "\xff", "gate", prefixSemaphore, prefixSemaphore + "a:", prefixSemaphore + "a",
+		prefixRWLock + "a:w", prefixRWLock + ":", "pglocker:semaphore", "pglocker:election:a:1", prefixSemaphore + "a:01",
+	} {
+		f.Add(seed, uint(1))
+		f.Add(seed, uint(10_000))
+	}
+
+	f.Fuzz(func(t *testing.T, name string, n uint) {
+		for _, prefix := range []string{prefixSemaphore, prefixRWLock} {
+			family := prefix + name + ":"
+
+			for part, isSlot := range map[string]bool{
+				fmt.Sprint(n): n > 0, PartGate: false, PartWriter: false, PartIntent: false, "": false,
+			} {
+				if got := GateOf(family + part); got != family+PartGate {
+					t.Errorf("the gate of %q is %q", family+part, got)
+				}
+
+				if got := IsSlot(family + part); got != isSlot {
+					t.Errorf("%q is a slot: %t", family+part, got)
+				}
+			}
+		}
+
+		gate, isFamily := GateOf(name), strings.HasPrefix(name, prefixSemaphore) || strings.HasPrefix(name, prefixRWLock)
+		if isFamily != (gate != "") || IsSlot(name) && !isFamily {
+			t.Errorf("%q has the gate %q, and is a slot: %t", name, gate, IsSlot(name))
 		}
 	})
 }

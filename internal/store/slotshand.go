@@ -14,8 +14,8 @@ import (
 // It is no grant of one permit more: as many are held after it as before, in every snapshot. So no grant is
 // made in vain because of it. It is made only if no more than {permits} are held, this one included: in its
 // snapshot, and no other has been granted since then, which the gate tells. Others may go by more permits. A
-// row that has an owner counts, even if its lease looks over: a renewal may be being committed. A writer and
-// an intent exclude it.
+// row that has an owner counts, even if its lease looks over: a renewal may be being committed. One without
+// counts until its minimum hold is over. A writer and an intent exclude it.
 //
 // It locks the slots first, and passes over one that another transaction has locked. A slot must be held
 // still when it is locked: from then on no grant counts it as free. Then it waits for the gate, which
@@ -30,9 +30,9 @@ WITH RECURSIVE family AS MATERIALIZED (
 ), walk` + strings.NewReplacer(
 		"\nWITH RECURSIVE walk", "", "{family}::{text}", "(SELECT f.prefix FROM family AS f)",
 	).Replace(sqlWalk) + `, total AS MATERIALIZED (
-    SELECT pg_catalog.count(CASE WHEN w.i {>} 0 AND w.owner IS NOT NULL THEN 1 END) AS held,
+    SELECT pg_catalog.count(CASE WHEN w.i {>} 0 AND (w.owner IS NOT NULL OR w.expires_at {>} {now}) THEN 1 END) AS held,
            pg_catalog.count(CASE WHEN w.i {=} 0 AND w.owner IS NOT NULL
-                                   OR w.i {=} '-1'::bigint AND w.expires_at {>} {now} THEN 1 END) AS excluded,
+                                   OR w.i {<=} 0 AND w.i {<>} '-2'::bigint AND w.expires_at {>} {now} THEN 1 END) AS excluded,
            pg_catalog.max(CASE WHEN w.i {=} '-2'::bigint THEN w.contended_until END) AS mark,
            pg_catalog.max(CASE WHEN w.i {=} '-2'::bigint THEN w.expires_at END) AS granted_last
       FROM walk AS w
@@ -162,5 +162,7 @@ func (s *Store) HandOverSlot(
 
 // IsSlot reports whether a lock is a slot of a family.
 func IsSlot(id string) bool {
-	return GateOf(id) != "" && strings.IndexByte("123456789", id[strings.LastIndexByte(id, ':')+1:][0]) >= 0
+	part := id[strings.LastIndexByte(id, ':')+1:]
+
+	return GateOf(id) != "" && part != "" && part[0] >= '1' && part[0] <= '9'
 }

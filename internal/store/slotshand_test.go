@@ -413,3 +413,25 @@ func TestHandOverBesideGrant(t *testing.T) {
 		contract.Exec(t, db, "UPDATE "+table.String()+" SET owner = NULL, expires_at = clock_timestamp() WHERE lock_id = $1", family+"4")
 	}
 }
+
+// TestHandOverBesideMinHold: a slot that was released before its minimum hold was over is held until then.
+func TestHandOverBesideMinHold(t *testing.T) {
+	t.Parallel()
+
+	s, _ := newStore(t, "pgx")
+	one := take(t, s, permits(3, 1), "1").Grants[0]
+	pair := take(t, s, permits(3, 2), "2", "3").Grants
+
+	for _, slot := range pair {
+		_, err := s.Release(t.Context(), slot.LockID, store.State{Generation: slot.Row.Generation}, ttl)
+		must(t, err)
+	}
+
+	if res := handOver(t, s, one, 2, false); res.Verdict != store.Busy {
+		t.Errorf("three of two are held: %+v, want nothing handed over", res)
+	}
+
+	if res := handOver(t, s, one, 3, false); res.Verdict != store.Granted {
+		t.Errorf("three of three are held: %+v, want a hand-over", res)
+	}
+}

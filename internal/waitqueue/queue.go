@@ -55,8 +55,9 @@ type Waiter struct {
 	wake  chan struct{}
 	hint  chan struct{}
 	grant chan store.Result
-	// askAt is when this waiter, as the head, should ask at the latest; zero if no hint is there.
-	askAt time.Time
+	// askAt is when this waiter, as the head, should ask at the latest; zero if no hint is there. sleepsUntil is
+	// when it asks by itself. The Queue's mutex guards both.
+	askAt, sleepsUntil time.Time
 }
 
 // New returns an empty Queue.
@@ -188,8 +189,8 @@ func (w *Waiter) wakeAt(at time.Time) {
 }
 
 // Deliver gives the waiter, which isn't special, a grant, and takes it out of the line. It is false if the
-// waiter has left. The new head isn't woken. But one of a line for places gets what the head before it was
-// told and hasn't seen: another place may be free.
+// waiter has left. The new head isn't woken. But one of a line for places asks when the waiter would have, and
+// gets what that was told and hasn't seen: another place may be free.
 func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -218,8 +219,10 @@ func (w *Waiter) tellOn(next *Waiter) {
 	default:
 	}
 
-	if !w.askAt.IsZero() {
-		next.wakeAt(w.askAt)
+	for _, at := range []time.Time{w.askAt, w.sleepsUntil} {
+		if !at.IsZero() {
+			next.wakeAt(at)
+		}
 	}
 }
 
@@ -235,8 +238,19 @@ func (w *Waiter) AskAt() (at time.Time) {
 	defer w.queue.mu.Unlock()
 
 	at, w.askAt = w.askAt, time.Time{}
+	if !at.IsZero() && at.Before(w.sleepsUntil) {
+		w.sleepsUntil = at
+	}
 
 	return at
+}
+
+// SleepUntil says when this waiter, as the head, asks by itself.
+func (w *Waiter) SleepUntil(at time.Time) {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+
+	w.sleepsUntil = at
 }
 
 // Granted yields the grant that was delivered, if one is.

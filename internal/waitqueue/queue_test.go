@@ -480,29 +480,55 @@ func TestPromise(t *testing.T) {
 	}
 }
 
-// TestDeliverTellsOn: a head that is delivered a place takes no wake-up and no hint along.
+// TestDeliverTellsOn: a head that is delivered a place takes no wake-up and no hint along. The next one asks when
+// it would have.
 func TestDeliverTellsOn(t *testing.T) {
 	t.Parallel()
 
-	q := waitqueue.New()
-	first, second := q.JoinSlot("a", time.Second, 3, false), q.JoinSlot("a", time.Second, 3, false)
+	const soon, later = time.Minute, time.Hour
 
-	q.WakeAfter("a", time.Minute)
+	for what, test := range map[string]struct {
+		prepare func(q *waitqueue.Queue, first *waitqueue.Waiter)
+		want    time.Duration
+	}{
+		"a hint": {func(q *waitqueue.Queue, _ *waitqueue.Waiter) { q.WakeAfter("a", soon) }, soon},
+		"a hint, and its timer": {func(q *waitqueue.Queue, first *waitqueue.Waiter) {
+			q.WakeAfter("a", soon)
+			first.SleepUntil(time.Now().Add(later))
+		}, soon},
+		"its timer, and a hint": {func(q *waitqueue.Queue, first *waitqueue.Waiter) {
+			q.WakeAfter("a", later)
+			first.SleepUntil(time.Now().Add(soon))
+		}, soon},
+		"a hint that it has seen, and not set its timer by": {func(q *waitqueue.Queue, first *waitqueue.Waiter) {
+			first.SleepUntil(time.Now().Add(later))
+			q.WakeAfter("a", soon)
+			first.AskAt()
+		}, soon},
+		"a timer that has fired": {func(_ *waitqueue.Queue, first *waitqueue.Waiter) {
+			first.SleepUntil(time.Now().Add(-time.Millisecond))
+		}, 0},
+	} {
+		q := waitqueue.New()
+		first, second := q.JoinSlot("a", time.Second, 3, false), q.JoinSlot("a", time.Second, 3, false)
 
-	if !q.Deliver(first, grant(1)) {
-		t.Fatal("a place wasn't delivered")
-	}
+		test.prepare(q, first)
 
-	expect(t, "the second", second, true, false)
+		if !q.Deliver(first, grant(1)) {
+			t.Fatal("a place wasn't delivered")
+		}
 
-	select {
-	case <-second.Hinted():
-	default:
-		t.Error("a hint was lost")
-	}
+		expect(t, what+": the second", second, true, false) // by the first's wake-up as the head
 
-	if left := time.Until(second.AskAt()); left <= 0 || left > time.Minute {
-		t.Errorf("the second asks in %s", left)
+		select {
+		case <-second.Hinted():
+		default:
+			t.Errorf("%s: the second isn't told when to ask", what)
+		}
+
+		if left := time.Until(second.AskAt()); left > test.want || left < test.want-30*time.Second {
+			t.Errorf("%s: the second asks in %s, want %s", what, left, test.want)
+		}
 	}
 }
 

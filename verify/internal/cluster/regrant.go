@@ -75,8 +75,13 @@ func (c *Cluster) regrantAll(ctx, limited context.Context, table *pglocker.Confi
 		})
 	}
 
-	if c.options.Extras.Recipes && table.Table == pglocker.DefaultTable {
-		for id, take := range recipes(limited, locker) {
+	if x := c.options.Extras; x.Recipes && (x.Bare || table.Table != audit.BareTable) {
+		semaphores, rwLocks, elections := traffic.Semaphores, traffic.RWLocks, traffic.Elections
+		if table.Table == audit.BareTable {
+			semaphores, rwLocks, elections = traffic.BareSemaphores, traffic.BareRWLocks, nil
+		}
+
+		for id, take := range recipes(limited, locker, semaphores, rwLocks, elections) {
 			wait.Go(func() { c.regrant(id, take) })
 		}
 	}
@@ -103,10 +108,10 @@ func (c *Cluster) regrant(id string, take func() error) {
 }
 
 // recipes are the ways to be granted all of each recipe.
-func recipes(ctx context.Context, locker *pglocker.Locker) map[string]func() error {
+func recipes(ctx context.Context, locker *pglocker.Locker, semaphores, rwLocks, elections []traffic.Recipe) map[string]func() error {
 	all := make(map[string]func() error)
 
-	for _, r := range traffic.Semaphores {
+	for _, r := range semaphores {
 		all[r.ID()] = func() error {
 			s, err := locker.NewSemaphore(r.Name, r.Most)
 			if err != nil {
@@ -119,7 +124,7 @@ func recipes(ctx context.Context, locker *pglocker.Locker) map[string]func() err
 		}
 	}
 
-	for _, r := range traffic.RWLocks {
+	for _, r := range rwLocks {
 		all[r.ID()] = func() error {
 			l, err := locker.NewRWLock(r.Name)
 			if err != nil {
@@ -132,7 +137,7 @@ func recipes(ctx context.Context, locker *pglocker.Locker) map[string]func() err
 		}
 	}
 
-	for _, r := range traffic.Elections {
+	for _, r := range elections {
 		all[r.ID()] = func() error { return lead(ctx, locker, r) }
 	}
 

@@ -402,6 +402,20 @@ func All() []Mutant {
 			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
 		},
 		{
+			Name: "one permit more on three columns",
+			Edits: []Edit{
+				{slots, "       AND (t.busy {+} t.want) {<=} t.permits\n       AND t.usable", "       AND (t.busy {+} t.want) {<=} (t.permits {+} {six}0{three}1{end})\n       AND t.usable"},
+				{
+					slots,
+					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} t.want) {<=} t.permits\n",
+					"WHERE (t.busy {+} (t.checked {-} f.checked) {+} t.want) {<=} (t.permits {+} {six}0{three}1{end})\n",
+				},
+				{slots, "t.permits {-} t.busy {-} (t.checked", "(t.permits {+} {six}0{three}1{end}) {-} t.busy {-} (t.checked"},
+			},
+			Fault:  "none",
+			Expect: []oracle.Name{oracle.Beliefs, oracle.Linearizability, oracle.Recipes},
+		},
+		{
 			// Other clients go by more permits.
 			Name:   "a slot handed over though too many are held",
 			Edits:  []Edit{{"internal/store/slotshand.go", "                       AND t.held {<=} r.permits\n", ""}},

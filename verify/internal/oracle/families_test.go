@@ -137,7 +137,8 @@ func TestFamilyTokens(t *testing.T) {
 }
 
 // rows makes the audit of a family. Each line is a transaction: the client, the time, and what it
-// does, as "1=5" for slot 1 granted under token 5, "1~5" for a renewal, and "1-5" for its release.
+// does, as "1=5" for slot 1 granted under token 5, "1~5" for a renewal, "1-5" for its release, and "1!5" for one
+// with a minimum hold.
 // A grant moves the gate, unless it says "still".
 func rows(family string, lines ...string) []*audit.Transition {
 	var (
@@ -167,7 +168,7 @@ func rows(family string, lines ...string) []*audit.Transition {
 			var token int64
 
 			part, sign := what, byte(0)
-			if i := strings.IndexAny(what, "=~-"); i >= 0 {
+			if i := strings.IndexAny(what, "=~-!"); i >= 0 {
 				part, sign = what[:i], what[i]
 				if _, err := fmt.Sscan(what[i+1:], &token); err != nil {
 					panic(err)
@@ -189,6 +190,10 @@ func rows(family string, lines ...string) []*audit.Transition {
 				still = true
 			case '-':
 				change(lock, freeSince(at, token+1))
+
+				still = true
+			case '!':
+				change(lock, freeSince(at+ttl, token+1))
 
 				still = true
 			default:
@@ -216,6 +221,8 @@ func TestRoom(t *testing.T) {
 		{name: "it goes by two", family: sem, lines: []string{"c2.1 1 1=2", "c4.1 2 2=3", "c1.1 3 3=4"}, want: "1 of 2 permits while 2 were held"},
 		{name: "it was the second", family: sem, lines: []string{"c2.1 1 1=2", "c1.1 2 2=3", "c4.1 3 3=4"}},
 		{name: "one was released", family: sem, lines: []string{"c2.1 1 1=2", "c4.1 2 2=3", "c4.1 3 2-3", "c1.1 4 2=5"}},
+		{name: "one keeps its minimum hold", family: sem, lines: []string{"c2.1 1 1=2", "c4.1 2 2=3", "c4.1 3 2!3", "c1.1 4 3=5"}, want: "1 of 2 permits while 2 were held"},
+		{name: "its minimum hold is over", family: sem, lines: []string{"c2.1 1 1=2", "c2.1 2 1!2", "c4.1 3 2=4", "c1.1 150 3=5"}},
 		{name: "one was over", family: sem, lines: []string{"c2.1 1 1=2", "c4.1 50 2=3", "c1.1 102 1=4"}},
 		{name: "renewed before its end", family: sem, lines: []string{"c2.1 1 1=2", "c2.1 50 1~2", "c4.1 51 2=3", "c2.1 80 1~2", "c1.1 102 3=4"}, want: "1 of 2 permits while 2 were held"},
 		{name: "renewed, which the grant may not have seen", family: sem, lines: []string{"c2.1 1 1=2", "c4.1 50 2=3", "c2.1 100 1~2", "c1.1 102 3=4"}},

@@ -125,7 +125,8 @@ func (s *familyStep) on(now familyState) (legal bool, next familyState) {
 	others, writer := 0, false
 
 	for at, row := range now[:intentAt] {
-		if row != next[at] || !row.held || row.expires <= s.seen {
+		// One that was released is held until the end of its minimum hold.
+		if row != next[at] || row.expires <= s.seen {
 			continue
 		}
 

@@ -27,7 +27,8 @@ func CheckRecipes(run *Run, settled *Settled) []Violation {
 
 // slot is a row of a family as the audit goes through it.
 type slot struct {
-	// granted is the transition that made the present tenure, nil where the row is free.
+	// granted is the transition that made the present tenure, or ended it: then the row is held for as long as its
+	// minimum hold. It is nil before the first.
 	granted *audit.Transition
 	// last are the ends of its lease, the latest and the one before. A statement that was under way
 	// may not have seen the latest.
@@ -71,8 +72,8 @@ func checkRoom(run *Run) (violations []Violation) {
 				}
 
 				one = slot{granted: t, last: t.New.Expires, before: t.New.Expires}
-			default:
-				one = slot{}
+			default: // held until the end of its minimum hold
+				one = slot{granted: t, last: t.New.Expires, before: t.New.Expires}
 			}
 
 			slots[t.Lock] = one

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ismurov/pglocker"
+
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/history"
 )
@@ -22,8 +24,18 @@ var BareAlls = []Spec{
 	{"bare-all-2", 600 * time.Millisecond},
 }
 
-// IsBare reports whether a lock is one of them.
+// BareSemaphores and BareRWLocks are recipes of that table.
+var (
+	BareSemaphores = []Recipe{{Kind: pglocker.KindSemaphore, Name: "bare-sem-0", TTL: 500 * time.Millisecond, Most: 3, Fewer: 2}}
+	BareRWLocks    = []Recipe{{Kind: pglocker.KindRWLock, Name: "bare-rw-0", TTL: 600 * time.Millisecond}}
+)
+
+// IsBare reports whether a lock, or a row of a recipe, is one of them.
 func IsBare(id string) bool {
+	if family, _ := Part(id); family != "" {
+		return slices.ContainsFunc(slices.Concat(BareSemaphores, BareRWLocks), func(r Recipe) bool { return r.ID() == family })
+	}
+
 	return slices.ContainsFunc(slices.Concat(Bare, BareAlls), func(lock Spec) bool { return lock.ID == id })
 }
 

@@ -136,6 +136,10 @@ func (c *client) run(ctx context.Context) {
 
 		start((*worker).hold, 20*time.Millisecond, anyOf(BareAlls))
 		start(allOf(BareAlls), 20*time.Millisecond, anyOf(BareAlls))
+
+		if c.cfg.Extras.Recipes {
+			as.startFamilies(start, BareSemaphores, BareRWLocks)
+		}
 	}
 
 	workers.Wait()

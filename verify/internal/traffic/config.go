@@ -101,7 +101,12 @@ func (x Extras) Contended() []Spec {
 		all = append(all, Alls...)
 		all = append(all, SQLs...)
 
-		for _, recipe := range slices.Concat(Semaphores, RWLocks, Elections) {
+		recipes := slices.Concat(Semaphores, RWLocks, Elections)
+		if x.Bare {
+			recipes = slices.Concat(recipes, BareSemaphores, BareRWLocks)
+		}
+
+		for _, recipe := range recipes {
 			all = append(all, Spec{recipe.ID(), recipe.TTL})
 		}
 	}

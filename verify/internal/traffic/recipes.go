@@ -71,7 +71,7 @@ var SQLs = []Spec{
 // RecipeOf is the semaphore or read-write lock of a row, by the id of the row that its name stands
 // for.
 func RecipeOf(family string) (Recipe, bool) {
-	for _, all := range [][]Recipe{Semaphores, RWLocks, Elections} {
+	for _, all := range [][]Recipe{Semaphores, RWLocks, Elections, BareSemaphores, BareRWLocks} {
 		for _, r := range all {
 			if r.ID() == family {
 				return r, true
@@ -139,22 +139,7 @@ func (c *client) startRecipes(start starter) {
 
 	start(allOf(Alls), pause, anyOf(Alls))
 
-	for _, r := range Semaphores {
-		s := must(c.locker.NewSemaphore(r.Name, r.MostOf(c.cfg.Name)))
-
-		// Permits are handed over where several wait in one client.
-		for range 4 {
-			start(func(w *worker, ctx context.Context, _ Spec) { w.takePermits(ctx, s, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
-		}
-	}
-
-	for _, r := range RWLocks {
-		l := must(c.locker.NewRWLock(r.Name))
-
-		for range 2 {
-			start(func(w *worker, ctx context.Context, _ Spec) { w.readOrWrite(ctx, l, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
-		}
-	}
+	c.startFamilies(start, Semaphores, RWLocks)
 
 	for _, r := range Elections {
 		e := c.election(r)
@@ -167,6 +152,28 @@ func (c *client) startRecipes(start starter) {
 
 		if isOdd(c.cfg.Name) { // it is enough that some do
 			use((*worker).observe, pause)
+		}
+	}
+}
+
+// startFamilies starts the workers that use semaphores and read-write locks.
+func (c *client) startFamilies(start starter, semaphores, rwLocks []Recipe) {
+	const pause = 20 * time.Millisecond
+
+	for _, r := range semaphores {
+		s := must(c.locker.NewSemaphore(r.Name, r.MostOf(c.cfg.Name)))
+
+		// Permits are handed over where several wait in one client.
+		for range 4 {
+			start(func(w *worker, ctx context.Context, _ Spec) { w.takePermits(ctx, s, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
+		}
+	}
+
+	for _, r := range rwLocks {
+		l := must(c.locker.NewRWLock(r.Name))
+
+		for range 2 {
+			start(func(w *worker, ctx context.Context, _ Spec) { w.readOrWrite(ctx, l, r) }, pause, func(*rand.Rand) Spec { return Spec{} })
 		}
 	}
 }
