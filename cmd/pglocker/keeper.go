@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,9 +15,10 @@ import (
 
 // keeper takes locks for a command that a signal may interrupt at any moment.
 //
-// What the library is granted after its caller has left, it returns within a second or leaves to the lease. So a
-// signal doesn't cut the first request for a lock short: [keeper.outlast]. In the end [keeper.interrupted] says
-// what may stay held all the same.
+// What the library is granted after its caller has left, it returns within two seconds, but once it is closed it has
+// one for that, and leaves the rest to the lease. So a signal doesn't cut the first request for a lock short:
+// [keeper.outlast]. And the library is closed when it has returned what it can: [keeper.settle]. In the end
+// [keeper.interrupted] says what may stay held all the same.
 type keeper struct {
 	locker *pglocker.Locker
 	app    *app
@@ -38,6 +40,9 @@ type keeper struct {
 	answered *sync.Cond
 	// silent: the database hasn't answered within that time.
 	silent bool
+
+	// told: the user was told that the command waits.
+	told sync.Once
 }
 
 // newKeeper connects to the database. The caller ends it by close or interrupted.
@@ -130,10 +135,7 @@ func (k *keeper) endAnswered(end func()) {
 	limit, cancel := k.lastly()
 	defer cancel()
 
-	tell := time.AfterFunc(tellAfter, func() {
-		fmt.Fprintln(k.app.stderr, "pglocker: waiting for the database to say whether it has granted the lock. Another signal ends that.")
-	})
-	defer tell.Stop()
+	defer k.tellLater()()
 
 	defer context.AfterFunc(limit, func() {
 		k.mu.Lock()
@@ -154,6 +156,15 @@ func (k *keeper) endAnswered(end func()) {
 	end()
 }
 
+// tellLater tells the user, unless stop is called within [tellAfter], that the command waits.
+func (k *keeper) tellLater() (stop func() bool) {
+	return time.AfterFunc(tellAfter, func() {
+		k.told.Do(func() {
+			fmt.Fprintln(k.app.stderr, "pglocker: waiting for the database to say whether it has granted the lock. Another signal ends that.")
+		})
+	}).Stop
+}
+
 // close releases what is still held, and waits for what is under way. It returns when ctx ends.
 func (k *keeper) close(ctx context.Context) error {
 	err := k.locker.Close(ctx)
@@ -167,6 +178,10 @@ func (k *keeper) close(ctx context.Context) error {
 // interrupted closes the keeper after a signal, and says what may stay held of the given rows. One that ends with
 // ":" stands for all that begin so. doubt is that of [inDoubt]: without it, what another may hold as well isn't told.
 func (k *keeper) interrupted(rows []string, doubt bool) {
+	if !k.silent {
+		k.settle(rows, doubt)
+	}
+
 	ctx, cancel := k.lastly()
 	defer cancel()
 
@@ -179,7 +194,7 @@ func (k *keeper) interrupted(rows []string, doubt bool) {
 		)
 
 		if err == nil && !k.silent {
-			found, err = k.left(ctx, row, doubt)
+			found, err = k.leftClosed(ctx, row, doubt)
 		}
 
 		if err != nil || k.silent {
@@ -204,14 +219,52 @@ func inDoubt(err error) bool {
 	return isAny(err, pglocker.ErrUnknownOutcome, pglocker.ErrNotReleased)
 }
 
-// left returns what is held of a row, or of those that begin so, by what may have been this command. Without doubt, only
-// a name that no other process has says so.
-func (k *keeper) left(ctx context.Context, row string, doubt bool) (found []pglocker.LockStatus, err error) {
+// settleLook is how often [keeper.settle] looks.
+const settleLook = 50 * time.Millisecond
+
+// settle waits while the rows show what the library is about to return.
+func (k *keeper) settle(rows []string, doubt bool) {
+	ctx, cancel := k.lastly()
+	defer cancel()
+
+	// Without owners, the library can't find it either.
+	if owners, err := k.locker.HasOwners(ctx); err != nil || !owners {
+		return
+	}
+
+	defer k.tellLater()()
+
+	look := time.NewTicker(settleLook)
+	defer look.Stop()
+
+	shown := func(row string) bool {
+		found, err := k.left(ctx, k.locker, row, doubt)
+
+		return err == nil && len(found) > 0
+	}
+
+	for slices.ContainsFunc(rows, shown) {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// leftClosed is left when the Locker is closed.
+func (k *keeper) leftClosed(ctx context.Context, row string, doubt bool) ([]pglocker.LockStatus, error) {
 	locker, err := pglocker.New(k.db, &k.config)
 	if err != nil {
 		return nil, err
 	}
 
+	return k.left(ctx, locker, row, doubt)
+}
+
+// left returns what is held of a row, or of those that begin so, by what may have been this command. Without doubt, only
+// a name that no other process has says so.
+func (k *keeper) left(ctx context.Context, locker *pglocker.Locker, row string, doubt bool) (found []pglocker.LockStatus, err error) {
 	owners, err := locker.HasOwners(ctx)
 	if err != nil {
 		return nil, err

@@ -43,3 +43,20 @@ func TestWatchMany(t *testing.T) {
 	must(t, s.cmd.Process.Signal(syscall.SIGINT))
 	s.ends(130)
 }
+
+// TestListReadsOn: a listing for which the server reads every row says so on a terminal, if it takes long.
+func TestListReadsOn(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct{ prefix, says string }{{"", "reads through the whole table"}, {"a/", "reads through all that begins so"}} {
+		b := newBed(t)
+		b.hold("a/held")
+		v := b.behindValve(noReplies, "pglocker_listed")
+
+		s := onTerminal(t, b.command("ls", "--held", c.prefix))
+		s.shows(0, c.says)
+		v.open()
+		s.shows(0, "a/held")
+		s.ends(0)
+	}
+}

@@ -44,9 +44,12 @@ A permit of a semaphore, a reader or the writer of a read-write lock, and an ele
 rows too: see --kind. ls reads a page at a time, however large the table is. What it shows
 may have changed when you read it.
 
+With --held, --waited, --expired and --holder the server reads every row, or those whose ids
+begin with PREFIX: no index has what they ask for, since each write would pay for it. Ten
+million rows take 7 seconds or so.
+
 With --watch it lists again and again: on a terminal as many locks as fit, otherwise all,
-each time. After a scan that took long it waits ten times as long before the next. With
---held the server reads through the table, in some seconds for ten million rows.`,
+each time. After a scan that took long it waits ten times as long before the next.`,
 		Example: `  pglocker ls --held
   pglocker ls --expired -o json jobs/
   pglocker ls --kind election`,
@@ -94,10 +97,31 @@ each time. After a scan that took long it waits ten times as long before the nex
 			return l.watchOn(ctx, s)
 		}
 
+		defer l.tellOfScan()()
+
 		return l.list(ctx, s, l.records(l.stdout, s.owners))
 	})
 
 	return cmd
+}
+
+// scanTold is how long a listing takes on a terminal before it says why.
+const scanTold = 2 * time.Second
+
+// tellOfScan says on a terminal, unless stop is called soon, what takes so long.
+func (l *listing) tellOfScan() (stop func() bool) {
+	if !terminal(l.stderr) || !l.filter.Held && !l.filter.Crashed && l.filter.Owner == "" {
+		return func() bool { return false }
+	}
+
+	return time.AfterFunc(scanTold, func() {
+		rows := "the whole table"
+		if l.filter.Prefix != "" {
+			rows = "all that begins so"
+		}
+
+		fmt.Fprintf(l.stderr, "pglocker: the server reads through %s, in some seconds for ten million rows\n", rows)
+	}).Stop
 }
 
 // list hands the records to out.

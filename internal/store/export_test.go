@@ -126,6 +126,7 @@ func textsOf(table Table, f form) map[string]string {
 func AllTexts() map[string]string {
 	all := map[string]string{
 		"table":          onPrimary(sqlTable),
+		"usual":          onPrimary(sqlUsual),
 		"timeline":       onPrimary(sqlTimeline),
 		"read only":      onPrimary(sqlReadOnly),
 		"migration lock": sqlMigrationLock,
@@ -196,4 +197,24 @@ func FunctionsFile() string {
 	}
 
 	return b.String()
+}
+
+// Looks are what the quick look at the table says, "" if it leaves that to the thorough one, and what the latter says.
+func Looks(ctx context.Context, s *Store) (quick, thorough string) {
+	if f, ok := s.usual(ctx); ok {
+		quick = fmt.Sprintf("%+v", f)
+	}
+
+	d, err := s.description(ctx)
+	if err == nil {
+		err = s.usable(d)
+	}
+
+	if err != nil || d.secured {
+		return quick, fmt.Sprint("refused or hidden: ", err)
+	}
+
+	floor, _ := s.hasTimeline(ctx)
+
+	return quick, fmt.Sprintf("%+v", d.form(floor))
 }

@@ -72,6 +72,10 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 
 // lookUp asks the server for the form, and whether row-level security applies.
 func (s *Store) lookUp(ctx context.Context) (f form, secured bool, err error) {
+	if f, ok := s.usual(ctx); ok {
+		return f, false, nil
+	}
+
 	table, err := s.description(ctx)
 	if err != nil {
 		return f, false, err

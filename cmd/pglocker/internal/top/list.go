@@ -102,6 +102,9 @@ func (m *model) head() []string {
 // liveAge is the age up to which data isn't worth a word about it.
 const liveAge = 3 * time.Second
 
+// slowLook is how long a look takes that is worth a word.
+const slowLook = time.Second
+
 // state says how old the data is.
 func (m *model) state() string {
 	_, stale := m.stale()
@@ -120,6 +123,8 @@ func (m *model) state() string {
 		return bad.Render(fmt.Sprintf("▲ stale since %s, for %s ", m.last.At.UTC().Format("15:04:05Z"), span(age)))
 	case age < liveAge:
 		return good.Render("● live ")
+	case m.last.Took >= slowLook:
+		return good.Render("● ") + faint.Render(fmt.Sprintf("read all rows in %s, %s ago ", span(m.last.Took), span(age)))
 	}
 
 	return good.Render("● ") + faint.Render("read "+span(age)+" ago ")

@@ -159,7 +159,7 @@ func TestPace(t *testing.T) {
 		s.hides("stale")
 		s.keys("r")
 		s.pass(3 * time.Second)
-		s.shows("read 3s ago")
+		s.shows("read all rows in 3s, 3s ago")
 	})
 }
 
