@@ -61,8 +61,9 @@ type (
 		*sql.DB
 		tx inner
 	}
-	// handle is as sqlx.DB is.
-	handle struct{ *sql.DB }
+	// handle is as sqlx.DB is, and rewriting as bun.DB: its own method drops the arguments.
+	handle    struct{ *sql.DB }
+	rewriting struct{ *sql.DB }
 	// committing is a pool that passes for a transaction of pgx. opaquePgx hides the connection.
 	committing struct{ *pgxpool.Pool }
 	opaquePgx  struct{ pglocker.PgxTx }
@@ -73,6 +74,10 @@ func (committing) Rollback(context.Context) error { return nil }
 
 func (e embedding) QueryRowContext(ctx context.Context, query string, _ ...any) *sql.Row {
 	return e.Tx.QueryRowContext(ctx, query)
+}
+
+func (r rewriting) QueryRowContext(ctx context.Context, query string, _ ...any) *sql.Row {
+	return r.DB.QueryRowContext(ctx, query)
 }
 
 func (b both) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
@@ -422,6 +427,7 @@ func TestGuardWithoutTransaction(t *testing.T) {
 				"GuardTx, *sql.DB":        func() error { return held.GuardTx(t.Context(), db) },
 				"GuardTx, *sql.Conn":      func() error { return held.GuardTx(t.Context(), conn) },
 				"GuardTx, *sql.DB inside": func() error { return held.GuardTx(t.Context(), handle{db}) },
+				"GuardTx, rewriting":      func() error { return held.GuardTx(t.Context(), rewriting{db}) },
 				"GuardTx, behind another": func() error { return held.GuardTx(t.Context(), &prepared{db}) },
 				"GuardTx, opaque":         func() error { return held.GuardTx(t.Context(), opaque{db}) },
 				"GuardTx, opaque conn":    func() error { return held.GuardTx(t.Context(), opaque{conn}) },

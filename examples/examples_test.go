@@ -134,11 +134,11 @@ func wantInOrder(t *testing.T, out string, patterns ...string) {
 
 var printed = map[string][]string{
 	"simple-task": {
-		`acquired   generation 2, for 10s`,
+		`acquired   token 2, for 10s`,
 		`refused    a second acquire: .* another 9\.\d+s`,
-		`refreshed  generation 3,`,
-		`refused    a release by the old status: generation 2 `,
-		`released   generation 4,`,
+		`refreshed  token 3,`,
+		`refused    a release by the old status: token 2 `,
+		`released   free for the next holder, whose token is above 4`,
 	},
 	"long-task": {
 		`asking     for lock "long-task": TTL 2s, renewed every 1s`,
@@ -146,13 +146,13 @@ var printed = map[string][]string{
 		`working    step 1 of 5, token 2,`,
 		`working    step 5 of 5, token 2,`,
 		`refused    another task, 3s after the first lease ended: held by \S+#`,
-		`released   generation 3,`,
+		`released   free for the next holder, whose token is above 3`,
 	},
 	"custom-migrations": {
 		`migrated   table public\.job_locks`,
 		`granted    token 2`,
 		`refused    a second acquire: held for another 5s|4\.9\d*s`,
-		`released   generation 3,`,
+		`released   free for the next holder, whose token is above 3`,
 	},
 }
 

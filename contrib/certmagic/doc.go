@@ -6,7 +6,7 @@
 //		return err
 //	}
 //
-//	config.Storage = pglockercertmagic.NewStorage(&certmagic.FileStorage{Path: "/shared/certs"}, locks)
+//	certmagic.Default.Storage = pglockercertmagic.NewStorage(&certmagic.FileStorage{Path: "/shared/certs"}, locks)
 //
 // All processes that share the storage must use the same table and prefix.
 package pglockercertmagic

@@ -10,7 +10,7 @@
 //
 // # What keeps two from leading
 //
-// The elector renews the lease by compare-and-swap: it names the generation that it was granted. A lease of another
+// The elector renews the lease by compare-and-swap: it names the generation that it wrote last. A lease of another
 // process is never renewed or refreshed. It can only be acquired, after it has ended by the database's clock or was
 // released. No other clock counts, and neither do identities: two processes with the same identity are two.
 //

@@ -16,9 +16,19 @@
 // Jobs by duration (gocron.DurationJob) tick from the start of each scheduler. Give them the same start, or take
 // gocron.CronJob.
 //
-// With an Elector, a tick may run twice if the leader leaves on purpose ([Elector.Stop], or a resignation): the next leads
-// at once, and the same tick may be still to come by its clock. After a crash the lease keeps the next away for that long,
-// if the election's TTL exceeds the difference of the clocks.
+// With an Elector, the next leader must not lead before the last tick of the former has come by its clock, too, or that
+// tick runs twice. How long that takes is an argument of [StartElector]:
+//
+//   - A leader that leaves on purpose ([Elector.Stop], a resignation) keeps the leadership for that long after its last
+//     tick.
+//   - A leader that crashes keeps it until its lease ends, two thirds of the election's TTL later or more, if its renewals
+//     were answered. Let the TTL be at least twice the difference of the clocks.
+//   - A leader that gets no answer from the database runs ticks until the lease's safety margin begins. A tick after which
+//     the lease ends sooner than the clocks differ may run twice. If that matters, let pglocker.Config.SafetyMargin, by
+//     default a tenth of the TTL, be longer than the clocks differ.
+//
+// A tick that comes while no process leads is left out. So is one that has come by the next leader's clock already, and
+// not yet by that of the leader that leaves.
 //
 // A process that was paused over a tick runs its job late, when it goes on, if the lock is free then: gocron's timer has
 // fired. With an Elector it doesn't, because its leadership is over. A job for which that matters should look at the time.

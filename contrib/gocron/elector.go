@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/go-co-op/gocron/v2"
 
@@ -14,6 +15,7 @@ import (
 // Elector is a gocron.Elector: the leader of an election runs all jobs of the scheduler. It is safe for concurrent use.
 type Elector struct {
 	election *pglocker.Election
+	clocks   time.Duration
 	stop     context.CancelFunc
 	// ended is closed when the candidate has left the election, after err was set.
 	ended chan struct{}
@@ -23,6 +25,8 @@ type Elector struct {
 	// leading is the present term, nil while this process doesn't lead. mu guards it, and that nothing is added to
 	// its tasks afterwards.
 	leading *term
+	// lastTick is when IsLeader last returned nil. mu guards it: no tick begins after leading was set to nil.
+	lastTick time.Time
 }
 
 // term is one in which this process leads.
@@ -35,9 +39,13 @@ var _ gocron.Elector = (*Elector)(nil)
 
 // StartElector takes part in the election until [Elector.Stop], or until ctx ends: it calls [pglocker.Election.Run],
 // which the caller must not do.
-func StartElector(ctx context.Context, election *pglocker.Election) *Elector {
+//
+// clocks must be longer than the clocks of the machines differ. A leader that leaves keeps the leadership until clocks
+// after its last tick. By then that tick has come by the next leader's clock, too, and doesn't run a second time. At or
+// below zero nothing is kept.
+func StartElector(ctx context.Context, election *pglocker.Election, clocks time.Duration) *Elector {
 	running, stop := context.WithCancel(ctx)
-	e := &Elector{election: election, stop: stop, ended: make(chan struct{})}
+	e := &Elector{election: election, clocks: clocks, stop: stop, ended: make(chan struct{})}
 
 	go func() {
 		defer close(e.ended)
@@ -53,17 +61,25 @@ func (e *Elector) lead(ctx context.Context, _ pglocker.Term) error {
 	e.set(t)
 
 	<-ctx.Done()
-	e.set(nil)
+
+	lastTick := e.set(nil)
 	t.tasks.Wait()
+
+	if lost := context.Cause(ctx); !errors.Is(lost, pglocker.ErrLockLost) { // else another may lead already
+		time.Sleep(time.Until(lastTick.Add(e.clocks)))
+	}
 
 	return context.Cause(ctx)
 }
 
-func (e *Elector) set(t *term) {
+// set sets the present term, and returns when the last tick began.
+func (e *Elector) set(t *term) (lastTick time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
 	e.leading = t
+
+	return e.lastTick
 }
 
 // begin returns the present term, for one more task. It is nil if this process doesn't lead.
@@ -83,19 +99,12 @@ func (e *Elector) begin(ctx context.Context) *term {
 
 // IsLeader returns nil while this process leads, and else an error that matches [pglocker.ErrNotLeader]. gocron calls
 // it at each tick. It doesn't ask the database: see [pglocker.Election.IsLeader]. From when on it returns nil, a function
-// of [Elector.Task] runs. If the candidate has left the election, the error says why.
+// of [Elector.Task] runs. Each nil counts as a tick (see [StartElector]). If the candidate has left the election, the
+// error says why.
 func (e *Elector) IsLeader(ctx context.Context) error {
-	e.mu.Lock()
-	begun := e.leading != nil
-	e.mu.Unlock()
-
-	err := e.election.IsLeader(ctx)
-
-	switch {
-	case err == nil && begun:
+	err := e.tick(ctx)
+	if err == nil {
 		return nil
-	case err == nil: // elected, and not told yet
-		err = pglocker.ErrNotLeader
 	}
 
 	select {
@@ -106,12 +115,30 @@ func (e *Elector) IsLeader(ctx context.Context) error {
 	}
 }
 
+// tick remembers that a tick begins, if this process leads.
+func (e *Elector) tick(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+
+	err := e.election.IsLeader(ctx)
+
+	switch {
+	case err != nil:
+	case e.leading == nil: // elected, and not told yet
+		err = pglocker.ErrNotLeader
+	default:
+		e.lastTick = time.Now()
+	}
+
+	return err
+}
+
 // Stop leaves the election, and returns when that is done: another can lead then. It waits for functions of
-// [Elector.Task], whose contexts end at once. Shut the scheduler down before, or other jobs go on beside those of the next
-// leader.
+// [Elector.Task], whose contexts end at once, and for what is left of clocks since the last tick ([StartElector]). Shut the
+// scheduler down before, or other jobs go on beside those of the next leader.
 //
-// If ctx ends before, the error matches its. The process leaves the election nevertheless, when those functions have
-// returned. Until then no other can lead. Stop may be called again, to wait for longer. So don't pass a context that the
+// If ctx ends before, the error matches its. The process leaves the election nevertheless, when that is over. Until then
+// no other can lead. Stop may be called again, to wait for longer. So don't pass a context that the
 // shutdown has cancelled: Stop wouldn't wait.
 //
 // Otherwise Stop returns nil, or what made the candidate leave the election before, or [pglocker.ErrNotReleased].

@@ -30,7 +30,7 @@ func newCandidate(t *testing.T, url string) *candidate {
 	election, err := c.locker.NewElection("scheduler", 5*time.Second)
 	must(t, err)
 
-	c.elector = pglockergocron.StartElector(t.Context(), election)
+	c.elector = pglockergocron.StartElector(t.Context(), election, 0)
 
 	c.scheduler, err = gocron.NewScheduler(gocron.WithDistributedElector(c.elector))
 	must(t, err)
@@ -107,7 +107,7 @@ func TestTheElectorSaysWhyItLeft(t *testing.T) {
 	election, err := locker.NewElection("scheduler", time.Minute)
 	must(t, err)
 
-	elector := pglockergocron.StartElector(t.Context(), election)
+	elector := pglockergocron.StartElector(t.Context(), election, 0)
 	if err := elector.Task(nothing)(t.Context()); !errors.Is(err, pglocker.ErrNotLeader) {
 		t.Errorf("a task without a leader: %v", err)
 	}
@@ -159,7 +159,7 @@ func TestALeaderRunsTasks(t *testing.T) {
 	cancel()
 	receive(t, "it leaves", left)
 
-	started := pglockergocron.StartElector(t.Context(), election)
+	started := pglockergocron.StartElector(t.Context(), election, 0)
 
 	for deadline := time.Now().Add(time.Minute); started.IsLeader(t.Context()) != nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -179,7 +179,7 @@ func TestStopIsBounded(t *testing.T) {
 	election, err := newLocker(t, url).NewElection("scheduler", time.Minute)
 	must(t, err)
 
-	elector := pglockergocron.StartElector(t.Context(), election)
+	elector := pglockergocron.StartElector(t.Context(), election, 0)
 	runs, finish, ran := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 
 	task := elector.Task(func(context.Context) error {
@@ -227,5 +227,87 @@ func TestStopIsBounded(t *testing.T) {
 
 	for range 100 {
 		must(t, elector.Stop(over))
+	}
+}
+
+// TestTheLastTickIsKept: nobody leads while the last tick is still to come by other clocks.
+func TestTheLastTickIsKept(t *testing.T) {
+	t.Parallel()
+
+	url := databases.NewDatabase(t).String()
+
+	stop := func(t *testing.T, _ *pglocker.Election, e *pglockergocron.Elector, _ int64) {
+		must(t, e.Stop(t.Context()))
+	}
+
+	for name, test := range map[string]struct {
+		leave  func(t *testing.T, election *pglocker.Election, elector *pglockergocron.Elector, token int64)
+		ticks  bool
+		clocks time.Duration
+	}{
+		"a stop": {stop, true, 2 * time.Second},
+		"a resignation": {func(t *testing.T, e *pglocker.Election, _ *pglockergocron.Elector, token int64) {
+			must(t, e.RequestResign(t.Context(), token))
+		}, true, 2 * time.Second},
+		"a stop without a tick": {stop, false, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			election, err := newLocker(t, url).NewElection(name, time.Minute)
+			must(t, err)
+
+			other, err := newLocker(t, url).NewElection(name, time.Minute)
+			must(t, err)
+
+			elector := pglockergocron.StartElector(t.Context(), election, test.clocks)
+			term := awaitTerm(t, other)
+
+			// The lease is so long that its end isn't what is seen below.
+			start := time.Now()
+
+			if test.ticks {
+				for elector.IsLeader(t.Context()) != nil {
+					if time.Since(start) > time.Minute/2 {
+						t.Fatal("it doesn't lead")
+					}
+
+					time.Sleep(time.Millisecond)
+				}
+
+				start = time.Now()
+			}
+
+			test.leave(t, election, elector, term.Token)
+
+			for {
+				now, err := other.Leader(t.Context())
+				if errors.Is(err, pglocker.ErrNoLeader) || err == nil && now.Token != term.Token {
+					break
+				}
+
+				must(t, err)
+				time.Sleep(time.Millisecond)
+			}
+
+			took := time.Since(start)
+			if test.ticks && took < test.clocks-time.Millisecond || took > time.Minute/2 {
+				t.Errorf("the leadership ended after %s", took)
+			}
+
+			must(t, elector.Stop(t.Context()))
+		})
+	}
+}
+
+func awaitTerm(t *testing.T, election *pglocker.Election) pglocker.Term {
+	t.Helper()
+
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if term, err := election.Leader(t.Context()); err == nil {
+			return term
+		} else if time.Now().After(deadline) {
+			t.Fatal("nobody leads:", err)
+		}
 	}
 }

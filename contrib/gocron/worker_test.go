@@ -24,6 +24,8 @@ const (
 
 	wayLocker  = "a Locker"
 	wayElector = "an Elector"
+
+	electionName = "scheduler"
 )
 
 const (
@@ -131,12 +133,12 @@ func distribute(locker *pglocker.Locker, way string) (
 		return gocron.WithDistributedLocker(jobs), jobs.Task, func() error { return nil }, nil
 	}
 
-	election, err := locker.NewElection("scheduler", hold)
+	election, err := locker.NewElection(electionName, hold)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 
-	elector := pglockergocron.StartElector(context.Background(), election)
+	elector := pglockergocron.StartElector(context.Background(), election, hold)
 
 	return gocron.WithDistributedElector(elector), elector.Task, func() error { return elector.Stop(context.Background()) }, nil
 }

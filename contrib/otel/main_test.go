@@ -17,6 +17,10 @@ import (
 var databases *pgtesting.TestInstance
 
 func TestMain(m *testing.M) {
+	if os.Getenv(envURL) != "" {
+		os.Exit(workerMain())
+	}
+
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",
 		DatabaseURL: os.Getenv("CI_DATABASE_URL"),

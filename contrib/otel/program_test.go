@@ -25,12 +25,12 @@ import (
 
 // program is one that uses locks and is scraped. The class of a lock is what comes before its slash.
 type program struct {
-	t       *testing.T
-	db      *sql.DB
-	locker  *pglocker.Locker
-	metrics *httptest.Server
-	traces  *trace.TracerProvider
-	spans   *tracetest.SpanRecorder
+	t      *testing.T
+	db     *sql.DB
+	locker *pglocker.Locker
+	url    string // of its metrics
+	traces *trace.TracerProvider
+	spans  *tracetest.SpanRecorder
 }
 
 func startProgram(t *testing.T) *program {
@@ -41,9 +41,10 @@ func startProgram(t *testing.T) *program {
 	must(t, err)
 
 	p := &program{t: t, db: databases.Open(t, databases.NewDatabase(t).String()), spans: tracetest.NewSpanRecorder()}
-	p.metrics = httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	t.Cleanup(p.metrics.Close)
+	metrics := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	t.Cleanup(metrics.Close)
 
+	p.url = metrics.URL
 	p.traces = trace.NewTracerProvider(trace.WithSpanProcessor(p.spans))
 
 	observer, err := pglockerotel.NewObserver(
@@ -68,7 +69,7 @@ func startProgram(t *testing.T) *program {
 func (p *program) scrape(name string, labels ...string) (value float64, ok bool) {
 	p.t.Helper()
 
-	got, err := http.Get(p.metrics.URL)
+	got, err := http.Get(p.url)
 	must(p.t, err)
 
 	defer got.Body.Close()

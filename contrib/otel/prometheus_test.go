@@ -34,7 +34,7 @@ func TestDashboard(t *testing.T) {
 	t.Parallel()
 
 	p, another := startProgram(t), startProgram(t)
-	server := startPrometheus(t, p.metrics.URL, another.metrics.URL)
+	server := startPrometheus(t, p.url, another.url)
 	query := func(what, expr string) {
 		await(t, what+": "+expr, func() bool { return server.results(t, expr) > 0 })
 	}

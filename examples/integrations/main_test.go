@@ -127,7 +127,7 @@ func check(t *testing.T, url string, locker *pglocker.Locker, update update) {
 func refusesOutside(t *testing.T, locker *pglocker.Locker, handle pglocker.Tx) {
 	t.Helper()
 
-	err := locker.Do(t.Context(), "outside", time.Minute, time.Second, func(ctx context.Context) error {
+	err := locker.Do(t.Context(), "outside? of $1", time.Minute, time.Second, func(ctx context.Context) error {
 		return pglocker.GuardTx(ctx, handle)
 	})
 	if !errors.Is(err, pglocker.ErrNoTransaction) {

@@ -82,7 +82,7 @@ func run(ctx context.Context, address string) (err error) {
 		return err
 	}
 
-	out.Printf("released   generation %d, free for the next", status.Generation)
+	out.Printf("released   free for the next holder, whose token is above %d", status.Generation)
 
 	return nil
 }

@@ -1,4 +1,4 @@
-// Simple-task takes a lock, prolongs it and releases it by hand, with lib/pq:
+// Simple-task takes a lock, refreshes it and releases it by hand, with lib/pq:
 // the lease verbs, for a program that keeps the status of its lock itself.
 //
 //	go run ./examples/simple-task [-url URL]
@@ -71,7 +71,7 @@ func run(ctx context.Context, address string) (err error) {
 		return err
 	}
 
-	out.Printf("acquired   generation %d, for %s", status.Generation, ttl)
+	out.Printf("acquired   token %d, for %s", status.Generation, ttl)
 	out.Printf("           we may believe in it until %s at the latest", asked.Add(ttl).Format("15:04:05.000000"))
 
 	_, err = locker.AcquireLock(ctx, lockID, ttl)
@@ -89,7 +89,7 @@ func run(ctx context.Context, address string) (err error) {
 		return errors.Join(err, locker.ReleaseLock(context.WithoutCancel(ctx), status))
 	}
 
-	out.Printf("worked     for a second; more to do, so the lease is prolonged")
+	out.Printf("worked     for a second; more to do, so the lease is refreshed")
 
 	old := status
 
@@ -98,14 +98,14 @@ func run(ctx context.Context, address string) (err error) {
 		return err
 	}
 
-	out.Printf("refreshed  generation %d, for another %s from now", status.Generation, ttl)
+	out.Printf("refreshed  token %d, for another %s from now", status.Generation, ttl)
 
 	err = locker.ReleaseLock(ctx, old)
 	if !errors.Is(err, pglocker.ErrWrongGeneration) {
 		return fmt.Errorf("releasing by the old status should have failed: %w", err)
 	}
 
-	out.Printf("refused    a release by the old status: generation %d is no longer the lock's", old.Generation)
+	out.Printf("refused    a release by the old status: token %d is no longer the lock's", old.Generation)
 
 	if err := locker.ReleaseLock(ctx, status); err != nil {
 		return err
@@ -116,7 +116,7 @@ func run(ctx context.Context, address string) (err error) {
 		return err
 	}
 
-	out.Printf("released   generation %d, free for the next", status.Generation)
+	out.Printf("released   free for the next holder, whose token is above %d", status.Generation)
 
 	return nil
 }

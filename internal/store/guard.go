@@ -132,6 +132,11 @@ func InAny(tx sqlTx) Transaction {
 	return func(ctx context.Context, s *Store, text string, args []any, dest any) error {
 		text, args = s.inTransactionOf(nil, text, args)
 
+		// A library may write the arguments into the statement itself, and find no place for them, as bun does.
+		if inlined, ok := inline(bytesLiteral, text, args); ok {
+			text, args = inlined, nil
+		}
+
 		if err := tx.QueryRowContext(ctx, text, args...).Scan(dest); err != nil {
 			return err
 		}
