@@ -48,6 +48,14 @@ func TestContract(t *testing.T) {
 		}
 	}
 
+	for _, driver := range contract.Drivers {
+		contract.Run(t, contract.Setup{Name: driver + ", plain", Driver: driver, Dialect: pglocker.DialectPlain}, contract.NewDatabase)
+		contract.Run(t, contract.Setup{
+			Name: driver + ", plain, own table", Driver: driver, Dialect: pglocker.DialectPlain,
+			Scheme: pglocker.PublicScheme, Columns: contract.ThreeColumns,
+		}, contract.NewDatabase)
+	}
+
 	for _, driver := range []string{contract.Traced, contract.Opaque, contract.TracedPq, contract.OpaquePq} {
 		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, contract.NewDatabase)
 	}

@@ -75,6 +75,7 @@ func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	l.store = store.New(db, completed.table(), func(lockID string, granted store.Result, ttl time.Duration) {
 		l.desk.ReturnAside(lockID, granted, ttl)
 	})
+	l.store.Speak(completed.Dialect.store())
 	l.store.Log(l.cfg.Logger)
 	l.store.OnBatch(l.watch.onBatch())
 

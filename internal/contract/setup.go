@@ -30,6 +30,8 @@ type Setup struct {
 	Requires string
 	// History: the table has a history.
 	History bool
+	// Dialect is that of the Config.
+	Dialect pglocker.Dialect
 	// MaxOpenConns bounds the locker's pool; 0 is no bound.
 	MaxOpenConns int
 	// Via returns the URL by which the locker reaches the database of a URL, through a
@@ -44,7 +46,7 @@ const ThreeColumns = `lock_id TEXT COLLATE "C" PRIMARY KEY, generation BIGINT NO
 func (s Setup) hasOwners() bool { return s.Columns == "" }
 
 func (s Setup) config() *pglocker.Config {
-	cfg := &pglocker.Config{Scheme: s.Scheme, Table: s.Table, Owner: "contract"}
+	cfg := &pglocker.Config{Scheme: s.Scheme, Table: s.Table, Owner: "contract", Dialect: s.Dialect}
 	cfg.SetDefault()
 
 	return cfg
@@ -135,7 +137,17 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"SQLAssertHeld", testSQLAssertHeld},
 			{"SQLBadInput", testSQLBadInput},
 		} {
-			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
+			t.Run(test.name, func(t *testing.T) {
+				if e.isPlain() && notPlain[test.name] {
+					t.Skip("not in the plain dialect")
+				}
+
+				test.run(t, e)
+			})
+		}
+
+		if e.isPlain() {
+			t.Run("PlainRefuses", func(t *testing.T) { testPlainRefuses(t, e) })
 		}
 
 		t.Run("NothingIsLeft", func(t *testing.T) { testNothingIsLeft(t, e) })

@@ -91,7 +91,7 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 
 	for contests, lost := 0, 0; contests < allContests; {
 		start := time.Now()
-		a := persist(ctx, s, func(bool) answer[one[attempted]] { return s.lanes.grantAll.askAgain(ctx, g.requests(ids, g.owner)) })
+		a := persist(ctx, s, func(bool) answer[one[attempted]] { return g.askAll(ctx, ids) })
 
 		switch {
 		case a.outcome == unknown:
@@ -159,6 +159,10 @@ func (g *grant) requests(ids []string, owner string) []request {
 
 // createAll creates those of the locks that aren't there.
 func (g *grant) createAll(ctx context.Context, ids []string) error {
+	if g.shape.plain {
+		return g.createAllPlainly(ctx, ids)
+	}
+
 	for _, a := range g.store.lanes.create.several(ctx, g.requests(ids, "")) {
 		// Another transaction that creates one is waited for by asking again.
 		if a.err != nil && !Passing(a.err) {
@@ -226,7 +230,7 @@ var markHeld = verb{
 // leaves none.
 func (s *Store) MarkHeld(ctx context.Context, id string, mark Mark) (bool, error) {
 	sh, err := s.shapeOf(ctx)
-	if err != nil || !sh.full {
+	if err != nil || !sh.full || sh.plain {
 		return false, err
 	}
 

@@ -21,6 +21,10 @@ SELECT r.n
 // GuardAll runs sqlGuardAll in a transaction, and returns which of the ids the generations don't
 // hold. After an error the transaction can't go on.
 func (s *Store) GuardAll(ctx context.Context, tx *sql.Tx, ids []string, generations []int64) (lost []string, err error) {
+	if s.isPlain() {
+		return s.guardEach(ctx, tx, ids, generations)
+	}
+
 	text, args := s.plain(newWriter(s.table, form{}).one(nil, sqlGuardAll), []any{ids, generations})
 
 	rows, err := tx.QueryContext(ctx, text, args...)

@@ -181,7 +181,7 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 				return err
 			}
 
-			a.named = !s.unnamed.Load()
+			a.named = !s.nameless()
 			args := s.arguments(p.args)
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args, a.named) }, p.rows, scan)

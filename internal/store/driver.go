@@ -254,7 +254,7 @@ func (s *Store) arguments(args []any) []any {
 		return arrayLiterals(args)
 	}
 
-	if !s.unnamed.Load() {
+	if !s.nameless() {
 		return args
 	}
 

@@ -60,7 +60,7 @@ func provesNothing(err error) bool {
 func Transient(err error) bool {
 	// database/sql has no name for the last one.
 	if isAny(err, ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrHistoryNotFound, ErrPermissionDenied, ErrInvalidTTL,
-		ErrUnsupportedDriver, ErrUnsupportedEncoding) || strings.Contains(err.Error(), "sql: database is closed") {
+		ErrUnsupportedDriver, ErrUnsupportedEncoding, ErrUnsupportedServer) || strings.Contains(err.Error(), "sql: database is closed") {
 		return false
 	}
 

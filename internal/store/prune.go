@@ -110,6 +110,10 @@ func (s *Store) Prune(ctx context.Context, idle time.Duration) (removed int64, e
 		return 0, err
 	}
 
+	if sh.plain {
+		return 0, s.unsupported("there is no pruning")
+	}
+
 	p := &pruning{store: s.planningAnew(), shape: sh, idle: Microseconds(idle), batch: pruneBatch}
 
 	if err = p.permitted(ctx); err == nil {

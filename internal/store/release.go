@@ -138,7 +138,7 @@ func (s *Store) Force(ctx context.Context, id string, generation int64, reason s
 
 	req := request{shape: sh, id: id, generation: generation, reason: reason, gate: GateOf(id)}
 	a := persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.of[&force].one, force.given.ofOne(&req, sh.full), scanBool(new(*string)))
+		return askAudibly(ctx, s, sh.statements.of[&force].one, sh.arguments(&force, &req), scanBool(new(*string)))
 	})
 
 	if a.err != nil {

@@ -21,6 +21,11 @@ type shapeCache struct {
 	last atomic.Pointer[shape]
 	// floorless: the log says that the server has no timeline.
 	floorless atomic.Bool
+	// speaks is the dialect that was asked for. plainSaid: the log says that it is the plain one.
+	speaks    Dialect
+	plainSaid atomic.Bool
+	// singly: the plain dialect renews one lock in a statement.
+	singly atomic.Bool
 	// looking is full while enough requests look it up: the connection of the first may be dead.
 	looking chan struct{}
 }
@@ -60,7 +65,11 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
-	f := table.form(floor)
+	f, err := s.chooseDialect(ctx, table.form(floor))
+	if err != nil {
+		return nil, err
+	}
+
 	found := &shape{form: f, secured: table.secured, statements: render(s.table, f)}
 	s.shape.found.Store(found)
 	s.shape.last.Store(found)
