@@ -25,6 +25,8 @@ type Setup struct {
 	// Columns are the column definitions of a table of the user's own. If "", MigrateDB
 	// creates the table.
 	Columns string
+	// Distributed: Citus spreads the table over several servers.
+	Distributed bool
 	// Requires is a query that says whether the server can run the setup. If "", every
 	// server can.
 	Requires string
@@ -138,8 +140,8 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"SQLBadInput", testSQLBadInput},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				if e.isPlain() && notPlain[test.name] {
-					t.Skip("not in the plain dialect")
+				if lacks := e.lacks(test.name); lacks != "" {
+					t.Skip(lacks)
 				}
 
 				test.run(t, e)
@@ -205,12 +207,14 @@ func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
 		if err := pglocker.MigrateDB(t.Context(), e.direct, cfg); err != nil {
 			t.Fatal(err)
 		}
-
-		return
+	} else {
+		Exec(t, e.direct, fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s", quote(cfg.Scheme)))
+		Exec(t, e.direct, fmt.Sprintf("CREATE TABLE %s.%s (%s)", quote(cfg.Scheme), quote(cfg.Table), e.Columns))
 	}
 
-	Exec(t, e.direct, fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s", quote(cfg.Scheme)))
-	Exec(t, e.direct, fmt.Sprintf("CREATE TABLE %s.%s (%s)", quote(cfg.Scheme), quote(cfg.Table), e.Columns))
+	if e.Distributed {
+		Exec(t, e.direct, "SELECT create_distributed_table($1, 'lock_id')", quote(cfg.Scheme)+"."+quote(cfg.Table))
+	}
 }
 
 // newLocker returns another locker of the setup.
@@ -231,7 +235,7 @@ func (e *env) next(generation int64) int64 { return max(generation+1, e.floor) }
 func (e *env) take(t *testing.T, id string) {
 	t.Helper()
 	Exec(t, e.direct, "UPDATE "+e.table()+` SET generation = generation + 1,
-		expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = $1`, id)
+		expires_at = statement_timestamp() + interval '1 hour' WHERE lock_id = $1`, id)
 }
 
 func (e *env) acquire(t *testing.T, id string, ttl time.Duration) *pglocker.LockStatus {

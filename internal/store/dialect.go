@@ -58,6 +58,8 @@ func (s *Store) chooseDialect(ctx context.Context, f form) (form, error) {
 
 	var refusal error
 
+	s.shape.probed.Store(true)
+
 	if s.shape.speaks == DialectByServer {
 		if refusal = s.takes(ctx, f); refusal == nil || !refusesForGood(refusal) {
 			return f, refusal
@@ -78,6 +80,19 @@ func (s *Store) chooseDialect(ctx context.Context, f form) (form, error) {
 	}
 
 	return f, nil // what keeps it from both is said by the next request
+}
+
+// probedShape is [Store.shapeOf] for rare calls that the full dialect would leave half done, or that don't
+// repeat what was refused.
+func (s *Store) probedShape(ctx context.Context) (*shape, error) {
+	sh, err := s.shapeOf(ctx)
+	if err != nil || s.shape.speaks != DialectByServer || s.shape.probed.Load() {
+		return sh, err
+	}
+
+	s.shape.found.Store(nil)
+
+	return s.shapeOf(ctx)
 }
 
 // takes sends the statements of a form that grant a lock, for an id that no lock has. It returns an error if
@@ -171,6 +186,9 @@ func (w writer) renderPlain(st *statements) {
 
 		st.of[v] = t
 	}
+
+	// No node has a row that is found where nothing is, so the node that plans it answers.
+	st.clock = w.one(nil, onPrimary(`SELECT {iso}{now}{/iso} AS now`))
 
 	if w.full {
 		st.unwantedLast = w.plainly(plainUnwantedLast, sqlPlain, "c.durable")

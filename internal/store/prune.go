@@ -105,7 +105,7 @@ func (p *pruning) texts() pruneTexts { return p.shape.statements.prune }
 
 // Prune deletes rows that have been idle for a time, and returns how many, also beside an error.
 func (s *Store) Prune(ctx context.Context, idle time.Duration) (removed int64, err error) {
-	sh, err := s.shapeOf(ctx)
+	sh, err := s.probedShape(ctx)
 	if err != nil {
 		return 0, err
 	}

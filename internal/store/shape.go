@@ -24,6 +24,8 @@ type shapeCache struct {
 	// speaks is the dialect that was asked for. plainSaid: the log says that it is the plain one.
 	speaks    Dialect
 	plainSaid atomic.Bool
+	// probed: the server was asked which dialect it takes.
+	probed atomic.Bool
 	// singly: the plain dialect renews one lock in a statement.
 	singly atomic.Bool
 	// looking is full while enough requests look it up: the connection of the first may be dead.
