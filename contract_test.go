@@ -56,6 +56,8 @@ func TestContract(t *testing.T) {
 		}, contract.NewDatabase)
 	}
 
+	contract.Run(t, contract.Setup{Name: contract.Poorest, Driver: contract.Poorest}, contract.NewDatabase)
+
 	for _, driver := range []string{contract.Traced, contract.Opaque, contract.TracedPq, contract.OpaquePq} {
 		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, contract.NewDatabase)
 	}

@@ -51,8 +51,8 @@ func plainForms(f form) (forms []form) {
 // chooseDialect returns the form in which the server takes statements, for a table of that form. An ordinary
 // server isn't asked: the first look takes the full dialect. If the server then refuses a statement for what
 // it is, the shape is looked up again, and each form is tried.
-func (s *Store) chooseDialect(ctx context.Context, f form) (form, error) {
-	if s.shape.speaks == DialectFull || s.shape.speaks == DialectByServer && s.shape.last.Load() == nil {
+func (s *Store) chooseDialect(ctx context.Context, f form, first bool) (form, error) {
+	if s.shape.speaks == DialectFull || s.shape.speaks == DialectByServer && first {
 		return f, nil
 	}
 
@@ -120,6 +120,11 @@ func (s *Store) takes(ctx context.Context, f form) error {
 // refusesForGood reports whether the server has refused a statement for what it is.
 func refusesForGood(err error) bool {
 	return sqlState(err) != "" && !errors.Is(err, ErrUnknownOutcome) && !ofTheMoment(err)
+}
+
+// lacksFeature reports whether the server has refused a statement because it lacks something.
+func lacksFeature(err error) bool {
+	return hasState(err, codeFeatureNotSupported, codeUndefinedFunction, codeSyntaxError, codeUndefinedObject) && refusesForGood(err) && !elsewhere(err)
 }
 
 // sayPlain tells the log, once, what is lost.
@@ -210,13 +215,13 @@ func (w writer) plainly(p plainVerb, text, tag string) string {
 	return w.write(with(w.strength(text), "{span}", p.span), "c.now", "c.floor", p.given.inOne)
 }
 
-// strength leaves out what the server can't do for the durability of a commit.
+// strength leaves settings out where the server has none.
 func (w writer) strength(text string) string {
 	if w.weak {
-		return with(text, "{durable}", "NULL::{text}")
+		return with(text, "{durable}", "NULL::{text}", "{forced}", "{reason}::{text}")
 	}
 
-	return text
+	return with(text, "{forced}", `pg_catalog.set_config('`+ForcedSetting+`', {reason}, true)`)
 }
 
 // arguments are those of the statement for one request.

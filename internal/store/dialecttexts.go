@@ -133,7 +133,7 @@ var plainVerbs = map[*verb]plainVerb{
 	&unwanted:    {given: unwanted.given, span: `0::bigint`, set: with(sqlFreed, "{until}", `c.until`), where: sqlOfOwners, returning: `false`},
 	&force: {
 		given: parameters{paramID, paramGeneration, paramReason}, span: `0::bigint`, set: with(sqlFreed, "{until}", `c.until`), where: sqlOfGeneration,
-		returning: `pg_catalog.set_config('` + ForcedSetting + `', {reason}, true) IS NULL`,
+		returning: `({forced} IS NULL)`,
 	},
 	&renew: {
 		given: renew.given, span: `{ttl}`, set: `expires_at = greatest(l.expires_at, c.until)`,

@@ -49,6 +49,11 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return found, nil
 	}
 
+	return s.lookUp(ctx)
+}
+
+// lookUp finds the shape out.
+func (s *Store) lookUp(ctx context.Context) (*shape, error) {
 	if err := s.acquaint(ctx); err != nil {
 		return nil, err
 	}
@@ -67,14 +72,25 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
-	f, err := s.chooseDialect(ctx, table.form(floor))
+	first := s.shape.last.Load() == nil
+
+	f, err := s.chooseDialect(ctx, table.form(floor), first)
 	if err != nil {
 		return nil, err
 	}
 
 	found := &shape{form: f, secured: table.secured, statements: render(s.table, f)}
-	s.shape.found.Store(found)
+	if first && !s.shape.last.CompareAndSwap(nil, found) {
+		// Another caller was first. By now the server may have refused what it found.
+		if found = s.shape.found.Load(); found != nil {
+			return found, nil
+		}
+
+		return s.lookUp(ctx)
+	}
+
 	s.shape.last.Store(found)
+	s.shape.found.Store(found)
 
 	return found, nil
 }
