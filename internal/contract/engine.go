@@ -16,30 +16,32 @@ const (
 	LikeCitus = "like citus"
 	// LikeYugabyte refuses system columns, the timeline, and advisory locks.
 	LikeYugabyte = "like yugabyte"
-	// LikeCockroach refuses system columns, the timeline, notifications, and how PostgreSQL stores a table.
+	// LikeCockroach refuses system columns, the timeline, notifications, how PostgreSQL stores a table, and a
+	// recursive subquery.
 	LikeCockroach = "like cockroach"
 	// Poorest refuses all that, and passes over no row, and has no settings.
 	Poorest = "poorest"
 )
 
 const (
-	noCtid     = `\bctid\b`
-	noTimeline = `pg_walfile_name`
-	noNotify   = `pg_notify|LISTEN`
-	noAdvisory = `pg_advisory`
-	noStorage  = `USING heap|SET \(fillfactor`
-	noSettings = `set_config`
-	noSkipping = `SKIP LOCKED`
-	noTogether = `(?s)WITH ORDINALITY.*\bFOR (NO KEY )?(UPDATE|SHARE)`
-	noVolatile = `(?s)^\s*UPDATE .*(clock_timestamp|set_config|pg_walfile_name)`
+	noCtid      = `\bctid\b`
+	noTimeline  = `pg_walfile_name`
+	noNotify    = `pg_notify|LISTEN`
+	noAdvisory  = `pg_advisory`
+	noStorage   = `USING heap|SET \(fillfactor`
+	noSettings  = `set_config`
+	noSkipping  = `SKIP LOCKED`
+	noRecursion = `(?s)LATERAL \(\s*WITH RECURSIVE`
+	noTogether  = `(?s)WITH ORDINALITY.*\bFOR (NO KEY )?(UPDATE|SHARE)`
+	noVolatile  = `(?s)^\s*UPDATE .*(clock_timestamp|set_config|pg_walfile_name)`
 )
 
 func init() {
 	for name, refused := range map[string]string{
 		LikeCitus:     noVolatile + "|" + noTogether,
 		LikeYugabyte:  noCtid + "|" + noTimeline + "|" + noAdvisory,
-		LikeCockroach: noCtid + "|" + noTimeline + "|" + noNotify + "|" + noStorage,
-		Poorest: noVolatile + "|" + noCtid + "|" + noTimeline + "|" + noNotify + "|" + noAdvisory + "|" + noStorage + "|" + noSettings +
+		LikeCockroach: noCtid + "|" + noTimeline + "|" + noNotify + "|" + noStorage + "|" + noRecursion,
+		Poorest: noVolatile + "|" + noCtid + "|" + noTimeline + "|" + noNotify + "|" + noAdvisory + "|" + noStorage + "|" + noRecursion + "|" + noSettings +
 			"|" + noSkipping + "|" + noTogether,
 	} {
 		pattern := regexp.MustCompile(refused)

@@ -186,6 +186,13 @@ func askOver[T any](ctx context.Context, s *Store, conn *sql.Conn, p prepared, s
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, args, a.named) }, p.rows, scan)
 
+			if isByIndex := new(byIndexError); errors.As(err, isByIndex) && lacksFeature(err) {
+				s.unnamed.Store(true)
+
+				a.named = false
+				a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own.Conn(), p.text, s.arguments(p.args), false) }, p.rows, scan)
+			}
+
 			if own.Conn().IsClosed() {
 				closed = own.Conn().PgConn().CleanupDone()
 			}

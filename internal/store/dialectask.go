@@ -46,6 +46,15 @@ func (g *grant) createAllPlainly(ctx context.Context, ids []string) error {
 	return nil
 }
 
+// askRenewal sends renewals in the dialect of the shape.
+func (s *Store) askRenewal(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {
+	if sh.plain {
+		return s.renewPlainly(ctx, sh, reqs)
+	}
+
+	return s.sendRenewal(ctx, sh.statements.of[&renew].many, renew.given.ofMany(reqs, sh.full))
+}
+
 // renewPlainly renews leases in one statement where the server takes that, else each in one of its own. A
 // lease whose statement failed has no row: the leases that were renewed count, unless all statements failed.
 func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {

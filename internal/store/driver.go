@@ -219,6 +219,11 @@ func (r pgxRows) Close() error {
 // dear as can be, and the server would compile the plan, which takes it 0.1 s: jit is off.
 const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('jit', 'off', true)`
 
+// byIndexError is the error of sqlByIndex. The statement behind it was not run.
+type byIndexError struct{ error }
+
+func (e byIndexError) Unwrap() error { return e.error }
+
 // queryPgx sends a statement. A named one goes behind sqlByIndex, in one round trip and one
 // transaction.
 func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any, named bool) (pgxRows, error) {
@@ -235,7 +240,9 @@ func queryPgx(ctx context.Context, conn *pgx.Conn, text string, args []any, name
 	results := conn.SendBatch(ctx, batch)
 
 	_, err := results.Exec()
-	if err == nil {
+	if err != nil {
+		err = byIndexError{err}
+	} else {
 		var rows pgx.Rows
 
 		if rows, err = results.Query(); err == nil {

@@ -127,6 +127,7 @@ func AllTexts() map[string]string {
 		"migration lock": sqlMigrationLock,
 		"notify":         sqlNotify,
 		"by index":       sqlByIndex,
+		"plain table":    sqlPlainTable,
 		"lacking":        sqlLacking,
 		"installed":      onPrimary(sqlInstalled),
 		"as it is":       sqlAsItIs,

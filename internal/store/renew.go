@@ -87,11 +87,12 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		reqs[i].ttl = Microseconds(longest[l])
 	}
 
-	var a answer[one[Row]]
-	if sh.plain {
-		a = s.renewPlainly(ctx, sh, reqs)
-	} else {
-		a = s.sendRenewal(ctx, sh.statements.of[&renew].many, renew.given.ofMany(reqs, sh.full))
+	a := s.askRenewal(ctx, sh, reqs)
+	if a.outcome == refused && outdated(a.err) {
+		if found, ok := s.changed(ctx, sh); ok {
+			sh = found
+			a = s.askRenewal(ctx, sh, reqs)
+		}
 	}
 
 	if a.err != nil {
