@@ -61,8 +61,13 @@ func (s *Store) chooseDialect(ctx context.Context, f form, first bool) (form, er
 	s.shape.probed.Store(true)
 
 	if s.shape.speaks == DialectByServer {
-		if refusal = s.takes(ctx, f); refusal == nil || !refusesForGood(refusal) {
+		refusal = s.takes(ctx, f)
+
+		switch {
+		case refusal == nil || !refusesForGood(refusal):
 			return f, refusal
+		case !lacksFeature(refusal): // a privilege is lacking, say, and the next request says so
+			return f, nil
 		}
 	}
 
@@ -124,7 +129,8 @@ func refusesForGood(err error) bool {
 
 // lacksFeature reports whether the server has refused a statement because it lacks something.
 func lacksFeature(err error) bool {
-	return hasState(err, codeFeatureNotSupported, codeUndefinedFunction, codeSyntaxError, codeUndefinedObject) && refusesForGood(err) && !elsewhere(err)
+	return hasState(err, codeFeatureNotSupported, codeUndefinedFunction, codeUndefinedColumn, codeSyntaxError, codeUndefinedObject) &&
+		!errors.Is(err, ErrUnknownOutcome) && !elsewhere(err) && !stalePlan(err)
 }
 
 // sayPlain tells the log, once, what is lost.

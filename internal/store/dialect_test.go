@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -147,5 +148,48 @@ func TestDialectAsked(t *testing.T) {
 
 	if !s.Notifies() {
 		t.Error("the full dialect, asked for, is not spoken")
+	}
+}
+
+// TestDialectWithoutPrivilege: a role that lacks a privilege is no server that lacks a feature. The full dialect
+// goes on, and says what is lacking.
+func TestDialectWithoutPrivilege(t *testing.T) {
+	t.Parallel()
+
+	u := newDatabase(t)
+	admin := contract.Open(t, "pgx", u.String())
+	must(t, store.Migrate(t.Context(), admin, table, nil))
+
+	role := "narrow_" + strings.TrimPrefix(u.Path, "/")
+	contract.Exec(t, admin, fmt.Sprintf(`CREATE ROLE %q`, role))
+	contract.Exec(t, admin, fmt.Sprintf(`GRANT USAGE ON SCHEMA pglocker TO %q`, role))
+	contract.Exec(t, admin, fmt.Sprintf(`GRANT INSERT, UPDATE, SELECT (lock_id, generation, expires_at, owner, acquired_at, contended_until)
+		ON %s TO %q`, table, role))
+	t.Cleanup(func() {
+		for _, text := range []string{`DROP OWNED BY %q`, `DROP ROLE %q`} {
+			_, err := admin.ExecContext(context.WithoutCancel(t.Context()), fmt.Sprintf(text, role))
+			must(t, err)
+		}
+	})
+
+	q := u.Query()
+	q.Set("options", "-c role="+role)
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+
+	s := store.New(contract.Open(t, "pgx", u.String()), table, nil)
+
+	for range 2 { // the shape is looked up again after the first refusal
+		_, err := s.Acquire(t.Context(), "a", "me", ttl, margin)
+		must(t, err)
+
+		// Several in a statement need SELECT on the whole table.
+		_, _, err = s.Renew(t.Context(), []store.Renewal{{LockID: "a", Generation: 2, TTL: ttl}})
+		if !errors.Is(err, store.ErrPermissionDenied) {
+			t.Errorf("Renew: %v, want ErrPermissionDenied", err)
+		}
+	}
+
+	if !s.Notifies() {
+		t.Error("the plain dialect is spoken to a server that takes the full one")
 	}
 }
