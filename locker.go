@@ -54,7 +54,7 @@ type Locker struct {
 // after New has returned.
 //
 // Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier], [ErrInvalidOwner],
-// [ErrInvalidSafetyMargin].
+// [ErrInvalidSafetyMargin], [ErrInvalidDialect].
 func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	completed, err := cfg.complete(db)
 	if err != nil {
