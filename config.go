@@ -41,6 +41,10 @@ type Config struct {
 	// of a lease. Default: a tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
 
+	// Dialect is which SQL the Locker speaks. All programs that share a table should speak the same. Default:
+	// PostgreSQL's, until the server refuses a statement of that. The Locker then tries the plain dialect.
+	Dialect Dialect
+
 	// RenewDB is a handle for what must get through while the application has its whole pool in use:
 	// renewals, releases that get no connection from the pool, and, with pgx, listening for released locks.
 	// It must lead to the same database, with the same rights. The caller closes it after the Locker, and
@@ -108,6 +112,10 @@ func (c *Config) complete(given bool) (Config, error) {
 
 	if completed.SafetyMargin < 0 {
 		return Config{}, fmt.Errorf("%w: %s is negative", ErrInvalidSafetyMargin, completed.SafetyMargin)
+	}
+
+	if _, known := dialects[completed.Dialect]; !known {
+		return Config{}, fmt.Errorf("%w: %q", ErrInvalidDialect, completed.Dialect)
 	}
 
 	if !given {

@@ -58,6 +58,16 @@ func TestContract(t *testing.T) {
 		contract.Run(t, setup, contract.NewDatabase)
 	}
 
+	for _, driver := range contract.Drivers {
+		contract.Run(t, contract.Setup{Name: driver + ", plain", Driver: driver, Dialect: pglocker.DialectPlain}, contract.NewDatabase)
+		contract.Run(t, contract.Setup{
+			Name: driver + ", plain, own table", Driver: driver, Dialect: pglocker.DialectPlain,
+			Scheme: pglocker.PublicScheme, Columns: contract.ThreeColumns,
+		}, contract.NewDatabase)
+	}
+
+	contract.Run(t, contract.Setup{Name: contract.Poorest, Driver: contract.Poorest}, contract.NewDatabase)
+
 	for _, driver := range []string{contract.Traced, contract.Opaque, contract.TracedPq, contract.OpaquePq} {
 		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, contract.NewDatabase)
 	}

@@ -131,6 +131,7 @@ func AllTexts() map[string]string {
 		"notify":         sqlNotify,
 		"by index":       sqlByIndex,
 		"in transaction": sqlInTransaction,
+		"plain table":    sqlPlainTable,
 		"lacking":        sqlLacking,
 		"installed":      onPrimary(sqlInstalled),
 		"as it is":       sqlAsItIs,
@@ -163,6 +164,12 @@ func AllTexts() map[string]string {
 
 			for name, text := range textsOf(Table{Schema: "s", Name: "t"}, f) {
 				all[fmt.Sprintf("%s, full %t, floor %t", name, full, floor)] = text
+			}
+
+			for i, plain := range plainForms(f) {
+				for name, text := range textsOf(Table{Schema: "s", Name: "t"}, plain) {
+					all[fmt.Sprintf("%s, full %t, floor %t, plain %d", name, full, floor, i)] = text
+				}
 			}
 		}
 	}

@@ -118,7 +118,11 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 		also = func(ctx context.Context, tx *sql.Tx) error { return s.installFunctions(ctx, tx, log) }
 	}
 
-	return s.migrate(ctx, log, s.missingIn, also)
+	if err = s.migrate(ctx, log, s.missingIn, also); lacksFeature(err) {
+		err = s.migratePlainly(ctx)
+	}
+
+	return err
 }
 
 // writable fails where transactions are read-only by default, as on a standby. The migration may

@@ -51,6 +51,9 @@ type form struct {
 	// datesOdd: drivers can't read the role's DateStyle. pgx takes times as text when statements
 	// have no names, as behind a pooler.
 	datesOdd bool
+	// plain: see [DialectPlain]. There, waits: the server can't pass over locked rows. weak: it can't make a
+	// commit more durable.
+	plain, waits, weak bool
 }
 
 // render writes the statements for a table.
@@ -59,6 +62,12 @@ func render(table Table, f form) statements {
 	st := statements{
 		of: make(map[*verb]texts), grantAll: w.one(nil, sqlGrantAll), guard: w.one(nil, sqlGuard),
 		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
+	}
+
+	if f.plain {
+		w.renderPlain(&st)
+
+		return st
 	}
 
 	for _, v := range verbs {

@@ -1,0 +1,183 @@
+package pglocker_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ismurov/pglocker"
+	"github.com/ismurov/pglocker/internal/contract"
+)
+
+// citusURL is the database of a Citus cluster, on its coordinator. Tests make and drop schemas there.
+func citusURL(tb testing.TB) string {
+	tb.Helper()
+
+	url := os.Getenv("CITUS_DATABASE_URL")
+	if url == "" {
+		tb.Skip("CITUS_DATABASE_URL is not set")
+	}
+
+	return url
+}
+
+// TestContractCitus: the contract holds on tables that Citus spreads over several servers. No Config says so.
+func TestContractCitus(t *testing.T) {
+	t.Parallel()
+
+	url := citusURL(t)
+
+	for _, setup := range []contract.Setup{
+		{Name: "pgx", Driver: "pgx", Scheme: "pglocker_pgx"},
+		{Name: "postgres", Driver: "postgres", Scheme: "pglocker_pq"},
+		{Name: "own table", Driver: "pgx", Scheme: "pglocker_own", Columns: contract.ThreeColumns},
+	} {
+		setup.Distributed = true
+
+		contract.Run(t, setup, func(tb testing.TB) string {
+			tb.Helper()
+
+			db := contract.Open(tb, "pgx", url)
+			contract.Exec(tb, db, "DROP SCHEMA IF EXISTS "+setup.Scheme+" CASCADE")
+
+			return url
+		})
+	}
+}
+
+// newCitusTable makes a table that is spread over the nodes.
+func newCitusTable(t *testing.T, scheme string) (*sql.DB, *pglocker.Config) {
+	t.Helper()
+
+	db := contract.Open(t, "pgx", citusURL(t))
+	cfg := &pglocker.Config{Scheme: scheme}
+
+	contract.Exec(t, db, "DROP SCHEMA IF EXISTS "+scheme+" CASCADE")
+	contract.Must(t, pglocker.MigrateDB(t.Context(), db, cfg))
+	contract.Exec(t, db, "SELECT create_distributed_table($1, 'lock_id', shard_count := 4)", scheme+".lock_statuses")
+
+	return db, cfg
+}
+
+func newCitusLocker(t *testing.T, db *sql.DB, cfg *pglocker.Config) *pglocker.Locker {
+	t.Helper()
+
+	locker, err := pglocker.New(db, cfg)
+	contract.Must(t, err)
+	t.Cleanup(func() { contract.CloseLocker(t, locker) })
+
+	return locker
+}
+
+// sqlMove moves the shard of the lock $2 of the table $1 to a node that doesn't have it.
+const sqlMove = `
+SELECT citus_move_shard_placement(s.shardid, s.nodename, s.nodeport, n.nodename, n.nodeport, 'force_logical')
+  FROM citus_shards AS s,
+       LATERAL (SELECT * FROM pg_dist_node AS n
+                 WHERE n.shouldhaveshards AND n.nodeport <> s.nodeport
+                 ORDER BY n.nodeport LIMIT 1) AS n
+ WHERE s.shardid = get_shard_id_for_distribution_column($1, $2::text)`
+
+// TestCitusShardMoved: while shards move, no lock is lost, held twice, or granted a token that is no larger.
+func TestCitusShardMoved(t *testing.T) {
+	t.Parallel()
+
+	db, cfg := newCitusTable(t, "pglocker_moved")
+	lockers := []*pglocker.Locker{newCitusLocker(t, db, cfg), newCitusLocker(t, db, cfg)}
+
+	held, err := lockers[0].TryLock(t.Context(), "held", 10*time.Minute, pglocker.WithRelockInterval(100*time.Millisecond))
+	contract.Must(t, err)
+
+	var (
+		group  sync.WaitGroup
+		moved  atomic.Bool
+		grants atomic.Int64 // after the last move
+	)
+
+	for id := range 4 {
+		var (
+			inside atomic.Int64
+			last   atomic.Int64
+		)
+
+		for i := range 4 {
+			group.Go(func() {
+				for n := 0; n < 3; {
+					err := lockers[i%2].Do(t.Context(), fmt.Sprint("lock ", id), 10*time.Minute, time.Minute, func(ctx context.Context) error {
+						lock, _ := pglocker.FromContext(ctx)
+						if inside.Add(1) != 1 || last.Swap(lock.Token()) >= lock.Token() {
+							t.Errorf("lock %d is held twice, or its token did not grow: %d", id, lock.Token())
+						}
+
+						inside.Add(-1)
+
+						return nil
+					}, pglocker.WithWait(10*time.Minute))
+
+					switch {
+					case errors.Is(err, pglocker.ErrLockLost), errors.Is(err, pglocker.ErrAlreadyLocked):
+						t.Error(err)
+					case err == nil && moved.Load():
+						grants.Add(1)
+
+						n++
+					}
+				}
+			})
+		}
+	}
+
+	for range 2 { // there and back
+		for _, id := range []string{"held", "lock 0", "lock 1"} {
+			contract.Exec(t, db, sqlMove, cfg.Scheme+".lock_statuses", id)
+		}
+	}
+
+	before := held.Status().ExpiresAt
+	contract.Await(t, "the lock is renewed on its node", func() bool { return held.Status().ExpiresAt.After(before) })
+
+	moved.Store(true)
+	group.Wait()
+
+	if err := held.Context().Err(); err != nil || grants.Load() != 48 {
+		t.Errorf("the holder's context: %v, %d grants after the moves", context.Cause(held.Context()), grants.Load())
+	}
+
+	contract.Must(t, held.Unlock(t.Context()))
+}
+
+// TestCitusFloor: a token is above the floor of the timeline of the node that has the row. A worker has to have
+// been promoted, or it shows nothing.
+func TestCitusFloor(t *testing.T) {
+	t.Parallel()
+
+	db, cfg := newCitusTable(t, "pglocker_floor")
+	locker := newCitusLocker(t, db, cfg)
+
+	if contract.Query[int64](t, db, `SELECT max(result::bigint)
+		FROM run_command_on_workers('SELECT timeline_id FROM pg_control_checkpoint()')`) == 1 {
+		t.Skip("no worker has been promoted")
+	}
+
+	for n := range 16 {
+		id := fmt.Sprint("lock ", n)
+
+		status, err := locker.AcquireLock(t.Context(), id, time.Minute)
+		contract.Must(t, err)
+
+		timeline := contract.Query[int64](t, db, `SELECT w.result::bigint
+			FROM citus_shards AS s, run_command_on_workers('SELECT timeline_id FROM pg_control_checkpoint()') AS w
+			WHERE s.shardid = get_shard_id_for_distribution_column($1, $2::text) AND w.nodeport = s.nodeport`,
+			cfg.Scheme+".lock_statuses", id)
+
+		if want := max((timeline-1)<<40+1, 2); status.Generation != want {
+			t.Errorf("%s: token %d on timeline %d, want %d", id, status.Generation, timeline, want)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package contract
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ismurov/pglocker"
+)
+
+// notPlain are the tests of what the plain dialect lacks, and notDistributed of what a cluster lacks.
+var (
+	notPlain = map[string]bool{
+		"Semaphore": true, "SemaphoreWaits": true, "SemaphoreAfterCrash": true,
+		"RWLock": true, "RWLockWaits": true, "DowngradeRace": true,
+		"Prune": true,
+	}
+	notDistributed = map[string]bool{
+		"GuardSerialization": true, // each server has a snapshot of its own
+		"SQLFunctions":       true, "SQLExpired": true, "SQLContended": true, "SQLReleaseWakes": true, "SQLAssertHeld": true,
+	}
+)
+
+// isPlain reports whether the Locker speaks the plain dialect, as Config or the server has it.
+func (s Setup) isPlain() bool {
+	return s.Dialect == pglocker.DialectPlain || s.Distributed || slices.Contains([]string{LikeCitus, LikeYugabyte, LikeCockroach, Poorest}, s.Driver)
+}
+
+// lacks says why a test can't be run, or "".
+func (s Setup) lacks(test string) string {
+	switch {
+	case s.isPlain() && notPlain[test]:
+		return "not in the plain dialect"
+	case s.Driver == Poorest && strings.HasPrefix(test, "SQL"):
+		return "without functions in SQL"
+	case s.Driver == Poorest && test == "GuardHolds":
+		return "a renewal that can't pass over a row waits for the guard, and goes on after it"
+	case s.Distributed && notDistributed[test]:
+		return "not on several servers"
+	}
+
+	return ""
+}
+
+// rowWaits is how many statements wait for a lock, on any server.
+func (e *env) rowWaits(t *testing.T) int {
+	t.Helper()
+
+	if e.Distributed {
+		return Query[int](t, e.direct, "SELECT count(*) FROM citus_lock_waits")
+	}
+
+	return RowWaits(t, e.direct)
+}
+
+// testPlainRefuses: what the dialect lacks is refused at once, under one name, also by a call that would wait.
+func testPlainRefuses(t *testing.T, e *env) {
+	ctx := withinContext(t)
+	permits := semaphore(t, e.locker, newID(), 3)
+
+	access, err := e.locker.NewRWLock(newID())
+	Must(t, err)
+
+	for call, err := range map[string]error{
+		"TryAcquire": Second(permits.TryAcquire(ctx, minute)),
+		"Acquire":    Second(permits.Acquire(ctx, minute)),
+		"TryLock":    Second(access.TryLock(ctx, minute)),
+		"RLock":      Second(access.RLock(ctx, minute)),
+		"Prune":      Second(e.locker.Prune(ctx, minute)),
+	} {
+		if !errors.Is(err, pglocker.ErrUnsupportedServer) {
+			t.Errorf("%s: %v, want ErrUnsupportedServer", call, err)
+		}
+	}
+}
