@@ -56,11 +56,10 @@ func newCitusTable(t *testing.T, scheme string) (*sql.DB, *pglocker.Config) {
 	t.Helper()
 
 	db := contract.Open(t, "pgx", citusURL(t))
-	cfg := &pglocker.Config{Scheme: scheme}
+	cfg := &pglocker.Config{Scheme: scheme, Distributed: true}
 
 	contract.Exec(t, db, "DROP SCHEMA IF EXISTS "+scheme+" CASCADE")
 	contract.Must(t, pglocker.MigrateDB(t.Context(), db, cfg))
-	contract.Exec(t, db, "SELECT create_distributed_table($1, 'lock_id', shard_count := 4)", scheme+".lock_statuses")
 
 	return db, cfg
 }

@@ -105,7 +105,7 @@ var (
 	ErrInvalidOwner = errors.New("pglocker: invalid owner")
 	// ErrInvalidSafetyMargin: [Config.SafetyMargin] is negative.
 	ErrInvalidSafetyMargin = errors.New("pglocker: invalid safety margin")
-	// ErrInvalidDialect: [Config.Dialect] is none of the dialects.
+	// ErrInvalidDialect: [Config.Dialect] is none of the dialects, or not the one of [Config.Distributed].
 	ErrInvalidDialect = errors.New("pglocker: invalid dialect")
 	// ErrInvalidFilter: a [LocksFilter] has an unknown kind, both Held and Crashed, or text that isn't valid UTF-8
 	// without NUL.
@@ -144,7 +144,8 @@ var (
 	ErrUnsupportedDriver = store.ErrUnsupportedDriver
 
 	// ErrUnsupportedServer: the server takes only the plain dialect, which lacks what the call needs: a
-	// [Semaphore], an [RWLock], or [Locker.Prune]. See [Config.Dialect].
+	// [Semaphore], an [RWLock], [Locker.Prune], or a history. See [Config.Dialect]. Or the server can't distribute the
+	// table, see [Config.Distributed].
 	ErrUnsupportedServer = store.ErrUnsupportedServer
 
 	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either the database's

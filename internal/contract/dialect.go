@@ -18,7 +18,6 @@ var (
 	}
 	notDistributed = map[string]bool{
 		"GuardSerialization": true, // each server has a snapshot of its own
-		"SQLFunctions":       true, "SQLExpired": true, "SQLContended": true, "SQLReleaseWakes": true, "SQLAssertHeld": true,
 	}
 )
 
@@ -32,7 +31,7 @@ func (s Setup) lacks(test string) string {
 	switch {
 	case s.isPlain() && notPlain[test]:
 		return "not in the plain dialect"
-	case s.Driver == Poorest && strings.HasPrefix(test, "SQL"):
+	case (s.Driver == Poorest || s.Distributed) && strings.HasPrefix(test, "SQL"):
 		return "without functions in SQL"
 	case s.Driver == Poorest && test == "GuardHolds":
 		return "a renewal that can't pass over a row waits for the guard, and goes on after it"

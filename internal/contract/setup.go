@@ -221,7 +221,10 @@ func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
 	t.Helper()
 
 	if e.Columns == "" {
-		if err := pglocker.MigrateDB(t.Context(), e.direct, cfg); err != nil {
+		making := *cfg // which those who use the table need not know
+		making.Distributed = e.Distributed
+
+		if err := pglocker.MigrateDB(t.Context(), e.direct, &making); err != nil {
 			t.Fatal(err)
 		}
 	} else {
@@ -229,7 +232,7 @@ func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
 		Exec(t, e.direct, fmt.Sprintf("CREATE TABLE %s.%s (%s)", quote(cfg.Scheme), quote(cfg.Table), e.Columns))
 	}
 
-	if e.Distributed {
+	if e.Distributed && e.Columns != "" {
 		Exec(t, e.direct, "SELECT create_distributed_table($1, 'lock_id')", quote(cfg.Scheme)+"."+quote(cfg.Table))
 	}
 }

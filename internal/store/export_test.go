@@ -131,6 +131,7 @@ func AllTexts() map[string]string {
 		"notify":         sqlNotify,
 		"by index":       sqlByIndex,
 		"in transaction": sqlInTransaction,
+		"transaction":    sqlTransaction,
 		"plain table":    sqlPlainTable,
 		"lacking":        sqlLacking,
 		"installed":      onPrimary(sqlInstalled),
