@@ -53,6 +53,20 @@ func (e *env) rowWaits(t *testing.T) int {
 	return RowWaits(t, e.direct)
 }
 
+// testDialect: the Locker tells which dialect it speaks.
+func testDialect(t *testing.T, e *env) {
+	want := pglocker.DialectPostgreSQL
+	if e.isPlain() {
+		want = pglocker.DialectPlain
+	}
+
+	for _, locker := range []*pglocker.Locker{e.locker, e.newLocker(t)} { // one that is in use, and one that isn't
+		if got, err := locker.Dialect(withinContext(t)); got != want || err != nil {
+			t.Errorf("dialect %q, %v, want %q", got, err, want)
+		}
+	}
+}
+
 // testPlainRefuses: what the dialect lacks is refused at once, under one name, also by a call that would wait.
 func testPlainRefuses(t *testing.T, e *env) {
 	ctx := withinContext(t)

@@ -142,6 +142,7 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"SQLContended", testSQLContended},
 			{"SQLReleaseWakes", testSQLReleaseWakes},
 			{"SQLAssertHeld", testSQLAssertHeld},
+			{"Dialect", testDialect},
 			{"SQLBadInput", testSQLBadInput},
 		} {
 			t.Run(test.name, func(t *testing.T) {

@@ -100,6 +100,20 @@ func (s *Store) probedShape(ctx context.Context) (*shape, error) {
 	return s.shapeOf(ctx)
 }
 
+// Dialect returns the dialect that is spoken. If no statement was refused yet, it asks the server.
+func (s *Store) Dialect(ctx context.Context) (Dialect, error) {
+	sh, err := s.probedShape(ctx)
+	if err != nil {
+		return 0, s.explain(err)
+	}
+
+	if sh.plain {
+		return DialectPlain, nil
+	}
+
+	return DialectFull, nil
+}
+
 // takes sends the statements of a form that grant a lock, for an id that no lock has. It returns an error if
 // the server doesn't take them.
 func (s *Store) takes(ctx context.Context, f form) error {
