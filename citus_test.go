@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -31,24 +32,39 @@ func citusURL(tb testing.TB) string {
 func TestContractCitus(t *testing.T) {
 	t.Parallel()
 
-	url := citusURL(t)
+	coordinator := citusURL(t)
 
 	for _, setup := range []contract.Setup{
 		{Name: "pgx", Driver: "pgx", Scheme: "pglocker_pgx"},
 		{Name: "postgres", Driver: "postgres", Scheme: "pglocker_pq"},
 		{Name: "own table", Driver: "pgx", Scheme: "pglocker_own", Columns: contract.ThreeColumns},
+		{Name: "pgxpool", Driver: "pgx", Pool: true, Scheme: "pglocker_pool"},
+		{Name: "through a worker", Driver: "pgx", Scheme: "pglocker_worker", Via: throughWorker},
 	} {
 		setup.Distributed = true
 
 		contract.Run(t, setup, func(tb testing.TB) string {
 			tb.Helper()
 
-			db := contract.Open(tb, "pgx", url)
+			db := contract.Open(tb, "pgx", coordinator)
 			contract.Exec(tb, db, "DROP SCHEMA IF EXISTS "+setup.Scheme+" CASCADE")
 
-			return url
+			return coordinator
 		})
 	}
+}
+
+// throughWorker leads to a worker of the cluster.
+func throughWorker(tb testing.TB, coordinator string) string {
+	tb.Helper()
+
+	u, err := url.Parse(coordinator)
+	contract.Must(tb, err)
+
+	u.Host = contract.Query[string](tb, contract.Open(tb, "pgx", coordinator), `SELECT nodename || ':' || nodeport FROM pg_dist_node
+		WHERE groupid > 0 AND isactive ORDER BY nodeid LIMIT 1`)
+
+	return u.String()
 }
 
 // newCitusTable makes a table that is spread over the nodes.

@@ -51,6 +51,7 @@ func TestContract(t *testing.T) {
 	for _, setup := range []contract.Setup{
 		{Name: "pgxpool"},
 		{Name: "pgxpool, pool of one", MaxOpenConns: 1},
+		{Name: "pgxpool, plain", Dialect: pglocker.DialectPlain},
 		{Name: "pgxpool, own table, through pgbouncer", Columns: contract.ThreeColumns, Via: contract.ThroughPgBouncer, Scheme: pglocker.PublicScheme},
 	} {
 		setup.Driver, setup.Pool = "pgx", true
