@@ -99,47 +99,78 @@ SELECT citus_move_shard_placement(s.shardid, s.nodename, s.nodeport, n.nodename,
                  ORDER BY n.nodeport LIMIT 1) AS n
  WHERE s.shardid = get_shard_id_for_distribution_column($1, $2::text)`
 
-// TestCitusShardMoved: while shards move, no lock is lost, held twice, or granted a token that is no larger.
-func TestCitusShardMoved(t *testing.T) {
-	t.Parallel()
+// underTraffic has two Lockers take four locks, alone and two at a time, until they have been granted each a few times
+// after what disturb does. No lock may be lost, held twice, or granted a token that is no larger.
+func underTraffic(t *testing.T, scheme string, disturb func(db *sql.DB, cfg *pglocker.Config)) {
+	t.Helper()
 
-	db, cfg := newCitusTable(t, "pglocker_moved")
+	const (
+		ids, clients, grants = 4, 4, 3
+		forever              = 10 * time.Minute
+	)
+
+	db, cfg := newCitusTable(t, scheme)
 	lockers := []*pglocker.Locker{newCitusLocker(t, db, cfg), newCitusLocker(t, db, cfg)}
 
-	held, err := lockers[0].TryLock(t.Context(), "held", 10*time.Minute, pglocker.WithRelockInterval(100*time.Millisecond))
+	held, err := lockers[0].TryLock(t.Context(), "held", forever, pglocker.WithRelockInterval(100*time.Millisecond))
 	contract.Must(t, err)
 
 	var (
-		group  sync.WaitGroup
-		moved  atomic.Bool
-		grants atomic.Int64 // after the last move
+		group     sync.WaitGroup
+		disturbed atomic.Bool
+		after     atomic.Int64
+		inside    [ids]atomic.Int64
+		last      [ids]atomic.Int64
 	)
 
-	for id := range 4 {
-		var (
-			inside atomic.Int64
-			last   atomic.Int64
-		)
+	enter := func(id int, token int64) {
+		if inside[id].Add(1) != 1 || last[id].Swap(token) >= token {
+			t.Errorf("lock %d is held twice, or its token did not grow: %d", id, token)
+		}
+	}
 
-		for i := range 4 {
+	name := func(id int) string { return fmt.Sprint("lock ", id) }
+
+	for id := range ids {
+		next := (id + 1) % ids
+
+		for i := range clients {
+			one := func(ctx context.Context) error {
+				lock, _ := pglocker.FromContext(ctx)
+				enter(id, lock.Token())
+				inside[id].Add(-1)
+
+				return nil
+			}
+			both := []string{name(id), name(next)}
+			two := func() error {
+				multi, err := lockers[i%2].LockAll(t.Context(), both, forever)
+				if err != nil {
+					return err
+				}
+
+				enter(id, multi.Tokens()[both[0]])
+				enter(next, multi.Tokens()[both[1]])
+				inside[id].Add(-1)
+				inside[next].Add(-1)
+
+				return multi.Unlock(t.Context())
+			}
+
 			group.Go(func() {
-				for n := 0; n < 3; {
-					err := lockers[i%2].Do(t.Context(), fmt.Sprint("lock ", id), 10*time.Minute, time.Minute, func(ctx context.Context) error {
-						lock, _ := pglocker.FromContext(ctx)
-						if inside.Add(1) != 1 || last.Swap(lock.Token()) >= lock.Token() {
-							t.Errorf("lock %d is held twice, or its token did not grow: %d", id, lock.Token())
-						}
-
-						inside.Add(-1)
-
-						return nil
-					}, pglocker.WithWait(10*time.Minute))
+				for n := 0; n < grants; {
+					var err error
+					if i == 0 {
+						err = two()
+					} else {
+						err = lockers[i%2].Do(t.Context(), name(id), forever, time.Minute, one, pglocker.WithWait(forever))
+					}
 
 					switch {
 					case errors.Is(err, pglocker.ErrLockLost), errors.Is(err, pglocker.ErrAlreadyLocked):
 						t.Error(err)
-					case err == nil && moved.Load():
-						grants.Add(1)
+					case err == nil && disturbed.Load():
+						after.Add(1)
 
 						n++
 					}
@@ -148,23 +179,59 @@ func TestCitusShardMoved(t *testing.T) {
 		}
 	}
 
-	for range 2 { // there and back
-		for _, id := range []string{"held", "lock 0", "lock 1"} {
-			contract.Exec(t, db, sqlMove, cfg.Scheme+".lock_statuses", id)
-		}
-	}
+	disturb(db, cfg)
 
 	before := held.Status().ExpiresAt
 	contract.Await(t, "the lock is renewed on its node", func() bool { return held.Status().ExpiresAt.After(before) })
 
-	moved.Store(true)
+	disturbed.Store(true)
 	group.Wait()
 
-	if err := held.Context().Err(); err != nil || grants.Load() != 48 {
-		t.Errorf("the holder's context: %v, %d grants after the moves", context.Cause(held.Context()), grants.Load())
+	if err := held.Context().Err(); err != nil || after.Load() != ids*clients*grants {
+		t.Errorf("the holder's context: %v, %d grants after the disturbance", context.Cause(held.Context()), after.Load())
 	}
 
 	contract.Must(t, held.Unlock(t.Context()))
+}
+
+// TestCitusShardMoved: shards move under traffic, there and back.
+func TestCitusShardMoved(t *testing.T) {
+	t.Parallel()
+
+	underTraffic(t, "pglocker_moved", func(db *sql.DB, cfg *pglocker.Config) {
+		for range 2 {
+			for _, id := range []string{"held", "lock 0", "lock 1"} {
+				contract.Exec(t, db, sqlMove, cfg.Scheme+".lock_statuses", id)
+			}
+		}
+	})
+}
+
+// TestCitusWorkerKilled: a worker crashes under traffic, and recovers. The role must be a superuser. Not beside other
+// tests, whose statements would fail.
+func TestCitusWorkerKilled(t *testing.T) {
+	worker := throughWorker(t, citusURL(t))
+
+	underTraffic(t, "pglocker_killed", func(*sql.DB, *pglocker.Config) {
+		for range 2 {
+			db := contract.Open(t, "pgx", worker)
+			witness, err := db.Conn(t.Context())
+			contract.Must(t, err)
+
+			// A backend that is killed takes all others with it, and the server recovers by its log.
+			_, err = db.ExecContext(t.Context(), "COPY (SELECT) TO PROGRAM 'kill -9 $PPID'")
+			if err == nil {
+				t.Fatal("the worker let its backend be killed")
+			}
+
+			if err := witness.PingContext(t.Context()); err == nil {
+				t.Error("the worker has not crashed")
+			}
+
+			_ = witness.Close() // it is broken
+			contract.Await(t, "the worker recovers", func() bool { return db.PingContext(t.Context()) == nil })
+		}
+	})
 }
 
 // TestCitusFloor: a token is above the floor of the timeline of the node that has the row. A worker has to have
