@@ -16,6 +16,8 @@ var (
 		"RWLock": true, "RWLockWaits": true, "DowngradeRace": true,
 		"Prune": true,
 	}
+	// notSeen are the tests that look who waits for a row.
+	notSeen        = map[string]bool{"CloseWaits": true, "GuardHolds": true}
 	notDistributed = map[string]bool{
 		"GuardSerialization": true, // each server has a snapshot of its own
 	}
@@ -23,7 +25,7 @@ var (
 
 // isPlain reports whether the Locker speaks the plain dialect, as Config or the server has it.
 func (s Setup) isPlain() bool {
-	return s.Dialect == pglocker.DialectPlain || s.Distributed || slices.Contains([]string{LikeCitus, LikeYugabyte, LikeCockroach, Poorest}, s.Driver)
+	return s.Dialect == pglocker.DialectPlain || s.Distributed || s.Engine != "" || slices.Contains([]string{LikeCitus, LikeYugabyte, LikeCockroach, Poorest}, s.Driver)
 }
 
 // lacks says why a test can't be run, or "".
@@ -31,7 +33,9 @@ func (s Setup) lacks(test string) string {
 	switch {
 	case s.isPlain() && notPlain[test]:
 		return "not in the plain dialect"
-	case (s.Driver == Poorest || s.Distributed) && strings.HasPrefix(test, "SQL"):
+	case s.Engine != "" && notSeen[test]:
+		return s.Engine + " doesn't show who waits for a row"
+	case (s.Driver == Poorest || s.Distributed || s.Engine != "") && strings.HasPrefix(test, "SQL"):
 		return "without functions in SQL"
 	case s.Driver == Poorest && test == "GuardHolds":
 		return "a renewal that can't pass over a row waits for the guard, and goes on after it"
