@@ -41,6 +41,14 @@ type Config struct {
 	// of a lease. Default: a tenth of the TTL, at most a second.
 	SafetyMargin time.Duration
 
+	// Dialect is which SQL the Locker speaks. All programs that share a table should speak the same. Default:
+	// PostgreSQL's, until the server refuses a statement of that. The Locker then tries the plain dialect.
+	Dialect Dialect
+
+	// Distributed: the table is distributed by lock id over the servers of a Citus cluster. [MigrateDB] does that. The
+	// Locker speaks the plain dialect from its first statement on. docs/distributed.md says what is promised there.
+	Distributed bool
+
 	// RenewDB is a handle for what must get through while the application has its whole pool in use:
 	// renewals, releases that get no connection from the pool, and, with pgx, listening for released locks.
 	// It must lead to the same database, with the same rights. The caller closes it after the Locker, and
@@ -110,6 +118,18 @@ func (c *Config) complete(given bool) (Config, error) {
 		return Config{}, fmt.Errorf("%w: %s is negative", ErrInvalidSafetyMargin, completed.SafetyMargin)
 	}
 
+	if _, known := dialects[completed.Dialect]; !known {
+		return Config{}, fmt.Errorf("%w: %q", ErrInvalidDialect, completed.Dialect)
+	}
+
+	if completed.Distributed {
+		if completed.Dialect == DialectPostgreSQL {
+			return Config{}, fmt.Errorf("%w: a distributed table takes the plain one alone", ErrInvalidDialect)
+		}
+
+		completed.Dialect = DialectPlain
+	}
+
 	if !given {
 		return Config{}, ErrDBIsNil
 	}
@@ -118,7 +138,7 @@ func (c *Config) complete(given bool) (Config, error) {
 }
 
 func (c *Config) table() store.Table {
-	return store.Table{Schema: c.Scheme, Name: c.Table}
+	return store.Table{Schema: c.Scheme, Name: c.Table, Distributed: c.Distributed}
 }
 
 // margin is the safety margin for a lease of the given TTL.

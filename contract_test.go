@@ -51,12 +51,23 @@ func TestContract(t *testing.T) {
 	for _, setup := range []contract.Setup{
 		{Name: "pgxpool"},
 		{Name: "pgxpool, pool of one", MaxOpenConns: 1},
+		{Name: "pgxpool, plain", Dialect: pglocker.DialectPlain},
 		{Name: "pgxpool, own table, through pgbouncer", Columns: contract.ThreeColumns, Via: contract.ThroughPgBouncer, Scheme: pglocker.PublicScheme},
 	} {
 		setup.Driver, setup.Pool = "pgx", true
 
 		contract.Run(t, setup, contract.NewDatabase)
 	}
+
+	for _, driver := range contract.Drivers {
+		contract.Run(t, contract.Setup{Name: driver + ", plain", Driver: driver, Dialect: pglocker.DialectPlain}, contract.NewDatabase)
+		contract.Run(t, contract.Setup{
+			Name: driver + ", plain, own table", Driver: driver, Dialect: pglocker.DialectPlain,
+			Scheme: pglocker.PublicScheme, Columns: contract.ThreeColumns,
+		}, contract.NewDatabase)
+	}
+
+	contract.Run(t, contract.Setup{Name: contract.Poorest, Driver: contract.Poorest}, contract.NewDatabase)
 
 	for _, driver := range []string{contract.Traced, contract.Opaque, contract.TracedPq, contract.OpaquePq} {
 		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, contract.NewDatabase)

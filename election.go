@@ -214,7 +214,7 @@ func termOf(row store.Row) Term {
 func (l *Locker) announce(payload string) {
 	l.news.tell(payload)
 
-	if !l.store.Full() {
+	if !l.store.Notifies() {
 		return // nobody can listen
 	}
 

@@ -105,6 +105,8 @@ var (
 	ErrInvalidOwner = errors.New("pglocker: invalid owner")
 	// ErrInvalidSafetyMargin: [Config.SafetyMargin] is negative.
 	ErrInvalidSafetyMargin = errors.New("pglocker: invalid safety margin")
+	// ErrInvalidDialect: [Config.Dialect] is none of the dialects, or not the one of [Config.Distributed].
+	ErrInvalidDialect = errors.New("pglocker: invalid dialect")
 	// ErrInvalidFilter: a [LocksFilter] has an unknown kind, both Held and Crashed, or text that isn't valid UTF-8
 	// without NUL.
 	ErrInvalidFilter = errors.New("pglocker: invalid filter")
@@ -140,6 +142,11 @@ var (
 	// ErrUnsupportedDriver: the driver doesn't tell the SQLSTATE of the server's errors, so pglocker can't know
 	// what they mean. Use pgx or lib/pq, or a wrapper that passes on their errors.
 	ErrUnsupportedDriver = store.ErrUnsupportedDriver
+
+	// ErrUnsupportedServer: the server takes only the plain dialect, which lacks what the call needs: a
+	// [Semaphore], an [RWLock], [Locker.Prune], or a history. See [Config.Dialect]. Or the server can't distribute the
+	// table, see [Config.Distributed].
+	ErrUnsupportedServer = store.ErrUnsupportedServer
 
 	// ErrUnsupportedEncoding: a lock id or a name can't be sent to the database unchanged. Either the database's
 	// encoding lacks a character. Or the text isn't ASCII and the connection's client_encoding isn't UTF8: pgx

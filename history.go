@@ -21,7 +21,8 @@ import (
 // Errors: [ErrTableNotFound], if the table of the locks isn't there; [ErrDBIsNil]; [ErrConfigIsNil];
 // [ErrInvalidIdentifier], also if the name of the table is longer than 55 bytes; [ErrPermissionDenied];
 // [ErrReadOnly]; [ErrInvalidTable], if the table can't hold locks, or another table has the name of the history;
-// and what the driver reports. If ctx ends, either everything was done or nothing.
+// [ErrUnsupportedServer], if Citus distributes the table, which takes no triggers then; and what the driver reports.
+// If ctx ends, either everything was done or nothing.
 func MigrateHistory(ctx context.Context, db *sql.DB, cfg *Config) error {
 	completed, err := cfg.complete(db != nil)
 	if err != nil {

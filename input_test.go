@@ -51,6 +51,7 @@ func TestBadInputIsNotSent(t *testing.T) {
 		"owner of 256 bytes":        {Owner: strings.Repeat("x", 256)},
 		"margin below zero":         {SafetyMargin: -1},
 		"margin far below zero":     {SafetyMargin: math.MinInt64},
+		"unknown dialect":           {Dialect: "plain "},
 		"both names of 1 MiB":       {Scheme: strings.Repeat("x", 1<<20), Table: strings.Repeat("x", 1<<20)},
 		"schema that is not UTF-8":  {Scheme: "\xff"},
 		"schema with a NUL and 64b": {Scheme: strings.Repeat("\x00", 64)},
@@ -64,6 +65,8 @@ func TestBadInputIsNotSent(t *testing.T) {
 			want = pglocker.ErrInvalidOwner
 		case bad.SafetyMargin != 0:
 			want = pglocker.ErrInvalidSafetyMargin
+		case bad.Dialect != "":
+			want = pglocker.ErrInvalidDialect
 		}
 
 		if _, err := pglocker.New(db, bad); !errors.Is(err, want) {

@@ -55,7 +55,7 @@ type Locker struct {
 // after New has returned.
 //
 // Errors: [ErrConfigIsNil], [ErrDBIsNil], [ErrInvalidIdentifier], [ErrInvalidOwner],
-// [ErrInvalidSafetyMargin].
+// [ErrInvalidSafetyMargin], [ErrInvalidDialect].
 func New(db *sql.DB, cfg *Config) (*Locker, error) {
 	completed, err := cfg.complete(db != nil)
 	if err != nil {
@@ -102,6 +102,7 @@ func newLocker(completed Config, newStore func(store.LateFunc) *store.Store) *Lo
 	l.store = newStore(func(lockID string, granted store.Result, ttl time.Duration) {
 		l.desk.ReturnAside(lockID, granted, ttl)
 	})
+	l.store.Speak(completed.Dialect.store())
 	l.store.Log(l.cfg.Logger)
 	l.store.OnBatch(l.watch.onBatch())
 

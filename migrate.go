@@ -20,9 +20,15 @@ import (
 // After half a second, and then every minute, it tells [Config.Logger] which transaction that is. Its error
 // names the transaction too.
 //
+// With [Config.Distributed] it distributes the table by lock_id, after it has made it. The rows that are there keep
+// their tokens. The number of shards is that of the setting citus.shard_count. Such a table has none of the functions:
+// MigrateDB drops its own. It must be called on the coordinator.
+//
 // Errors: [ErrDBIsNil]; [ErrConfigIsNil]; [ErrInvalidIdentifier]; [ErrPermissionDenied]; [ErrReadOnly];
-// [ErrInvalidTable], if what has that name is not a table, or can't hold locks; and what the driver reports.
-// If ctx ends, either everything was done or nothing.
+// [ErrInvalidTable], if what has that name is not a table, or can't hold locks, or is distributed otherwise;
+// [ErrUnsupportedServer], if the table is to be distributed, and the database lacks the extension citus, or Citus
+// refuses it, because the table has a history, for example; and what the driver reports. If ctx ends, either
+// everything was done or nothing, or the table was made and isn't distributed.
 func MigrateDB(ctx context.Context, db *sql.DB, cfg *Config) error {
 	completed, err := cfg.complete(db != nil)
 	if err != nil {

@@ -27,8 +27,9 @@ database that can't be reached is an error. The checks are
 
   connection     can it be reached, directly or through a pooler, in which mode
   server         version, primary or standby, read-only, isolation, encoding
-  notifications  one notification is sent and must be heard
   blockers       transactions that keep the table or rows of it locked
+  engine         which one, what locks lack there, and the clocks of a cluster
+  notifications  one notification is sent and must be heard
   table          columns, indexes, triggers, row-level security, partitions
   migrations     what migrate would do
   history        is it written

@@ -189,7 +189,8 @@ var mistakes = []error{
 // states are errors of the library that say that locks don't work in the database as it is.
 var states = []error{
 	pglocker.ErrTableNotFound, pglocker.ErrInvalidTable, pglocker.ErrPermissionDenied, pglocker.ErrReadOnly,
-	pglocker.ErrUnsupportedDriver, pglocker.ErrUnsupportedEncoding, pglocker.ErrHistoryNotFound, pglocker.ErrNoOwners,
+	pglocker.ErrUnsupportedDriver, pglocker.ErrUnsupportedServer, pglocker.ErrUnsupportedEncoding,
+	pglocker.ErrHistoryNotFound, pglocker.ErrNoOwners,
 	pglocker.ErrNotReleased, pglocker.ErrUnknownOutcome,
 }
 

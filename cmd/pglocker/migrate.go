@@ -18,13 +18,15 @@ type migrated struct {
 	Schema  string `json:"schema"`
 	Table   string `json:"table"`
 	History bool   `json:"history"`
+	// Distributed: the table is on several servers of a Citus cluster.
+	Distributed bool `json:"distributed"`
 }
 
 // migrating is what `migrate` was asked for.
 type migrating struct {
 	*app
-	history, print    bool
-	tool, number, dir string
+	history, distributed, print bool
+	tool, number, dir           string
 }
 
 func newMigrate(a *app) *cobra.Command {
@@ -37,6 +39,10 @@ func newMigrate(a *app) *cobra.Command {
 older table lacks. Rows stay as they are. Where everything is in place it changes nothing, and
 needs no right to. Any number of processes may run it at once. While another transaction keeps
 the table locked, it tries again until you interrupt it.
+
+With --distributed it also distributes the table by lock id over the servers of a Citus
+cluster. Run that on the coordinator. Such a table has no functions and no history, and
+docs/distributed.md says what else it lacks.
 
 With --print it connects to no database, and prints the SQL for a migration tool instead, up
 and down:
@@ -58,12 +64,17 @@ them. To run the way down is to start the tokens of all locks again.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&m.history, "history", false, "also the table of the history, and the triggers that write it")
+	flags.BoolVar(&m.distributed, "distributed", false, "distribute the table over the servers of a Citus cluster")
 	flags.BoolVar(&m.print, "print", false, "print the SQL, and connect to no database")
 	flags.StringVar(&m.tool, "tool", "plain", "for which migration `tool`: plain, goose, golang-migrate, tern or atlas")
 	flags.StringVar(&m.number, "number", "", "`number` of the first file (default: the time; for tern, the next in --dir)")
 	flags.StringVar(&m.dir, "dir", "", "write the files into this `folder` instead of printing them")
 
 	cmd.RunE = interruptible(func(ctx context.Context, _ []string) error {
+		if m.distributed && (m.history || m.print) {
+			return usagef("--distributed goes with neither --history nor --print")
+		}
+
 		if m.print {
 			return m.printFiles()
 		}
@@ -90,6 +101,7 @@ func (m *migrating) migrate(ctx context.Context) error {
 	// What it waits for, and why there are no functions, is told in any case.
 	log := slog.New(newLines(m.stderr, slog.LevelInfo))
 	config := m.connection.config(log)
+	config.Distributed = m.distributed
 
 	if err := pglocker.MigrateDB(ctx, db, config); err != nil {
 		return err
@@ -101,7 +113,7 @@ func (m *migrating) migrate(ctx context.Context) error {
 		}
 	}
 
-	done := migrated{Schema: m.connection.schema, Table: m.connection.table, History: m.history}
+	done := migrated{Schema: m.connection.schema, Table: m.connection.table, History: m.history, Distributed: m.distributed}
 	if m.json() {
 		return m.printJSON(done)
 	}
@@ -109,6 +121,10 @@ func (m *migrating) migrate(ctx context.Context) error {
 	text := fmt.Sprintf("the table %q in the schema %q is in place", done.Table, done.Schema)
 	if m.history {
 		text += ", and its history"
+	}
+
+	if m.distributed {
+		text += ", distributed by Citus"
 	}
 
 	_, err = fmt.Fprintln(m.stdout, text)

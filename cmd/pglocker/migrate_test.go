@@ -33,6 +33,8 @@ func TestMigrate(t *testing.T) {
 
 	b.ok("history")
 	b.fails(exitUsage, []string{"--tool needs --print"}, "migrate", "--tool", "goose")
+	b.fails(exitUsage, []string{"--distributed"}, "migrate", "--distributed", "--history")
+	b.fails(exitUnavailable, []string{"no extension citus"}, "migrate", "--distributed")
 	b.fails(exitUsage, []string{"default names"}, "migrate", "--print")
 }
 

@@ -28,7 +28,7 @@ func (e *env) another(t *testing.T, name string) *env {
 // expire ends the lease of a lock that long ago, as if its holder had crashed.
 func (e *env) expire(t *testing.T, id string, ago time.Duration) {
 	t.Helper()
-	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = clock_timestamp() - $2 * interval '1 microsecond' WHERE lock_id = $1",
+	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = statement_timestamp() - $2 * interval '1 microsecond' WHERE lock_id = $1",
 		id, ago.Microseconds())
 }
 

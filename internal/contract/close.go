@@ -138,8 +138,7 @@ func testCloseWaits(t *testing.T, e *env) {
 	}()
 
 	Await(t, "a statement waits for the row", func() bool {
-		return Query[int](t, e.direct, `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+		return e.rowWaits(t) > 0
 	})
 
 	go func() { closed <- locker.Close(withinContext(t)) }()

@@ -89,7 +89,7 @@ func testGuard(t *testing.T, e *env) {
 		unlockLost(t, lock)
 
 		lock = tryLock(t, e.locker, newID(), never)
-		Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = clock_timestamp() WHERE lock_id = $1", lock.Status().LockID)
+		Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = statement_timestamp() WHERE lock_id = $1", lock.Status().LockID)
 
 		if err := guardedBy(t, e, lock, level); !errors.Is(err, pglocker.ErrLockLost) {
 			t.Errorf("%s: the guard of a lock whose lease is over: %v, want ErrLockLost", level, err)
@@ -156,8 +156,7 @@ func testGuardHolds(t *testing.T, e *env) {
 			t.Fatal("the lock was taken over while the guard's transaction ran")
 		}
 
-		return Query[int](t, e.direct, `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
+		return e.rowWaits(t) > 0
 	})
 
 	// The holder knows it by itself, without the database.

@@ -232,7 +232,7 @@ func testUnlockRace(t *testing.T, e *env) {
 	const rounds = 50
 
 	take := "UPDATE " + e.table() + ` SET generation = generation + 1,
-		expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = $1 AND generation = $2`
+		expires_at = statement_timestamp() + interval '1 hour' WHERE lock_id = $1 AND generation = $2`
 
 	var losses int
 

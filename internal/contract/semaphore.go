@@ -280,7 +280,7 @@ func testSemaphoreAfterCrash(t *testing.T, e *env) {
 	crashed := permit(t, semaphore(t, e.newLocker(t), name, 2), 2)
 
 	// Its holder doesn't renew in that time.
-	Exec(t, e.direct, "UPDATE "+e.table()+` SET expires_at = clock_timestamp() + interval '1 s' WHERE lock_id = $1`,
+	Exec(t, e.direct, "UPDATE "+e.table()+` SET expires_at = statement_timestamp() + interval '1 s' WHERE lock_id = $1`,
 		"pglocker:semaphore:"+name+":1")
 
 	end := e.get(t, "pglocker:semaphore:"+name+":1").ExpiresAt

@@ -28,6 +28,10 @@ type Setup struct {
 	// Columns are the column definitions of a table of the user's own. If "", MigrateDB
 	// creates the table.
 	Columns string
+	// Distributed: Citus spreads the table over several servers.
+	Distributed bool
+	// Engine names a relative of PostgreSQL that lacks what the tests look with. "" is PostgreSQL, or Citus.
+	Engine string
 	// Requires is a query that says whether the server can run the setup. If "", every
 	// server can.
 	Requires string
@@ -35,6 +39,8 @@ type Setup struct {
 	History bool
 	// Pool: the lockers are on a pgxpool.Pool.
 	Pool bool
+	// Dialect is that of the Config.
+	Dialect pglocker.Dialect
 	// MaxOpenConns bounds the locker's pool; 0 is no bound.
 	MaxOpenConns int
 	// Via returns the URL by which the locker reaches the database of a URL, through a
@@ -49,7 +55,7 @@ const ThreeColumns = `lock_id TEXT COLLATE "C" PRIMARY KEY, generation BIGINT NO
 func (s Setup) hasOwners() bool { return s.Columns == "" }
 
 func (s Setup) config() *pglocker.Config {
-	cfg := &pglocker.Config{Scheme: s.Scheme, Table: s.Table, Owner: "contract"}
+	cfg := &pglocker.Config{Scheme: s.Scheme, Table: s.Table, Owner: "contract", Dialect: s.Dialect}
 	cfg.SetDefault()
 
 	return cfg
@@ -139,12 +145,25 @@ func Run(t *testing.T, setup Setup, newDatabase func(testing.TB) string) {
 			{"SQLContended", testSQLContended},
 			{"SQLReleaseWakes", testSQLReleaseWakes},
 			{"SQLAssertHeld", testSQLAssertHeld},
+			{"Dialect", testDialect},
 			{"SQLBadInput", testSQLBadInput},
 		} {
-			t.Run(test.name, func(t *testing.T) { test.run(t, e) })
+			t.Run(test.name, func(t *testing.T) {
+				if lacks := e.lacks(test.name); lacks != "" {
+					t.Skip(lacks)
+				}
+
+				test.run(t, e)
+			})
 		}
 
-		t.Run("NothingIsLeft", func(t *testing.T) { testNothingIsLeft(t, e) })
+		if e.isPlain() {
+			t.Run("PlainRefuses", func(t *testing.T) { testPlainRefuses(t, e) })
+		}
+
+		if e.Engine == "" {
+			t.Run("NothingIsLeft", func(t *testing.T) { testNothingIsLeft(t, e) })
+		}
 	})
 }
 
@@ -198,7 +217,9 @@ func newEnv(t *testing.T, setup Setup, databaseURL string) *env {
 	}
 
 	e.locker = e.newLocker(t)
-	e.floor = Floor(t, e.direct)
+	if e.Engine == "" {
+		e.floor = Floor(t, e.direct)
+	}
 
 	return e
 }
@@ -208,15 +229,20 @@ func (e *env) makeTable(t *testing.T, cfg *pglocker.Config) {
 	t.Helper()
 
 	if e.Columns == "" {
-		if err := pglocker.MigrateDB(t.Context(), e.direct, cfg); err != nil {
+		making := *cfg // which those who use the table need not know
+		making.Distributed = e.Distributed
+
+		if err := pglocker.MigrateDB(t.Context(), e.direct, &making); err != nil {
 			t.Fatal(err)
 		}
-
-		return
+	} else {
+		Exec(t, e.direct, fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s", quote(cfg.Scheme)))
+		Exec(t, e.direct, fmt.Sprintf("CREATE TABLE %s.%s (%s)", quote(cfg.Scheme), quote(cfg.Table), e.Columns))
 	}
 
-	Exec(t, e.direct, fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s", quote(cfg.Scheme)))
-	Exec(t, e.direct, fmt.Sprintf("CREATE TABLE %s.%s (%s)", quote(cfg.Scheme), quote(cfg.Table), e.Columns))
+	if e.Distributed && e.Columns != "" {
+		Exec(t, e.direct, "SELECT create_distributed_table($1, 'lock_id')", quote(cfg.Scheme)+"."+quote(cfg.Table))
+	}
 }
 
 // newLocker returns another locker of the setup.
@@ -252,7 +278,7 @@ func (e *env) next(generation int64) int64 { return max(generation+1, e.floor) }
 func (e *env) take(t *testing.T, id string) {
 	t.Helper()
 	Exec(t, e.direct, "UPDATE "+e.table()+` SET generation = generation + 1,
-		expires_at = clock_timestamp() + interval '1 hour' WHERE lock_id = $1`, id)
+		expires_at = statement_timestamp() + interval '1 hour' WHERE lock_id = $1`, id)
 }
 
 func (e *env) acquire(t *testing.T, id string, ttl time.Duration) *pglocker.LockStatus {

@@ -168,7 +168,7 @@ func testSQLExpired(t *testing.T, e *env) {
 	id := newID()
 	g := sqlAcquire(t, c, id)
 
-	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = clock_timestamp() WHERE lock_id = $1", id)
+	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = statement_timestamp() WHERE lock_id = $1", id)
 	sqlLost(t, c, id, g.Token)
 
 	lock := tryLock(t, e.locker, id, pglocker.WithRelockInterval(minute-time.Second))
@@ -179,7 +179,7 @@ func testSQLExpired(t *testing.T, e *env) {
 	}
 
 	// And back: what SQL takes over, the Locker has lost.
-	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = clock_timestamp() WHERE lock_id = $1", id)
+	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = statement_timestamp() WHERE lock_id = $1", id)
 
 	next := sqlAcquire(t, c, id)
 	if next.Token <= lock.Token() {
@@ -191,7 +191,7 @@ func testSQLExpired(t *testing.T, e *env) {
 
 	// An expired lease that nobody took may be released.
 	g = sqlAcquire(t, c, id)
-	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = clock_timestamp() WHERE lock_id = $1", id)
+	Exec(t, e.direct, "UPDATE "+e.table()+" SET expires_at = statement_timestamp() WHERE lock_id = $1", id)
 	sqlRelease(t, c, id, g.Token)
 }
 

@@ -308,7 +308,7 @@ func (d *Desk) tell(t *Tenure, over, notified bool) {
 // isOver reports whether a lock has been handed over here for long enough, given that others may wait. To
 // processes that poll, the lock must lie free for a while, so turns are longer among them.
 func (d *Desk) isOver(run waitqueue.Run) bool {
-	othersMayWait := run.Others || !d.Store.Full() // without the column nobody can say so
+	othersMayWait := run.Others || !d.Store.Notifies() // without marks nobody can say so
 
 	limit := d.LocalRun
 	if run.Rich && d.Heard() {

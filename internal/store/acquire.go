@@ -87,6 +87,10 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 			alone = true
 
 			switch {
+			case seen.Verdict == NotFound && g.shape.plain:
+				if _, err = s.createPlainly(ctx, g.shape, g.id); err != nil {
+					return Result{}, g.doubt(err)
+				}
 			case seen.Verdict == NotFound:
 				res, granted, err = g.try(ctx, s.lanes.insert, State{}, false)
 				if err != nil {

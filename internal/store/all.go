@@ -117,9 +117,7 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 	for contests, lost := 0, 0; contests < allContests; {
 		start := time.Now()
 		granted := false
-		a := persist(ctx, s, func(bool) answer[LockRow] {
-			return askPrepared(ctx, s, prepared{text: g.shape.statements.grantAll, args: g.argumentsOfAll(ids), rows: len(ids)}, scanGrantAll(&granted))
-		})
+		a := persist(ctx, s, func(bool) answer[LockRow] { return g.askAll(ctx, ids, &granted) })
 
 		switch {
 		case a.outcome == unknown:
@@ -195,7 +193,7 @@ func (g *grant) complete(locks []LockRow) {
 	slices.SortFunc(locks, func(a, b LockRow) int { return cmp.Compare(a.LockID, b.LockID) })
 
 	for i := range locks {
-		if row := &locks[i].Row; g.shape.full {
+		if row := &locks[i].Row; g.shape.full && !g.shape.plain {
 			row.Owner, row.AcquiredAt = g.owner, row.Now
 		}
 	}
@@ -210,6 +208,10 @@ func (g *grant) requests(ids []string, owner string) []request {
 
 // createAll creates those of the locks that aren't there.
 func (g *grant) createAll(ctx context.Context, ids []string) error {
+	if g.shape.plain {
+		return g.createAllPlainly(ctx, ids)
+	}
+
 	for _, a := range g.store.lanes.create.several(ctx, g.requests(ids, "")) {
 		// Another transaction that creates one is waited for by asking again.
 		if a.err != nil && !Passing(a.err) {
@@ -277,7 +279,7 @@ var markHeld = verb{
 // leaves none.
 func (s *Store) MarkHeld(ctx context.Context, id string, mark Mark) (bool, error) {
 	sh, err := s.shapeOf(ctx)
-	if err != nil || !sh.full {
+	if err != nil || !sh.full || sh.plain {
 		return false, err
 	}
 

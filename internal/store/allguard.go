@@ -23,6 +23,10 @@ SELECT pg_catalog.array_agg(held.n)::{text}
 HAVING pg_catalog.count(held.n) {>} 0`
 
 func (s *Store) guardAll(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
+	if s.isPlain() {
+		return s.guardEach(ctx, in, ids, generations)
+	}
+
 	var places string
 
 	if err := in(ctx, s, newWriter(s.table, form{}).one(nil, sqlGuardAll), []any{ids, generations}, &places); err != nil {

@@ -195,10 +195,17 @@ func askOver[T any](ctx context.Context, s *Store, c conn, p prepared, scan scan
 				return err
 			}
 
-			a.named = !s.unnamed.Load()
+			a.named = !s.nameless()
 			args := s.arguments(p.args)
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own, p.text, args, a.named) }, p.rows, scan)
+
+			if isByIndex := new(byIndexError); errors.As(err, isByIndex) && lacksFeature(err) {
+				s.unnamed.Store(true)
+
+				a.named = false
+				a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own, p.text, s.arguments(p.args), false) }, p.rows, scan)
+			}
 
 			if own.IsClosed() {
 				closed = own.PgConn().CleanupDone()

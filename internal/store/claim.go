@@ -116,6 +116,9 @@ func (s *Store) Claim(ctx context.Context, id, owner string, ttl, margin time.Du
 
 func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Result, error) {
 	s, sh, id := g.store, g.shape, g.id
+	if sh.plain { // without marks
+		return g.acquire(ctx, margin)
+	}
 
 	req := request{shape: sh, id: id, owner: g.owner, ttl: Microseconds(g.ttl), discard: true}
 	lane := s.lanes.try

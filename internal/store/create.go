@@ -62,14 +62,30 @@ func (s *Store) Create(ctx context.Context, id string) (Row, error) {
 		return Row{}, err
 	}
 
+	anew := false
+
 	for range maxContests {
 		seen, err := s.look(ctx, sh, id)
 		if err != nil || seen.Verdict != NotFound {
 			return seen.Row, err
 		}
 
-		if a := s.lanes.create.write(ctx, request{shape: sh, id: id}, false); a.err != nil || len(a.rows) == 1 {
-			return append(a.rows, Row{})[0], a.err
+		var a answer[Row]
+		if sh.plain {
+			a, err = s.createPlainly(ctx, sh, id)
+		} else {
+			a = s.lanes.create.write(ctx, request{shape: sh, id: id}, false)
+			err = a.err
+		}
+
+		if err != nil && a.outcome == refused && outdated(err) && !anew {
+			if sh, anew = s.changed(ctx, sh); anew {
+				continue
+			}
+		}
+
+		if err != nil || len(a.rows) == 1 {
+			return append(a.rows, Row{})[0], err
 		}
 	}
 

@@ -223,6 +223,11 @@ func (r pgxRows) Close() error {
 // dear as can be, and the server would compile the plan, which takes it 0.1 s: jit is off.
 const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('jit', 'off', true)`
 
+// byIndexError is the error of sqlByIndex. The statement behind it was not run.
+type byIndexError struct{ error }
+
+func (e byIndexError) Unwrap() error { return e.error }
+
 // queryPgx sends a statement. A named one goes behind sqlByIndex, in one round trip and one
 // transaction.
 func queryPgx(ctx context.Context, conn pgxConn, text string, args []any, named bool) (pgxRows, error) {
@@ -239,7 +244,9 @@ func queryPgx(ctx context.Context, conn pgxConn, text string, args []any, named 
 	results := conn.SendBatch(ctx, batch)
 
 	_, err := results.Exec()
-	if err == nil {
+	if err != nil {
+		err = byIndexError{err}
+	} else {
 		var rows pgx.Rows
 
 		if rows, err = results.Query(); err == nil {
@@ -258,7 +265,7 @@ func (s *Store) arguments(args []any) []any {
 		return arrayLiterals(args)
 	}
 
-	if !s.unnamed.Load() {
+	if !s.nameless() {
 		return args
 	}
 

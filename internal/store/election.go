@@ -51,11 +51,31 @@ func (s *Store) Resign(ctx context.Context, id string, token int64) error {
 
 // LogTerm copies the row of an election to another, if it shows that token. It can be repeated.
 func (s *Store) LogTerm(ctx context.Context, id, election string, token int64) error {
-	return s.tell(ctx, &logTerm, request{id: id, generation: token, owner: election})
+	sh, err := s.shapeOf(ctx)
+	if err != nil {
+		return err
+	}
+
+	req := request{id: id, generation: token, owner: election}
+
+	if sh.plain {
+		term, err := s.look(ctx, sh, election)
+		if err != nil || term.Row.Generation != token {
+			return err
+		}
+
+		req.owner, req.seen = term.Row.Owner, term.Row.AcquiredAt.UnixMicro()
+	}
+
+	return s.tell(ctx, &logTerm, req)
 }
 
 // Announce notifies of a change that moved no lock. Where the server refuses notifications, it does nothing.
 func (s *Store) Announce(ctx context.Context, payload string) error {
+	if s.isPlain() {
+		return nil
+	}
+
 	return s.tell(ctx, &announce, request{id: payload})
 }
 
@@ -67,6 +87,6 @@ func (s *Store) tell(ctx context.Context, v *verb, req request) error {
 	}
 
 	return persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.of[v].one, v.given.ofOne(&req, sh.full), scanOne[bool])
+		return askAudibly(ctx, s, sh.statements.of[v].one, sh.arguments(v, &req), scanOne[bool])
 	}).err
 }

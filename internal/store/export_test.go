@@ -133,6 +133,8 @@ func AllTexts() map[string]string {
 		"notify":         sqlNotify,
 		"by index":       sqlByIndex,
 		"in transaction": sqlInTransaction,
+		"transaction":    sqlTransaction,
+		"plain table":    sqlPlainTable,
 		"lacking":        sqlLacking,
 		"installed":      onPrimary(sqlInstalled),
 		"as it is":       sqlAsItIs,
@@ -165,6 +167,12 @@ func AllTexts() map[string]string {
 
 			for name, text := range textsOf(Table{Schema: "s", Name: "t"}, f) {
 				all[fmt.Sprintf("%s, full %t, floor %t", name, full, floor)] = text
+			}
+
+			for i, plain := range plainForms(f) {
+				for name, text := range textsOf(Table{Schema: "s", Name: "t"}, plain) {
+					all[fmt.Sprintf("%s, full %t, floor %t, plain %d", name, full, floor, i)] = text
+				}
 			}
 		}
 	}

@@ -113,10 +113,12 @@ func InPgx(tx pgxTx) Transaction {
 			return err
 		}
 
-		var inTransaction bool
 		if known {
-			inTransaction = conn.PgConn().TxStatus() == 'T' // as of the answer
-		} else if err := tx.QueryRow(ctx, sqlInTransaction, mode...).Scan(&inTransaction); err != nil {
+			return noneUnless(conn.PgConn().TxStatus() == 'T', tx) // as of the answer
+		}
+
+		inTransaction, err := s.inTransaction(func(text string, dest any) error { return tx.QueryRow(ctx, text, mode...).Scan(dest) })
+		if err != nil {
 			return err
 		}
 
@@ -124,8 +126,29 @@ func InPgx(tx pgxTx) Transaction {
 	}
 }
 
-// sqlInTransaction reports whether a statement is in a transaction that has locked a row before.
-const sqlInTransaction = `SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL`
+const (
+	// sqlInTransaction reports whether a statement is in a transaction that has locked a row before.
+	sqlInTransaction = `SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL`
+
+	sqlTransaction = `SELECT pg_catalog.txid_current()`
+)
+
+// inTransaction reports whether ask runs statements in a transaction that has locked a row before. If the row is on
+// another server, the one that is asked may have no number for the transaction, so it is asked for that twice.
+func (s *Store) inTransaction(ask func(text string, dest any) error) (is bool, err error) {
+	if !s.isPlain() {
+		err = ask(sqlInTransaction, &is)
+
+		return is, err
+	}
+
+	var first, second int64
+	if err = ask(sqlTransaction, &first); err == nil {
+		err = ask(sqlTransaction, &second)
+	}
+
+	return first == second, err
+}
 
 // InAny runs guards in what is said to be a transaction, and then makes sure that it is one.
 func InAny(tx sqlTx) Transaction {
@@ -141,8 +164,8 @@ func InAny(tx sqlTx) Transaction {
 			return err
 		}
 
-		var inTransaction bool
-		if err := tx.QueryRowContext(ctx, sqlInTransaction).Scan(&inTransaction); err != nil {
+		inTransaction, err := s.inTransaction(func(text string, dest any) error { return tx.QueryRowContext(ctx, text).Scan(dest) })
+		if err != nil {
 			return err
 		}
 

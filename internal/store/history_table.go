@@ -163,6 +163,10 @@ func (s *Store) completeHistory(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 
+	if err := s.noHistoryOf(ctx); err != nil {
+		return err
+	}
+
 	if err := s.writable(ctx); err != nil {
 		return err
 	}

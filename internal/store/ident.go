@@ -16,6 +16,8 @@ const maxIdentifierBytes = 63
 type Table struct {
 	Schema string
 	Name   string
+	// Distributed: migrations distribute it, see distribute.go.
+	Distributed bool
 }
 
 // Validate returns an error wrapping [ErrInvalidIdentifier] unless both names can be used as they

@@ -9,12 +9,19 @@ import (
 	"strings"
 )
 
-// otherFunction is how the obstacle begins that keeps every role from making a function.
-const otherFunction = "another function has the name "
+// Obstacles that keep every role from making a function: how the one begins, and the other.
+const (
+	otherFunction = "another function has the name "
+	managedTable  = "Citus distributes the table"
+)
+
+func isForAll(obstacle string) bool {
+	return strings.HasPrefix(obstacle, otherFunction) || obstacle == managedTable
+}
 
 // sqlInstalled describes the functions $2 of the schema $1, which take arguments of the types $3: their
-// source, their settings, what a replacement can't change, and why this role can't make or replace them. It reads the
-// catalogs alone.
+// source, their settings, what a replacement can't change, and why this role can't make or replace them for the table
+// $4. It reads the catalogs alone.
 var sqlInstalled = qualified(`
 SELECT p.oid IS NOT NULL,
        coalesce(p.prosrc, ''),
@@ -23,6 +30,7 @@ SELECT p.oid IS NOT NULL,
                                      pg_catalog.array_to_string(p.proallargtypes, ',')), ''),
        CASE WHEN pg_catalog.strpos(p.prosrc, '` + functionMark + `') {=} 0
             THEN '` + otherFunction + `' {||} pg_catalog.quote_ident(g.name) {||} ' and its arguments'
+            WHEN ` + with(sqlManaged, "{name}", "$4") + ` THEN '` + managedTable + `'
             WHEN NOT pg_catalog.pg_has_role(p.proowner, 'USAGE')
             THEN 'the function ' {||} pg_catalog.quote_ident(g.name) {||} ' is '
                  {||} pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(p.proowner)) {||} '''s'
@@ -118,7 +126,7 @@ func (s *Store) askInstalled() ([]any, error) {
 
 	return []any{s.table.Schema, names, valuesOf(functions, func(f *function) string {
 		return strings.Join(valuesOf(f.in, func(a *argument) string { return a.of.oid }), " ")
-	})}, nil
+	}), s.table.Name}, nil
 }
 
 // functionsDue reports whether a function is missing or older, and this role can make it.

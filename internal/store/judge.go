@@ -59,7 +59,7 @@ func provesNothing(err error) bool {
 // reached, had no room, or refused the request for a reason that passes.
 func Transient(err error) bool {
 	if isAny(err, ErrInvalidIdentifier, ErrInvalidTable, ErrTableNotFound, ErrHistoryNotFound, ErrPermissionDenied, ErrInvalidTTL,
-		ErrUnsupportedDriver, ErrUnsupportedEncoding) || isClosed(err) {
+		ErrUnsupportedDriver, ErrUnsupportedEncoding, ErrUnsupportedServer) || isClosed(err) {
 		return false
 	}
 

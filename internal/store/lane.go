@@ -119,8 +119,8 @@ func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
 }
 
 func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
-	if alone && l.kind.gate == "" {
-		return l.askOne(ctx, req, true)
+	if alone && l.kind.gate == "" || req.shape.plain {
+		return l.askOne(ctx, req, alone)
 	}
 
 	req.progress = progressOf(ctx)
@@ -145,7 +145,7 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 	case l.kind.reads:
 	case room.enter(), again && room.wait(ctx, passedOverPause):
 		defer room.leave()
-	case again:
+	case again && !req.shape.plain:
 		return l.batcher.Do(ctx, req)
 	default:
 		return l.alone(ctx, req)
@@ -153,7 +153,7 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 
 	l.tell(1)
 
-	text, args := req.shape.statements.of[l.kind.verb].one, l.kind.given.ofOne(&req, req.shape.full)
+	text, args := req.shape.statements.of[l.kind.verb].one, req.shape.arguments(l.kind.verb, &req)
 	a := askAudibly(ctx, l.store, text, args, l.kind.scan(new(*string)))
 	a.waited = true
 
@@ -230,6 +230,12 @@ func (l *lane[T]) statement(reqs []request) prepared {
 	sh := reqs[0].shape
 	t := sh.statements.of[l.kind.verb]
 
+	if sh.plain {
+		l.tell(1)
+
+		return prepared{text: t.many, args: sh.arguments(l.kind.verb, &reqs[0]), rows: 1}
+	}
+
 	text, given := t.many, l.kind.given
 	if l.kind.dated != "" {
 		if given = l.kind.undated; slices.ContainsFunc(reqs, func(r request) bool { return r.seen != 0 || r.hold != 0 }) {
@@ -275,7 +281,11 @@ func (l *lane[T]) several(ctx context.Context, reqs []request) []answer[T] {
 	}
 
 	answers := make([]answer[T], len(reqs))
-	l.divide(ctx, reqs, l.askAgain(ctx, reqs), answers)
+	if reqs[0].shape.plain {
+		sideBySide(len(reqs), func(i int) { answers[i] = l.askOne(ctx, reqs[i], false) })
+	} else {
+		l.divide(ctx, reqs, l.askAgain(ctx, reqs), answers)
+	}
 
 	for i := range answers {
 		switch a := &answers[i]; {

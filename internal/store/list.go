@@ -200,7 +200,7 @@ SELECT {iso}{now}{/iso}`
 
 // Clock reads the database's clock.
 func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	sh, err := s.shapeOf(ctx)
+	sh, err := s.probedShape(ctx)
 	if err != nil {
 		return time.Time{}, err
 	}

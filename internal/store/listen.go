@@ -16,6 +16,10 @@ func (s *Store) OpenListening(ctx context.Context) (listen.Conn, error) {
 		return nil, err
 	}
 
+	if sh.plain {
+		return nil, fmt.Errorf("%w: the plain dialect has no notifications", listen.ErrUnsupported)
+	}
+
 	if !sh.full {
 		return nil, fmt.Errorf("%w: table %s has no column contended_until, or not all of those that go with it",
 			listen.ErrUnsupported, s.table)

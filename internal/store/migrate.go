@@ -90,6 +90,12 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 
+	if s.table.Distributed {
+		if err := s.canDistribute(ctx); err != nil {
+			return err
+		}
+	}
+
 	there, err := s.description(ctx)
 	if err != nil {
 		return err
@@ -98,6 +104,10 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 	missing, err := s.missing(there)
 	if err != nil {
 		return err
+	}
+
+	if s.table.Distributed {
+		return s.completeDistributed(ctx, log, missing)
 	}
 
 	due, err := s.functionsDue(ctx, log)
@@ -118,7 +128,22 @@ func (s *Store) complete(ctx context.Context, log *slog.Logger) error {
 		also = func(ctx context.Context, tx *sql.Tx) error { return s.installFunctions(ctx, tx, log) }
 	}
 
-	return s.migrate(ctx, log, s.missingIn, also)
+	if err = s.migrate(ctx, log, s.missingIn, also); lacksFeature(err) {
+		err = s.migratePlainly(ctx)
+	}
+
+	return err
+}
+
+// completeDistributed is complete without functions, and distributes the table.
+func (s *Store) completeDistributed(ctx context.Context, log *slog.Logger, missing []string) error {
+	if len(missing) > 0 {
+		if err := s.migrate(ctx, log, s.missingIn, nil); err != nil {
+			return err
+		}
+	}
+
+	return s.distribute(ctx, log)
 }
 
 // writable fails where transactions are read-only by default, as on a standby. The migration may

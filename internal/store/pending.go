@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 )
 
 // Pending returns the statements that Migrate would run, and MigrateHistory where there is a history. It
@@ -40,6 +39,12 @@ func (s *Store) pending(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 
+	if s.table.Distributed {
+		distribution, err := s.pendingDistribution(ctx)
+
+		return append(pending, distribution...), err
+	}
+
 	functions, err := s.pendingFunctions(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +70,7 @@ func (s *Store) pendingFunctions(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 
-	ddl, err := functionDDL(s.table, there, func(obstacle string) bool { return strings.HasPrefix(obstacle, otherFunction) })
+	ddl, err := functionDDL(s.table, there, isForAll)
 	if _, never := err.(notInstalled); never {
 		return nil, nil
 	}

@@ -105,9 +105,13 @@ func (p *pruning) texts() pruneTexts { return p.shape.statements.prune }
 
 // Prune deletes rows that have been idle for a time, and returns how many, also beside an error.
 func (s *Store) Prune(ctx context.Context, idle time.Duration) (removed int64, err error) {
-	sh, err := s.shapeOf(ctx)
+	sh, err := s.probedShape(ctx)
 	if err != nil {
 		return 0, err
+	}
+
+	if sh.plain {
+		return 0, s.unsupported("there is no pruning")
 	}
 
 	p := &pruning{store: s.planningAnew(), shape: sh, idle: Microseconds(idle), batch: pruneBatch}

@@ -151,7 +151,7 @@ func (s *Store) Release(ctx context.Context, id string, state State, hold time.D
 // Force frees a lock of that generation at once, and notifies waiters. The verdict is Granted, WrongGeneration or
 // NotFound. reason isn't empty. After a lost reply, the error matches [ErrUnknownOutcome].
 func (s *Store) Force(ctx context.Context, id string, generation int64, reason string) (Result, error) {
-	sh, err := s.shapeOf(ctx)
+	sh, err := s.probedShape(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -163,7 +163,7 @@ func (s *Store) Force(ctx context.Context, id string, generation int64, reason s
 
 	req := request{shape: sh, id: id, generation: generation, reason: reason, gate: GateOf(id)}
 	a := persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.of[&force].one, force.given.ofOne(&req, sh.full), scanBool(new(*string)))
+		return askAudibly(ctx, s, sh.statements.of[&force].one, sh.arguments(&force, &req), scanBool(new(*string)))
 	})
 
 	if a.err != nil {

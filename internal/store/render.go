@@ -52,11 +52,14 @@ type form struct {
 	// keyed: a unique index, to which a foreign key may refer, has other columns than lock_id.
 	// expiryKeyed: it has expires_at.
 	keyed, expiryKeyed bool
-	// parts: it is partitioned. If it wasn't when that was looked up, what goes by {of_part} changes nothing.
+	// parts: it is partitioned, and a version is one of its part alone.
 	parts bool
 	// datesOdd: drivers can't read the role's DateStyle. pgx takes times as text when statements
 	// have no names, as behind a pooler.
 	datesOdd bool
+	// plain: see [DialectPlain]. There, waits: the server can't pass over locked rows. weak: it can't make a
+	// commit more durable.
+	plain, waits, weak bool
 }
 
 // render writes the statements for a table.
@@ -65,6 +68,12 @@ func render(table Table, f form) statements {
 	st := statements{
 		of: make(map[*verb]texts), grantAll: w.one(nil, sqlGrantAll), guard: w.one(nil, sqlGuard),
 		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
+	}
+
+	if f.plain {
+		w.renderPlain(&st)
+
+		return st
 	}
 
 	if f.parts {

@@ -87,7 +87,14 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		reqs[i].ttl = Microseconds(longest[l])
 	}
 
-	a := s.sendRenewal(ctx, sh.statements.of[&renew].many, renew.given.ofMany(reqs, sh.full))
+	a := s.askRenewal(ctx, sh, reqs)
+	if a.outcome == refused && outdated(a.err) {
+		if found, ok := s.changed(ctx, sh); ok {
+			sh = found
+			a = s.askRenewal(ctx, sh, reqs)
+		}
+	}
+
 	if a.err != nil {
 		return nil, time.Time{}, a.err
 	}
@@ -144,6 +151,10 @@ func Divides(err error) bool {
 // stillHeld returns those of the leases that still run. If it can't ask, that is all of them: they
 // are asked for again, as if busy.
 func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
+	if sh.plain {
+		return s.stillHeldPlainly(ctx, sh, leases)
+	}
+
 	numbers, err := read(ctx, s, sh.statements.of[&held].many, held.given.ofMany(requests(leases), sh.full), scanOne[int64])
 	if err != nil {
 		return leases

@@ -21,6 +21,13 @@ type shapeCache struct {
 	last atomic.Pointer[shape]
 	// floorless: the log says that the server has no timeline.
 	floorless atomic.Bool
+	// speaks is the dialect that was asked for. plainSaid: the log says that it is the plain one.
+	speaks    Dialect
+	plainSaid atomic.Bool
+	// probed: the server was asked which dialect it takes.
+	probed atomic.Bool
+	// singly: the plain dialect renews one lock in a statement.
+	singly atomic.Bool
 	// looking is full while enough requests look it up: the connection of the first may be dead.
 	looking chan struct{}
 }
@@ -42,17 +49,28 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 		return found, nil
 	}
 
+	return s.findOut(ctx)
+}
+
+// findOut finds out the shape.
+func (s *Store) findOut(ctx context.Context) (*shape, error) {
 	if err := s.acquaint(ctx); err != nil {
 		return nil, err
 	}
 
 	// To write the statements takes as long as to look the shape up. So they are written meanwhile, for the usual form.
-	usual := form{full: true, floor: true}
+	usual := form{full: true, floor: true, plain: s.shape.speaks == DialectPlain}
 	written := make(chan statements)
 
 	go func() { written <- render(s.table, usual) }()
 
+	first := s.shape.last.Load() == nil
+
 	f, secured, err := s.lookUp(ctx)
+	if err == nil {
+		f, err = s.chooseDialect(ctx, f, first)
+	}
+
 	st := <-written
 
 	if err != nil {
@@ -64,8 +82,17 @@ func (s *Store) shapeOf(ctx context.Context) (*shape, error) {
 	}
 
 	found := &shape{form: f, secured: secured, statements: st}
-	s.shape.found.Store(found)
+	if first && !s.shape.last.CompareAndSwap(nil, found) {
+		// Another caller was first. By now the server may have refused what it found.
+		if found = s.shape.found.Load(); found != nil {
+			return found, nil
+		}
+
+		return s.findOut(ctx)
+	}
+
 	s.shape.last.Store(found)
+	s.shape.found.Store(found)
 
 	return found, nil
 }

@@ -89,6 +89,9 @@ func (g *slotsGrant) request() *request {
 // ask asks once. Requests for one slot go together.
 func (g *slotsGrant) ask(ctx context.Context) answer[slotsRow] {
 	req := g.request()
+	if req.shape.plain {
+		return answer[slotsRow]{outcome: refused, err: g.store.withoutSlots()}
+	}
 
 	lane, leave := g.store.gates.grants(g.store, req.gate, req.permits)
 	defer leave()

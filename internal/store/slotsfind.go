@@ -94,6 +94,10 @@ var intend = verb{
 
 // single sends a statement for one request about a family, which may wait for a row.
 func single[T any](ctx context.Context, s *Store, v *verb, req *request, scan scanFunc[T]) answer[T] {
+	if req.shape.plain {
+		return answer[T]{outcome: refused, err: s.withoutSlots()}
+	}
+
 	leave, ok := s.atGate(ctx, GateOf(req.id))
 	if !ok {
 		return answer[T]{err: ended(ctx)}

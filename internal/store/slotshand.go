@@ -112,7 +112,7 @@ func (s *Store) HandOverSlot(
 	ctx context.Context, id string, generation int64, owner string, ttl, margin time.Duration, permits int, contended bool,
 ) (Result, error) {
 	sh, err := s.shapeOf(ctx)
-	if err != nil || !sh.full {
+	if err != nil || !sh.full || sh.plain {
 		return Result{Verdict: Busy}, err
 	}
 

@@ -22,6 +22,8 @@ const (
 	codeCompletionUnknown    = "40003"
 	codeDeadlockDetected     = "40P01"
 	codeUndefinedSchema      = "3F000"
+	codeSyntaxError          = "42601"
+	codeUndefinedObject      = "42704"
 	codeInsufficientPriv     = "42501"
 	codeUndefinedColumn      = "42703"
 	codeUndefinedFunction    = "42883"

@@ -190,6 +190,10 @@ func (s *Store) description(ctx context.Context) (description, error) {
 	var d description
 
 	columns, err := read(ctx, s, onPrimary(sqlTable), []any{s.table.Schema, s.table.Name}, d.scan)
+	if lacksFeature(err) {
+		return s.plainDescription(ctx)
+	}
+
 	if err != nil { // a statement that ctx has ended may still write to d
 		return description{}, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
 	}

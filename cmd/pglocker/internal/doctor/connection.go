@@ -118,6 +118,12 @@ func checkNotifications(ctx context.Context, p *patient, result *Check) error {
 		return nil
 	}
 
+	if p.isPlain {
+		result.skip("the plain dialect has none")
+
+		return nil
+	}
+
 	if p.pool == transactionPooled {
 		result.seen("LISTEN isn't heard through a pooler in transaction mode")
 		result.find(Warning, "not-notified", "A pooler in transaction mode gives a session's notifications to another client.",

@@ -171,23 +171,24 @@ func DefaultLimits() Limits {
 type check struct {
 	name string
 	run  func(context.Context, *patient, *Check) error
-	// onTable: it needs the table.
-	onTable bool
+	// onTable: it needs the table. onRows: and its rows, on this server.
+	onTable, onRows bool
 }
 
 // checks are all, in their order. Two looks at clocks and leases are apart: the second is the last.
 var checks = []check{
 	{name: "connection", run: checkConnection},
 	{name: "server", run: checkServer},
-	{name: "notifications", run: checkNotifications},
 	{name: "blockers", run: checkBlockers, onTable: true}, // before those that it would keep waiting
+	{name: "engine", run: checkEngine},
+	{name: "notifications", run: checkNotifications},
 	{name: "table", run: checkTable},
 	{name: "migrations", run: checkMigrations, onTable: true},
 	{name: "history", run: checkHistory, onTable: true},
 	{name: "privileges", run: checkPrivileges, onTable: true},
 	{name: "storage", run: checkStorage, onTable: true},
-	{name: "bloat", run: checkBloat, onTable: true},
-	{name: "plans", run: checkPlans, onTable: true},
+	{name: "bloat", run: checkBloat, onTable: true, onRows: true},
+	{name: "plans", run: checkPlans, onTable: true, onRows: true},
 	{name: "vacuum", run: checkVacuum},
 	{name: "timeouts", run: checkTimeouts},
 	{name: "search_path", run: checkSearchPath},
@@ -226,6 +227,8 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 			result.skip("there is no table")
 		case c.onTable && p.locked:
 			result.skip("another transaction has the table locked")
+		case c.onRows && p.managed:
+			result.skip("the rows are on the servers of a Citus cluster: look at each")
 		default:
 			if err := p.examine(ctx, c, &result); err != nil {
 				return nil, err

@@ -44,6 +44,8 @@ type patient struct {
 	locked bool
 	// probed is what the library said of the table.
 	probed *probed
+	// managed: Citus manages the table, whose rows are on several servers. isPlain: Lockers speak the plain dialect.
+	managed, isPlain bool
 	// pool is how the connection reaches the server.
 	pool pooling
 

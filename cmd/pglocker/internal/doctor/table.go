@@ -302,6 +302,8 @@ func checkHistory(ctx context.Context, p *patient, result *Check) error {
 	}
 
 	switch {
+	case !h.There && h.Triggers == 0 && p.managed:
+		result.seen("none: Citus takes no triggers on the table")
 	case !h.There && h.Triggers == 0:
 		result.seen("none; `pglocker migrate --history` makes one")
 	case !h.There:

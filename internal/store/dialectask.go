@@ -1,0 +1,222 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+)
+
+// createPlainly is [create] in the plain dialect. The watermark may be on another node than the lock, so it
+// is read before, and not locked: where the dialect is spoken nobody prunes.
+func (s *Store) createPlainly(ctx context.Context, sh *shape, id string) (answer[Row], error) {
+	watermark, err := s.look(ctx, sh, WatermarkID)
+	if err != nil {
+		return answer[Row]{}, err
+	}
+
+	generation := int64(1)
+	if watermark.Verdict == Granted {
+		generation = watermark.Row.Generation + 1
+	}
+
+	a := s.lanes.create.write(ctx, request{shape: sh, id: id, generation: generation}, false)
+
+	return a, a.err
+}
+
+// createAllPlainly creates those of the locks that aren't there.
+func (g *grant) createAllPlainly(ctx context.Context, ids []string) error {
+	errs := make([]error, len(ids))
+
+	sideBySide(len(ids), func(i int) {
+		seen, err := g.store.look(ctx, g.shape, ids[i])
+		if err == nil && seen.Verdict == NotFound {
+			_, err = g.store.createPlainly(ctx, g.shape, ids[i])
+		}
+
+		errs[i] = err
+	})
+
+	for _, err := range errs {
+		if err != nil && !Passing(err) {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// askRenewal sends renewals in the dialect of the shape.
+func (s *Store) askRenewal(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {
+	if sh.plain {
+		return s.renewPlainly(ctx, sh, reqs)
+	}
+
+	return s.sendRenewal(ctx, sh.statements.of[&renew].many, renew.given.ofMany(reqs, sh.full))
+}
+
+// renewPlainly renews leases in one statement where the server takes that, else each in one of its own. A
+// lease whose statement failed has no row: the leases that were renewed count, unless all statements failed.
+func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {
+	t := sh.statements.of[&renew]
+
+	if len(reqs) > 1 && !sh.waits && !s.shape.singly.Load() {
+		a := s.sendRenewal(ctx, t.many, renew.given.ofMany(reqs, sh.full))
+		if a.outcome != refused || !notTogether(a.err) {
+			return a
+		}
+
+		// The statement for one tells whether it is for their number.
+		s.shape.singly.Store(true)
+	}
+
+	answers := make([]answer[one[Row]], len(reqs))
+	sideBySide(len(reqs), func(i int) { answers[i] = s.sendRenewal(ctx, t.one, sh.arguments(&renew, &reqs[i])) })
+
+	var (
+		all    answer[one[Row]]
+		failed int
+	)
+
+	for i, a := range answers {
+		if a.err != nil {
+			all.err, all.outcome = a.err, a.outcome
+			failed++
+
+			continue
+		}
+
+		if all.sent.IsZero() || a.sent.Before(all.sent) {
+			all.sent = a.sent
+		}
+
+		for _, row := range a.rows {
+			row.number = int64(i) + 1
+			all.rows = append(all.rows, row)
+		}
+	}
+
+	if failed < len(reqs) {
+		all.err = nil
+	}
+
+	return all
+}
+
+// notTogether reports whether a server may have refused a statement because it is about several locks.
+func notTogether(err error) bool { return hasState(err, "0A", "42", codeInternalError) }
+
+// stillHeldPlainly is stillHeld.
+func (s *Store) stillHeldPlainly(ctx context.Context, sh *shape, leases []lease) []lease {
+	reqs := requests(leases)
+	running := make([]bool, len(leases))
+
+	sideBySide(len(reqs), func(i int) {
+		rows, err := read(ctx, s, sh.statements.of[&held].one, sh.arguments(&held, &reqs[i]), scanOne[int64])
+		running[i] = err != nil || len(rows) > 0
+	})
+
+	var still []lease
+
+	for i, l := range leases {
+		if running[i] {
+			still = append(still, l)
+		}
+	}
+
+	return still
+}
+
+// guardEach guards several locks, in the order of their ids, which may be on several nodes.
+func (s *Store) guardEach(ctx context.Context, in Transaction, ids []string, generations []int64) (lost []string, err error) {
+	for i, id := range ids {
+		err := in(ctx, s, s.GuardSQL(), []any{id, generations[i]}, new(int64))
+
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			lost = append(lost, id)
+		case err != nil:
+			return nil, err
+		}
+	}
+
+	return lost, nil
+}
+
+// askAll asks once for all of the locks.
+func (g *grant) askAll(ctx context.Context, ids []string, granted *bool) answer[LockRow] {
+	if g.shape.plain {
+		return g.askAllPlainly(ctx, g.requests(ids, g.owner), granted)
+	}
+
+	return askPrepared(ctx, g.store, prepared{text: g.shape.statements.grantAll, args: g.argumentsOfAll(ids), rows: len(ids)}, scanGrantAll(granted))
+}
+
+// askAllPlainly is sqlGrantAll as a transaction of a statement for each lock, in the order of the ids. It waits
+// for no row where the server can pass over one.
+func (g *grant) askAllPlainly(ctx context.Context, reqs []request, granted *bool) (a answer[LockRow]) {
+	s := g.store
+
+	place, err := s.places.take(ctx)
+	if err != nil {
+		return answer[LockRow]{err: s.ended(ctx)}
+	}
+	defer place.free()
+
+	conn, done, err := s.connect(ctx)
+	if err != nil {
+		return answer[LockRow]{err: err}
+	}
+	defer done()
+
+	tx, err := s.beginOn(ctx, conn)
+	if err != nil {
+		return answer[LockRow]{err: err}
+	}
+
+	a = answer[LockRow]{sent: time.Now(), rows: make([]LockRow, 0, len(reqs))}
+	stmts := g.shape.statements.of
+
+	for i := range reqs {
+		id := reqs[i].id
+
+		rows, err := inTx(tx, stmts[&acquire].many, g.shape.arguments(&acquire, &reqs[i]), scanGrant(new(int64)))
+		if err == nil && len(rows) == 1 {
+			a.rows = append(a.rows, LockRow{id, rows[0]})
+
+			continue
+		}
+
+		if err == nil {
+			rows, err = inTx(tx, stmts[&look].one, g.shape.arguments(&look, &reqs[i]), scanRow(new(*string)))
+		}
+
+		_ = tx.end(false) // without a commit nothing is granted
+
+		if elsewhere(err) {
+			discard(conn)
+		}
+
+		*granted, a.rows = false, nil
+		if a.err = err; err != nil {
+			if sqlState(err) != "" {
+				a.outcome = refused
+			}
+
+			return a
+		}
+
+		if len(rows) == 1 {
+			a.rows = append(a.rows, LockRow{id, rows[0]})
+		}
+
+		return a
+	}
+
+	if *granted, a.err = true, tx.end(true); a.err != nil {
+		a.rows, a.outcome = nil, judge(a.err, s.native.Load())
+	}
+
+	return a
+}
