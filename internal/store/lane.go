@@ -233,7 +233,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 	if sh.plain {
 		l.tell(1)
 
-		return prepared{text: t.many, args: sh.arguments(l.kind.verb, &reqs[0]), rows: 1}
+		return prepared{text: t.many, args: sh.arguments(l.kind.verb, &reqs[0]), rows: 1, byID: l.kind.inserts}
 	}
 
 	text, given := t.many, l.kind.given
