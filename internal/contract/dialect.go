@@ -12,7 +12,7 @@ import (
 // notPlain are the tests of what the plain dialect lacks, and notDistributed of what a cluster lacks.
 var (
 	notPlain = map[string]bool{
-		"Semaphore": true, "SemaphoreWaits": true, "SemaphoreAfterCrash": true,
+		"Semaphore": true, "SemaphoreWaits": true, "SemaphoreFewer": true, "SemaphoreAfterCrash": true,
 		"RWLock": true, "RWLockWaits": true, "DowngradeRace": true,
 		"Prune": true,
 	}
