@@ -336,8 +336,8 @@ func (l *lane[T]) late(req request, a answer[T]) {
 
 // spread gives each request its part of an answer.
 func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) {
-	// A refusal of a single request is its own, unless the statement for one would have waited.
-	shared := len(reqs) > 1 || sqlState(a.err) == codeLockNotAvailable
+	// A refusal of a single request is its own, unless the statement for one would have waited, and this hasn't.
+	shared := len(reqs) > 1 || l.kind.gate == "" && sqlState(a.err) == codeLockNotAvailable
 
 	for i := range answers {
 		answers[i] = answer[T]{sent: a.sent, named: a.named, outcome: a.outcome, err: a.err, shared: shared}

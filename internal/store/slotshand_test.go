@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -434,4 +435,55 @@ func TestHandOverBesideMinHold(t *testing.T) {
 	if res := handOver(t, s, one, 3, false); res.Verdict != store.Granted {
 		t.Errorf("three of three are held: %+v, want a hand-over", res)
 	}
+}
+
+// TestGateTimeout: where the role has a lock_timeout, a statement that waits for a locked gate fails by it, and isn't
+// sent again and again.
+func TestGateTimeout(t *testing.T) {
+	t.Parallel()
+
+	url := newDatabase(t).String()
+	db := contract.Open(t, "pgx", url)
+	must(t, store.Migrate(t.Context(), db, table, nil))
+
+	cfg, err := pgx.ParseConfig(url)
+	must(t, err)
+
+	cfg.RuntimeParams["lock_timeout"] = "50ms"
+
+	hasty := stdlib.OpenDB(*cfg)
+	t.Cleanup(func() { _ = hasty.Close() })
+
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+
+	s := store.New(hasty, table, nil)
+	one := take(t, s, permits(2, 1), "1").Grants[0]
+	contract.LockRows(t, db, family+store.PartGate)
+
+	isHasty := func(what string, err error) {
+		t.Helper()
+
+		if err == nil || !strings.Contains(err.Error(), "55P03") {
+			t.Errorf("%s: %v, want 55P03", what, err)
+		}
+	}
+
+	_, err = s.AcquireSlots(ctx, permits(2, 1))
+	isHasty("a grant", err)
+
+	_, err = s.HandOverSlot(ctx, one.LockID, one.Row.Generation, newOwner(), ttl, margin, 2, false)
+	isHasty("a hand-over", err)
+
+	// Several go together.
+	var all sync.WaitGroup
+
+	for range 8 {
+		all.Go(func() {
+			_, err := s.AcquireSlots(ctx, permits(2, 1))
+			isHasty("one of several grants", err)
+		})
+	}
+
+	all.Wait()
 }
