@@ -27,8 +27,8 @@ func buildCommand(t *testing.T) string {
 const coldStart = 2.5
 
 // TestRunColdStart compares the command to psql. They take turns, and the faster quarter of each counts, so that what
-// else the machine does counts less. On two busy cores the command waits more often for one than psql does: so the best of
-// a few attempts counts.
+// else the machine does counts less. On busy cores the command waits more often than psql does, so the best of a few
+// attempts counts.
 func TestRunColdStart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it measures")
