@@ -47,10 +47,12 @@ func TestQuickLook(t *testing.T) {
 		{"an index that isn't valid", unkeyed + "CREATE UNIQUE INDEX i ON locks (lock_id); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'i'::regclass", false},
 		{"an index by a lax collation", lax + unkeyed + "CREATE UNIQUE INDEX ON locks (lock_id COLLATE lax)", false},
 		{"a column of a lax collation", lax + "CREATE TABLE locks (lock_id text COLLATE lax PRIMARY KEY" + rest + ")", false},
+		{"an owner of a lax collation", lax + three + "ALTER TABLE locks ADD owner text COLLATE lax, ADD acquired_at timestamptz, ADD contended_until timestamptz", false},
 		{"an operator class of the user's own", unkeyed + `CREATE FUNCTION odd(text, text) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT bttextcmp(lower($1), lower($2))';
 			CREATE OPERATOR CLASS odd FOR TYPE text USING btree AS OPERATOR 3 =, FUNCTION 1 odd(text, text);
 			CREATE UNIQUE INDEX ON locks (lock_id odd)`, false},
 		{"a second index", six + "CREATE UNIQUE INDEX ON locks (owner)", false},
+		{"a first index that isn't that on the id", unkeyed + "CREATE UNIQUE INDEX ON locks (note); CREATE UNIQUE INDEX ON locks (lock_id)", false},
 		{"a key with another column", six + "ALTER TABLE locks ADD UNIQUE (lock_id, expires_at)", false},
 		{"a domain", "CREATE DOMAIN id AS text; CREATE TABLE locks (lock_id id PRIMARY KEY" + rest + ")", false},
 		{"a column that is computed", three + "ALTER TABLE locks ADD owner text GENERATED ALWAYS AS ('x') STORED, ADD acquired_at timestamptz, ADD contended_until timestamptz", false},

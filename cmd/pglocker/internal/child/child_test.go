@@ -379,10 +379,9 @@ func TestKilled(t *testing.T) {
 	s.out.want("") // the pipe is closed
 }
 
-// TestDescriptors: the command has no other descriptors than it would have without the supervisor.
+// TestDescriptors: the command has no other descriptors than it would have without the supervisor. It isn't parallel: a
+// test that opens a terminal at the same time may pass that on.
 func TestDescriptors(t *testing.T) {
-	t.Parallel()
-
 	list := []string{"sh", "-c", "echo /proc/$$/fd/*"}
 
 	direct, err := exec.CommandContext(t.Context(), list[0], list[1:]...).Output()
