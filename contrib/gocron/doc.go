@@ -33,6 +33,12 @@
 // A process that was paused over a tick runs its job late, when it goes on, if the lock is free then: gocron's timer has
 // fired. With an Elector it doesn't, because its leadership is over. A job for which that matters should look at the time.
 //
+// # Errors
+//
+// gocron is silent when it skips a run, and when a job fails. Give each job two event listeners, as the example of [Locker]
+// does. gocron.AfterLockError is told why a run was skipped: mostly pglocker.ErrAlreadyLocked, because another process
+// runs the job, but also [ErrNoName], or what the database says. gocron.AfterJobRunsWithError is told what a job returns.
+//
 // # Losses
 //
 // gocron doesn't tell a job that its lock was lost. Wrap its function by [Locker.Task] or [Elector.Task]: it gets a

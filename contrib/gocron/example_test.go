@@ -3,9 +3,11 @@ package pglockergocron_test
 import (
 	"context"
 	"errors"
+	"log"
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
+	"github.com/google/uuid"
 
 	"github.com/ismurov/pglocker"
 	pglockergocron "github.com/ismurov/pglocker/contrib/gocron"
@@ -25,8 +27,18 @@ func ExampleLocker() {
 			return err
 		}
 
+		// Without these, gocron says nothing.
+		listeners := gocron.WithEventListeners(
+			gocron.AfterLockError(func(_ uuid.UUID, name string, err error) {
+				if !errors.Is(err, pglocker.ErrAlreadyLocked) { // another process runs the job
+					log.Printf("%s was skipped: %v", name, err)
+				}
+			}),
+			gocron.AfterJobRunsWithError(func(_ uuid.UUID, name string, err error) { log.Printf("%s: %v", name, err) }),
+		)
+
 		// The lock's id is "reports: hourly". The context given to report ends with the lock.
-		_, err = scheduler.NewJob(gocron.CronJob("0 * * * *", false), gocron.NewTask(jobs.Task(report)), gocron.WithName("hourly"))
+		_, err = scheduler.NewJob(gocron.CronJob("0 * * * *", false), gocron.NewTask(jobs.Task(report)), gocron.WithName("hourly"), listeners)
 		if err != nil {
 			return err
 		}
