@@ -67,7 +67,15 @@ func TestContract(t *testing.T) {
 		}, contract.NewDatabase)
 	}
 
-	contract.Run(t, contract.Setup{Name: contract.Poorest, Driver: contract.Poorest}, contract.NewDatabase)
+	contract.Run(t, contract.Setup{
+		Name: "pgx, plain, through pgbouncer", Driver: "pgx", Dialect: pglocker.DialectPlain, Via: contract.ThroughPgBouncer,
+	}, contract.NewDatabase)
+
+	for _, engine := range []string{
+		contract.LikeAurora, contract.LikeLimitless, contract.LikeCitus, contract.LikeYugabyte, contract.LikeCockroach, contract.Poorest,
+	} {
+		contract.Run(t, contract.Setup{Name: engine, Driver: engine}, contract.NewDatabase)
+	}
 
 	for _, driver := range []string{contract.Traced, contract.Opaque, contract.TracedPq, contract.OpaquePq} {
 		contract.Run(t, contract.Setup{Name: driver, Driver: driver}, contract.NewDatabase)

@@ -285,6 +285,11 @@ func (s *Store) MarkHeld(ctx context.Context, id string, mark Mark) (bool, error
 
 	req := request{shape: sh, id: id, mark: Microseconds(mark.For), signature: mark.Signature}
 	a := persist(ctx, s, func(bool) answer[one[bool]] { return s.lanes.markHeld.askAgain(ctx, []request{req}) })
+	if a.outcome == refused && outdated(a.err) {
+		if _, ok := s.changed(ctx, sh); ok {
+			return s.MarkHeld(ctx, id, mark)
+		}
+	}
 
 	return len(a.rows) == 1, a.err
 }
