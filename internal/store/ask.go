@@ -200,7 +200,7 @@ func askOver[T any](ctx context.Context, s *Store, c conn, p prepared, scan scan
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own, p.text, args, a.named) }, p.rows, scan)
 
-			if isByIndex := new(byIndexError); errors.As(err, isByIndex) && lacksFeature(err) {
+			if err != nil && withoutSettings(err) {
 				s.unnamed.Store(true)
 
 				a.named = false

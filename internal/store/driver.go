@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"io"
 	"reflect"
 	"time"
@@ -227,6 +228,9 @@ const sqlByIndex = `SELECT pg_catalog.set_config('enable_seqscan', 'off', true),
 type byIndexError struct{ error }
 
 func (e byIndexError) Unwrap() error { return e.error }
+
+// withoutSettings reports whether the server has refused sqlByIndex, and has no settings.
+func withoutSettings(err error) bool { return errors.As(err, new(byIndexError)) && lacksFeature(err) }
 
 // queryPgx sends a statement. A named one goes behind sqlByIndex, in one round trip and one
 // transaction.
