@@ -89,6 +89,8 @@ func (e *elect) campaign(parent context.Context, supervisor *child.Supervisor, n
 		return err
 	}
 
+	supervisor.Caught()
+
 	var ran error
 
 	defer func() {

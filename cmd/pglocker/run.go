@@ -187,6 +187,8 @@ func (r *run) under(parent context.Context, supervisor *child.Supervisor, ids []
 		return err
 	}
 
+	supervisor.Caught()
+
 	held, env, err := r.take(ctx, k, ids)
 	if ctx.Err() != nil {
 		r.interrupted(k, held, err, ids)

@@ -40,10 +40,10 @@ SELECT a.attname::{text},
 // that tells its timeline. Otherwise, and if the request fails, it is false: lookUp finds out why.
 func (s *Store) usual(ctx context.Context) (f form, ok bool) {
 	d := description{schema: true, table: true}
-	a := ask(ctx, s, onPrimary(sqlUsual), []any{s.table.Schema, s.table.Name}, d.scanUsual)
+	columns, err := read(ctx, s, onPrimary(sqlUsual), []any{s.table.Schema, s.table.Name}, d.scanUsual)
 
 	// With a second index each column has two rows.
-	if a.err != nil || len(d.with(a.rows).columns) != len(a.rows) || s.usable(d) != nil {
+	if err != nil || len(d.with(columns).columns) != len(columns) || s.usable(d) != nil {
 		return f, false
 	}
 

@@ -47,6 +47,8 @@ func supervise(grace string, args []string) {
 
 	control, report := os.NewFile(3, "control"), os.NewFile(4, "report")
 	supervisor := child.New()
+	supervisor.Caught()
+
 	idle, again, stop := supervisor.Context(context.Background())
 	ctx, end := context.WithCancelCause(context.Background())
 

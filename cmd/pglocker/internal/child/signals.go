@@ -30,12 +30,11 @@ func (s *Supervisor) catch() {
 
 	// A reader of this process's messages that has ended must not end the command.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	close(s.caught)
 
-	go func() {
-		for sig := range s.signals {
-			s.signal(sig.(syscall.Signal)) //nolint:forcetypeassert // every signal of a Unix system is one
-		}
-	}()
+	for sig := range s.signals {
+		s.signal(sig.(syscall.Signal)) //nolint:forcetypeassert // every signal of a Unix system is one
+	}
 }
 
 // signal does with a signal what there is to do.

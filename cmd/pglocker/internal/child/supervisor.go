@@ -18,6 +18,7 @@ import (
 // Supervisor runs commands, one at a time. A process has one.
 type Supervisor struct {
 	signals  chan os.Signal
+	caught   chan struct{} // see [Supervisor.Caught]
 	terminal *terminal
 	// forks runs functions on a thread that lasts as long as the Supervisor: the system takes the end of the
 	// thread that has started a command for the end of this process.
@@ -52,10 +53,11 @@ type running struct {
 	over chan struct{}
 }
 
-// New takes over the signals of this process.
+// New begins to take over the signals of this process.
 func New() *Supervisor {
 	s := &Supervisor{
 		signals:  make(chan os.Signal, 64),
+		caught:   make(chan struct{}),
 		terminal: openTerminal(),
 		forks:    make(chan func()),
 		idle:     context.Background(),
@@ -71,14 +73,19 @@ func New() *Supervisor {
 		}
 	}()
 
-	s.catch()
+	go s.catch()
 	adopt()
 
 	return s
 }
 
+// Caught returns when New has taken over the signals. Before that, each does to this process what it does to others.
+// Go hands each of them to another thread, and waits for that, which takes milliseconds on a busy machine.
+func (s *Supervisor) Caught() { <-s.caught }
+
 // Close gives the signals back. No command may be running.
 func (s *Supervisor) Close() {
+	s.Caught()
 	signal.Stop(s.signals)
 	close(s.signals)
 	close(s.forks)
@@ -144,6 +151,8 @@ func (s *Supervisor) Run(ctx context.Context, c Command) (Exit, error) {
 }
 
 func (s *Supervisor) start(ctx context.Context, c Command) (*running, error) {
+	s.Caught()
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
 

@@ -19,6 +19,9 @@ type Supervisor struct{}
 // New returns a Supervisor.
 func New() *Supervisor { return &Supervisor{} }
 
+// Caught does nothing.
+func (*Supervisor) Caught() {}
+
 // Close does nothing.
 func (*Supervisor) Close() {}
 
