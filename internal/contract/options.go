@@ -87,7 +87,7 @@ func testWithWait(t *testing.T, e *env) {
 	locker := e.watchedLocker(t, w)
 	held := tryLock(t, e.locker, newID())
 	id := held.Status().LockID
-	Must(t, Second(locker.GetLockStatus(ctx, id))) // its first look at the table is not in the limit
+	Must(t, Second(locker.Dialect(ctx))) // its first look at the table is not in the limit
 	none := func(context.Context) error { return nil }
 
 	for verb, call := range map[string]func() error{
