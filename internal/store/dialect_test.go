@@ -151,6 +151,26 @@ func TestDialectAsked(t *testing.T) {
 	}
 }
 
+// TestDialectNames: names are names in each dialect, whatever they look like.
+func TestDialectNames(t *testing.T) {
+	t.Parallel()
+
+	odd := store.Table{Schema: `{ttl} s'"`, Name: `t{lock_id}"{table}$1 SET (x`}
+
+	for _, driver := range []string{"pgx", "postgres", contract.LikeCitus, contract.LikeYugabyte} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+
+			db := contract.Open(t, driver, newDatabase(t).String())
+			must(t, store.Migrate(t.Context(), db, odd, nil))
+
+			s := store.New(db, odd, nil)
+			s.Speak(store.DialectPlain)
+			lives(t, s)
+		})
+	}
+}
+
 // TestDialectWithoutPrivilege: a role that lacks a privilege is no server that lacks a feature. The full dialect
 // goes on, and says what is lacking.
 func TestDialectWithoutPrivilege(t *testing.T) {

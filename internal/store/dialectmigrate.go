@@ -21,7 +21,7 @@ func (s *Store) migratePlainly(ctx context.Context) error {
 			return err
 		}
 
-		if err = s.execAll(ctx, plainDDL(missing)); err == nil {
+		if err = s.execAll(ctx, s.plainDDL(missing)); err == nil {
 			return nil
 		}
 
@@ -33,9 +33,9 @@ func (s *Store) migratePlainly(ctx context.Context) error {
 }
 
 // plainDDL leaves out how a table is stored.
-func plainDDL(statements []string) (plain []string) {
+func (s *Store) plainDDL(statements []string) (plain []string) {
 	for _, ddl := range statements {
-		if !strings.Contains(ddl, " SET (") {
+		if !strings.HasPrefix(ddl, with("ALTER TABLE {table} SET (", "{table}", s.table.String())) {
 			plain = append(plain, strings.TrimSuffix(ddl, " USING heap"))
 		}
 	}

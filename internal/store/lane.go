@@ -322,11 +322,8 @@ func (l *lane[T]) late(req request, a answer[T]) {
 
 	row, granted := any(a.rows[0]).(Row)
 
-	switch r := any(a.rows[0]).(type) {
-	case attempted:
+	if r, tried := any(a.rows[0]).(attempted); tried {
 		row, granted = r.row, r.granted
-	case handed:
-		row, granted = r.row, true
 	}
 
 	if granted {

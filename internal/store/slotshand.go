@@ -121,7 +121,7 @@ func (s *Store) HandOverSlot(
 
 	req := request{
 		shape: sh, id: id, gate: GateOf(id), generation: generation, owner: owner, ttl: Microseconds(ttl),
-		permits: int64(permits), discard: true,
+		permits: int64(permits),
 	}
 	if contended {
 		req.lazily = 1

@@ -487,3 +487,39 @@ func TestGateTimeout(t *testing.T) {
 
 	all.Wait()
 }
+
+// TestHandOverLeft: a hand-over whose caller has left is found by its owner alone. Its commit may not have been waited
+// for, so a crash may have lost it, and another slot may have its token.
+func TestHandOverLeft(t *testing.T) {
+	t.Parallel()
+
+	_, db, _ := countingStore(t)
+	s := store.New(db, table, func(id string, res store.Result, _ time.Duration) {
+		t.Errorf("%s with token %d is to be released by its token", id, res.Row.Generation)
+	})
+
+	one, two := take(t, s, permits(2, 1), "1"), take(t, s, permits(2, 1), "2")
+	tx := contract.LockRows(t, db, family+store.PartGate)
+
+	var all sync.WaitGroup
+
+	all.Go(func() { handOver(t, s, one.Grants[0], 2, true) })
+	contract.Await(t, "the first waits for the gate", func() bool { return contract.RowWaits(t, db) == 1 })
+
+	leaving, leave := context.WithCancel(t.Context())
+	defer leave()
+
+	owner := newOwner()
+
+	all.Go(func() {
+		res, err := s.HandOverSlot(leaving, two.Grants[0].LockID, two.Row.Generation, owner, ttl, margin, 2, true)
+		if !errors.Is(err, store.ErrUnknownOutcome) || !slices.Contains(res.Stray, owner) {
+			t.Errorf("%+v, %v, want that it may have been made", res, err)
+		}
+	})
+	contract.Await(t, "the second waits, too", func() bool { return contract.RowWaits(t, db) == 2 })
+	leave()
+	must(t, tx.Rollback())
+	all.Wait()
+	s.Wait()
+}

@@ -245,12 +245,17 @@ func (w *Waiter) AskAt() (at time.Time) {
 	return at
 }
 
-// SleepUntil says when this waiter, as the head, asks by itself.
+// SleepUntil says when this waiter, as the head, asks by itself. If it was delivered a place meanwhile, the new head
+// asks then.
 func (w *Waiter) SleepUntil(at time.Time) {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
 
 	w.sleepsUntil = at
+
+	if l := w.queue.lines[w.id]; w.place == nil && w.Permits > 0 && l != nil {
+		l.head().wakeAt(at)
+	}
 }
 
 // Granted yields the grant that was delivered, if one is.

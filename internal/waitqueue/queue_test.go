@@ -532,6 +532,28 @@ func TestDeliverTellsOn(t *testing.T) {
 	}
 }
 
+// TestToldAfterDelivery: a waiter that is delivered a place when it has just been told when to ask passes that on.
+func TestToldAfterDelivery(t *testing.T) {
+	t.Parallel()
+
+	q := waitqueue.New()
+	first, second := q.JoinSlot("a", time.Second, 3, false), q.JoinSlot("a", time.Second, 3, false)
+	first.SleepUntil(time.Now().Add(time.Hour))
+
+	if !q.Deliver(first, grant(1)) {
+		t.Fatal("a place wasn't delivered")
+	}
+
+	first.SleepUntil(time.Now().Add(time.Minute))
+
+	if left := time.Until(second.AskAt()); left > time.Minute || left < 30*time.Second {
+		t.Errorf("the second asks in %s, want a minute", left)
+	}
+
+	second.Leave()
+	first.SleepUntil(time.Now()) // nobody is left
+}
+
 // TestFront: a waiter that takes the first place is the head, and asks. Those that came before follow.
 func TestFront(t *testing.T) {
 	t.Parallel()
