@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -297,6 +298,36 @@ func TestGuardForms(t *testing.T) {
 				tx = begin(t, "")
 				if err := tx.guard(held); !errors.Is(err, pglocker.ErrLockLost) {
 					t.Errorf("a guard after the lease: %v, want ErrLockLost", err)
+				}
+
+				contract.Must(t, tx.leave())
+			})
+		}
+	}
+}
+
+// TestGuardHasNoName: a guard doesn't go by a prepared statement, which a pooler may have lost. Its transaction would
+// fail with it.
+func TestGuardHasNoName(t *testing.T) {
+	t.Parallel()
+
+	url := contract.NewDatabase(t)
+	locker := contract.NewLocker(t, "pgx", url)
+
+	for of, take := range takes(locker) {
+		for form, begin := range begins(t, url) {
+			if strings.Contains(form, "opaque") || strings.Contains(form, "lasting") {
+				continue // nobody knows that pgx is behind it, so it may give the statement a name
+			}
+
+			t.Run(of+", "+form, func(t *testing.T) {
+				held, _ := take(t, of+form)
+
+				tx := begin(t, "")
+
+				for range 2 {
+					contract.Must(t, tx.guard(held))
+					contract.Must(t, tx.exec("DEALLOCATE ALL"))
 				}
 
 				contract.Must(t, tx.leave())

@@ -66,25 +66,26 @@ func handleOf(tx *sql.Tx) *sql.DB {
 
 // inTransactionOf returns a guard as it is sent in a transaction of db, which may be of another driver than the lock's,
 // and is nil if nobody knows. Within a transaction a pooler keeps the connection, so every driver may be given
-// arguments. But not every one tells the server that they are UTF-8, and pgx names the statement.
+// arguments. But not every one tells the server that they are UTF-8. pgx is told to use no name: a pooler might have
+// lost it, and the caller's transaction would fail with it.
 func (s *Store) inTransactionOf(db *sql.DB, text string, args []any) (string, []any) {
 	args = arrayLiterals(args)
 	own := db != nil && db == s.handle.db
 	ascii := isASCII(args) || db != nil && isPq(db.Driver()) // which speaks UTF-8
 
-	if own && (s.native.Load() || !ascii) {
+	ofPgx := own && s.native.Load() || !own && db != nil && isPgx(db.Driver())
+
+	switch {
+	case ofPgx && (own || ascii):
+	case own && !ascii:
 		return s.plain(text, args)
-	}
-
-	ofPgx, unnamed := !own && db != nil && isPgx(db.Driver()), s.unnamed.Load()
-
-	if !ascii || unnamed && !ofPgx {
+	case !ascii || !ofPgx && s.unnamed.Load():
 		if inlined, ok := inline(bytesLiteral, text, args); ok {
 			text, args = inlined, nil
 		}
 	}
 
-	if unnamed && ofPgx {
+	if ofPgx {
 		args = append([]any{pgx.QueryExecModeExec}, args...)
 	}
 
@@ -105,7 +106,7 @@ func InPgx(tx pgxTx) Transaction {
 		args = arrayLiterals(args) // which every mode of pgx can send
 
 		var mode []any
-		if s.unnamed.Load() {
+		if known || s.unnamed.Load() { // no name, see inTransactionOf
 			mode = []any{pgx.QueryExecModeExec}
 		}
 
