@@ -153,17 +153,19 @@ func (g *grant) try(ctx context.Context, l *lane[Row], state State, alone bool) 
 }
 
 // settle finds out what became of a grant whose reply was lost: it writes the row that the grant to
-// {owner} left, unchanged. Its own commit, which is awaited, covers that of the grant. A SELECT
+// {owner} left. Its own commit, which is awaited, covers that of the grant. A SELECT
 // could show a grant that is not yet durable. It locks as acquire does.
 var settle = verb{
 	given: parameters{paramID, paramOwner},
-	one:   change(sqlUnchanged, sqlHeldByOwner, `{row}, {durable}`),
-	many:  changeMany(`{durable} AS durable`, sqlHeldByOwner, "", sqlUnchanged, `{row}, r.n`),
+	one:   change(sqlTouched, sqlHeldByOwner, `{row}, {durable}`),
+	many:  changeMany(`{durable} AS durable`, sqlHeldByOwner, "", sqlTouched, `{row}, r.n`),
 	six:   true,
 }
 
 const (
-	sqlUnchanged   = `expires_at = l.expires_at`
+	sqlUnchanged = `expires_at = l.expires_at`
+	// sqlTouched lets a lease end a microsecond later. A trigger may skip an update that changes nothing.
+	sqlTouched     = `expires_at = l.expires_at {+} {us}`
 	sqlHeldByOwner = `l.owner {=} {owner}
    AND l.expires_at {>} {now}`
 )

@@ -11,7 +11,7 @@ import (
 // settleSlots is settle for whatever slots of a family were granted to {owner}.
 var settleSlots = verb{
 	given: parameters{paramFamily, paramOwner},
-	one: with(sqlChangeSlots, "{set}", sqlUnchanged, "{where}", `w.owner {=} {owner}
+	one: with(sqlChangeSlots, "{set}", sqlTouched, "{where}", `w.owner {=} {owner}
    AND w.expires_at {>} {now}`, "{returning}", `{row}, w.i, {durable}`),
 	six: true,
 }

@@ -296,6 +296,23 @@ func TestContendedGrantsAreDurable(t *testing.T) {
 	})
 }
 
+// TestContendedGrantsAreTouched: such a grant is found after its commit on a table that skips updates that change
+// nothing.
+func TestContendedGrantsAreTouched(t *testing.T) {
+	t.Parallel()
+
+	s, db := newStore(t, "pgx")
+	contract.Exec(t, db, `CREATE TRIGGER skip BEFORE UPDATE ON `+table.String()+`
+		FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()`)
+
+	one := take(t, s, contended(permits(5, 1)), "1")
+	take(t, s, contended(permits(5, 2)), "2", "3")
+
+	if res := handOver(t, s, one.Grants[0], 5, true); res.Verdict != store.Granted {
+		t.Errorf("a hand-over: %+v", res)
+	}
+}
+
 // TestContendedGrantIsGone: the outcome of a grant whose commit wasn't waited for is unknown if the row doesn't
 // show it any more after that.
 func TestContendedGrantIsGone(t *testing.T) {
