@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -306,33 +305,43 @@ func TestGuardForms(t *testing.T) {
 	}
 }
 
-// TestGuardHasNoName: a guard doesn't go by a prepared statement, which a pooler may have lost. Its transaction would
-// fail with it.
+// TestGuardHasNoName: a guard by pgx doesn't go by a prepared statement, which a pooler may have lost. Its transaction
+// would fail with it.
 func TestGuardHasNoName(t *testing.T) {
 	t.Parallel()
 
 	url := contract.NewDatabase(t)
-	locker := contract.NewLocker(t, "pgx", url)
+	db := contract.Open(t, "pgx", url)
+
+	locker, err := pglocker.NewWithMigrateDB(t.Context(), db, &pglocker.Config{})
+	contract.Must(t, err)
+	t.Cleanup(func() { contract.CloseLocker(t, locker) })
+
+	pool, err := pgxpool.New(t.Context(), url)
+	contract.Must(t, err)
+	t.Cleanup(pool.Close)
 
 	for of, take := range takes(locker) {
-		for form, begin := range begins(t, url) {
-			if strings.Contains(form, "opaque") || strings.Contains(form, "lasting") {
-				continue // nobody knows that pgx is behind it, so it may give the statement a name
+		t.Run(of, func(t *testing.T) {
+			held, _ := take(t, of)
+
+			tx, err := db.BeginTx(t.Context(), nil)
+			contract.Must(t, err)
+
+			defer func() { _ = tx.Rollback() }()
+
+			pgxTx, err := pool.Begin(t.Context())
+			contract.Must(t, err)
+
+			defer func() { _ = pgxTx.Rollback(t.Context()) }()
+
+			for range 2 {
+				contract.Must(t, held.Guard(t.Context(), tx))
+				contract.Must(t, contract.Second(tx.ExecContext(t.Context(), "DEALLOCATE ALL")))
+				contract.Must(t, held.GuardPgx(t.Context(), pgxTx))
+				contract.Must(t, contract.Second(pgxTx.Exec(t.Context(), "DEALLOCATE ALL")))
 			}
-
-			t.Run(of+", "+form, func(t *testing.T) {
-				held, _ := take(t, of+form)
-
-				tx := begin(t, "")
-
-				for range 2 {
-					contract.Must(t, tx.guard(held))
-					contract.Must(t, tx.exec("DEALLOCATE ALL"))
-				}
-
-				contract.Must(t, tx.leave())
-			})
-		}
+		})
 	}
 }
 

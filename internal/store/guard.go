@@ -66,26 +66,28 @@ func handleOf(tx *sql.Tx) *sql.DB {
 
 // inTransactionOf returns a guard as it is sent in a transaction of db, which may be of another driver than the lock's,
 // and is nil if nobody knows. Within a transaction a pooler keeps the connection, so every driver may be given
-// arguments. But not every one tells the server that they are UTF-8. pgx is told to use no name: a pooler might have
-// lost it, and the caller's transaction would fail with it.
+// arguments. But not every one tells the server that they are UTF-8. pgx is told to use no name, where that is known to
+// reach it: a pooler might have lost the name, and the caller's transaction would fail with it.
 func (s *Store) inTransactionOf(db *sql.DB, text string, args []any) (string, []any) {
 	args = arrayLiterals(args)
 	own := db != nil && db == s.handle.db
 	ascii := isASCII(args) || db != nil && isPq(db.Driver()) // which speaks UTF-8
 
-	ofPgx := own && s.native.Load() || !own && db != nil && isPgx(db.Driver())
+	// A handle that isn't the lock's own may have connections that pass no mode on.
+	ofPgx, unnamed := !own && db != nil && isPgx(db.Driver()), s.unnamed.Load()
 
 	switch {
-	case ofPgx && (own || ascii):
+	case own && s.native.Load():
+		return text, append([]any{pgx.QueryExecModeExec}, args...)
 	case own && !ascii:
 		return s.plain(text, args)
-	case !ascii || !ofPgx && s.unnamed.Load():
+	case !ascii || unnamed && !ofPgx:
 		if inlined, ok := inline(bytesLiteral, text, args); ok {
 			text, args = inlined, nil
 		}
 	}
 
-	if ofPgx {
+	if unnamed && ofPgx {
 		args = append([]any{pgx.QueryExecModeExec}, args...)
 	}
 
