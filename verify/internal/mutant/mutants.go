@@ -374,7 +374,11 @@ func All() []Mutant {
 			Name: "LockAll grants what it can get",
 			Edits: []Edit{
 				{all, "pg_catalog.count(*) {=} {locks} AND pg_catalog.bool_and(", "pg_catalog.bool_or("},
-				{all, "       AND (SELECT pg_catalog.count(*) FROM found) {=} {locks}\n", "       AND l.expires_at {<=} {clock}\n"},
+				{
+					all,
+					"       AND (SELECT pg_catalog.array_agg(f.version ORDER BY f.version) FROM found AS f) {=} (SELECT seen.versions FROM seen)\n",
+					"       AND l.expires_at {<=} {clock}\n",
+				},
 				{all, "	case len(res.Grants) < len(ids):\n", "	case len(res.Grants) < 0*len(ids):\n"},
 			},
 			Fault:  "none",
