@@ -105,7 +105,7 @@ func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) ans
 }
 
 // notTogether reports whether a server may have refused a statement because it is about several locks.
-func notTogether(err error) bool { return hasState(err, "0A", "42", codeInternalError) }
+func notTogether(err error) bool { return hasState(err, "0A", "42") }
 
 // stillHeldPlainly is stillHeld.
 func (s *Store) stillHeldPlainly(ctx context.Context, sh *shape, leases []lease) []lease {

@@ -164,8 +164,9 @@ var settle = verb{
 
 const (
 	sqlUnchanged = `expires_at = l.expires_at`
-	// sqlTouched lets a lease end a microsecond later. A trigger may skip an update that changes nothing.
-	sqlTouched     = `expires_at = l.expires_at {+} {us}`
+	// sqlTouched changes what doesn't matter: no waiter goes by a mark that is over. A trigger may skip an update that
+	// changes nothing.
+	sqlTouched     = `contended_until = greatest(l.contended_until, {now})`
 	sqlHeldByOwner = `l.owner {=} {owner}
    AND l.expires_at {>} {now}`
 )

@@ -39,6 +39,40 @@ func TestReleasesOfOneLock(t *testing.T) {
 	})
 }
 
+// TestReleasesOfOtherTokens: of releases that go together, each ends the tenure of its own lock and token.
+func TestReleasesOfOtherTokens(t *testing.T) {
+	t.Parallel()
+	eachShape(t, func(t *testing.T, s *store.Store, _ *sql.DB) {
+		var asked []*store.Asked
+
+		for i := range 40 {
+			a := &store.Asked{ID: fmt.Sprintf("lock %02d", i)}
+
+			res, err := s.Acquire(t.Context(), a.ID, "me", time.Minute, margin)
+			must(t, err)
+
+			if i%2 == 1 {
+				res, err = s.Refresh(t.Context(), a.ID, store.State{Generation: res.Row.Generation}, "me", time.Minute, margin)
+				must(t, err)
+			}
+
+			a.Generation = res.Row.Generation
+			asked = append(asked, a)
+		}
+
+		// The first two have each other's token.
+		asked[0].Generation, asked[1].Generation = asked[1].Generation, asked[0].Generation
+
+		must(t, store.AskTogether(t.Context(), s, "release", asked))
+
+		for i, a := range asked {
+			if a.Err != nil || a.Matched != (i > 1) {
+				t.Errorf("release of %q, token %d: matched %t, %v", a.ID, a.Generation, a.Matched, a.Err)
+			}
+		}
+	})
+}
+
 // TestPartitionedMeanwhile: a table that has been partitioned since the first use has the locks released, and
 // granted together, that were asked for, and no others.
 func TestPartitionedMeanwhile(t *testing.T) {

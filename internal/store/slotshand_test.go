@@ -90,6 +90,20 @@ func testHandOverSlot(t *testing.T, driver string, amongOthers bool) {
 	isKept("a writer waits", reader.Grants[0], 5)
 }
 
+// TestHandOverAfterPromotion: the token of a hand-over is above all that a server of an older timeline can have
+// issued.
+func TestHandOverAfterPromotion(t *testing.T) {
+	t.Parallel()
+
+	s, db := newStore(t, "pgx")
+	one := take(t, s, permits(2, 1), "1")
+	onTimeline3(t, db)
+
+	if res := handOver(t, s, one.Grants[0], 2, false); res.Verdict != store.Granted || res.Row.Generation <= 2<<40 {
+		t.Errorf("%+v, want a token above %d", res, 2<<40)
+	}
+}
+
 // TestHandOversGoTogether: hand-overs that gather while their gate is locked are made by one statement. Each
 // has a token of its own.
 func TestHandOversGoTogether(t *testing.T) {
