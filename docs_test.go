@@ -29,6 +29,39 @@ func codeBlocks(t *testing.T, document, language string) []string {
 	return blocks
 }
 
+// TestDocsLog: docs/operations.md has each message of the log, or its beginning.
+func TestDocsLog(t *testing.T) {
+	t.Parallel()
+
+	files, err := filepath.Glob("*.go")
+	contract.Must(t, err)
+
+	inner, err := filepath.Glob("internal/*/*.go")
+	contract.Must(t, err)
+
+	var (
+		page     = strings.Join(strings.Fields(read(t, "docs/operations.md")), " ")
+		logged   = regexp.MustCompile(`\.(?:Warn|Info|Error|Log|LogAttrs)\(.*?"pglocker: ([^",]+)`)
+		messages int
+	)
+
+	for _, file := range append(files, inner...) {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+
+		for _, message := range logged.FindAllStringSubmatch(read(t, file), -1) {
+			if messages++; !strings.Contains(page, "`"+message[1]) {
+				t.Errorf("%s: docs/operations.md doesn't have %q", file, message[1])
+			}
+		}
+	}
+
+	if messages < 15 {
+		t.Errorf("%d messages were found", messages)
+	}
+}
+
 // TestDocsFragments: the Go code of the recipes' pages compiles. Three dots stand for what a program does there.
 func TestDocsFragments(t *testing.T) {
 	t.Parallel()

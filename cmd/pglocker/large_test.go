@@ -3,8 +3,17 @@
 package main
 
 import (
+	"bufio"
+	"io"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/creack/pty"
+
+	"github.com/ismurov/pglocker"
 )
 
 // locks makes free locks.
@@ -58,5 +67,42 @@ func TestListReadsOn(t *testing.T) {
 		v.open()
 		s.shows(0, "a/held")
 		s.ends(0)
+	}
+}
+
+// TestListIsPaged: that the server reads on is said before the first lock alone. Then a pager may wait for its user.
+func TestListIsPaged(t *testing.T) {
+	t.Parallel()
+
+	for _, paged := range []bool{false, true} {
+		shown, stderr, err := pty.Open()
+		must(t, err)
+
+		defer shown.Close()
+		defer stderr.Close()
+
+		l := &listing{app: &app{stderr: stderr}, filter: pglocker.LocksFilter{Held: true}}
+
+		synctest.Test(t, func(t *testing.T) {
+			stop := l.tellOfScan()
+			defer stop()
+
+			if paged {
+				must(t, untilFirst{l.text(io.Discard, true), stop}.add(lockRecord{}))
+			}
+
+			time.Sleep(2 * scanTold)
+			synctest.Wait()
+		})
+
+		_, err = stderr.WriteString("the end\n")
+		must(t, err)
+
+		line, err := bufio.NewReader(shown).ReadString('\n')
+		must(t, err)
+
+		if said := strings.Contains(line, "reads through"); said == paged {
+			t.Errorf("paged %t: %q", paged, line)
+		}
 	}
 }

@@ -97,9 +97,10 @@ each time. After a scan that took long it waits ten times as long before the nex
 			return l.watchOn(ctx, s)
 		}
 
-		defer l.tellOfScan()()
+		stop := l.tellOfScan()
+		defer stop()
 
-		return l.list(ctx, s, l.records(l.stdout, s.owners))
+		return l.list(ctx, s, untilFirst{l.records(l.stdout, s.owners), stop})
 	})
 
 	return cmd
@@ -122,6 +123,19 @@ func (l *listing) tellOfScan() (stop func() bool) {
 
 		fmt.Fprintf(l.stderr, "pglocker: the server reads through %s, in some seconds for ten million rows\n", rows)
 	}).Stop
+}
+
+// untilFirst are records that call stop at the first: what takes long then is a pager, say.
+type untilFirst struct {
+	records
+
+	stop func() bool
+}
+
+func (u untilFirst) add(r lockRecord) error {
+	u.stop()
+
+	return u.records.add(r)
 }
 
 // list hands the records to out.

@@ -2,10 +2,11 @@
 // to it, and the locks. Each check says what it saw. What is wrong becomes a [Finding], with what it means and
 // what mends it.
 //
-// The doctor writes to no table. Its statements run in read-only transactions, with a short timeout and a
-// search_path without other schemas, so nothing that others put into the database is called. It needs no
-// privilege beyond those of the role that it connects as. A check that isn't permitted says so, and the others
-// go on. It prints neither passwords nor the text of other sessions' statements.
+// The doctor writes to no table. Its own statements run in read-only transactions, with a short timeout and a
+// search_path without other schemas, so nothing that others put into the database is called. Some checks call the
+// library, whose statements run as a Locker's do: that of the engine has it grant a lock that doesn't exist, which
+// changes no row. The doctor needs no privilege beyond those of the role that it connects as. A check that isn't
+// permitted says so, and the others go on. It prints neither passwords nor the text of other sessions' statements.
 package doctor
 
 import (
