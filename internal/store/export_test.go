@@ -209,7 +209,7 @@ func FunctionsFile() string {
 
 // Looks are what the quick look at the table says, "" if it leaves that to the thorough one, and what the latter says.
 func Looks(ctx context.Context, s *Store) (quick, thorough string) {
-	if f, ok := s.usual(ctx); ok {
+	if f, ok, err := s.usual(ctx); ok && err == nil {
 		quick = fmt.Sprintf("%+v", f)
 	}
 

@@ -99,8 +99,8 @@ func (s *Store) findOut(ctx context.Context) (*shape, error) {
 
 // lookUp asks the server for the form, and whether row-level security applies.
 func (s *Store) lookUp(ctx context.Context) (f form, secured bool, err error) {
-	if f, ok := s.usual(ctx); ok {
-		return f, false, nil
+	if f, ok, err := s.usual(ctx); ok || err != nil {
+		return f, false, err
 	}
 
 	table, err := s.description(ctx)

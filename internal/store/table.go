@@ -195,10 +195,14 @@ func (s *Store) description(ctx context.Context) (description, error) {
 	}
 
 	if err != nil { // a statement that ctx has ended may still write to d
-		return description{}, fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
+		return description{}, s.lookingFailed(err)
 	}
 
 	return d.with(columns), nil
+}
+
+func (s *Store) lookingFailed(err error) error {
+	return fmt.Errorf("pglocker: looking up the columns of %s: %w", s.table, err)
 }
 
 // descriptionIn is description inside a transaction.

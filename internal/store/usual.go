@@ -37,17 +37,21 @@ SELECT a.attname::{text},
                           AND NOT c.relhassubclass AND NOT c.relhasrules AND NOT c.relrowsecurity)`)
 
 // usual returns the form of a table that has one index, that on the id, and nothing else that is special, on a server
-// that tells its timeline. Otherwise, and if the request fails, it is false: lookUp finds out why.
-func (s *Store) usual(ctx context.Context) (f form, ok bool) {
+// that tells its timeline. Otherwise, and if the request fails, it is false: lookUp finds out why, unless ctx has ended.
+func (s *Store) usual(ctx context.Context) (f form, ok bool, err error) {
 	d := description{schema: true, table: true}
-	columns, err := read(ctx, s, onPrimary(sqlUsual), []any{s.table.Schema, s.table.Name}, d.scanUsual)
+	a := ask(ctx, s, onPrimary(sqlUsual), []any{s.table.Schema, s.table.Name}, d.scanUsual)
 
-	// With a second index each column has two rows.
-	if err != nil || len(d.with(columns).columns) != len(columns) || s.usable(d) != nil {
-		return f, false
+	if a.err != nil && ctx.Err() != nil {
+		return f, false, s.lookingFailed(withContext(ctx, a.err))
 	}
 
-	return d.form(true), true
+	// With a second index each column has two rows.
+	if a.err != nil || len(d.with(a.rows).columns) != len(a.rows) || s.usable(d) != nil {
+		return f, false, nil
+	}
+
+	return d.form(true), true, nil
 }
 
 // scanUsual reads one row of sqlUsual.
