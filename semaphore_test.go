@@ -531,6 +531,27 @@ func TestSemaphoreHandsOver(t *testing.T) {
 	}
 }
 
+// lineUp has as many calls wait for a permit, one behind the other.
+func lineUp(
+	ctx context.Context, t *testing.T, s *pglocker.Semaphore, w *contract.Watcher, waiters int, all *sync.WaitGroup, granted chan<- *pglocker.Permit,
+) {
+	t.Helper()
+
+	for range waiters {
+		all.Go(func() {
+			p, err := s.Acquire(ctx, time.Minute)
+			if err != nil {
+				t.Errorf("a waiter: %v", err)
+
+				return
+			}
+
+			granted <- p
+		})
+		contract.Receive(t, "a waiter in line", w.InLine())
+	}
+}
+
 // TestCrashedHolderAfterHandOvers: a waiter that became the head by hand-overs asks when the lease of a crashed
 // holder in another process ends, although it was never woken.
 func TestCrashedHolderAfterHandOvers(t *testing.T) {
@@ -565,19 +586,7 @@ func TestCrashedHolderAfterHandOvers(t *testing.T) {
 		SET owner = 'crashed', generation = generation + 1, expires_at = clock_timestamp() + interval '3 seconds'
 		WHERE lock_id = 'pglocker:semaphore:a:2' AND owner IS NULL`)
 
-	for range waiters {
-		all.Go(func() {
-			p, err := s.Acquire(ctx, time.Minute)
-			if err != nil {
-				t.Errorf("a waiter: %v", err)
-
-				return
-			}
-
-			granted <- p
-		})
-		contract.Receive(t, "a waiter in line", w.InLine())
-	}
+	lineUp(ctx, t, s, w, waiters, &all, granted)
 
 	for range waiters - 1 {
 		contract.Must(t, held.Unlock(ctx))
@@ -671,19 +680,7 @@ func TestHandedOverWhileAsking(t *testing.T) {
 		SET owner = 'another', generation = generation + 1, expires_at = clock_timestamp() + interval '1 hour'
 		WHERE lock_id = 'pglocker:semaphore:a:2' AND owner IS NULL`)
 
-	for range 2 {
-		all.Go(func() {
-			p, err := s.Acquire(ctx, time.Minute)
-			if err != nil {
-				t.Errorf("a waiter: %v", err)
-
-				return
-			}
-
-			granted <- p
-		})
-		contract.Receive(t, "a waiter in line", w.InLine())
-	}
+	lineUp(ctx, t, s, w, 2, &all, granted)
 
 	asks.armed.Store(true)
 	contract.Receive(t, "the head asks", asks.sent)

@@ -46,7 +46,7 @@ may have changed when you read it.
 
 With --held, --waited, --expired and --holder the server reads every row, or those whose ids
 begin with PREFIX: no index has what they ask for, since each write would pay for it. Ten
-million rows take 7 seconds or so.
+million rows take some seconds.
 
 With --watch it lists again and again: on a terminal as many locks as fit, otherwise all,
 each time. After a scan that took long it waits ten times as long before the next.`,

@@ -167,7 +167,7 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 	}
 
 	if seen.LockID == "" {
-		s.shape.found.Store(nil) // it may have been partitioned since
+		s.shape.found.Store(nil) // the table may have been partitioned since: the next request finds out
 	}
 
 	if seen.LockID == "" || g.shape.secured && !seen.Row.Held() {

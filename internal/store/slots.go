@@ -182,7 +182,7 @@ var slots = verb{
        AND r.n {=} (f.nth {/} p.want {+} 1)
        AND l.ctid {=} f.row_version
        AND l.tableoid {=} f.relation
-    RETURNING f.i, l.generation, l.expires_at{six}, l.owner, l.acquired_at, l.contended_until{end}, 
+    RETURNING f.i, l.generation, l.expires_at{six}, l.owner, l.acquired_at, l.contended_until{end},
               CASE WHEN (SELECT a.lazily FROM asked AS a) {=} 1 THEN {lazy} ELSE {durable} END AS durable, r.n
 ), freed AS (
     UPDATE {table} AS l
