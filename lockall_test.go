@@ -205,8 +205,8 @@ func TestLockAllPassesOver(t *testing.T) {
 	})
 }
 
-// TestLockAllChangedMeanwhile: a row is changed after a request has seen it. If it is free in its newest version, all
-// are granted, that one under a newer token. If it is held, none is.
+// TestLockAllChangedMeanwhile: a row is changed after a request has seen it. That request grants
+// nothing. If the row is free in its newest version, the next grants all, that one under a newer token. If it is held, none is.
 func TestLockAllChangedMeanwhile(t *testing.T) {
 	t.Parallel()
 
@@ -265,6 +265,7 @@ func TestLockAllChangedMeanwhile(t *testing.T) {
 						"AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
 				})
 
+				changed := contract.Now(t, admin)
 				token := contract.Query[int64](t, admin, "UPDATE pglocker.lock_statuses SET "+change.set+" WHERE lock_id = 'b' RETURNING generation")
 				contract.Must(t, gate.Commit())
 
@@ -290,6 +291,10 @@ func TestLockAllChangedMeanwhile(t *testing.T) {
 
 					if n := areHeld(t, admin, ids...); n != len(ids) {
 						t.Errorf("%d of %d are held", n, len(ids))
+					}
+
+					if !contract.Query[bool](t, admin, "SELECT bool_and(expires_at > $1::timestamptz + interval '1 minute') FROM pglocker.lock_statuses", changed) {
+						t.Error("the statement that had not seen the change granted one")
 					}
 
 					contract.Must(t, multi.Unlock(ctx))

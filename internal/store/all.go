@@ -13,7 +13,8 @@ import (
 //
 // It looks first and locks nothing (seen). Only if all are free does it lock them, and it passes over
 // a row that another transaction has locked (found): it waits for no row, so no order of ids can
-// deadlock. If a row was passed over, or was changed since the snapshot, none is granted.
+// deadlock. If a row was passed over, or was changed since the snapshot, none is granted: PostgreSQL 12 finds
+// the newest version of a changed row by the ctid of an older one, so the versions are compared.
 //
 // It looks rows up by arrays and not by joins, which take half as long again, and by the index once:
 // after that it goes by the versions that it saw. These are of one part, and the rows of a partitioned table are
