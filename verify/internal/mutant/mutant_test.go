@@ -3,7 +3,10 @@ package mutant
 import (
 	"context"
 	"errors"
+	"go/scanner"
+	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -56,6 +59,73 @@ func TestAll(t *testing.T) {
 
 		if !slices.ContainsFunc(faults, func(f fault.Fault) bool { return f.Name == m.Fault }) {
 			t.Errorf("%s: no fault is called %q", m.Name, m.Fault)
+		}
+	}
+}
+
+// TestCompiles: the library with a mutant's edits still compiles. One that changes nothing but texts and comments
+// does so for certain.
+func TestCompiles(t *testing.T) {
+	t.Parallel()
+
+	source, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	compiled := 0
+
+	for _, m := range All() {
+		files, err := m.apply(source)
+		if err != nil {
+			continue // TestAll says so
+		}
+
+		args := []string{"-o", os.DevNull}
+
+		for name, mutated := range files {
+			original, err := os.ReadFile(filepath.Join(source, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			if !slices.Equal(tokens(string(original)), tokens(mutated)) {
+				args = append(args, "./"+path.Dir(name))
+			}
+		}
+
+		if len(args) == 2 {
+			continue
+		}
+
+		compiled++
+
+		if err := m.compile(t.Context(), source, t.TempDir(), ".", args...); err != nil {
+			t.Errorf("%s: %v", m.Name, err)
+		}
+	}
+
+	if compiled == 0 || compiled == len(All()) {
+		t.Errorf("%d of %d mutants change more than texts", compiled, len(All()))
+	}
+}
+
+// tokens are those of Go code, but for comments and what stands in texts.
+func tokens(code string) (all []string) {
+	var s scanner.Scanner
+
+	s.Init(token.NewFileSet().AddFile("", -1, len(code)), []byte(code), nil, 0)
+
+	for {
+		_, kind, text := s.Scan()
+		if kind == token.STRING {
+			text = ""
+		}
+
+		all = append(all, kind.String()+text)
+
+		if kind == token.EOF {
+			return all
 		}
 	}
 }

@@ -211,7 +211,7 @@ func All() []Mutant {
 				{
 					release,
 					"	for {\n		a := lane.write(ctx, req, alone)\n",
-					"	if sh.full {\n		_, _ = s.db.ExecContext(ctx, \"SELECT pg_notify('\"+s.table.Channel()+\"', $1::text)\", id)\n	}\n\n" +
+					"	if sh.full {\n		_, _ = s.handle.db.ExecContext(ctx, \"SELECT pg_notify('\"+s.table.Channel()+\"', $1::text)\", id)\n	}\n\n" +
 						"	for {\n		a := lane.write(ctx, req, alone)\n",
 				},
 			},

@@ -227,12 +227,19 @@ func (m Mutant) chase(ctx context.Context, try func(seed uint64) ([]oracle.Name,
 	return f, nil
 }
 
-// build builds the suite with the mutated library. The compiler reads the mutated files in place of
-// the library's own, and finds the rest in its cache.
+// build builds the suite with the mutated library.
 func (m Mutant) build(ctx context.Context, source, folder string) (program string, err error) {
+	program = filepath.Join(folder, "mutant")
+
+	return program, m.compile(ctx, source, folder, "verify", "-o", program, ".")
+}
+
+// compile runs the compiler in a directory of the source. It reads the mutated files, which are written to the
+// folder, in place of the library's own, and finds the rest in its cache.
+func (m Mutant) compile(ctx context.Context, source, folder, directory string, args ...string) error {
 	files, err := m.apply(source)
 	if err != nil {
-		return "", err
+		return err
 	}
 
 	var overlay struct{ Replace map[string]string }
@@ -242,7 +249,7 @@ func (m Mutant) build(ctx context.Context, source, folder string) (program strin
 	for name, text := range files {
 		mutated := filepath.Join(folder, strings.ReplaceAll(name, "/", "_"))
 		if err := os.WriteFile(mutated, []byte(text), 0o644); err != nil {
-			return "", err
+			return err
 		}
 
 		overlay.Replace[filepath.Join(source, filepath.FromSlash(name))] = mutated
@@ -250,24 +257,22 @@ func (m Mutant) build(ctx context.Context, source, folder string) (program strin
 
 	list, err := json.Marshal(overlay)
 	if err != nil {
-		return "", err
+		return err
 	}
 
 	overlayFile := filepath.Join(folder, "overlay.json")
 	if err := os.WriteFile(overlayFile, list, 0o644); err != nil {
-		return "", err
+		return err
 	}
 
-	program = filepath.Join(folder, "mutant")
-
-	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlayFile, "-o", program, ".")
-	build.Dir = filepath.Join(source, "verify")
+	build := exec.CommandContext(ctx, "go", append([]string{"build", "-overlay", overlayFile}, args...)...)
+	build.Dir = filepath.Join(source, directory)
 
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
+		return fmt.Errorf("%w: %s", err, out)
 	}
 
-	return program, nil
+	return nil
 }
 
 // try runs the suite once, and returns which oracles caught the mutant. The suite's line on each

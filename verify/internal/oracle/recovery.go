@@ -22,9 +22,9 @@ const (
 	// wakeWithinOnceHealed is how long a lock may be free while a client waits for it that has
 	// missed a notification: about four seconds (docs/guarantees.md), and recoverWithin.
 	wakeWithinOnceHealed = 5 * time.Second
-	// lookAtWaiters is how long a run goes on to see whether a waiter is forgotten. The lock is
-	// held at times, so it takes a little longer than wakeWithinOnceHealed.
-	lookAtWaiters = wakeWithinOnceHealed + 2*time.Second
+	// lookAtWaiters is how long a run goes on to see whether a waiter is forgotten. On a busy machine
+	// the lock is held for nearly half of the time.
+	lookAtWaiters = 2 * wakeWithinOnceHealed
 )
 
 // Recovery is the part of O6 about the clients' own Lockers, for G7: what they have to do once
