@@ -1,6 +1,8 @@
 package line
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +54,43 @@ func TestTwoSlots(t *testing.T) {
 
 		if len(next.Woken()) != 1 {
 			t.Error("the next head doesn't ask")
+		}
+	})
+}
+
+// TestLeftAsHanded: a waiter that is handed a slot while it asks, and leaves at that moment, returns the slot. The
+// next head asks at once: what the request of the one that left would have been told, it isn't.
+func TestLeftAsHanded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var (
+			q     = waitqueue.New()
+			desk  = handover.New(handover.Config{Queue: q})
+			asked = returned{grants: make(chan int64, 1)}
+			first = q.JoinSlot("a", time.Second, 3, false)
+			next  = q.JoinSlot("a", time.Second, 3, false)
+			w     = waiter{Line: &Line{Desk: desk}, Request: Request{LockID: "a", Special: asked}, place: first}
+		)
+
+		first.SleepUntil(time.Now().Add(time.Minute))
+		<-first.Woken() // and asks
+
+		if !q.Deliver(first, store.Result{Row: store.Row{Generation: 5}}) {
+			t.Fatal("the first has left")
+		}
+
+		if err := w.leave(context.Canceled); !errors.Is(err, context.Canceled) {
+			t.Errorf("it left with %v", err)
+		}
+
+		synctest.Wait()
+
+		if len(asked.grants) != 1 || <-asked.grants != 5 {
+			t.Error("the slot wasn't returned")
+		}
+
+		if at := next.AskAt(); at.IsZero() || at.After(time.Now()) {
+			t.Errorf("the next head asks at %v, want now", at)
 		}
 	})
 }

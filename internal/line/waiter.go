@@ -360,8 +360,11 @@ func (w *waiter) next(a answer, heard bool) time.Duration {
 	return poll
 }
 
-// leave leaves the line, returns a grant that came too late, and adds to err what the waiter knows.
+// leave leaves the line, returns a grant that came too late, and adds to err what the waiter knows. If it was
+// handed a slot while it asked, the next head asks: the answer comes to nobody.
 func (w *waiter) leave(err error) error {
+	w.place.SleepUntil(time.Now())
+
 	if res, ok := w.place.Leave(); ok {
 		w.Desk.Aside(func() { w.giveBack(w.Request, res) })
 	}
