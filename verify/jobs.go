@@ -34,11 +34,14 @@ const overhead = 3 * time.Second
 // leastFault is the shortest time for a fault in which something happens.
 const leastFault = 2 * time.Second
 
-// runJobs runs the jobs one after the other, until ctx ends, and prints the table in any case.
+// runJobs runs the jobs one after the other, until ctx ends, and prints the table in any case,
+// and below it what was found.
 func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64, duration time.Duration, strict bool) error {
-	var results []*suite.Result
+	var results, failed []*suite.Result
 
-	failed := false
+	repeat := func(r *suite.Result) string {
+		return fmt.Sprintf("%s-seed %d -only %s -duration %s", haFlag(r.Job), seed, r.Name(), r.Took.Round(time.Second))
+	}
 
 	for _, job := range jobs {
 		job.Duration = max(duration/time.Duration(len(jobs))-overhead, leastFault, job.Fault.Least)
@@ -49,9 +52,11 @@ func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64,
 		}
 
 		results = append(results, r)
-		r.Print(os.Stdout, fmt.Sprintf("%s-seed %d -only %s -duration %s", haFlag(r.Job), seed, r.Name(), r.Took.Round(time.Second)))
+		r.Print(os.Stdout, repeat(r))
 
-		failed = failed || r.Failed()
+		if r.Failed() {
+			failed = append(failed, r)
+		}
 	}
 
 	if err := suite.Report(os.Stdout, results); err != nil {
@@ -60,8 +65,13 @@ func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64,
 
 	skipped := suite.ReportSkipped(os.Stdout, results)
 
+	// Once more at the end, where it is seen, and kept where only the end of a log is.
+	for _, r := range failed {
+		r.Print(os.Stdout, repeat(r))
+	}
+
 	switch {
-	case failed:
+	case len(failed) > 0:
 		return errViolated
 	case ctx.Err() != nil:
 		return errInterrupted
