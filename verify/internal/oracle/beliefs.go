@@ -223,7 +223,8 @@ func beliefsOf(h *history.History) []*belief {
 		b.uncut = b.end
 
 		for _, stall := range stalls[b.grant.Client] { // the last one first: each may end at the next
-			if stall.From <= b.end && stall.At > b.start && stall.At+int64(awakeWithin) >= b.end {
+			// Its client may have been stopped before it said that the lock was granted.
+			if stall.From <= b.end && stall.At > b.grant.Call && stall.At+int64(awakeWithin) >= b.end {
 				b.until(stall.From, "stopped")
 			}
 		}

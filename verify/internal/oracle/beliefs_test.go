@@ -95,6 +95,15 @@ func TestBeliefs(t *testing.T) {
 		{name: "stopped, and still not told long after", ops: []*history.Operation{
 			hold1, granted("c2.1", history.Lock, 60, 101, 3),
 		}, notes: []history.Event{stall("c1.1", 40, 300), lost("c1.1", 400, 2)}, want: "two believe"},
+		{name: "stopped before it said that it was granted", ops: []*history.Operation{
+			granted("c1.1", history.Lock, 0, 301, 2), freed("c1.1", history.Unlock, 310, 311, 2), granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{stall("c1.1", 40, 300)}},
+		{name: "stopped before it said that it was granted, and then held for long", ops: []*history.Operation{
+			granted("c1.1", history.Lock, 0, 301, 2), freed("c1.1", history.Unlock, 360, 361, 2), granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{stall("c1.1", 40, 300)}, want: "two believe"},
+		{name: "stopped before it asked", ops: []*history.Operation{
+			granted("c1.1", history.Lock, 300, 301, 2), freed("c1.1", history.Unlock, 310, 311, 2), granted("c2.1", history.Lock, 60, 101, 3),
+		}, notes: []history.Event{stall("c1.1", 40, 300)}, want: "two believe"},
 		{name: "another was stopped", ops: []*history.Operation{
 			hold1, granted("c2.1", history.Lock, 60, 101, 3),
 		}, notes: []history.Event{stall("c3.1", 40, 300), lost("c1.1", 301, 2)}, want: "two believe"},
