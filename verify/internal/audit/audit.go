@@ -10,6 +10,9 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
+
+	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
 // SQL makes the audit of the table with the default names. A connection's name tells which client
@@ -25,17 +28,24 @@ CREATE TABLE audit.transitions (
     began timestamptz NOT NULL,
     at timestamptz NOT NULL,
     xid bigint NOT NULL,
-    app text NOT NULL
+    app text NOT NULL,
+    real_from float8, real_to float8
 );
 
+CREATE FUNCTION audit.real_time() RETURNS float8 LANGUAGE sql STABLE AS 'SELECT NULL::pg_catalog.float8';
+
 CREATE FUNCTION audit.record() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    real_from pg_catalog.float8 := audit.real_time();
+    at pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
     INSERT INTO audit.transitions (lock_id, old_generation, old_expires, old_owner, old_acquired,
-                                   new_generation, new_expires, new_owner, new_acquired, began, at, xid, app)
+                                   new_generation, new_expires, new_owner, new_acquired, began, at, xid, app,
+                                   real_from, real_to)
     VALUES (coalesce(NEW.lock_id, OLD.lock_id), OLD.generation, OLD.expires_at, OLD.owner, OLD.acquired_at,
             NEW.generation, NEW.expires_at, NEW.owner, NEW.acquired_at,
-            pg_catalog.statement_timestamp(), pg_catalog.clock_timestamp(), pg_catalog.txid_current(),
-            pg_catalog.current_setting('application_name'));
+            pg_catalog.statement_timestamp(), at, pg_catalog.txid_current(),
+            pg_catalog.current_setting('application_name'), real_from, audit.real_time());
     RETURN NULL;
 END $$;
 
@@ -46,6 +56,16 @@ CREATE TRIGGER audit_changed AFTER UPDATE ON pglocker.lock_statuses
    FOR EACH ROW WHEN ((OLD.generation, OLD.expires_at, OLD.owner, OLD.acquired_at)
                       IS DISTINCT FROM (NEW.generation, NEW.expires_at, NEW.owner, NEW.acquired_at))
    EXECUTE FUNCTION audit.record();
+`
+
+// uptimeStep is how exactly the machine tells for how long it is up.
+const uptimeStep = 10 * time.Millisecond
+
+// RealTimeSQL has the audit write down also when a change was made by a clock that isn't set: by how long the
+// machine is up. The library that sets a server's clock leaves that alone.
+const RealTimeSQL = `
+CREATE OR REPLACE FUNCTION audit.real_time() RETURNS float8 LANGUAGE sql VOLATILE AS
+    $$SELECT pg_catalog.split_part(pg_catalog.pg_read_file('/proc/uptime', 0, 100), ' ', 1)::pg_catalog.float8$$;
 `
 
 // Version is a row of the lock table. Times are microseconds since 1970. The zero
@@ -66,6 +86,8 @@ type Transition struct {
 	// Began and At are the database's clock: Began when the statement had arrived, before the
 	// change was decided; At after the decision, before the commit.
 	Began, At int64
+	// From and To are moments of [history.Now] between which At was read, 0 if the audit has none.
+	From, To int64
 	// XID is the transaction's, the same for all that one statement changes.
 	XID int64
 	// App is the client that made it.
@@ -90,13 +112,16 @@ const microseconds = `coalesce((extract(epoch FROM %s) * 1000000)::bigint, 0)`
 
 // Load reads the audit, but for the watermark of pruned rows, which is no lock.
 func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
+	booted := -history.UptimeOffset()
+	moment := func(uptime float64) int64 { return booted + int64(uptime*float64(time.Second)) }
+
 	us := func(column string) string { return fmt.Sprintf(microseconds, column) }
 
 	rows, err := db.QueryContext(ctx, `
 		SELECT seq, lock_id,
 		       coalesce(old_generation, 0), `+us("old_expires")+`, coalesce(old_owner, ''), `+us("old_acquired")+`,
 		       coalesce(new_generation, 0), `+us("new_expires")+`, coalesce(new_owner, ''), `+us("new_acquired")+`,
-		       `+us("began")+`, `+us("at")+`, xid, app
+		       `+us("began")+`, `+us("at")+`, xid, app, real_from, real_to
 		  FROM audit.transitions
 		 WHERE lock_id <> 'pglocker:watermark'
 		 ORDER BY seq`)
@@ -110,11 +135,17 @@ func Load(ctx context.Context, db *sql.DB) ([]*Transition, error) {
 	for rows.Next() {
 		t := &Transition{}
 
+		var from, to *float64
+
 		err := rows.Scan(&t.Seq, &t.Lock,
 			&t.Old.Generation, &t.Old.Expires, &t.Old.Owner, &t.Old.Acquired,
-			&t.New.Generation, &t.New.Expires, &t.New.Owner, &t.New.Acquired, &t.Began, &t.At, &t.XID, &t.App)
+			&t.New.Generation, &t.New.Expires, &t.New.Owner, &t.New.Acquired, &t.Began, &t.At, &t.XID, &t.App, &from, &to)
 		if err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
+		}
+
+		if from != nil && to != nil {
+			t.From, t.To = moment(*from), moment(*to)+int64(uptimeStep)
 		}
 
 		all = append(all, t)

@@ -14,6 +14,7 @@ import (
 	"github.com/ismurov/pglocker/pgtesting"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
+	"github.com/ismurov/pglocker/verify/internal/history"
 )
 
 func must(t *testing.T, err error) {
@@ -109,6 +110,27 @@ func TestAudit(t *testing.T) {
 		if tr.App != "c1.1" || tr.Lock != "a" || i > 0 && tr.Old != transitions[i-1].New {
 			t.Errorf("%d: %s", i, tr)
 		}
+	}
+
+	// Without RealTimeSQL no transition has a moment, and with it the next has.
+	if transitions[0].From != 0 {
+		t.Errorf("%s has a moment", transitions[0])
+	}
+
+	_, err = db.ExecContext(ctx, audit.RealTimeSQL)
+	must(t, err)
+
+	before := history.Now()
+	_, err = locker.CreateLock(ctx, "b")
+	must(t, err)
+
+	after := history.Now()
+	timed, err := audit.Load(ctx, db)
+	must(t, err)
+
+	const step = int64(10 * time.Millisecond)
+	if tr := timed[len(timed)-1]; tr.From < before-step || tr.From > tr.To-step || tr.To > after+step {
+		t.Errorf("written down between %d and %d, and so says the audit: %d to %d", before, after, tr.From, tr.To)
 	}
 
 	// Each lease runs from a moment between the arrival of its statement and what was written

@@ -194,6 +194,12 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
+	if c.options.Clock != nil {
+		if _, err := c.Admin.ExecContext(ctx, audit.RealTimeSQL); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+	}
+
 	return c.createRole(ctx)
 }
 

@@ -21,6 +21,8 @@ const (
 	// clockLag is how long a process may go by an old setting: it may not run between reading a
 	// setting and using it.
 	clockLag = 50 * time.Millisecond
+	// clockRead is how long a process may take from reading this machine's clock to reading how far it is set ahead.
+	clockRead = 250 * time.Millisecond
 )
 
 // setting is how far ahead the database's clock may have been between two moments, in
@@ -105,7 +107,7 @@ func (r *Run) moments(dbTime int64) (first, last int64) {
 
 	for _, s := range r.settings() {
 		at := (dbTime-s.ahead)*1000 - r.WallOffset
-		if at < s.from-int64(clockLag) && s.from != math.MinInt64 || at > s.to {
+		if at < s.from-int64(clockRead) && s.from != math.MinInt64 || at > s.to {
 			continue
 		}
 
@@ -119,6 +121,17 @@ func (r *Run) moments(dbTime int64) (first, last int64) {
 	return first, last
 }
 
+// momentsOf are the first and the last moment at which the transition may have been written down. Where the clock
+// is set, the audit has them: nobody knows for how long a process didn't run between reading this machine's clock and
+// reading how far it is set ahead, and so what its time means.
+func (r *Run) momentsOf(t *audit.Transition) (first, last int64) {
+	if t.From != 0 {
+		return t.From, t.To
+	}
+
+	return r.moments(t.At)
+}
+
 // seenBy is the latest time that a transition's statement may have seen: what it wrote down after
 // its decision, unless the clock was set back meanwhile. op is the request of the statement, if
 // that is known.
@@ -128,7 +141,7 @@ func (r *Run) seenBy(t *audit.Transition, op *history.Operation) int64 {
 	}
 
 	from, seen := int64(math.MinInt64), t.At
-	_, to := r.moments(t.At)
+	_, to := r.momentsOf(t)
 
 	if op != nil {
 		from, to = op.Call, min(op.End, to)
@@ -145,7 +158,7 @@ func (r *Run) seenBy(t *audit.Transition, op *history.Operation) int64 {
 // unless the clock was set back before its decision.
 func (r *Run) seenFrom(t *audit.Transition) int64 {
 	from, _ := r.moments(t.Began)
-	_, to := r.moments(t.At)
+	_, to := r.momentsOf(t)
 	seen := t.Began
 
 	settings := r.settingsIn(from, to)

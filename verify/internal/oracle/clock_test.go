@@ -110,6 +110,35 @@ func TestClockSet(t *testing.T) {
 	}
 }
 
+// TestRealTime: a process that doesn't run between reading this machine's clock and reading how far it is set ahead
+// writes down a time that the clock never showed. Then it counts when it was written down.
+func TestRealTime(t *testing.T) {
+	t.Parallel()
+
+	for _, test := range []struct {
+		name     string
+		from, to int64
+		want     string
+	}{
+		{"written down once the clock had been set ahead, and back", 1302, 1312, ""},
+		{"written down before the clock was set ahead", 945, 949, "while another held it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+
+			// The first lease ends at 1000. By 961 the clock showed 1461. The process goes on after 1300.
+			run := clocked(audited(
+				chain(change{"c1.1", 900, heldFrom("c1.1", 900, 2)}, change{"c2.1", 761, heldFrom("c2.1", 1461, 3)}),
+				granted("c1.1", history.Acquire, 899, 901, 2), granted("c2.1", history.Acquire, 940, 1320, 3),
+			), set(950, 951, 500), set(1300, 1301, -200))
+			run.Audit[1].From, run.Audit[1].To = test.from*ms, test.to*ms
+
+			_, violations := oracle.Settle(run)
+			wantOnly(t, violations, oracle.Audit, test.want)
+		})
+	}
+}
+
 // TestReleaseAfterTheAnswer: a release is taken for one that was lost if the transition that
 // shows it is from later than the answer, by the clock that there was.
 func TestReleaseAfterTheAnswer(t *testing.T) {

@@ -65,7 +65,7 @@ func mayHaveFreed(op *history.Operation) bool {
 
 // created reports whether a request of the client may have created the lock.
 func (s *settler) created(ops []*history.Operation, t *audit.Transition) bool {
-	_, last := s.run.moments(t.At)
+	_, last := s.run.momentsOf(t)
 
 	return slices.ContainsFunc(ops, func(op *history.Operation) bool {
 		// Recipes create the rows that they need before they ask for them.

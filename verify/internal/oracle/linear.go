@@ -238,7 +238,7 @@ func changesOf(run *Run) changes {
 // that it didn't go before the call.
 func (c changes) touch(run *Run, op *history.Operation) bool {
 	return slices.ContainsFunc(c[generation{op.Lock, op.Token}], func(t *audit.Transition) bool {
-		first, last := run.moments(t.At)
+		first, last := run.momentsOf(t)
 
 		return first <= op.End && (last >= op.Call || t.Old.Generation == op.Token)
 	})
@@ -262,7 +262,7 @@ func silentWindows(run *Run, settled *Settled, known map[*audit.Transition]windo
 				continue
 			}
 
-			first, _ := run.moments(t.At)
+			first, _ := run.momentsOf(t)
 			from = max(from, first)
 			windows[t] = window{from, history.Never}
 		}
@@ -282,7 +282,7 @@ func silentWindows(run *Run, settled *Settled, known map[*audit.Transition]windo
 			windows[t] = w
 
 			// The next decision saw this one committed.
-			_, last := run.moments(t.At)
+			_, last := run.momentsOf(t)
 			to = min(to, last)
 		}
 	}

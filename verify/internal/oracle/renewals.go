@@ -63,7 +63,7 @@ func (s *settler) checkRelockers(chains map[string][]*audit.Transition) {
 		var last *audit.Transition
 
 		for _, t := range chains[op.Lock] {
-			if first, _ := s.run.moments(t.At); t.New.Generation == op.Generation && first <= stopped {
+			if first, _ := s.run.momentsOf(t); t.New.Generation == op.Generation && first <= stopped {
 				last = t
 			}
 		}

@@ -330,7 +330,7 @@ func (s *settler) matchFree(op, grant *history.Operation, t *audit.Transition) {
 // later reports whether a transition was made after the operation had been answered, and
 // so not by it.
 func (s *settler) later(t *audit.Transition, op *history.Operation) bool {
-	first, _ := s.run.moments(t.At)
+	first, _ := s.run.momentsOf(t)
 
 	return first > op.End
 }

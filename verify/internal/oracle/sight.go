@@ -42,7 +42,7 @@ func (r *Run) naming(t *audit.Transition) []*history.Operation {
 		}
 	}
 
-	_, last := r.moments(t.At)
+	_, last := r.momentsOf(t)
 	all := r.names[tenure{t.App, t.Lock, t.Old.Generation}]
 
 	return slices.DeleteFunc(slices.Clone(all), func(op *history.Operation) bool { return op.Call > last })

@@ -34,7 +34,7 @@ func (s *settler) checkSilent(ops []*history.Operation, chain []*audit.Transitio
 		}
 
 		named := s.named(t.New.Owner)
-		_, last := s.run.moments(t.At)
+		_, last := s.run.momentsOf(t)
 
 		open := slices.ContainsFunc(ops, func(op *history.Operation) bool {
 			return op.Client == clientOf(t.New.Owner) && !ownGrant(op, t) && (mayBeSilent(op, t) || s.wasOver(op, t, chain[i+1:])) &&

@@ -64,7 +64,7 @@ func freeTimes(run *Run) []freeTime {
 	last := make(map[string]int) // which of them is that of a lock
 
 	for _, t := range run.Audit {
-		taken, _ := run.moments(t.At)
+		taken, _ := run.momentsOf(t)
 
 		if i, ok := last[t.Lock]; ok {
 			all[i].to = taken
