@@ -17,7 +17,7 @@ import (
 
 const (
 	// mostSlots is how many slots of a family the model has room for.
-	mostSlots = 14
+	mostSlots = 24
 	// gateAt and the others are where the model has the rows that are no slots. The writer's comes
 	// behind all slots.
 	writerAt = mostSlots
