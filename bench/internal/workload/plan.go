@@ -133,7 +133,7 @@ var Quick = Plan{
 	FailedRounds: 1,
 
 	FreshGoroutines: []int{64, 256, 1000},
-	FreshRounds:     3,
+	FreshRounds:     2,
 
 	RecipeSlice:  200 * time.Millisecond,
 	PermitSlice:  time.Second,
