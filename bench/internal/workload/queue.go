@@ -1,19 +1,12 @@
 package workload
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net"
-	"os"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/ismurov/pglocker/bench/internal/contender"
@@ -27,12 +20,8 @@ func Processes(n int, hold time.Duration) string {
 }
 
 const (
-	// queueStarters is how many processes start at once.
-	queueStarters = 8
 	// queueLimit is how long W12 may take beside the measured time.
 	queueLimit = 3 * time.Minute
-	// countWithin is how long a process may take to tell what it has sent.
-	countWithin = 20 * time.Second
 	// oftenSent is how often in a hand-over a statement is sent that is worth a line.
 	oftenSent = 0.5
 )
@@ -124,7 +113,7 @@ func gapsOf(moments []moment, began, ended int64) ([]time.Duration, error) {
 
 	for i, m := range sorted {
 		if i > 0 && m.Granted == sorted[i-1].Granted {
-			return nil, errors.New("bench: two processes held the lock at once")
+			return nil, errors.New("bench: two processes held the lock at once, or the clock was set")
 		}
 
 		if i > 0 && m.Granted && m.At >= began && m.At < ended {
@@ -139,156 +128,6 @@ func gapsOf(moments []moment, began, ended int64) ([]time.Duration, error) {
 	slices.Sort(gaps)
 
 	return gaps, nil
-}
-
-// line is what a process of W12 tells. It is ready when it has sent a statement.
-type line struct {
-	Ready  bool    `json:",omitempty"`
-	Moment *moment `json:",omitempty"`
-	Count  *count  `json:",omitempty"`
-}
-
-// count is what a process has sent so far, by the beginning of the text, and its open connections.
-type count struct {
-	Sent        map[string]int
-	Connections int
-	Holds       bool
-}
-
-// queue are the processes of W12.
-type queue struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	group  sync.WaitGroup
-	ends   []*os.File // each process's input
-	ready  chan struct{}
-	counts chan count
-	grace  time.Duration // how long the processes may take to end
-
-	mu      sync.Mutex
-	moments []moment // mu guards it until end has returned
-	ending  bool     // mu guards it
-}
-
-// startQueue starts processes, and returns when each has asked for the lock.
-func startQueue(ctx context.Context, n int, j job) (*queue, error) {
-	q := &queue{ready: make(chan struct{}, n), counts: make(chan count, n), grace: childGrace}
-	q.ctx, q.cancel = context.WithCancelCause(ctx)
-
-	for started := range n + queueStarters {
-		var err error
-
-		if started >= queueStarters {
-			err = receive(q, q.ready, time.Minute, func(struct{}) {})
-		}
-
-		if err == nil && started < n {
-			err = q.start(j)
-		}
-
-		if err != nil {
-			return nil, cmp.Or(q.end(), err)
-		}
-	}
-
-	return q, nil
-}
-
-func (q *queue) start(j job) error {
-	in, end, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-
-	q.ends = append(q.ends, end)
-
-	q.group.Go(func() {
-		err := runChild(q.ctx, j, in, q.hear)
-		err = errors.Join(err, in.Close())
-
-		q.mu.Lock()
-		ending := q.ending
-		q.mu.Unlock()
-
-		if err == nil && !ending {
-			err = errors.New("bench: a process ended that should wait for the lock")
-		}
-
-		if err != nil {
-			q.cancel(err) // the first one is the cause
-		}
-	})
-
-	return nil
-}
-
-func (q *queue) hear(l line) {
-	switch {
-	case l.Moment != nil:
-		q.mu.Lock()
-		q.moments = append(q.moments, *l.Moment)
-		q.mu.Unlock()
-	case l.Count != nil:
-		q.counts <- *l.Count
-	case l.Ready:
-		q.ready <- struct{}{}
-	}
-}
-
-// receive calls use with what comes next.
-func receive[T any](q *queue, from <-chan T, within time.Duration, use func(T)) error {
-	timer := time.NewTimer(within)
-	defer timer.Stop()
-
-	select {
-	case got := <-from:
-		use(got)
-
-		return nil
-	case <-q.ctx.Done():
-		return context.Cause(q.ctx)
-	case <-timer.C:
-		return fmt.Errorf("bench: a process has told nothing for %s", within)
-	}
-}
-
-// count asks all processes for their counts.
-func (q *queue) count() (all []count, err error) {
-	for _, end := range q.ends {
-		if _, err := io.WriteString(end, "\n"); err != nil {
-			return nil, err
-		}
-	}
-
-	for range q.ends {
-		if err := receive(q, q.counts, countWithin, func(c count) { all = append(all, c) }); err != nil {
-			return nil, err
-		}
-	}
-
-	return all, nil
-}
-
-// end ends all processes, and kills those that take too long. It returns what was wrong with the first.
-func (q *queue) end() error {
-	cause := context.Cause(q.ctx)
-
-	q.mu.Lock()
-	q.ending = true
-	q.mu.Unlock()
-
-	for _, end := range q.ends {
-		_ = end.Close() // only the process can miss it, and is killed then
-	}
-
-	late := time.AfterFunc(q.grace, func() { q.cancel(errors.New("bench: a process didn't end, and was killed")) })
-	q.group.Wait()
-	late.Stop()
-
-	cause = cmp.Or(cause, context.Cause(q.ctx))
-	q.cancel(nil)
-
-	return cause
 }
 
 // queueMeasured is what was measured between two moments, in nanoseconds since 1970.
@@ -367,116 +206,4 @@ func waitersConnections(counts []count) float64 {
 	}
 
 	return float64(open) / float64(max(waiters, 1))
-}
-
-// waiting is a process of W12.
-type waiting struct {
-	mu  sync.Mutex // guards all
-	out *json.Encoder
-	count
-}
-
-// waitingChild waits for the lock, holds it and releases it, again and again, until its input ends. It tells its
-// count at each line of input.
-func waitingChild(ctx context.Context, j job, in io.Reader, out *json.Encoder) (err error) {
-	w := &waiting{out: out, count: count{Sent: make(map[string]int)}}
-
-	ctx, end := context.WithCancel(ctx)
-	defer end()
-
-	client, err := contender.OpenAt(ctx, j.URL, j.Contender, j.Table, contender.Options{Statements: w.sent, Dial: w.dial})
-	if err != nil {
-		return err
-	}
-
-	defer func() { err = errors.Join(err, client.Close()) }()
-
-	go func() {
-		defer end()
-
-		for lines := bufio.NewScanner(in); lines.Scan(); {
-			w.tell(line{Count: &w.count})
-		}
-	}()
-
-	for {
-		release, err := client.Acquire(ctx, j.LockID)
-		if ctx.Err() != nil {
-			return nil
-		}
-
-		if err != nil {
-			return err
-		}
-
-		w.turn(true)
-
-		_ = sleep(ctx, j.Hold) // if the input ends, it releases all the same
-
-		w.turn(false)
-
-		if err := release(context.WithoutCancel(ctx)); err != nil {
-			return err
-		}
-	}
-}
-
-func (w *waiting) turn(granted bool) {
-	now := time.Now().UnixNano()
-
-	w.mu.Lock()
-	w.Holds = granted
-	w.mu.Unlock()
-
-	w.tell(line{Moment: &moment{At: now, Granted: granted}})
-}
-
-func (w *waiting) tell(l line) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-
-	_ = w.out.Encode(l) // without a parent, its input ends
-}
-
-func (w *waiting) sent(text string) {
-	words := strings.Fields(text)
-	text = strings.Join(words[:min(len(words), 14)], " ")
-
-	w.mu.Lock()
-	defer w.mu.Unlock()
-
-	if len(w.Sent) == 0 {
-		_ = w.out.Encode(line{Ready: true}) // as above
-	}
-
-	w.Sent[text]++
-}
-
-func (w *waiting) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-
-	w.connections(1)
-
-	return &counted{Conn: conn, closed: sync.OnceFunc(func() { w.connections(-1) })}, nil
-}
-
-func (w *waiting) connections(more int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-
-	w.Connections += more
-}
-
-type counted struct {
-	net.Conn
-	closed func()
-}
-
-func (c *counted) Close() error {
-	c.closed()
-
-	return c.Conn.Close()
 }
