@@ -67,11 +67,11 @@ cover: coverage.out ## Show what the last test-acc covered
 coverage.out:
 	@$(MAKE) test-acc
 
-bench: postgres ## Measure against other locks, about nine minutes; writes docs/performance.md
+bench: postgres ## Measure against other locks, about twelve minutes; writes docs/performance.md
 	@cd bench && $(GO) build -o ../bin/bench .
 	@exec bin/bench -results bench/results/full.txt -report docs/performance.md
 
-bench-quick: postgres ## Measure in less than a minute, and print which goals are reached
+bench-quick: postgres ## Measure in about a minute, and print which goals are reached
 	@cd bench && $(GO) build -o ../bin/bench .
 	@exec bin/bench -quick -results bench/results/quick.txt
 

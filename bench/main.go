@@ -34,13 +34,21 @@ import (
 
 type options struct {
 	plan    workload.Plan
-	only    []string
+	only    []workload.Workload
 	results string
 	report  string
 }
 
 func main() {
 	log.SetFlags(0)
+
+	if len(os.Args) == 3 && os.Args[1] == workload.ChildArg {
+		if err := workload.Child(os.Args[2], os.Stdin, os.Stdout); err != nil {
+			log.Fatal(err)
+		}
+
+		return
+	}
 
 	o, err := parse(os.Args[1:])
 	if err != nil {
@@ -63,9 +71,9 @@ func main() {
 
 func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ExitOnError)
-	quick := flags.Bool("quick", false, "measure for less than a minute")
+	quick := flags.Bool("quick", false, "measure for about a minute")
 	only := flags.String("only", "", "the workloads to run, separated by commas; empty: all")
-	rounds := flags.Int("rounds", 0, "rounds of every workload but W4 and W6; 0: as planned")
+	rounds := flags.Int("rounds", 0, "rounds of every workload but W4, W6, W9 and W12; 0: as planned")
 	flags.StringVar(&o.results, "results", "", "where to write the benchmark lines; empty: nowhere")
 	flags.StringVar(&o.report, "report", "", "where to write the report, with charts in img beside it; empty: nowhere")
 
@@ -81,11 +89,12 @@ func parse(args []string) (o options, err error) {
 	if *rounds > 0 {
 		p := &o.plan
 		p.Rounds, p.OtherRounds, p.HandOverRounds, p.TableRounds, p.FailedRounds, p.FreshRounds = *rounds, 0, *rounds, *rounds, *rounds, *rounds
+		p.SeparateRounds, p.ColdRounds = *rounds, *rounds
 	}
 
 	for _, w := range workload.Workloads {
 		if *only == "" || slices.Contains(strings.Split(*only, ","), w.Name) {
-			o.only = append(o.only, w.Name)
+			o.only = append(o.only, w)
 		}
 	}
 
@@ -139,16 +148,9 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 
-	for _, w := range workload.Workloads {
-		if !slices.Contains(o.only, w.Name) {
-			continue
-		}
-
-		b.Say("\n=== %s, %s (after %v)", w.Name, w.Title, time.Since(began).Round(time.Second))
-
-		if err := w.Run(b, ctx); err != nil {
-			return fmt.Errorf("%s: %w", w.Name, err)
-		}
+	failed := runAll(ctx, b, began, o.only)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 
 	took := time.Since(began)
@@ -166,12 +168,39 @@ func run(ctx context.Context, o options) (err error) {
 			Settings: settings,
 			Chosen:   b.Chosen,
 			Reaches:  reaches,
+			Failed:   failed,
 			Took:     took.Round(time.Second),
 			Day:      began,
 		})
 	}
 
-	return errors.Join(err, b.Log.Err())
+	return errors.Join(append(failed, err, b.Log.Err())...)
+}
+
+// workloadLimit is how long a workload may take. The longest takes two minutes.
+const workloadLimit = 10 * time.Minute
+
+// runAll runs workloads until ctx ends. What one of them fails in, the others needn't: it returns all errors.
+func runAll(ctx context.Context, b *workload.Bench, began time.Time, workloads []workload.Workload) (failed []error) {
+	for _, w := range workloads {
+		b.Say("\n=== %s, %s (after %v)", w.Name, w.Title, time.Since(began).Round(time.Second))
+
+		within, cancel := context.WithTimeout(ctx, workloadLimit)
+		err := w.Run(b, within)
+
+		cancel()
+
+		if ctx.Err() != nil {
+			break
+		}
+
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", w.Name, err))
+			b.Say("  failed: %v", err)
+		}
+	}
+
+	return failed
 }
 
 func versions(b *workload.Bench) report.Versions {

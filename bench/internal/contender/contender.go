@@ -4,8 +4,9 @@ package contender
 import (
 	"context"
 	"errors"
+	"net"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -27,14 +28,17 @@ type Contender interface {
 
 // Options are those of one client. No contender uses all of them.
 type Options struct {
-	// Pool is the size of its pool of connections.
+	// Pool is the size of its pool of connections; 0: as the driver has it.
 	Pool int
 	// Waiters is how many goroutines call Acquire at once.
 	Waiters int
 	// Poll is the pause between the attempts of a contender that polls.
 	Poll time.Duration
-	// Statements, if not nil, counts what is sent to PostgreSQL.
-	Statements *atomic.Int64
+	// Statements, if not nil, is called with each statement to PostgreSQL, and with one for those that are sent
+	// together.
+	Statements func(text string)
+	// Dial, if not nil, opens the connections to PostgreSQL.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client is safe for concurrent use.
@@ -62,8 +66,25 @@ type Kept struct {
 	Release Release
 }
 
-// ID is the name of the nth lock of a table.
-func ID(n int) string { return "lock-" + strconv.Itoa(n) }
+// ID is the name of the nth lock of a table. The first are made once: a pair of them allocates nothing for it.
+func ID(n int) string {
+	if first := firstIDs(); n < len(first) {
+		return first[n]
+	}
+
+	return newID(n)
+}
+
+func newID(n int) string { return "lock-" + strconv.Itoa(n) }
+
+var firstIDs = sync.OnceValue(func() []string {
+	ids := make([]string, 10_000)
+	for n := range ids {
+		ids[n] = newID(n)
+	}
+
+	return ids
+})
 
 func polling(ctx context.Context, pause time.Duration, try func() (Release, error)) (Release, error) {
 	for {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -13,7 +12,8 @@ import (
 	"github.com/ismurov/pglocker"
 )
 
-// openPool opens a pool with all its connections, or the first operations would open them.
+// openPool opens a pool with all its connections, or the first operations would open them. A pool without a size
+// is as database/sql makes it: without a limit, and with no connection at first.
 func openPool(ctx context.Context, url string, o Options) (*sql.DB, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -21,10 +21,18 @@ func openPool(ctx context.Context, url string, o Options) (*sql.DB, error) {
 	}
 
 	if o.Statements != nil {
-		cfg.Tracer = counter{o.Statements}
+		cfg.Tracer = tracer(o.Statements)
+	}
+
+	if o.Dial != nil {
+		cfg.DialFunc = o.Dial
 	}
 
 	db := stdlib.OpenDB(*cfg)
+	if o.Pool == 0 {
+		return db, nil
+	}
+
 	db.SetMaxOpenConns(o.Pool)
 	db.SetMaxIdleConns(o.Pool)
 
@@ -64,27 +72,29 @@ func openPool(ctx context.Context, url string, o Options) (*sql.DB, error) {
 	return db, nil
 }
 
-// counter counts statements. Those that are sent together count as one: pglocker sends a
+// tracer is told of statements. Of those that are sent together it is told of the last: pglocker sends a
 // setting before each.
-type counter struct{ n *atomic.Int64 }
+type tracer func(text string)
 
-func (c counter) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	c.n.Add(1)
-
-	return ctx
-}
-
-func (counter) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
-
-func (counter) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
-
-func (c counter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.n.Add(1)
+func (t tracer) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	if queued := data.Batch.QueuedQueries; len(queued) > 0 {
+		t(queued[len(queued)-1].SQL)
+	}
 
 	return ctx
 }
 
-func (counter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (tracer) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
+func (t tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	t(data.SQL)
+
+	return ctx
+}
+
+func (tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // Table is a table in the schema public that MigrateDB made.
 type Table string

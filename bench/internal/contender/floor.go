@@ -30,7 +30,11 @@ func (f *Floor) CPU() (time.Duration, bool) { return f.Server.CPU() }
 // Open implements Contender. The driver prepares each statement once on every connection,
 // without the cost of sql.Stmt.
 func (f *Floor) Open(ctx context.Context, o Options) (Client, error) {
-	db, err := openPool(ctx, f.Server.URL(), o)
+	return openFloor(ctx, f.Server.URL(), f.Table, o)
+}
+
+func openFloor(ctx context.Context, url string, table Table, o Options) (Client, error) {
+	db, err := openPool(ctx, url, o)
 	if err != nil {
 		return nil, err
 	}
@@ -43,13 +47,13 @@ func (f *Floor) Open(ctx context.Context, o Options) (Client, error) {
 			   SET generation = generation + 1, owner = 'floor', acquired_at = clock_timestamp(),
 			       expires_at = clock_timestamp() + $2 * interval '1 microsecond'
 			 WHERE lock_id = $1 AND expires_at <= clock_timestamp()
-			RETURNING generation`, f.Table),
+			RETURNING generation`, table),
 		renew: fmt.Sprintf(`
 			UPDATE public.%s SET expires_at = clock_timestamp() + $3 * interval '1 microsecond'
-			 WHERE lock_id = $1 AND generation = $2 AND expires_at > clock_timestamp()`, f.Table),
+			 WHERE lock_id = $1 AND generation = $2 AND expires_at > clock_timestamp()`, table),
 		release: fmt.Sprintf(`
 			UPDATE public.%s SET expires_at = clock_timestamp(), owner = NULL, acquired_at = NULL
-			 WHERE lock_id = $1 AND generation = $2`, f.Table),
+			 WHERE lock_id = $1 AND generation = $2`, table),
 	}, nil
 }
 

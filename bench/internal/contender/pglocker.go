@@ -38,17 +38,21 @@ func (p *Pglocker) OnPostgres() bool { return true }
 func (p *Pglocker) CPU() (time.Duration, bool) { return p.Server.CPU() }
 
 func (p *Pglocker) Open(ctx context.Context, o Options) (Client, error) {
-	db, err := openPool(ctx, p.Server.URL(), o)
+	return openPglocker(ctx, p.Server.URL(), p.Table, p.Watched, o)
+}
+
+func openPglocker(ctx context.Context, url string, table Table, watched bool, o Options) (Client, error) {
+	db, err := openPool(ctx, url, o)
 	if err != nil {
 		return nil, err
 	}
 
-	locker, err := pglocker.New(db, &pglocker.Config{Scheme: pglocker.PublicScheme, Table: string(p.Table)})
+	locker, err := pglocker.New(db, &pglocker.Config{Scheme: pglocker.PublicScheme, Table: string(table)})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 
-	return &pglockerClient{db: db, locker: locker, watched: p.Watched, pool: o.Pool}, nil
+	return &pglockerClient{db: db, locker: locker, watched: watched, pool: o.Pool}, nil
 }
 
 type pglockerClient struct {

@@ -39,31 +39,42 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 
 	own, floor := contender.NamePglocker, contender.NameFloor
 
-	b.ratio("W1 p50, over the floor's", atMost, 1.0,
+	b.ratio("W1 p50, over the floor's", atMost, 0.7,
 		b.median("W1", "", own, "p50-ns"), b.median("W1", "", floor, "p50-ns"), format.Duration)
 
-	for _, c := range []struct {
+	together := []struct {
 		goroutines int
-		times      float64
-	}{{64, 4}, {256, 8}, {1000, 10}} {
+		times      float64 // the floor's pairs
+	}{{64, 6}, {256, 12}, {1000, 15}}
+
+	for _, c := range together {
 		params := workload.Goroutines(c.goroutines)
 		b.ratio(fmt.Sprintf("W2 pairs/s, %s, over the floor's", plural(c.goroutines, "goroutine")), atLeast, c.times,
 			b.median("W2", params, own, "pairs/s"), b.median("W2", params, floor, "pairs/s"), format.Count)
 	}
 
 	for _, n := range plan.Goroutines {
-		if n < 256 {
-			continue
+		r, times := above, 1.0
+		if n == 64 {
+			r, times = atLeast, 1.5
 		}
 
 		params := workload.Goroutines(n)
-		b.ratio(fmt.Sprintf("W2 pairs/s, %s, over redislock's", plural(n, "goroutine")), above, 1,
+		b.ratio(fmt.Sprintf("W2 pairs/s, %s, over redislock's", plural(n, "goroutine")), r, times,
 			b.median("W2", params, own, "pairs/s"), b.median("W2", params, contender.NameRedislock, "pairs/s"), format.Count)
 	}
 
 	params := workload.Goroutines(256)
+	// Seconds for 100,000 pairs are ten times as many microseconds for one.
+	b.value("W2 CPU of the server for a pair, 256 goroutines", atMost, 8, 10*b.median("W2", params, own, "server-cpu-s/100k-pairs"), " µs")
+	b.value("W2 CPU of the client for a pair, 256 goroutines", atMost, 4, 10*b.median("W2", params, own, "client-cpu-s/100k-pairs"), " µs")
+	b.value("W2 allocations of the client for a pair, 256 goroutines", atMost, 4, b.median("W2", params, own, "allocs/pair"), "")
 	b.ratio("W2 p99, 256 goroutines, over the floor's", atMost, 1.0/3,
 		b.median("W2", params, own, "p99-ns"), b.median("W2", params, floor, "p99-ns"), format.Duration)
+
+	params = workload.Waiters(16)
+	b.value("W3 hand-overs/s, 16 waiters", atLeast, 4500, b.median("W3", params, contender.NamePglockerLock, "handovers/s"), "")
+	b.value("W3 gap p50, 16 waiters", atMost, 0.18, b.median("W3", params, contender.NamePglockerLock, "gap-p50-ns")/1e6, " ms")
 
 	for _, n := range plan.Waiters {
 		params := workload.Waiters(n)
@@ -73,12 +84,18 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 			b.median("W3", params, contender.NamePglockerLock, "gap-p50-ns"), b.median("W3", params, contender.NameEtcd, "gap-p50-ns"), format.Duration)
 	}
 
-	held := func(unit string) float64 {
-		return b.median("W4", workload.Held(10_000), contender.NamePglockerLock, unit)
+	for _, c := range []struct {
+		held       int
+		statements float64
+	}{{10_000, 20}, {100_000, 5}} {
+		held := func(unit string) float64 {
+			return b.median("W4", workload.Held(c.held), contender.NamePglockerLock, unit)
+		}
+		of := format.Thousands(c.held) + " held"
+		b.value("W4 statements/s, "+of, atMost, c.statements, held("statements/s"), "")
+		b.value("W4 connections, "+of, atMost, 2, held("connections"), "")
+		b.value("W4 CPU of client and server, "+of, atMost, 5, held("client-core-%")+held("server-core-%"), " % of a core")
 	}
-	b.value("W4 statements/s, 10,000 held", atMost, 20, held("statements/s"), "")
-	b.value("W4 connections, 10,000 held", atMost, 2, held("connections"), "")
-	b.value("W4 CPU of client and server, 10,000 held", atMost, 5, held("client-core-%")+held("server-core-%"), " % of a core")
 
 	for _, n := range plan.TableGoroutines {
 		small, large := workload.Locks(plan.SmallTable, n), workload.Locks(plan.LargeTable, n)
@@ -109,6 +126,12 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 		}
 	}
 
+	for _, c := range together {
+		params := workload.Fresh(workload.FreshMigrated, workload.AnalyzedFull, c.goroutines)
+		b.ratio(fmt.Sprintf("W8 pairs/s, %s, over the floor's", plural(c.goroutines, "goroutine")), atLeast, c.times,
+			b.median("W8", params, own, "pairs/s"), b.median("W8", params, floor, "pairs/s"), format.Count)
+	}
+
 	for _, c := range []struct {
 		ids   int
 		times float64
@@ -134,6 +157,23 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 		b.value(fmt.Sprintf("W9 growth of the heap while Locks lists %s rows", format.Thousands(rows)), atMost, 1,
 			b.median("W9", workload.Rows(rows), workload.NameLocks, "heap-growth-B")/1e6, " MB")
 	}
+
+	params = workload.Clients(64)
+	b.ratio("W10 pairs/s, 64 clients of one connection, over the floor's", atLeast, 1.25,
+		b.median("W10", params, own, "pairs/s"), b.median("W10", params, floor, "pairs/s"), format.Count)
+
+	for _, name := range []string{own, contender.NamePglockerLock} {
+		b.ratio(fmt.Sprintf("W11 a cold process with %s, over the floor's", name), atMost, 1.5,
+			b.median("W11", "", name, "p50-ns"), b.median("W11", "", floor, "p50-ns"), format.Duration)
+	}
+
+	queue := func(unit string) float64 {
+		return b.median("W12", workload.Processes(plan.QueueProcesses, plan.QueueHold), contender.NamePglockerLock, unit)
+	}
+	of := fmt.Sprintf(", %d processes wait", plan.QueueProcesses)
+	b.value("W12 statements a hand-over"+of, atMost, 20, queue("statements/handover"), "")
+	b.value("W12 gap p50"+of, atMost, 1, queue("gap-p50-ns")/1e6, " ms")
+	b.value("W12 connections of a process that waits"+of, atMost, 1, queue("connections/waiter"), "")
 
 	return b.reaches
 }

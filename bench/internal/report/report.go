@@ -31,8 +31,10 @@ type Input struct {
 	// Chosen are the options that served a contender best.
 	Chosen  map[string]contender.Options
 	Reaches []reach.Reach
-	Took    time.Duration
-	Day     time.Time
+	// Failed are the errors of workloads that failed.
+	Failed []error
+	Took   time.Duration
+	Day    time.Time
 }
 
 // Versions are those of the servers, empty for one that isn't installed.
@@ -126,6 +128,12 @@ func tableOf(log *result.Log, name string) string {
 		return tableFor(log, "W9", "", severalColumns, workload.NameWithoutHistory, workload.NameWithHistory)
 	case "W9 rows":
 		return tableFor(log, "W9", "rows", careColumns, workload.NameIdle, workload.NamePrune, workload.NameLocks)
+	case "W10":
+		return table(log, "W10", "clients", pairColumns)
+	case "W11":
+		return table(log, "W11", "", coldColumns)
+	case "W12":
+		return table(log, "W12", "processes, held for", queueColumns)
 	}
 
 	panic("report: the template asks for a table " + name)

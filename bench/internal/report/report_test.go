@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -43,6 +44,14 @@ func sampleLog() *result.Log {
 		add("W2", workload.Goroutines(n), contender.NameFloor, 10_000, 2)
 	}
 
+	log.Add(result.Round{
+		Key: result.Key{
+			Workload: "W12", Params: workload.Processes(200, time.Second), Contender: contender.NamePglockerLock,
+		},
+		N: 40, Elapsed: 40 * time.Second,
+		Metrics: []result.Metric{{Unit: "handovers/s", Value: 1}, {Unit: "gap-p50-ns", Value: 5e5}},
+	})
+
 	for _, locks := range []int{workload.Full.SmallTable, workload.Full.LargeTable} {
 		add("W5", workload.Locks(locks, 1), contender.NamePglocker, 2000, 2)
 		add("W5", workload.UniformLocks(locks), contender.NamePglocker, 20_000, 0.03)
@@ -57,6 +66,7 @@ func sampleInput(log *result.Log) Input {
 		Log:     log,
 		Machine: Machine{CPU: "a fast one", Cores: 2},
 		Reaches: reach.Of(log, workload.Full),
+		Failed:  []error{errors.New("W9: the disk is full")},
 		Chosen:  map[string]contender.Options{contender.NameFloor: {Pool: 32}},
 	}
 }
@@ -78,7 +88,12 @@ func TestWrite(t *testing.T) {
 		"Redis | not installed, left out",
 		"server 10 µs + 50 µs · s",
 		"| W5, 10,000,000, 256, uniform: WAL bytes/pair | up to 8,192 more,",
-		"| W1 p50, over the floor's | at most 1 times | 0.50 times (500µs : 1ms) | reached |",
+		"| W1 p50, over the floor's | at most 0.7 times | 0.50 times (500µs : 1ms) | reached |",
+		"| W2 pairs/s, 64 goroutines, over the floor's | at least 6 times | 2.00 times (20,000 : 10,000) | **not reached** |",
+		"| W10 pairs/s, 64 clients of one connection, over the floor's | at least 1.25 times | - | not measured |",
+		"| W12 gap p50, 200 processes wait | at most 1 ms | 0.5 ms | reached |",
+		"| 200, 1s | pglocker-lock | 1 | 500µs |",
+		"**A workload failed**, and what is missing of it wasn't measured: W9: the disk is full",
 	} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("no %q in the report", want)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ismurov/pglocker/bench/internal/contender"
@@ -108,8 +109,7 @@ func values(params string) string {
 	for part := range strings.SplitSeq(params, "/") {
 		_, value, _ := strings.Cut(part, "=")
 
-		var n int
-		if _, err := fmt.Sscan(value, &n); err == nil {
+		if n, err := strconv.Atoi(value); err == nil {
 			value = format.Thousands(n)
 		}
 
@@ -147,6 +147,7 @@ var (
 	}
 	costColumns = []column{
 		{head: "client CPU s / 100,000", unit: "client-cpu-s/100k-pairs", show: format.Figures},
+		{head: "client allocations / pair", unit: "allocs/pair", show: format.Figures},
 		{head: "server CPU s / 100,000", unit: "server-cpu-s/100k-pairs", show: format.Figures},
 		{head: "statements / pair", unit: "statements/pair", show: format.Figures},
 		{head: "WAL bytes / pair", unit: "WAL-B/pair", show: format.Figures},
@@ -177,6 +178,7 @@ var (
 	}
 	freshColumns = []column{
 		{head: "pairs/s", unit: "pairs/s", show: format.Count, spread: true},
+		{head: "over the floor", unit: "pairs/s", over: contender.NameFloor},
 		{head: "p50", unit: "p50-ns", show: format.Duration, spread: true},
 		{head: "p99", unit: "p99-ns", show: format.Duration},
 	}
@@ -206,6 +208,21 @@ var (
 	readColumns = []column{
 		{head: "reads/s", unit: "reads/s", show: format.Count, spread: true},
 		{head: "writes/s", unit: "writes/s", show: format.Count},
+	}
+	coldColumns = []column{
+		{head: "p50", unit: "p50-ns", show: format.Duration, spread: true},
+		{head: "over the floor", unit: "p50-ns", over: contender.NameFloor},
+		{head: "whole process, p50", unit: "process-p50-ns", show: format.Duration},
+		{head: "statements", unit: "statements/process", show: format.Figures},
+	}
+	queueColumns = []column{
+		{head: "hand-overs/s", unit: "handovers/s", show: format.Figures},
+		{head: "gap p50", unit: "gap-p50-ns", show: format.Duration},
+		{head: "gap p99", unit: "gap-p99-ns", show: format.Duration},
+		{head: "statements / hand-over", unit: "statements/handover", show: format.Figures},
+		{head: "connections / waiting process", unit: "connections/waiter", show: format.Figures},
+		{head: "connections in all", unit: "connections", show: format.Count},
+		{head: "server, % of a core", unit: "server-core-%", show: format.Figures},
 	}
 	careColumns = []column{
 		{head: "rows/s", unit: "rows/s", show: format.Count},

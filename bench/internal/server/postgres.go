@@ -23,6 +23,9 @@ import (
 // count the contenders alone.
 const Database = "bench"
 
+// maxConnections is enough for the processes of W12, each with a few connections.
+const maxConnections = "1000"
+
 // Postgres is a server that flushes to disk, as PostgreSQL does by default.
 type Postgres struct {
 	server *pgtesting.Server
@@ -37,6 +40,7 @@ func StartPostgres(ctx context.Context) (_ *Postgres, err error) {
 		pgtesting.WithSetting("fsync", "on"),
 		pgtesting.WithSetting("synchronous_commit", "on"),
 		pgtesting.WithSetting("full_page_writes", "on"),
+		pgtesting.WithSetting("max_connections", maxConnections),
 		pgtesting.WithProgress(os.Stderr))
 	if err != nil {
 		return nil, err

@@ -1,10 +1,11 @@
-// Package workload has the nine workloads, each the same code for every contender. In each
+// Package workload has the twelve workloads, each the same code for every contender. In each
 // round all contenders run one after the other, in another order each time, so a noisy
 // machine slows all of them down alike.
 package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -30,12 +31,14 @@ type Bench struct {
 	own        contender.Table    // pglocker's, of SmallTable locks
 }
 
-// Workloads are in the order in which they run.
-var Workloads = []struct {
+type Workload struct {
 	Name  string
 	Title string
 	Run   func(*Bench, context.Context) error
-}{
+}
+
+// Workloads are in the order in which they run.
+var Workloads = []Workload{
 	{"W1", "one goroutine, distinct locks", (*Bench).Alone},
 	{"W2", "many goroutines, distinct locks", (*Bench).Together},
 	{"W3", "one contended lock", (*Bench).HandOver},
@@ -45,6 +48,9 @@ var Workloads = []struct {
 	{"W7", "failed attempts", (*Bench).Failed},
 	{"W8", "a fresh table", (*Bench).FreshTable},
 	{"W9", "recipes", (*Bench).Recipes},
+	{"W10", "clients of one connection", (*Bench).Separate},
+	{"W11", "cold processes", (*Bench).Cold},
+	{"W12", "many processes wait for one lock", (*Bench).Queue},
 }
 
 func (b *Bench) Prepare(ctx context.Context) error {
@@ -110,6 +116,28 @@ func interleave(ctx context.Context, rounds int, entries []entry) error {
 	}
 
 	return nil
+}
+
+// openAll opens clients, each of which stands for one process.
+func openAll(ctx context.Context, c contender.Contender, o contender.Options, n int) (opened []contender.Client, closeAll func() error, err error) {
+	closeAll = func() (err error) {
+		for _, client := range opened {
+			err = errors.Join(err, client.Close())
+		}
+
+		return err
+	}
+
+	for range n {
+		client, err := c.Open(ctx, o)
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+
+		opened = append(opened, client)
+	}
+
+	return opened, closeAll, nil
 }
 
 func (b *Bench) only(names ...string) []contender.Contender {

@@ -39,11 +39,17 @@ func (b *Bench) ownTable(ctx context.Context, name string, locks int, f func(con
 		return err
 	}
 
-	defer func() {
-		err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public."+string(table)))
-	}()
+	defer func() { err = errors.Join(err, b.drop(ctx, table)) }()
 
 	return f(table)
+}
+
+// drop drops a table, also after ctx has ended.
+func (b *Bench) drop(ctx context.Context, table contender.Table) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+
+	return b.Postgres.Exec(ctx, "DROP TABLE public."+string(table))
 }
 
 // pruneTraffic is how many goroutines take and release locks while Prune runs.
@@ -239,9 +245,7 @@ func (b *Bench) history(ctx context.Context) error {
 				return err
 			}
 
-			defer func() {
-				err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public."+string(recorded)+"_history"))
-			}()
+			defer func() { err = errors.Join(err, b.drop(ctx, recorded+"_history")) }()
 
 			var entries []entry
 

@@ -12,9 +12,9 @@ import (
 
 // The tables of W8: one that MigrateDB made, and one of three columns.
 var (
-	FreshTables = []string{freshMigrated, "three-columns"}
+	FreshTables = []string{FreshMigrated, "three-columns"}
 
-	freshMigrated = "migrated"
+	FreshMigrated = "migrated"
 )
 
 // Fresh are the parameters of W8. analyzed is "empty" or "full": what the table was when it
@@ -32,19 +32,26 @@ const (
 // FreshTable is W8: a program uses a table that was just created, and analyzed with two
 // locks in it. Every statement is prepared on every connection when thousands of locks
 // come. The other table was full when it was analyzed, before the program started. Each
-// pair is of another lock, which spreads them over the table.
+// pair is of another lock, which spreads them over the table. The floor does the same on a full
+// table, to compare.
 func (b *Bench) FreshTable(ctx context.Context) error {
 	for _, table := range FreshTables {
 		for _, goroutines := range b.Plan.FreshGoroutines {
 			var entries []entry
 
-			for _, analyzed := range []string{AnalyzedEmpty, AnalyzedFull} {
-				key := result.Key{
-					Workload: "W8", Params: Fresh(table, analyzed, goroutines), Contender: contender.NamePglocker,
-				}
+			add := func(analyzed, name string) {
+				key := result.Key{Workload: "W8", Params: Fresh(table, analyzed, goroutines), Contender: name}
 				entries = append(entries, entry{name: key.String(), run: func(ctx context.Context) error {
-					return b.fresh(ctx, key, table == freshMigrated, analyzed == AnalyzedEmpty, goroutines)
+					return b.fresh(ctx, key, table == FreshMigrated, analyzed == AnalyzedEmpty, goroutines)
 				}})
+			}
+
+			add(AnalyzedEmpty, contender.NamePglocker)
+			add(AnalyzedFull, contender.NamePglocker)
+
+			// The floor names holders, and scans a table that was planned for as empty.
+			if table == FreshMigrated {
+				add(AnalyzedFull, contender.NameFloor)
 			}
 
 			if err := interleave(ctx, b.Plan.FreshRounds, entries); err != nil {
@@ -68,9 +75,7 @@ func (b *Bench) fresh(ctx context.Context, key result.Key, migrated, empty bool,
 		return err
 	}
 
-	defer func() {
-		err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public."+string(table)))
-	}()
+	defer func() { err = errors.Join(err, b.drop(ctx, table)) }()
 
 	fill := func() error { return contender.Fill(ctx, b.Postgres.URL(), table, freshLocks, b.Plan.SmallTable) }
 
@@ -84,7 +89,10 @@ func (b *Bench) fresh(ctx context.Context, key result.Key, migrated, empty bool,
 		}
 	}
 
-	c := &contender.Pglocker{Server: b.Postgres, Table: table}
+	var c contender.Contender = &contender.Pglocker{Server: b.Postgres, Table: table}
+	if key.Contender == contender.NameFloor {
+		c = &contender.Floor{Server: b.Postgres, Table: table}
+	}
 
 	client, err := c.Open(ctx, b.options(c, goroutines))
 	if err != nil {
@@ -106,7 +114,7 @@ func (b *Bench) fresh(ctx context.Context, key result.Key, migrated, empty bool,
 	l := b.load(goroutines)
 	l.lock = anyLock(goroutines, b.Plan.SmallTable)
 
-	s, err := pairs(ctx, c, client, l)
+	s, err := pairs(ctx, c, l, client)
 	if err == nil {
 		b.record(key, s, nil)
 	}

@@ -156,22 +156,12 @@ func (b *Bench) handOvers(ctx context.Context, c contender.Contender, waiters in
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	var opened []contender.Client
-
-	defer func() {
-		for _, client := range opened {
-			err = errors.Join(err, client.Close())
-		}
-	}()
-
-	for range clients {
-		client, err := c.Open(ctx, o)
-		if err != nil {
-			return t, err
-		}
-
-		opened = append(opened, client)
+	opened, closeAll, err := openAll(ctx, c, o, clients)
+	if err != nil {
+		return t, err
 	}
+
+	defer func() { err = errors.Join(err, closeAll()) }()
 
 	warm := origin.Add(b.Plan.PairWarmUp)
 

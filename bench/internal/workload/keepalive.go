@@ -15,24 +15,38 @@ import (
 
 func Held(n int) string { return fmt.Sprintf("held=%d", n) }
 
+// heldByAll is how many locks the others keep alive, too.
+const heldByAll = 10_000
+
 // KeepAlive is W4: locks are held and kept alive. Advisory locks are left out: each would
 // need a connection.
 func (b *Bench) KeepAlive(ctx context.Context) error {
-	for i, n := range b.Plan.Held {
-		names := []string{contender.NamePglockerLock}
-		if i == len(b.Plan.Held)-1 {
-			names = append(names, b.Plan.HeldAlso...)
+	for _, n := range b.Plan.Held {
+		contenders := b.only(contender.NamePglockerLock)
+		if n == heldByAll {
+			contenders = append(contenders, b.only(b.Plan.HeldAlso...)...)
 		}
 
-		for _, c := range b.only(names...) {
+		for _, c := range contenders {
 			key := result.Key{Workload: "W4", Params: Held(n), Contender: c.Name()}
-			if err := b.keepAlive(ctx, key, c, n); err != nil {
+			if err := b.keepMany(ctx, key, c, n); err != nil {
 				return fmt.Errorf("%s: %w", c.Name(), err)
 			}
 		}
 	}
 
 	return nil
+}
+
+// keepMany is keepAlive with a table of its own for more locks than there are in pglocker's.
+func (b *Bench) keepMany(ctx context.Context, key result.Key, c contender.Contender, locks int) error {
+	if locks <= b.Plan.SmallTable {
+		return b.keepAlive(ctx, key, c, locks)
+	}
+
+	return b.ownTable(ctx, "held", locks, func(table contender.Table) error {
+		return b.keepAlive(ctx, key, &contender.Pglocker{Server: b.Postgres, Table: table, Watched: true}, locks)
+	})
 }
 
 const (
@@ -52,7 +66,7 @@ func (b *Bench) keepAlive(ctx context.Context, key result.Key, c contender.Conte
 
 	var statements, renewals atomic.Int64
 
-	client, err := c.Open(ctx, contender.Options{Pool: 16, Statements: &statements})
+	client, err := c.Open(ctx, contender.Options{Pool: 16, Statements: func(string) { statements.Add(1) }})
 	if err != nil {
 		return err
 	}

@@ -42,9 +42,19 @@ type Plan struct {
 	RecipeRounds int
 	PruneRows    int // W9, 0: left out
 	ListRows     int // W9, 0: left out
+
+	SeparateClients []int // W10
+	SeparateRounds  int
+
+	ColdProcesses int // W11, in a round
+	ColdRounds    int
+
+	QueueProcesses int           // W12
+	QueueHold      time.Duration // how long each holds the lock
+	QueueFor       time.Duration
 }
 
-// Full takes about nine minutes on two cores.
+// Full takes about twelve minutes on two cores.
 var Full = Plan{
 	Name:   "full",
 	Rounds: 3,
@@ -58,7 +68,7 @@ var Full = Plan{
 	HandOverRounds: 3,
 	Waiters:        []int{16, 64},
 
-	Held:     []int{1000, 10_000},
+	Held:     []int{1000, 10_000, 100_000},
 	HeldFor:  10 * time.Second,
 	HeldAlso: []string{"floor", "redislock", "etcd"},
 
@@ -81,9 +91,19 @@ var Full = Plan{
 	RecipeRounds: 3,
 	PruneRows:    1_000_000,
 	ListRows:     10_000_000,
+
+	SeparateClients: []int{16, 64},
+	SeparateRounds:  5,
+
+	ColdProcesses: 20,
+	ColdRounds:    5,
+
+	QueueProcesses: 200,
+	QueueHold:      time.Second,
+	QueueFor:       40 * time.Second,
 }
 
-// Quick takes less than a minute. It is too short for numbers, and shows whether something
+// Quick takes about a minute. It is too short for numbers, and shows whether something
 // is badly off.
 var Quick = Plan{
 	Name:        "quick",
@@ -113,9 +133,19 @@ var Quick = Plan{
 	FailedRounds: 1,
 
 	FreshGoroutines: []int{64, 256, 1000},
-	FreshRounds:     3,
+	FreshRounds:     2,
 
 	RecipeSlice:  200 * time.Millisecond,
 	PermitSlice:  time.Second,
 	RecipeRounds: 1,
+
+	SeparateClients: []int{16, 64},
+	SeparateRounds:  1,
+
+	ColdProcesses: 5,
+	ColdRounds:    2,
+
+	QueueProcesses: 40,
+	QueueHold:      100 * time.Millisecond,
+	QueueFor:       3 * time.Second,
 }

@@ -186,15 +186,13 @@ const (
 
 func (b *Bench) sharePermits(ctx context.Context, key result.Key, c contender.Contender) (err error) {
 	each := PermitWaiters / clients
-	opened := make([]contender.Client, clients)
 
-	for i := range opened {
-		if opened[i], err = c.Open(ctx, contender.Options{Pool: 8, Waiters: each, Poll: slotPoll}); err != nil {
-			return err
-		}
-
-		defer func() { err = errors.Join(err, opened[i].Close()) }()
+	opened, closeAll, err := openAll(ctx, c, contender.Options{Pool: 8, Waiters: each, Poll: slotPoll}, clients)
+	if err != nil {
+		return err
 	}
+
+	defer func() { err = errors.Join(err, closeAll()) }()
 
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

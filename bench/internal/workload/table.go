@@ -44,9 +44,7 @@ func (b *Bench) LargeTable(ctx context.Context) (err error) {
 			return err
 		}
 
-		defer func() {
-			err = errors.Join(err, b.Postgres.Exec(context.WithoutCancel(ctx), "DROP TABLE public."+string(t.table)))
-		}()
+		defer func() { err = errors.Join(err, b.drop(ctx, t.table)) }()
 
 		b.Say("  filled a table with %d locks in %v", locks, time.Since(began).Round(time.Second))
 
