@@ -60,10 +60,17 @@ func WithMinHold(d time.Duration) LockOption {
 // newLockOptions adds the options up and checks them.
 func newLockOptions(ttl, relockInterval time.Duration, opts []LockOption) (lockOptions, error) {
 	o := lockOptions{relockInterval: relockInterval}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(&o)
+
+	if len(opts) > 0 { // else nothing needs to be on the heap
+		given := o
+
+		for _, opt := range opts {
+			if opt != nil {
+				opt(&given)
+			}
 		}
+
+		o = given
 	}
 
 	switch {

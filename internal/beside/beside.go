@@ -180,22 +180,16 @@ var ErrOver = fmt.Errorf("the lease is over: %w", context.DeadlineExceeded)
 // is in use, or gives no connection in time. Connecting is bounded by the end of the lease, not by most: a
 // server may be slow to accept a connection.
 func (c *Caller) Ask(ctx context.Context, until time.Time, most time.Duration, ask func(context.Context, *store.Store) error) error {
-	attempt := func(ctx context.Context, st *store.Store) error {
-		ctx, cancel := context.WithTimeout(ctx, Attempt(min(most, time.Until(until))))
-		defer cancel()
-
-		return ask(ctx, st)
-	}
-
 	if !c.asked && !c.pool.store.Exhausted() {
 		c.asked = true
 
-		within, done := store.ConnectWithin(ctx, connectWithin)
-		err := attempt(within, c.pool.store)
+		attempt := store.NewAttempt(ctx, connectWithin, Attempt(min(most, time.Until(until))))
+		err := ask(attempt, c.pool.store)
 
-		done()
+		attempt.End()
 
-		if !errors.Is(err, store.ErrNoConnection) || errors.Is(err, store.ErrUnknownOutcome) {
+		// It may have been sent, and answered, at the moment when it was given up.
+		if !attempt.Unsent() || !errors.Is(err, context.Canceled) || errors.Is(err, store.ErrUnknownOutcome) {
 			return err
 		}
 	}
@@ -215,7 +209,10 @@ func (c *Caller) Ask(ctx context.Context, until time.Time, most time.Duration, a
 		return ErrOver
 	}
 
-	return attempt(ctx, c.spare.Store)
+	attempt, cancel := context.WithTimeout(ctx, Attempt(min(most, time.Until(until))))
+	defer cancel()
+
+	return ask(attempt, c.spare.Store)
 }
 
 // Done lets go of the spare session, which its last user closes.

@@ -158,7 +158,11 @@ type Names struct {
 
 // Next is the name of the next request.
 func (n *Names) Next() string {
-	return n.Locker + "." + strconv.FormatUint(n.requests.Add(1), 36)
+	var room [128]byte // most names need one allocation
+
+	name := append(append(room[:0], n.Locker...), '.')
+
+	return string(strconv.AppendUint(name, n.requests.Add(1), 36))
 }
 
 // NextRefresh is Next for a request that refreshes a lock. The history tells it from a hand-over.

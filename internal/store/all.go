@@ -80,7 +80,7 @@ func scanGrantAll(granted *bool) scanFunc[LockRow] {
 		row  rowScan
 	)
 
-	row.init(&lock.LockID, granted)
+	row.init(new(tag), &lock.LockID, granted)
 
 	return func(from scanner) (_ LockRow, err error) {
 		lock.Row, err = row.scan(from)

@@ -83,7 +83,8 @@ type prepared struct {
 	text string
 	args []any
 	rows int
-	// byID: the rows say by the id for which of several requests they are, not by its number.
+	// reqs are those of a batch. byID: the rows say by the id for which of them they are, not by its number.
+	reqs []request
 	byID bool
 }
 

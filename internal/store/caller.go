@@ -55,9 +55,6 @@ func (s *Store) connect(ctx context.Context) (c conn, done func(), err error) {
 	return c, done, err
 }
 
-// ErrNoConnection is the cause of a context of [ConnectWithin] that has ended.
-var ErrNoConnection = errors.New("pglocker: the pool gave no connection in time")
-
 type progressKey struct{}
 
 // progressOf says whether a request was sent. It is nil for a request that nobody watches.
@@ -73,26 +70,55 @@ func sending(p *atomic.Bool) {
 	}
 }
 
-// Watch returns a context for a request, and a function that reports whether it was sent.
-func Watch(ctx context.Context) (watched context.Context, sent func() bool) {
-	p := new(atomic.Bool)
-
-	return context.WithValue(ctx, progressKey{}, p), p.Load
+// watched is a context for a request, which says that it was sent.
+type watched struct {
+	context.Context
+	sent atomic.Bool
 }
 
-// ConnectWithin returns a context for a request. It ends after d, with cause [ErrNoConnection],
-// unless the request has been sent.
-func ConnectWithin(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	ctx, sent := Watch(ctx)
-	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(d, func() {
-		if !sent() {
-			cancel(ErrNoConnection)
+func (w *watched) Value(key any) any {
+	if key == (progressKey{}) {
+		return &w.sent
+	}
+
+	return w.Context.Value(key)
+}
+
+// Watch returns a context for a request, and a function that reports whether it was sent.
+func Watch(ctx context.Context) (_ context.Context, sent func() bool) {
+	w := &watched{Context: ctx}
+
+	return w, w.sent.Load
+}
+
+// Attempt is a context for a request that is given some time to be sent, and some to be answered.
+type Attempt struct {
+	watched
+	cancel context.CancelFunc
+	timer  *time.Timer
+	unsent atomic.Bool
+}
+
+// NewAttempt returns a context that ends after most, and after connect if the request hasn't been sent by then. The
+// caller calls End.
+func NewAttempt(ctx context.Context, connect, most time.Duration) *Attempt {
+	a := new(Attempt)
+	a.Context, a.cancel = context.WithTimeout(ctx, most)
+	a.timer = time.AfterFunc(connect, func() {
+		if !a.sent.Load() {
+			a.unsent.Store(true)
+			a.cancel()
 		}
 	})
 
-	return ctx, func() {
-		timer.Stop()
-		cancel(context.Canceled)
-	}
+	return a
+}
+
+// Unsent reports whether the context ended because the request hadn't been sent.
+func (a *Attempt) Unsent() bool { return a.unsent.Load() }
+
+// End ends the context.
+func (a *Attempt) End() {
+	a.timer.Stop()
+	a.cancel()
 }

@@ -196,9 +196,9 @@ type attemptScan struct {
 	mark    pgtype.Timestamptz
 }
 
-func scanTry(more any) scanFunc[attempted] {
+func scanTry(behind *tag) scanFunc[attempted] {
 	s := new(attemptScan)
-	s.init(&s.former, more, &s.granted)
+	s.init(behind, &s.former, behind.column, &s.granted)
 
 	return func(from scanner) (attempted, error) {
 		row, err := s.scan(from)
@@ -207,9 +207,9 @@ func scanTry(more any) scanFunc[attempted] {
 	}
 }
 
-func scanClaim(more any) scanFunc[attempted] {
+func scanClaim(behind *tag) scanFunc[attempted] {
 	s := new(attemptScan)
-	s.init(&s.former, more, &s.granted, &s.mark)
+	s.init(behind, &s.former, behind.column, &s.granted, &s.mark)
 
 	return func(from scanner) (attempted, error) {
 		row, err := s.scan(from)

@@ -92,7 +92,7 @@ func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) ans
 		}
 
 		for _, row := range a.rows {
-			row.number = int64(i) + 1
+			row.place = i
 			all.rows = append(all.rows, row)
 		}
 	}
@@ -181,7 +181,7 @@ func (g *grant) askAllPlainly(ctx context.Context, reqs []request, granted *bool
 	for i := range reqs {
 		id := reqs[i].id
 
-		rows, err := inTx(tx, stmts[&acquire].many, g.shape.arguments(&acquire, &reqs[i]), scanGrant(new(int64)))
+		rows, err := inTx(tx, stmts[&acquire].many, g.shape.arguments(&acquire, &reqs[i]), scanGrant(untagged(new(int64))))
 		if err == nil && len(rows) == 1 {
 			a.rows = append(a.rows, LockRow{id, rows[0]})
 
@@ -189,7 +189,7 @@ func (g *grant) askAllPlainly(ctx context.Context, reqs []request, granted *bool
 		}
 
 		if err == nil {
-			rows, err = inTx(tx, stmts[&look].one, g.shape.arguments(&look, &reqs[i]), scanRow(new(*string)))
+			rows, err = inTx(tx, stmts[&look].one, g.shape.arguments(&look, &reqs[i]), scanRow(untagged(new(*string))))
 		}
 
 		_ = tx.end(false) // without a commit nothing is granted

@@ -19,7 +19,7 @@ func (l *lane[T]) divide(ctx context.Context, reqs []request, a answer[one[T]], 
 	if a.outcome == refused {
 		p := l.statement(reqs)
 		a = orQuietly(l.store, p.text, a, func(text string) answer[one[T]] {
-			return ask(ctx, l.store, text, p.args, scanMany(l.kind.scan, &p.byID))
+			return ask(ctx, l.store, text, p.args, scanMany(l.kind.scan, &p))
 		})
 	}
 

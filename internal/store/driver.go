@@ -243,7 +243,7 @@ func queryPgx(ctx context.Context, conn pgxConn, text string, args []any, named 
 
 	batch := new(pgx.Batch)
 	batch.Queue(sqlByIndex)
-	batch.Queue(text, args...)
+	batch.Queue(text, pgxArrays(args)...)
 
 	results := conn.SendBatch(ctx, batch)
 

@@ -48,8 +48,10 @@ func AskTogether(ctx context.Context, s *Store, verb string, asked []*Asked) err
 	reqs := make([]request, len(asked))
 	for i, a := range asked {
 		reqs[i] = request{
-			shape: sh, id: a.ID, owner: a.Owner, owners: textArray([]string{a.Owner}),
-			ttl: Microseconds(a.TTL), generation: a.Generation,
+			shape: sh, id: a.ID, owner: a.Owner, ttl: Microseconds(a.TTL), generation: a.Generation,
+		}
+		if verb == "unwanted" {
+			reqs[i].owners = textArray([]string{a.Owner})
 		}
 	}
 

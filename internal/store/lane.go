@@ -56,8 +56,8 @@ func newLanes(s *Store) *lanes {
 // kind is how a verb's requests are sent, and its answers read.
 type kind[T any] struct {
 	*verb
-	// scan makes the function for one statement's rows, of which more is the column behind the value.
-	scan func(more any) scanFunc[T]
+	// scan makes the function for one statement's rows, of which behind is the column behind the value.
+	scan func(behind *tag) scanFunc[T]
 	// reads: it waits for no row.
 	reads bool
 	// inserts: the rows of a batch are told apart by the id, as with [prepared.byID], and it waits less
@@ -154,7 +154,7 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 	l.tell(1)
 
 	text, args := req.shape.statements.of[l.kind.verb].one, req.shape.arguments(l.kind.verb, &req)
-	a := askAudibly(ctx, l.store, text, args, l.kind.scan(new(*string)))
+	a := askAudibly(ctx, l.store, text, args, l.kind.scan(untagged(new(*string))))
 	a.waited = true
 
 	return a
@@ -184,8 +184,9 @@ func (l *lane[T]) fly(ctx context.Context, take func() []request) []answer[T] {
 // askMany answers requests that gathered while it waited for a connection.
 func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T] {
 	var (
-		reqs        []request
-		taken, byID bool
+		reqs  []request
+		taken bool
+		p     prepared
 	)
 
 	defer func() {
@@ -209,11 +210,10 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 			sending(req.progress)
 		}
 
-		p := l.statement(reqs)
-		byID = p.byID
+		p = l.statement(reqs)
 
 		return p, true
-	}, scanMany(l.kind.scan, &byID))
+	}, scanMany(l.kind.scan, &p))
 
 	if !taken {
 		reqs = take()
@@ -233,7 +233,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 	if sh.plain {
 		l.tell(1)
 
-		return prepared{text: t.many, args: sh.arguments(l.kind.verb, &reqs[0]), rows: 1, byID: l.kind.inserts}
+		return prepared{t.many, sh.arguments(l.kind.verb, &reqs[0]), 1, reqs, l.kind.inserts}
 	}
 
 	text, given := t.many, l.kind.given
@@ -250,7 +250,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 
 	l.tell(len(reqs))
 
-	return prepared{l.store.audible(text), given.ofMany(reqs, sh.full), len(reqs), byID}
+	return prepared{l.store.audible(text), given.ofMany(reqs, sh.full), len(reqs), reqs, byID}
 }
 
 // enough is how many requests make up for the greater cost of a statement by itself that goes by ids.
@@ -270,7 +270,7 @@ func distinct(reqs []request) bool {
 func (l *lane[T]) askAgain(ctx context.Context, reqs []request) answer[one[T]] {
 	p := l.statement(reqs)
 
-	return askPrepared(ctx, l.store, p, scanMany(l.kind.scan, &p.byID))
+	return askPrepared(ctx, l.store, p, scanMany(l.kind.scan, &p))
 }
 
 // several sends requests of one caller, sorted by id. With one it is as [lane.write]. Several go in
@@ -344,12 +344,7 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 	strange := false
 
 	for k, row := range a.rows {
-		i, found := int(row.number)-1, true
-		if row.id != "" { // the first of the requests, which are sorted, for the lock
-			i, found = slices.BinarySearchFunc(reqs, row.id, func(r request, id string) int { return cmp.Compare(r.id, id) })
-		}
-
-		if !found || i < 0 { // 0 is the number where the id says which
+		if row.place < 0 {
 			strange = true
 
 			continue
@@ -357,7 +352,7 @@ func (l *lane[T]) spread(reqs []request, a answer[one[T]], answers []answer[T]) 
 
 		values[k] = row.value
 
-		if own := &answers[i].rows; *own == nil {
+		if own := &answers[row.place].rows; *own == nil {
 			*own = values[k : k+1 : k+1]
 		} else {
 			*own = append(*own, row.value) // a request for several slots

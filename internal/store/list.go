@@ -107,7 +107,7 @@ func scanListed() scanFunc[Listed] {
 		s rowScan
 	)
 
-	s.init(&l.matches, &l.ID)
+	s.init(new(tag), &l.matches, &l.ID)
 
 	return func(from scanner) (_ Listed, err error) {
 		l.Row, err = s.scan(from)

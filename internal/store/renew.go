@@ -101,7 +101,7 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 
 	states := make(map[lease]RenewResult, len(renewals))
 	for _, r := range a.rows {
-		states[leases[r.number-1]] = RenewResult{
+		states[leases[r.place]] = RenewResult{
 			State: Renewed, ExpiresAt: r.value.ExpiresAt.UTC(), Lease: leaseOf(r.value.ExpiresAt, r.value.Began),
 		}
 	}
@@ -120,7 +120,10 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 // sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
 func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer[one[Row]] {
 	scan := func(from scanner) (o one[Row], err error) {
-		err = from.Scan(&o.number, &o.value.ExpiresAt, &o.value.Began)
+		var number int64
+
+		err = from.Scan(&number, &o.value.ExpiresAt, &o.value.Began)
+		o.place = int(number) - 1
 
 		return o, err
 	}

@@ -41,13 +41,15 @@ func leaseOf(expiresAt, began time.Time) time.Duration {
 // rowScan reads {row} and more columns, row after row. It is one allocation.
 type rowScan struct {
 	row                        Row
-	owner                      pgtype.Text
+	owner                      text
 	acquiredAt, contendedUntil pgtype.Timestamptz
 	dest                       [11]any // seven, and what stands behind them
 	columns                    int
+	behind                     *tag
 }
 
-func (s *rowScan) init(more ...any) {
+func (s *rowScan) init(behind *tag, more ...any) {
+	s.behind = behind
 	s.columns = copy(s.dest[:], []any{
 		&s.row.Generation, &s.row.ExpiresAt, &s.owner, &s.acquiredAt, &s.contendedUntil, &s.row.Now, &s.row.Began,
 	})
@@ -66,15 +68,15 @@ func (s *rowScan) read(from scanner, dest []any) (Row, error) {
 	// Drivers differ in a time's location. In UTC equal rows are equal by ==.
 	row.ExpiresAt, row.Now, row.Began = row.ExpiresAt.UTC(), row.Now.UTC(), row.Began.UTC()
 	row.AcquiredAt, row.ContendedUntil = s.acquiredAt.Time.UTC(), s.contendedUntil.Time.UTC()
-	row.Owner = s.owner.String
+	row.Owner = s.behind.owner(s.owner)
 
 	return row, err
 }
 
 // scanRow reads a row and the column behind it.
-func scanRow(more any) scanFunc[Row] {
+func scanRow(behind *tag) scanFunc[Row] {
 	s := new(rowScan)
-	s.init(more)
+	s.init(behind, behind.column)
 
 	return s.scan
 }
@@ -93,9 +95,9 @@ func (s *grantScan) scan(from scanner) (Row, error) {
 }
 
 // scanGrant reads a granted row and the column behind it.
-func scanGrant(more any) scanFunc[Row] {
+func scanGrant(behind *tag) scanFunc[Row] {
 	s := new(grantScan)
-	s.init(&s.former, more)
+	s.init(behind, &s.former, behind.column)
 
 	return s.scan
 }

@@ -1,5 +1,10 @@
 package store
 
+import (
+	"fmt"
+	"slices"
+)
+
 // scanFunc reads one row of a result.
 type scanFunc[T any] func(from scanner) (T, error)
 
@@ -25,8 +30,10 @@ func drain[T any, R result](query func() (R, error), expect int, scan scanFunc[T
 
 	scanned = make([]T, 0, expect)
 
+	var from scanner = rows // once, not for each row
+
 	for rows.Next() {
-		row, err := scan(rows)
+		row, err := scan(from)
 		if err != nil {
 			_ = rows.Close() // the scan's error says more
 
@@ -51,44 +58,120 @@ func scanOne[T any](from scanner) (value T, err error) {
 	return value, err
 }
 
-// one is the answer to one of several requests, by its number, from 1, or by its id.
+// one is the answer to one of several requests, by its place among them: -1 for an answer to none.
 type one[T any] struct {
-	number int64
-	id     string
-	value  T
+	place int
+	value T
 }
 
-// scanMany reads the rows of a batch: the request's number, or its id, goes behind the value. byID is read
-// when there is a row.
-func scanMany[T any](scan func(more any) scanFunc[T], byID *bool) scanFunc[one[T]] {
+// scanMany reads the rows of a batch. p is read when there is a row.
+func scanMany[T any](scan func(behind *tag) scanFunc[T], p *prepared) scanFunc[one[T]] {
 	var (
-		o     one[T]
+		t     tag
 		value scanFunc[T]
 	)
 
-	return func(from scanner) (_ one[T], err error) {
+	return func(from scanner) (o one[T], err error) {
 		if value == nil {
-			var tag any = &o.number
-			if *byID {
-				tag = &o.id
+			t = tag{reqs: p.reqs, byID: p.byID}
+			t.column = &t.number
+
+			if t.byID {
+				t.column = &t.id
 			}
 
-			value = scan(tag)
+			value = scan(&t)
 		}
 
 		o.value, err = value(from)
+		o.place = t.place()
 
 		return o, err
 	}
 }
 
+// tag is the column behind a value. In a batch it says for which of the requests the row is: by the number, from 1, or
+// by the id.
+type tag struct {
+	column any
+	reqs   []request // sorted by the id
+	byID   bool
+	number int64
+	id     text
+}
+
+// untagged is the column of a statement for one request.
+func untagged(column any) *tag { return &tag{column: column} }
+
+// place is that of the request, the first for the lock, or -1 if there is none.
+func (t *tag) place() int {
+	if !t.byID {
+		if t.number < 1 || t.number > int64(len(t.reqs)) {
+			return -1
+		}
+
+		return int(t.number) - 1
+	}
+
+	i, found := slices.BinarySearchFunc(t.reqs, t.id, func(r request, id text) int {
+		switch {
+		case r.id == string(id):
+			return 0
+		case r.id < string(id):
+			return -1
+		}
+
+		return 1
+	})
+	if !found {
+		return -1
+	}
+
+	return i
+}
+
+// owner is the text of an owner. Most rows show that of their request, which needs no copy.
+func (t *tag) owner(shown text) string {
+	if i := t.place(); i >= 0 && t.reqs[i].owner == string(shown) {
+		return t.reqs[i].owner
+	}
+
+	return string(shown)
+}
+
+// text is read into the same room row after row. NULL is empty.
+type text []byte
+
+// ScanBytes is for pgx.
+func (t *text) ScanBytes(src []byte) error {
+	*t = append((*t)[:0], src...)
+
+	return nil
+}
+
+// Scan is for database/sql.
+func (t *text) Scan(src any) error {
+	switch v := src.(type) {
+	case nil:
+		*t = (*t)[:0]
+	case string:
+		*t = append((*t)[:0], v...)
+	case []byte:
+		*t = append((*t)[:0], v...)
+	default:
+		return fmt.Errorf("pglocker: %T is no text", src)
+	}
+
+	return nil
+}
+
 // scanBool reads a truth and the column behind it, row after row.
-func scanBool(more any) scanFunc[bool] {
+func scanBool(behind *tag) scanFunc[bool] {
 	s := new(struct {
 		value bool
 		dest  [2]any
 	})
-	s.dest = [2]any{&s.value, more}
+	s.dest = [2]any{&s.value, behind.column}
 
 	return func(from scanner) (bool, error) {
 		err := from.Scan(s.dest[:]...)

@@ -266,7 +266,7 @@ func (g *slotsGrant) settleSlots(ctx context.Context) (res Result, granted bool,
 		a := single(ctx, g.store, &settleSlots, req, func(from scanner) (r slotsRow, err error) {
 			var s rowScan
 
-			s.init(&r.i, new(*string))
+			s.init(new(tag), &r.i, new(*string))
 			r.row, err = s.scan(from)
 
 			return r, err

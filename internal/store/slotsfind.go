@@ -124,7 +124,7 @@ func (s *Store) MarkGate(ctx context.Context, gate string, mark Mark) (Result, e
 		read  rowScan
 	)
 
-	read.init(new(*string), &found)
+	read.init(new(tag), new(*string), &found)
 
 	a := single(ctx, s, &markGate, &req, read.scan)
 	if a.err != nil || len(a.rows) == 0 {
@@ -147,7 +147,7 @@ func (s *Store) Intend(ctx context.Context, family, owner string, d time.Duratio
 
 		req := request{shape: sh, id: id, owner: owner, ttl: Microseconds(d)}
 
-		a := single(ctx, s, &intend, &req, scanRow(new(*string)))
+		a := single(ctx, s, &intend, &req, scanRow(untagged(new(*string))))
 		if a.err != nil {
 			return 0, a.err
 		}
@@ -174,14 +174,14 @@ func (s *Store) giveBackSlots(ctx context.Context, family string, owners []strin
 	req := request{shape: sh, id: family + PartGate, gate: family + PartGate, owners: textArray(owners)}
 
 	if queue {
-		if a := single(ctx, s, &passGate, &req, scanBool(new(*string))); a.err != nil {
+		if a := single(ctx, s, &passGate, &req, scanBool(untagged(new(*string)))); a.err != nil {
 			return false, a.err
 		}
 	}
 
 	req.id = family
 
-	a := single(ctx, s, &unwantedSlots, &req, scanBool(new(*string)))
+	a := single(ctx, s, &unwantedSlots, &req, scanBool(untagged(new(*string))))
 
 	return len(a.rows) > 0, a.err
 }

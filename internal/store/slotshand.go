@@ -86,14 +86,14 @@ type handed struct {
 	lazy bool
 }
 
-func scanHanded(more any) scanFunc[handed] {
+func scanHanded(behind *tag) scanFunc[handed] {
 	var (
 		s       rowScan
 		mark    pgtype.Timestamptz
 		durable *string
 	)
 
-	s.init(more, &mark, &durable)
+	s.init(behind, behind.column, &mark, &durable)
 
 	return func(from scanner) (h handed, err error) {
 		h.row, err = s.scan(from)

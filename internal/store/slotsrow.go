@@ -28,7 +28,7 @@ type slotsRow struct {
 	lazy bool
 }
 
-func scanSlots(more any) scanFunc[slotsRow] {
+func scanSlots(behind *tag) scanFunc[slotsRow] {
 	var (
 		s       rowScan
 		r       slotsRow
@@ -36,7 +36,7 @@ func scanSlots(more any) scanFunc[slotsRow] {
 		durable *string
 	)
 
-	s.init(more, &r.i, &r.state, &r.slots)
+	s.init(behind, behind.column, &r.i, &r.state, &r.slots)
 	dest := append(s.dest[:s.columns:s.columns], &mark, &r.intended, &durable)
 
 	return func(from scanner) (_ slotsRow, err error) {
