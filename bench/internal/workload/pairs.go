@@ -109,8 +109,11 @@ func pairs(ctx context.Context, c contender.Contender, l load, opened ...contend
 
 	wait(l.slice)
 
+	// In the same order as before the slice: pairs that end in between count at neither end.
+	allocated = allocations() - allocated
+
 	if n := done.Load() - paired; n > 0 {
-		s.allocs = float64(allocations()-allocated)/float64(n) - ownAllocs
+		s.allocs = float64(allocated)/float64(n) - ownAllocs
 	}
 
 	after, ok := c.CPU()
