@@ -157,7 +157,7 @@ func (r *run) run(cmd *cobra.Command, args []string) error {
 
 	command.Foreground = true
 	supervisor := child.New()
-	defer supervisor.Close()
+	defer func() { go supervisor.Close() }() // the process needn't wait for it to end, as each signal is given back by turns
 
 	return withCode(r.under(cmd.Context(), supervisor, ids, command))
 }
