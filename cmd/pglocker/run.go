@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,9 @@ is 74, whatever the program's was.`
 // childHelp is about the program that run and elect start.
 const childHelp = `
 The program is a process group of its own, and has the terminal when it wants it. It gets the
-signals TERM, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that pglocker gets.
+signals TERM, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that pglocker gets. The first four
+also continue it, if it is stopped. It is ended if it wants the terminal in the background of a
+shell that has ended: nothing could continue it.
 
 The lock is lost if no renewal of its lease is acknowledged in time, or if the database says that
 it is gone. The program and all its descendants then get TERM, and KILL after --grace. "In time" is
@@ -263,6 +266,8 @@ func (r *run) verdict(exit child.Exit, err, lost, released error) error {
 	switch {
 	case lost != nil:
 		return codeError{exitLost, errors.Join(lost, err)}
+	case errors.Is(err, child.ErrNoTerminal):
+		return codeError{cmp.Or(exit.Status(), exitFailed), err}
 	case err != nil:
 		return err
 	}

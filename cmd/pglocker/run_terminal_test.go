@@ -205,6 +205,17 @@ func TestRunJobControl(t *testing.T) {
 	}
 }
 
+// TestRunInBackgroundOfNoShell: the shell that would give the job the terminal has ended. The program would be stopped
+// for ever.
+func TestRunInBackgroundOfNoShell(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	s := b.shell()
+	s.keys("($run x sh -c 'read line </dev/tty' &)\r", "it wanted the terminal")
+	b.next("x")
+}
+
 // TestRunInScript: the job that Ctrl-Z stops is the script that the command is part of.
 func TestRunInScript(t *testing.T) {
 	t.Parallel()
