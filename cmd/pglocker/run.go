@@ -16,7 +16,11 @@ import (
 )
 
 const runHelp = `run takes a lock, runs a program while it keeps the lock alive, and releases the lock when
-the program has ended. It exits as the program did. Letters are those of flock(1).
+the program has ended. It exits as the program did.
+
+-n, -w, -E, -s and -x are those of flock(1), with four differences: if another holds the lock, the
+exit code is 75, not 1; without -s or -x it is a lock of a third kind, which keeps neither out; -o
+is --output; and no shell runs the program, as by -c there: write sh -c '...'.
 
 While another holds the lock, run waits, without -n or -w for as long as it takes. TERM, INT, HUP
 and QUIT end the wait. Nothing is held then. If the database doesn't answer within the connect
@@ -104,7 +108,7 @@ func newRun(a *app) *cobra.Command {
 	flags.SetInterspersed(false)
 	flags.SortFlags = false
 	flags.BoolVarP(&r.noWait, "no-wait", "n", false, "fail at once if another holds the lock")
-	flags.VarP(&r.wait, "wait", "w", "fail after `duration` if another holds the lock")
+	flags.VarP(waiting{&r.wait}, "wait", "w", "fail after `duration`, or a number of seconds, if another holds the lock")
 	flags.IntVarP(&r.conflict, "conflict-exit-code", "E", exitHeld, "the exit `code` if another holds the lock; 0 also says nothing about it")
 	r.keep.addFlags(flags)
 	flags.Var(&r.minHold, "min-hold", "keep the lock for this `duration` at least, though the program has ended")
