@@ -20,7 +20,7 @@ func TestFirstStatementWaits(t *testing.T) {
 	finds(t, "it goes on", w.examine(w.url))
 }
 
-// TestYoungLock: a lock of the table, though no older than those that are usual, isn't waited for.
+// TestYoungLock: a lock of the table isn't waited for, though the role sees that it is no older than usual.
 func TestYoungLock(t *testing.T) {
 	t.Parallel()
 
@@ -29,7 +29,7 @@ func TestYoungLock(t *testing.T) {
 		w.limits.Blocker = time.Hour
 		locker := w.connect(w.url, "BEGIN; LOCK TABLE pglocker.lock_statuses IN "+mode+" MODE")
 
-		report := w.examine(w.appURL)
+		report := w.examine(w.url)
 		finds(t, mode, report, "table-locked")
 
 		if status, _ := statusOf(t, report, "storage"); status != Skipped {
@@ -37,6 +37,6 @@ func TestYoungLock(t *testing.T) {
 		}
 
 		contract.Must(t, locker.Close(t.Context()))
-		finds(t, "it goes on", w.examine(w.appURL))
+		finds(t, "it goes on", w.examine(w.url))
 	}
 }
