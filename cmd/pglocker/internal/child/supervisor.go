@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -216,10 +217,18 @@ func (s *Supervisor) fork(r *running) (err error) {
 
 // watch returns how the command ended.
 func (s *Supervisor) watch(r *running) (Exit, error) {
+	var look <-chan time.Time // at the terminal, from the first stop on
+
 	for {
 		select {
 		case <-r.ctx.Done():
 			return s.end(r, nil)
+		case <-look:
+			if s.terminal.gone() { // the system does so for a stopped job that loses its shell, but not for the job's children
+				look = nil
+				_ = unix.Kill(-r.pid, syscall.SIGHUP)
+				_ = unix.Kill(-r.pid, syscall.SIGCONT)
+			}
 		case status := <-r.events:
 			switch {
 			case status.Stopped():
@@ -228,6 +237,8 @@ func (s *Supervisor) watch(r *running) (Exit, error) {
 
 					return exit, errors.Join(err, left)
 				}
+
+				look = time.Tick(terminalLook)
 			case r.ctx.Err() != nil:
 				return s.end(r, &status)
 			default:
