@@ -44,6 +44,7 @@ func TestRunExitCodes(t *testing.T) {
 		{64, "name a lock and a program", []string{"x"}},
 		{64, "name a lock and a program", []string{}},
 		{64, "name a lock and a program", []string{"a", "b", "--"}},
+		{64, "write sh -c '...'", []string{"x", "-c", "true | true"}},
 		{64, "unknown flag", []string{"--no-such-flag", "x", "true"}},
 		{64, "invalid duration", []string{"--ttl", "soon", "x", "true"}},
 		{64, "invalid TTL", []string{"--ttl", "0", "x", "true"}},
