@@ -179,9 +179,9 @@ func (l *Locker) HolderAt(ctx context.Context, lockID string, at time.Time) (*Te
 	switch {
 	case err != nil:
 	case h == nil:
-		err = fmt.Errorf("%w: the history has no grant before %s", ErrNoHolder, at)
+		err = fmt.Errorf("%w: the history has no grant before %s", ErrNoHolder, at.UTC().Format(time.RFC3339Nano))
 	case !h.Until.After(at):
-		err = fmt.Errorf("%w: the last tenure had ended at %s (%s)", ErrNoHolder, h.Until, h.End)
+		err = fmt.Errorf("%w: the last tenure had ended at %s (%s)", ErrNoHolder, h.Until.UTC().Format(time.RFC3339Nano), h.End)
 	default:
 		return &Tenure{
 			LockID: lockID, Token: h.Token, Owner: h.Owner, Since: h.Since, Until: h.Until, End: EventKind(h.End),

@@ -37,7 +37,7 @@ func (a *app) completeID(cmd *cobra.Command, args []string, typed string) ([]str
 			break
 		}
 
-		if !inner(status.LockID) {
+		if !inner(status.LockID) && printable(status.LockID) == status.LockID { // the shell shows them as they are
 			ids = append(ids, status.LockID)
 		}
 	}

@@ -154,6 +154,8 @@ func (c *connection) parse(command string) (*pgx.ConnConfig, error) {
 
 	c.patience = min(max(config.ConnectTimeout, minPatience), maxPatience)
 
+	goOnward(config)
+
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "pglocker " + command
 	}

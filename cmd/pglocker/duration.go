@@ -35,6 +35,24 @@ func (d *days) Set(text string) error {
 // longest is the longest duration that a flag takes, about 200 years.
 const longest time.Duration = math.MaxInt64 / 4 * 3
 
+// waiting is a flag of a time that may be a number of seconds, as flock's -w.
+type waiting struct{ *days }
+
+func (w waiting) Set(text string) error {
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return w.days.Set(text)
+	}
+
+	if !(seconds >= 0 && seconds < longest.Seconds()) { // nor NaN
+		return fmt.Errorf("invalid duration %q: a number is of seconds, and not below zero", text)
+	}
+
+	*w.days = days(seconds * float64(time.Second))
+
+	return nil
+}
+
 func invalidDuration(text string) error {
 	return fmt.Errorf("invalid duration %q: write 90d, 36h or 1d12h", text)
 }

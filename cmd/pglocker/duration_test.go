@@ -26,6 +26,27 @@ func TestParseDays(t *testing.T) {
 	}
 }
 
+// TestWaiting: a number is of seconds, as with flock.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+
+	for text, want := range map[string]time.Duration{
+		"6": 6 * time.Second, "0": 0, "0.25": 250 * time.Millisecond, "1e2": 100 * time.Second, "90d": 90 * 24 * time.Hour, "5m": 5 * time.Minute,
+	} {
+		var got days
+		if err := (waiting{&got}).Set(text); err != nil || time.Duration(got) != want {
+			t.Errorf("%q: %s, %v, want %s", text, time.Duration(got), err, want)
+		}
+	}
+
+	for _, text := range []string{"", "-1", "-0.5", "NaN", "Inf", "1e300", "-5s", "soon"} {
+		var got days
+		if err := (waiting{&got}).Set(text); err == nil {
+			t.Errorf("%q: %s", text, time.Duration(got))
+		}
+	}
+}
+
 func TestSpoken(t *testing.T) {
 	t.Parallel()
 

@@ -78,7 +78,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("the holder now: %s", text)
 	}
 
-	b.fails(exitFailed, []string{"no holder"}, "history", "a", "--at", "30d")
+	b.fails(exitFailed, []string{"no holder: the history has no grant before 2020-01-02T03:04:05Z"}, "history", "a", "--at", "2020-01-02T03:04:05Z")
 	b.fails(exitUsage, []string{"--at needs an ID"}, "history", "--at", "1h")
 	b.fails(exitUsage, []string{"invalid time"}, "history", "--since", "yesterday")
 	b.fails(exitUsage, []string{"must not be negative"}, "history", "-n", "-1")

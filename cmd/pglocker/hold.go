@@ -73,7 +73,7 @@ func newHold(a *app) *cobra.Command {
 	flags.Var(&h.window, "for", "`duration` of the window: 2h, 1d12h")
 	flags.StringVar(&h.reason, "reason", "", "why: the `text` that others see behind the owner's name")
 	flags.BoolVarP(&h.noWait, "no-wait", "n", false, "fail at once if another holds the lock")
-	flags.VarP(&h.wait, "wait", "w", "fail after `duration` if another holds the lock")
+	flags.VarP(waiting{&h.wait}, "wait", "w", "fail after `duration`, or a number of seconds, if another holds the lock")
 	flags.BoolVar(&h.detach, "detach", false, "end when the lock is held")
 	cmd.MarkFlagsMutuallyExclusive("no-wait", "wait")
 	_ = cmd.MarkFlagRequired("for")

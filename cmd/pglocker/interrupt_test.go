@@ -302,6 +302,35 @@ func (b *bed) keeperOn(table string) (k *keeper, said func() string) {
 	}
 }
 
+// TestInterruptedBound: all that is left to do after a signal has one time in common, which the signal begins.
+func TestInterruptedBound(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	k, _ := b.keeperOn(pglocker.DefaultTable)
+	signalled, interrupt := context.WithCancel(t.Context())
+	k.signalled = signalled
+
+	deadline := func() time.Time {
+		ctx, cancel := k.lastly()
+		defer cancel()
+
+		at, _ := ctx.Deadline()
+
+		return at
+	}
+
+	if first, second := deadline(), deadline(); !second.After(first) {
+		t.Errorf("before a signal a request has until %s, and a later one until %s", first, second)
+	}
+
+	interrupt()
+
+	if first, second := deadline(), deadline(); first.IsZero() || !second.Equal(first) {
+		t.Errorf("after a signal a request has until %s, and a later one until %s", first, second)
+	}
+}
+
 // released is a tenure whose release returns the error.
 type released struct{ err error }
 

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // printJSON prints one value on a line of its own.
@@ -18,7 +21,29 @@ func (a *app) printJSON(value any) error {
 	return err
 }
 
-func marshal(value any) ([]byte, error) { return json.Marshal(value) }
+// marshal writes JSON that changes nothing on a terminal: what others may have put into an id or an owner is escaped,
+// where it doesn't print. Outside of strings JSON has no such characters.
+func marshal(value any) ([]byte, error) {
+	text, err := json.Marshal(value)
+	if err != nil || bytes.IndexFunc(text, control) < 0 {
+		return text, err
+	}
+
+	var safe []byte
+
+	for _, r := range string(text) {
+		switch units := utf16.AppendRune(nil, r); {
+		case !control(r):
+			safe = utf8.AppendRune(safe, r)
+		case len(units) == 2:
+			safe = fmt.Appendf(safe, `\u%04x\u%04x`, units[0], units[1])
+		default:
+			safe = fmt.Appendf(safe, `\u%04x`, r)
+		}
+	}
+
+	return safe, nil
+}
 
 // elements prints a JSON array, an element at a time.
 type elements[T any] struct {

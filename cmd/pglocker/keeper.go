@@ -28,12 +28,14 @@ type keeper struct {
 	began  time.Time
 	// named: the user has chosen the owner's name, and other processes may have the same.
 	named bool
-	// again ends tellAfter after another signal than the one that has interrupted the command: service managers
-	// send two at once.
-	again context.Context
+	// signalled ends by the signal that interrupts the command. again ends tellAfter after another one: service
+	// managers send two at once.
+	signalled, again context.Context
 
 	// mu guards the rest.
 	mu sync.Mutex
+	// limit is until when an interrupted command may take, zero if none has interrupted it.
+	limit time.Time
 	// underWay counts first requests for a lock. answered is told of the last one's end, and of the end of the
 	// time for it.
 	underWay int
@@ -54,8 +56,10 @@ func (a *app) newKeeper(
 		return nil, err
 	}
 
-	k := &keeper{app: a, db: db, config: *a.connection.config(a.logger()), ttl: ttl, began: time.Now()}
+	k := &keeper{app: a, db: db, config: *a.connection.config(a.logger()), ttl: ttl, began: time.Now(), signalled: ctx}
 	k.answered = sync.NewCond(&k.mu)
+
+	context.AfterFunc(ctx, func() { k.until() })
 
 	hurried, hurry := context.WithCancelCause(context.WithoutCancel(again))
 	k.again = hurried
@@ -110,9 +114,27 @@ func (k *keeper) OperationEnd(_ context.Context, end pglocker.OperationEnd) {
 // LockLost does nothing.
 func (k *keeper) LockLost(pglocker.LockLost) {}
 
-// lastly is a context for a last request. It ends after [connection.patience], and by another signal.
+// lastly is a context for a last request. It ends at the time of until, and by another signal.
 func (k *keeper) lastly() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(k.again, k.app.connection.patience)
+	return context.WithDeadline(k.again, k.until())
+}
+
+// until is when a last request must have ended: after [connection.patience]. A signal begins that time for all that
+// is left to do.
+func (k *keeper) until() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	limit := time.Now().Add(k.app.connection.patience)
+
+	switch {
+	case k.signalled.Err() == nil:
+		return limit
+	case k.limit.IsZero():
+		k.limit = limit
+	}
+
+	return k.limit
 }
 
 // outlast returns a context to take a lock under. It ends with ctx, if no first request is under way then, and

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -53,7 +54,7 @@ func paint(colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// printable is a text that changes nothing on a terminal: control characters are written as Go writes them.
+// printable is a text that changes nothing on a terminal: what doesn't print is written as Go writes it.
 func printable(text string) string {
 	if strings.IndexFunc(text, control) < 0 {
 		return text
@@ -62,21 +63,22 @@ func printable(text string) string {
 	var b strings.Builder
 
 	for _, r := range text {
-		if control(r) {
-			fmt.Fprintf(&b, `\u%04x`, r)
-		} else {
+		switch {
+		case !control(r):
 			b.WriteRune(r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
 		}
 	}
 
 	return b.String()
 }
 
-// control reports whether a character may change the terminal or the direction of its text.
-func control(r rune) bool {
-	return r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x61c || r == 0x200e || r == 0x200f ||
-		r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == utf8.RuneError
-}
+// control reports whether a character doesn't print: it may change the terminal or the direction of its text, or be
+// seen by nobody.
+func control(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }
 
 // stamp is a time for people, by the database's clock.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }

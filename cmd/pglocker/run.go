@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,11 @@ import (
 )
 
 const runHelp = `run takes a lock, runs a program while it keeps the lock alive, and releases the lock when
-the program has ended. It exits as the program did. Letters are those of flock(1).
+the program has ended. It exits as the program did.
+
+-n, -w, -E, -s and -x are those of flock(1), with four differences: if another holds the lock, the
+exit code is 75, not 1; without -s or -x it is a lock of a third kind, which keeps neither out; -o
+is --output; and no shell runs the program, as by -c there: write sh -c '...'.
 
 While another holds the lock, run waits, without -n or -w for as long as it takes. TERM, INT, HUP
 and QUIT end the wait. Nothing is held then. If the database doesn't answer within the connect
@@ -43,7 +48,10 @@ is 74, whatever the program's was.`
 // childHelp is about the program that run and elect start.
 const childHelp = `
 The program is a process group of its own, and has the terminal when it wants it. It gets the
-signals TERM, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that pglocker gets.
+signals TERM, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that pglocker gets. The first four
+also continue it, if it is stopped. It is ended if it wants the terminal in the background of a
+shell that has ended: nothing could continue it. One that is stopped when its terminal goes is
+continued, after HUP.
 
 The lock is lost if no renewal of its lease is acknowledged in time, or if the database says that
 it is gone. The program and all its descendants then get TERM, and KILL after --grace. "In time" is
@@ -101,7 +109,7 @@ func newRun(a *app) *cobra.Command {
 	flags.SetInterspersed(false)
 	flags.SortFlags = false
 	flags.BoolVarP(&r.noWait, "no-wait", "n", false, "fail at once if another holds the lock")
-	flags.VarP(&r.wait, "wait", "w", "fail after `duration` if another holds the lock")
+	flags.VarP(waiting{&r.wait}, "wait", "w", "fail after `duration`, or a number of seconds, if another holds the lock")
 	flags.IntVarP(&r.conflict, "conflict-exit-code", "E", exitHeld, "the exit `code` if another holds the lock; 0 also says nothing about it")
 	r.keep.addFlags(flags)
 	flags.Var(&r.minHold, "min-hold", "keep the lock for this `duration` at least, though the program has ended")
@@ -128,6 +136,10 @@ func splitProgram(args []string) (ids, program []string, err error) {
 
 	if len(ids) == 0 || len(program) == 0 {
 		return nil, nil, usagef("name a lock and a program to run")
+	}
+
+	if program[0] == "-c" { // as with flock
+		return nil, nil, usagef("-c isn't for a shell here: write sh -c '...'")
 	}
 
 	return ids, program, nil
@@ -157,7 +169,7 @@ func (r *run) run(cmd *cobra.Command, args []string) error {
 
 	command.Foreground = true
 	supervisor := child.New()
-	defer supervisor.Close()
+	defer func() { go supervisor.Close() }() // the process needn't wait for it to end, as each signal is given back by turns
 
 	return withCode(r.under(cmd.Context(), supervisor, ids, command))
 }
@@ -263,6 +275,8 @@ func (r *run) verdict(exit child.Exit, err, lost, released error) error {
 	switch {
 	case lost != nil:
 		return codeError{exitLost, errors.Join(lost, err)}
+	case errors.Is(err, child.ErrNoTerminal):
+		return codeError{cmp.Or(exit.Status(), exitFailed), err}
 	case err != nil:
 		return err
 	}

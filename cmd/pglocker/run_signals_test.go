@@ -4,6 +4,8 @@ package main
 
 import (
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +34,10 @@ func TestRunForwardsSignals(t *testing.T) {
 	for name, signal := range signalNames {
 		p.signal(signal)
 		p.says(name)
+
+		if ends := slices.Contains([]string{"TERM", "INT", "HUP", "QUIT"}, name); ends {
+			p.says("CONT")
+		}
 	}
 
 	p.signal(syscall.SIGTSTP)
@@ -41,6 +47,28 @@ func TestRunForwardsSignals(t *testing.T) {
 
 	p.signal(syscall.SIGKILL)
 	p.silent()
+}
+
+// TestRunEndsStopped: a program that something has stopped, and never continues, ends by a signal to end.
+func TestRunEndsStopped(t *testing.T) {
+	t.Parallel()
+
+	for name, signal := range map[string]syscall.Signal{"TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP} {
+		b := newBed(t)
+		p := b.launch("run", "x", "sh", "-c", "echo $$; exec sleep 1000")
+		pid := p.line()
+		process, err := strconv.Atoi(pid)
+		must(t, err)
+		must(t, syscall.Kill(process, syscall.SIGSTOP))
+		eventually(t, "the program is stopped", func() bool { return state(t, pid) == "T" })
+
+		p.signal(signal)
+		p.ends(128 + int(signal))
+
+		if !b.free("x") {
+			t.Errorf("%s: the lock is held", name)
+		}
+	}
 }
 
 // state is the letter of a process's state in /proc.

@@ -205,6 +205,33 @@ func TestRunJobControl(t *testing.T) {
 	}
 }
 
+// TestRunInBackgroundOfNoShell: the shell that would give the job the terminal has ended. The program would be stopped
+// for ever.
+func TestRunInBackgroundOfNoShell(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	s := b.shell()
+	s.keys("($run x sh -c 'read line </dev/tty' &)\r", "it wanted the terminal")
+	b.next("x")
+}
+
+// TestRunStoppedLosesTerminal: a program that was stopped goes on, and ends, when its terminal has gone.
+func TestRunStoppedLosesTerminal(t *testing.T) {
+	t.Parallel()
+
+	b := newBed(t)
+	s := b.shell()
+	s.keys("$run x sh -c 'echo be''gun $$.; kill -STOP $$; echo on'\r", ".\r\n")
+
+	_, said, _ := strings.Cut(s.shown.String(), "begun ")
+	pid, _, _ := strings.Cut(said, ".")
+	eventually(t, "the program is stopped", func() bool { return state(t, pid) == "T" })
+	must(t, s.cmd.Process.Kill())
+	must(t, s.file.Close())
+	b.next("x")
+}
+
 // TestRunInScript: the job that Ctrl-Z stops is the script that the command is part of.
 func TestRunInScript(t *testing.T) {
 	t.Parallel()

@@ -95,7 +95,12 @@ func (t *topCommand) run(ctx context.Context) error {
 
 		return top.Run(ctx, table, top.Options{Title: title, Interval: t.interval, Query: query})
 	case t.lines:
-		return top.Lines(ctx, t.stdout, table, query, t.interval, t.json(), func(err error) {
+		var object func(any) error
+		if t.json() {
+			object = t.printJSON
+		}
+
+		return top.Lines(ctx, t.stdout, table, query, t.interval, object, func(err error) {
 			fmt.Fprintln(t.stderr, t.explain(err))
 		})
 	}

@@ -14,6 +14,8 @@ var (
 	ErrNotFound = errors.New("program not found")
 	// ErrNotExecutable: there is such a file, but it can't be executed.
 	ErrNotExecutable = errors.New("program can't be executed")
+	// ErrNoTerminal: the program wanted the terminal, in the background, where no shell would have given it to it.
+	ErrNoTerminal = errors.New("the program was ended: it wanted the terminal, in the background of a shell that has ended")
 )
 
 // Command is what to run.

@@ -56,6 +56,13 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 
 	s.mu.Unlock()
 
+	if sig == syscall.SIGCONT {
+		select {
+		case s.continued <- struct{}{}:
+		default:
+		}
+	}
+
 	switch {
 	case r == nil && sig == syscall.SIGTSTP:
 		stopThisProcess()
@@ -64,6 +71,10 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 		s.resume(r)
 	default:
 		_ = unix.Kill(-r.pid, sig)
+
+		if ends(sig) { // what was stopped ends when it goes on
+			_ = unix.Kill(-r.pid, syscall.SIGCONT)
+		}
 	}
 }
 
@@ -73,8 +84,8 @@ func ends(sig syscall.Signal) bool {
 }
 
 // stopped does what is to be done when the command has stopped. What stopped it by SIGSTOP will continue it.
-// Without a terminal that holds for every stop.
-func (s *Supervisor) stopped(r *running, sig syscall.Signal) {
+// Without a terminal that holds for every stop. The error is [ErrNoTerminal].
+func (s *Supervisor) stopped(r *running, sig syscall.Signal) error {
 	switch {
 	case s.terminal == nil:
 	case sig == syscall.SIGTSTP:
@@ -84,8 +95,33 @@ func (s *Supervisor) stopped(r *running, sig syscall.Signal) {
 	case s.terminal.give(r.pid):
 		_ = unix.Kill(-r.pid, syscall.SIGCONT)
 	default: // it wants the terminal, and the job is in the background
-		stopThisProcess()
+		return s.stopUntilContinued(r)
 	}
+
+	return nil
+}
+
+// stopUntilContinued stops this process. It returns [ErrNoTerminal] if the system hasn't stopped it, since no shell
+// would continue it: then nothing would continue the command either.
+func (s *Supervisor) stopUntilContinued(r *running) error {
+	select {
+	case <-s.continued: // before
+	default:
+	}
+
+	stopThisProcess()
+
+	for range patience / notice { // the time of a late stop counts once
+		select {
+		case <-s.continued:
+			return nil
+		case <-r.ctx.Done():
+			return nil
+		case <-time.After(notice):
+		}
+	}
+
+	return ErrNoTerminal
 }
 
 // resume continues the command after this process was continued, unless the lease has ended meanwhile.

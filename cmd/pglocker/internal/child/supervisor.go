@@ -11,15 +11,18 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Supervisor runs commands, one at a time. A process has one.
 type Supervisor struct {
-	signals  chan os.Signal
-	caught   chan struct{} // see [Supervisor.Caught]
-	terminal *terminal
+	signals chan os.Signal
+	caught  chan struct{} // see [Supervisor.Caught]
+	// continued is told of a CONT.
+	continued chan struct{}
+	terminal  *terminal
 	// forks runs functions on a thread that lasts as long as the Supervisor: the system takes the end of the
 	// thread that has started a command for the end of this process.
 	forks chan func()
@@ -56,11 +59,12 @@ type running struct {
 // New begins to take over the signals of this process.
 func New() *Supervisor {
 	s := &Supervisor{
-		signals:  make(chan os.Signal, 64),
-		caught:   make(chan struct{}),
-		terminal: openTerminal(),
-		forks:    make(chan func()),
-		idle:     context.Background(),
+		signals:   make(chan os.Signal, 64),
+		caught:    make(chan struct{}),
+		continued: make(chan struct{}, 1),
+		terminal:  openTerminal(),
+		forks:     make(chan func()),
+		idle:      context.Background(),
 
 		cancel: func(error) {}, cancelAgain: func(error) {},
 	}
@@ -130,8 +134,9 @@ func (s *Supervisor) Asked() syscall.Signal {
 }
 
 // Run runs a command. It returns when the command has ended; if ctx has ended too, when all its descendants
-// have. If ctx or the Supervisor's context has ended before, Run returns its cause. A command that KILL doesn't end is left behind after
-// the grace, but five seconds at least, with an error.
+// have. If ctx or the Supervisor's context has ended before, Run returns its cause. A command that KILL doesn't end is
+// left behind after the grace, but five seconds at least, with an error. One that waits for a terminal that it can't
+// have is ended too: [ErrNoTerminal].
 func (s *Supervisor) Run(ctx context.Context, c Command) (Exit, error) {
 	r, err := s.start(ctx, c)
 	if err != nil {
@@ -212,14 +217,28 @@ func (s *Supervisor) fork(r *running) (err error) {
 
 // watch returns how the command ended.
 func (s *Supervisor) watch(r *running) (Exit, error) {
+	var look <-chan time.Time // at the terminal, from the first stop on
+
 	for {
 		select {
 		case <-r.ctx.Done():
 			return s.end(r, nil)
+		case <-look:
+			if s.terminal.gone() { // the system does so for a stopped job that loses its shell, but not for the job's children
+				look = nil
+				_ = unix.Kill(-r.pid, syscall.SIGHUP)
+				_ = unix.Kill(-r.pid, syscall.SIGCONT)
+			}
 		case status := <-r.events:
 			switch {
 			case status.Stopped():
-				s.stopped(r, status.StopSignal())
+				if err := s.stopped(r, status.StopSignal()); err != nil {
+					exit, left := s.end(r, nil)
+
+					return exit, errors.Join(err, left)
+				}
+
+				look = time.Tick(terminalLook)
 			case r.ctx.Err() != nil:
 				return s.end(r, &status)
 			default:

@@ -5,6 +5,7 @@ package child
 import (
 	"errors"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +58,20 @@ func (t *terminal) give(group int) bool {
 	now, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
 
 	return err == nil && (now == group || now == t.own && t.set(group))
+}
+
+// terminalLook is how often a stopped command's terminal is looked at.
+const terminalLook = time.Second
+
+// gone reports whether the terminal that was there is no more.
+func (t *terminal) gone() bool {
+	if t == nil {
+		return false
+	}
+
+	_, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
+
+	return err != nil
 }
 
 func (t *terminal) set(group int) bool {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"testing"
+	"time"
 
 	"github.com/ismurov/pglocker/internal/contract"
 )
@@ -17,4 +18,25 @@ func TestFirstStatementWaits(t *testing.T) {
 	finds(t, "a server that hangs", w.examine(w.url), "no-answer")
 	contract.Must(t, locker.Close(t.Context()))
 	finds(t, "it goes on", w.examine(w.url))
+}
+
+// TestYoungLock: a lock of the table isn't waited for, though the role sees that it is no older than usual.
+func TestYoungLock(t *testing.T) {
+	t.Parallel()
+
+	for _, mode := range []string{"ACCESS EXCLUSIVE", "SHARE"} {
+		w := newWard(t)
+		w.limits.Blocker = time.Hour
+		locker := w.connect(w.url, "BEGIN; LOCK TABLE pglocker.lock_statuses IN "+mode+" MODE")
+
+		report := w.examine(w.url)
+		finds(t, mode, report, "table-locked")
+
+		if status, _ := statusOf(t, report, "storage"); status != Skipped {
+			t.Errorf("%s: storage: %s", mode, status)
+		}
+
+		contract.Must(t, locker.Close(t.Context()))
+		finds(t, "it goes on", w.examine(w.url))
+	}
 }

@@ -193,6 +193,27 @@ func checkBlockers(ctx context.Context, p *patient, result *Check) error {
 
 	result.seen("%s with locks on the table, %d too old", many(int64(len(found)), "transaction"), len(result.findings))
 
+	if p.locked {
+		return nil
+	}
+
+	return checkWaits(ctx, p, result)
+}
+
+// checkWaits finds what keeps a call waiting though it isn't too old, or waits for its lock itself. The library, which
+// later checks call, would wait for it.
+func checkWaits(ctx context.Context, p *patient, result *Check) error {
+	_, err := readList(ctx, p, "LOCK TABLE "+p.table+" IN ROW EXCLUSIVE MODE")
+	if !slow(err) {
+		return nil //nolint:nilerr // without the privilege, and where there is no such statement, other checks tell
+	}
+
+	p.locked = true
+	result.find(Warning, "table-locked", fmt.Sprintf("Another transaction has %s locked, or waits to lock it.", p.table),
+		"All calls hang, and holders lose their locks if that lasts. VACUUM FULL, CLUSTER and most of ALTER TABLE do it.",
+		fmt.Sprintf("-- Run the doctor again. If it persists:\nSELECT pid, mode, granted FROM pg_locks WHERE relation = %s::regclass;",
+			quoteText(p.table)))
+
 	return nil
 }
 

@@ -2,7 +2,6 @@ package top
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -91,9 +90,9 @@ func summary(s *Snapshot) string {
 }
 
 // Lines writes a line for each look, every interval or as seldom as a look of the size of the table allows, until
-// ctx ends, and returns ctx's error. An error of a look is told by fail, and the next look is made as usual. With
-// asJSON a line is an object.
-func Lines(ctx context.Context, w io.Writer, table Table, q Query, interval time.Duration, asJSON bool, fail func(error)) error {
+// ctx ends, and returns ctx's error. An error of a look is told by fail, and the next look is made as usual. If object
+// isn't nil, it writes the line, as an object.
+func Lines(ctx context.Context, w io.Writer, table Table, q Query, interval time.Duration, object func(any) error, fail func(error)) error {
 	looker := NewLooker(table)
 	pace := pace{interval: interval, limit: firstLimit}
 
@@ -112,7 +111,7 @@ func Lines(ctx context.Context, w io.Writer, table Table, q Query, interval time
 		case err != nil:
 			fail(err)
 		default:
-			if err := writeLine(w, s, asJSON); err != nil {
+			if err := writeLine(w, s, object); err != nil {
 				return err
 			}
 		}
@@ -128,9 +127,9 @@ func Lines(ctx context.Context, w io.Writer, table Table, q Query, interval time
 	}
 }
 
-func writeLine(w io.Writer, s *Snapshot, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(s)
+func writeLine(w io.Writer, s *Snapshot, object func(any) error) error {
+	if object != nil {
+		return object(s)
 	}
 
 	_, err := fmt.Fprintln(w, summary(s))

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/url"
+	"testing"
+)
+
+// fakeServer is a connection that reads what the server answers. closed counts those that were closed.
+type fakeServer struct {
+	net.Conn
+
+	answers bytes.Buffer
+	closed  *int
+}
+
+func (f *fakeServer) Read(b []byte) (int, error) { return f.answers.Read(b) }
+
+func (f *fakeServer) Close() error {
+	*f.closed++
+
+	return nil
+}
+
+// TestGoesOnwardWithoutTLS: the connection on which TLS was refused, and no other, is that of the next dial to the same
+// address.
+func TestGoesOnwardWithoutTLS(t *testing.T) {
+	t.Parallel()
+
+	for _, c := range []struct {
+		answer       string
+		block        int
+		next         string
+		dials, close int
+	}{
+		{"N", 1, "a:1", 1, 0},
+		{"N", 1, "b:1", 2, 1},
+		{"S", 1, "a:1", 2, 1},
+		{"E", 1, "a:1", 2, 1},
+		{"N", 64, "a:1", 2, 1}, // a notice
+		{"NN", 1, "a:1", 2, 1},
+		{"", 1, "a:1", 2, 1},
+	} {
+		var dials, closed int
+
+		o := &onward{dial: func(context.Context, string, string) (net.Conn, error) {
+			dials++
+
+			return &fakeServer{answers: *bytes.NewBufferString(c.answer), closed: &closed}, nil
+		}}
+
+		conn, err := o.connect(t.Context(), "tcp", "a:1")
+		must(t, err)
+
+		for range max(len(c.answer), 1) {
+			_, _ = conn.Read(make([]byte, c.block)) // it may have nothing to say
+		}
+
+		must(t, conn.Close())
+
+		_, err = o.connect(t.Context(), "tcp", c.next)
+		must(t, err)
+
+		if dials != c.dials || closed != c.close {
+			t.Errorf("%+v: it has dialled %d times, and closed %d connections", c, dials, closed)
+		}
+	}
+}
+
+// TestOneConnectionWithoutTLS: a server that refuses TLS is asked for one connection by sslmode=prefer, the default.
+func TestOneConnectionWithoutTLS(t *testing.T) {
+	t.Parallel()
+
+	b, v := throughValve(t, noReply, "no request has this text")
+
+	u, err := url.Parse(b.env[0][len("PGLOCKER_DSN="):])
+	must(t, err)
+
+	query := u.Query()
+	query.Del("sslmode")
+	u.RawQuery = query.Encode()
+
+	b.ok("run", "-n", "-d", u.String(), "x", "true")
+
+	v.mu.Lock()
+	defer v.mu.Unlock()
+
+	if connections := len(v.conns) / 2; connections != 1 {
+		t.Errorf("it has made %d connections", connections)
+	}
+}
