@@ -5,6 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/ismurov/pglocker/internal/contract"
 	"github.com/ismurov/pglocker/internal/store"
 )
 
@@ -54,4 +58,55 @@ func TestBatchAllocations(t *testing.T) { // not in parallel: it counts allocati
 	if each := (pairs(many) - first) / (many - few); each > 0.5 {
 		t.Errorf("one more lock takes %.1f allocations, want none", each)
 	}
+}
+
+// uncomparable is a connection of pgx that can't be compared.
+type uncomparable struct {
+	conn *stdlib.Conn
+	_    []int
+}
+
+func (u uncomparable) Conn() *pgx.Conn { return u.conn.Conn() }
+
+// TestPgxConnOf: a connection that is used again is known without reflection, and never taken for another.
+func TestPgxConnOf(t *testing.T) { // not in parallel: it counts allocations
+	s, db := newStore(t, "pgx")
+
+	raw := func(use func(c *stdlib.Conn)) {
+		conn, err := db.Conn(t.Context())
+		contract.Must(t, err)
+
+		defer func() { contract.Must(t, conn.Close()) }()
+
+		contract.Must(t, conn.Raw(func(driverConn any) error {
+			use(driverConn.(*stdlib.Conn))
+
+			return nil
+		}))
+	}
+
+	known := func(driverConn any, want *pgx.Conn) {
+		if own, ok := s.PgxConnOf(driverConn); !ok || own != want {
+			t.Errorf("%T is taken for another connection", driverConn)
+		}
+	}
+
+	raw(func(one *stdlib.Conn) {
+		raw(func(other *stdlib.Conn) {
+			for range 3 {
+				known(one, one.Conn())
+				known(other, other.Conn())
+				known(uncomparable{conn: one}, one.Conn())
+				known(uncomparable{conn: other}, other.Conn())
+			}
+
+			if _, ok := s.PgxConnOf(db); ok {
+				t.Error("a handle is taken for a connection")
+			}
+
+			if n := testing.AllocsPerRun(100, func() { known(one, one.Conn()) }); n > 0 {
+				t.Errorf("it takes %v allocations", n)
+			}
+		})
+	})
 }

@@ -175,7 +175,7 @@ func discard(c conn) {
 
 // recognize returns a connection as one of pgx, if it is one.
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
-	own, native := pgxConnOf(driverConn)
+	own, native := s.pgxConnOf(driverConn)
 	if native != s.native.Load() {
 		// In this mode pgx parses in one message and runs in another, under no name. See [way].
 		if native && own.Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {

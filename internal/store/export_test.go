@@ -88,6 +88,9 @@ func (s *Store) GuardArgs(id string, generation int64) []any {
 // PgxConnOf returns the connection of pgx in one of database/sql.
 func PgxConnOf(driverConn any) (pgxConn, bool) { return pgxConnOf(driverConn) }
 
+// PgxConnOf is PgxConnOf with a memory.
+func (s *Store) PgxConnOf(driverConn any) (pgxConn, bool) { return s.pgxConnOf(driverConn) }
+
 // GuardFailed is what becomes of a guard's error.
 func (s *Store) GuardFailed(err error) error { return s.guardFailed(err) }
 

@@ -68,6 +68,26 @@ func pgxConnOf(driverConn any) (pgxConn, bool) {
 	return conn, ok
 }
 
+// recognized is a connection of pgx in one of database/sql.
+type recognized struct {
+	driverConn any // a pointer
+	own        any // the *pgx.Conn, see pgxConn
+}
+
+// pgxConnOf remembers the last connection: it is often the next, too, and reflection takes a twentieth of a lone pair.
+func (s *Store) pgxConnOf(driverConn any) (pgxConn, bool) {
+	if last := s.last.Load(); last != nil && last.driverConn == driverConn {
+		return last.own.(pgxConn), true
+	}
+
+	own, ok := pgxConnOf(driverConn)
+	if ok && reflect.TypeOf(driverConn).Kind() == reflect.Pointer {
+		s.last.Store(&recognized{driverConn, own})
+	}
+
+	return own, ok
+}
+
 // pgxPoolOf returns the pool under a connector of stdlib.OpenDBFromPool.
 func pgxPoolOf(connector driver.Connector) (pgxPool, bool) {
 	v := reflect.ValueOf(connector)

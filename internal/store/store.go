@@ -22,6 +22,8 @@ type Store struct {
 	// native: the connections are pgx's, as one showed. pgx returns driver.ErrBadConn only for what
 	// was not sent, and returns at once when a context ends. lib/pq does neither.
 	native *atomic.Bool
+	// last is the connection of pgx that was used last, nil if there is none.
+	last *atomic.Pointer[recognized]
 	// beside: the user opened the handle for the Locker alone.
 	beside bool
 	// pq: the driver is lib/pq, whose statements are sent without arguments.
@@ -111,7 +113,7 @@ func (s *Store) onAnother(h *handle) *Store {
 // meetAnew forgets what was seen of the driver.
 func (s *Store) meetAnew() {
 	s.native, s.unnamed, s.asItIs = new(atomic.Bool), new(atomic.Bool), new(atomic.Bool)
-	s.way = new(atomic.Pointer[way])
+	s.way, s.last = new(atomic.Pointer[way]), new(atomic.Pointer[recognized])
 }
 
 // over returns the same Store over another handle.
