@@ -39,6 +39,9 @@ type Extras struct {
 	Spared bool
 	// Recipes: the client also uses recipes, and SQL functions.
 	Recipes bool
+	// Plain: the client speaks the plain dialect, which has fewer recipes, and no SQL functions. A Locker that isn't
+	// told so finds it out.
+	Plain bool
 }
 
 // Spec is a lock. All leases of a lock have the same TTL, so that the audit can tell
@@ -99,9 +102,13 @@ func (x Extras) Contended() []Spec {
 
 	if x.Recipes {
 		all = append(all, Alls...)
-		all = append(all, SQLs...)
+		recipes := Elections
 
-		recipes := slices.Concat(Semaphores, RWLocks, Elections)
+		if !x.Plain {
+			all = append(all, SQLs...)
+			recipes = slices.Concat(Semaphores, RWLocks, recipes)
+		}
+
 		if x.Bare {
 			recipes = slices.Concat(recipes, BareSemaphores, BareRWLocks)
 		}
