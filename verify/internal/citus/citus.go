@@ -60,8 +60,18 @@ func settings() []pgtesting.ServerOption {
 	return options
 }
 
-// Start starts the servers. One of the workers has a standby, if that is asked for. Stop ends them.
-func Start(ctx context.Context, standby, synchronous bool, options ...pgtesting.ServerOption) (started *Cluster, err error) {
+// Standby is what one of the workers has.
+type Standby string
+
+// The kinds of it.
+const (
+	NoStandby    Standby = "none"
+	Synchronous  Standby = "synchronous"
+	Asynchronous Standby = "asynchronous"
+)
+
+// Start starts the servers. Stop ends them.
+func Start(ctx context.Context, standby Standby, options ...pgtesting.ServerOption) (started *Cluster, err error) {
 	if err := look(ctx, options); err != nil {
 		return nil, err
 	}
@@ -80,8 +90,8 @@ func Start(ctx context.Context, standby, synchronous bool, options ...pgtesting.
 		return nil, fmt.Errorf("citus: %w", err)
 	}
 
-	if standby {
-		if c.Pair, err = replica.Start(ctx, synchronous, options...); err != nil {
+	if standby != NoStandby {
+		if c.Pair, err = replica.Start(ctx, standby == Synchronous, options...); err != nil {
 			return nil, fmt.Errorf("citus: %w", err)
 		}
 	}
@@ -178,8 +188,15 @@ func (c *Cluster) Create(ctx context.Context, database string) error {
 }
 
 // Spread makes the audit's triggers, and spreads the counters: they are on the servers of their locks, and what
-// is written of each write on those of the clients. So a write is committed by one server, or by two.
+// is written of each write on those of the clients. So a write is committed by one server, or by two. No client awaits
+// the standby when it commits, and a promotion might lose a part of a write. So where there is one, it is all on one
+// server.
 func (c *Cluster) Spread(ctx context.Context, db *sql.DB) error {
+	writes := `SELECT create_distributed_table('writes', 'client', colocate_with := 'none')`
+	if c.Pair != nil {
+		writes = `SELECT create_distributed_table('writes', 'lock_id', colocate_with := 'counters')`
+	}
+
 	// Citus passes the text of such a statement on, with all that was sent with it.
 	if err := execute(ctx, db, strings.Split(strings.TrimRight(audit.TriggersSQL, ";\n"), ";")...); err != nil {
 		return err
@@ -187,7 +204,7 @@ func (c *Cluster) Spread(ctx context.Context, db *sql.DB) error {
 
 	return execute(ctx, db, traffic.CountersSQL,
 		`SELECT create_distributed_table('counters', 'lock_id', colocate_with := 'pglocker.lock_statuses')`,
-		`SELECT create_distributed_table('writes', 'client', colocate_with := 'none')`)
+		writes)
 }
 
 // Audit reads the transitions from all servers, and puts them in the order of their times. Those of one lock are
@@ -221,6 +238,28 @@ func (c *Cluster) Audit(ctx context.Context) ([]*audit.Transition, error) {
 	}
 
 	return all, nil
+}
+
+// MoveWorker tells the cluster that another server has a worker's place.
+func (c *Cluster) MoveWorker(ctx context.Context, from, to *pgtesting.Server) error {
+	return c.Command(ctx, func(db *sql.DB) error {
+		_, err := db.ExecContext(ctx, `
+			SELECT citus_update_node(nodeid, '127.0.0.1', $2) FROM pg_dist_node WHERE nodeport = $1`, from.Port(), to.Port())
+
+		return err
+	})
+}
+
+// MoveShard moves the shard of a lock, and what is spread with it, to the other worker.
+func (c *Cluster) MoveShard(ctx context.Context, lock string) error {
+	return c.Command(ctx, func(db *sql.DB) error {
+		_, err := db.ExecContext(ctx, `
+			SELECT citus_move_shard_placement(s.shardid, s.nodename, s.nodeport, n.nodename, n.nodeport, 'force_logical')
+			  FROM citus_shards AS s JOIN pg_dist_node AS n ON n.shouldhaveshards AND n.nodeport <> s.nodeport
+			 WHERE s.shardid = get_shard_id_for_distribution_column('pglocker.lock_statuses', $1::text)`, lock)
+
+		return err
+	})
 }
 
 // Command gives a database of the coordinator to ask, as the superuser.

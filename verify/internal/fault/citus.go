@@ -3,22 +3,25 @@ package fault
 import (
 	"context"
 	"math/rand/v2"
+	"time"
 
 	"github.com/ismurov/pglocker/pgtesting"
 
 	"github.com/ismurov/pglocker/verify/internal/citus"
 	"github.com/ismurov/pglocker/verify/internal/cluster"
+	"github.com/ismurov/pglocker/verify/internal/history"
 	"github.com/ismurov/pglocker/verify/internal/replica"
+	"github.com/ismurov/pglocker/verify/internal/traffic"
 )
 
 // Distributed lists the faults of a cluster of three servers, of which two have the rows. Each has a cluster of
 // its own, whose servers are made with the options.
 func Distributed(options ...pgtesting.ServerOption) []Fault {
-	of := func(name string, standby bool, inject func(*spread, context.Context, *cluster.Cluster, *rand.Rand) error) Fault {
+	of := func(name string, standby citus.Standby, inject func(*spread, context.Context, *cluster.Cluster, *rand.Rand) error) Fault {
 		return Fault{
-			Name: name, Server: true, Alone: true, Distributed: true,
+			Name: name, Server: true, Alone: true, Distributed: true, Loses: standby == citus.Asynchronous,
 			Setup: func(ctx context.Context, clients int) (Setup, error) {
-				servers, err := citus.Start(ctx, standby, true, options...)
+				servers, err := citus.Start(ctx, standby, options...)
 				if err != nil {
 					return nil, err
 				}
@@ -29,7 +32,10 @@ func Distributed(options ...pgtesting.ServerOption) []Fault {
 	}
 
 	return []Fault{
-		of("worker-kill", false, (*spread).killWorkers),
+		of("worker-kill", citus.NoStandby, (*spread).killWorkers),
+		of("worker-promoted", citus.Synchronous, (*spread).promote),
+		of("worker-promoted-async", citus.Asynchronous, (*spread).promote),
+		of("shard-moved", citus.NoStandby, (*spread).moveShards),
 	}
 }
 
@@ -58,22 +64,87 @@ func (s *spread) Inject(ctx context.Context, c *cluster.Cluster, r *rand.Rand) e
 // Close implements [Setup].
 func (s *spread) Close() error { return s.Stop() }
 
-// killWorkers ends one worker or the other by SIGKILL, and starts it again. No note tells the oracles: what it has
-// answered stays so, releases too.
+// killWorkers ends one worker or the other by SIGKILL, and starts it again.
 func (s *spread) killWorkers(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
 	for rest(ctx, between(r, 300, 1500)) {
 		worker := s.Alone[r.IntN(len(s.Alone))]
+		down := between(r, 0, 600)
 
-		if err := worker.Kill(); err != nil {
+		err := c.Crash(func() error {
+			if err := worker.Kill(); err != nil {
+				return err
+			}
+
+			c.Injected.Add(1)
+			rest(ctx, down)
+
+			return worker.Start(context.WithoutCancel(ctx))
+		})
+		if err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// promote ends the worker that has a standby, promotes that, and tells the cluster where the worker is now. What it
+// was before becomes its standby, and so on. An asynchronous standby lacks the last commits.
+func (s *spread) promote(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	uncut := context.WithoutCancel(ctx)
+
+	for n := 0; rest(ctx, between(r, 500, 1500)); n++ {
+		received, err := s.Pair.Received(uncut)
+		if err != nil {
+			return err
+		}
+
+		if n%2 == 1 || !s.Pair.Synchronous { // commits that are awaited wait
+			s.Pair.Link.To("")
+			time.Sleep(between(r, 50, 600))
+		}
+
+		old := s.Pair.Primary
+		if err := old.Kill(); err != nil {
+			return err
+		}
+
+		if err := s.Pair.Promote(uncut, r.IntN(3) == 0); err != nil {
+			return err
+		}
+
+		if err := s.MoveWorker(uncut, old, s.Pair.Primary); err != nil {
+			return err
+		}
+
+		c.Notes.Note(history.Event{Kind: history.Failover, From: received})
+
+		if !s.Pair.Synchronous {
+			c.Notes.Note(history.Event{Kind: history.Loss, From: received})
+		}
+
+		rest(ctx, between(r, 100, 900)) // on the new primary alone
+
+		if err := s.Pair.Join(uncut); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// moveShards moves locks from one worker to the other.
+func (s *spread) moveShards(ctx context.Context, c *cluster.Cluster, r *rand.Rand) error {
+	contended := traffic.Extras{Plain: true, Recipes: true}.Contended()
+
+	for rest(ctx, between(r, 50, 300)) {
+		lock := contended[r.IntN(len(contended))]
+
+		if err := s.MoveShard(context.WithoutCancel(ctx), lock.ID); err != nil {
 			return err
 		}
 
 		c.Injected.Add(1)
-		rest(ctx, between(r, 0, 600))
-
-		if err := worker.Start(context.WithoutCancel(ctx)); err != nil {
-			return err
-		}
 	}
 
 	return nil
