@@ -210,19 +210,12 @@ func (c *Cluster) Spread(ctx context.Context, db *sql.DB) error {
 // Audit reads the transitions from all servers, and puts them in the order of their times. Those of one lock are
 // in the order in which they took effect: each server has the clock of this machine.
 func (c *Cluster) Audit(ctx context.Context) ([]*audit.Transition, error) {
-	var all []*audit.Transition
+	var parts [][]*audit.Transition
 
-	servers := c.servers()
-
-	for n, server := range servers {
+	for _, server := range c.servers() {
 		err := on(ctx, c.url(server), func(db *sql.DB) error {
-			found, err := audit.Load(ctx, db)
-
-			for _, t := range found {
-				t.XID = t.XID*int64(len(servers)) + int64(n)
-			}
-
-			all = append(all, found...)
+			part, err := audit.Load(ctx, db)
+			parts = append(parts, part)
 
 			return err
 		})
@@ -231,13 +224,26 @@ func (c *Cluster) Audit(ctx context.Context) ([]*audit.Transition, error) {
 		}
 	}
 
+	return join(parts), nil
+}
+
+// join puts the transitions of several servers in order, and numbers them. Each server has numbers of its own for
+// its transactions, too.
+func join(parts [][]*audit.Transition) []*audit.Transition {
+	for n, part := range parts {
+		for _, t := range part {
+			t.XID = t.XID*int64(len(parts)) + int64(n)
+		}
+	}
+
+	all := slices.Concat(parts...)
 	slices.SortStableFunc(all, func(a, b *audit.Transition) int { return cmp.Compare(a.At, b.At) })
 
 	for n, t := range all {
 		t.Seq = int64(n + 1)
 	}
 
-	return all, nil
+	return all
 }
 
 // MoveWorker tells the cluster that another server has a worker's place.
