@@ -110,7 +110,12 @@ func (c *client) run(ctx context.Context) {
 
 	start((*worker).share, 10*time.Millisecond, func(*rand.Rand) Spec { return Shared })
 
-	anyPrivate := func(r *rand.Rand) Spec { return private(c.cfg.Name, r.IntN(privateLocks)) }
+	privates := privateLocks
+	if c.cfg.Extras.Plain {
+		privates = plainPrivateLocks // each is granted once more in the end
+	}
+
+	anyPrivate := func(r *rand.Rand) Spec { return private(c.cfg.Name, r.IntN(privates)) }
 	start((*worker).lease, 20*time.Millisecond, anyPrivate)
 	start((*worker).hold, 20*time.Millisecond, anyPrivate)
 

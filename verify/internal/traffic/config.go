@@ -78,8 +78,9 @@ var Leases = []Spec{
 var Shared = Spec{"shared-0", 300 * time.Millisecond}
 
 const (
-	privateLocks = 24
-	privateTTL   = 1200 * time.Millisecond
+	privateLocks      = 24
+	plainPrivateLocks = 6
+	privateTTL        = 1200 * time.Millisecond
 
 	// MaxTTL is the longest of all TTLs and minimum holds. An unused lock is free after that. It
 	// doesn't count the TTLs of clients that only wait, which release before they end.
