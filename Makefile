@@ -7,10 +7,10 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 MODULES = examples/integrations examples/migrations cmd/pglocker ui analysis contrib/otel contrib/gocron contrib/certmagic contrib/clientgo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cli cli-docs migrations test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-ha verify-long verify-mutants lint release-trial fmt clean postgres
+.PHONY: help demo cli cli-docs migrations test test-acc test-short test-matrix cover bench bench-quick fuzz verify verify-distributed verify-ha verify-long verify-mutants lint release-trial fmt clean postgres
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: postgres ## Show it at work: three processes, one lock, a kill and a pause
 	@$(GO) build -o bin/demo ./examples/demo
@@ -55,6 +55,9 @@ verify-ha: postgres ## Fail over, also under Patroni, for about seven minutes, a
 
 verify-long: postgres ## Break everything, round after round, for an hour or more; FLAGS='-duration 8h -seed 1 -table t.md', or FLAGS=-resume
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -long -duration 1h $(FLAGS)
+
+verify-distributed: postgres ## Break a cluster of Citus, for about five minutes, if the installed PostgreSQL has it; FLAGS as above
+	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -distributed -duration 5m $(FLAGS)
 
 verify-mutants: postgres ## Break the library on purpose, and check that make verify notices
 	@cd verify && $(GO) build -o ../bin/verify . && exec ../bin/verify -mutants $(FLAGS)

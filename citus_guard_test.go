@@ -2,7 +2,9 @@ package pglocker_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -83,4 +85,46 @@ func TestCitusGuard(t *testing.T) {
 			t.Errorf("%s: a guard without a transaction: %v, want ErrNoTransaction", of, err)
 		}
 	}
+}
+
+// TestCitusGuardForgotten: a transaction that was guarded doesn't commit after the lock's worker has crashed, though
+// what it writes is on another one. The worker has forgotten the guard, and may have granted the lock to another. The role
+// must be a superuser. Not beside other tests, whose statements would fail.
+func TestCitusGuardForgotten(t *testing.T) {
+	db, cfg := newCitusTable(t, "pglocker_forgotten")
+	locker := newCitusLocker(t, db, cfg)
+
+	contract.Exec(t, db, "CREATE TABLE pglocker_forgotten.elsewhere (id TEXT NOT NULL)")
+	contract.Exec(t, db, "SELECT create_distributed_table('pglocker_forgotten.elsewhere', 'id', colocate_with := 'none')")
+
+	worker := func(table, id string) int {
+		return contract.Query[int](t, db, `SELECT nodeport FROM citus_shards
+			WHERE shardid = get_shard_id_for_distribution_column($1, $2::text)`, table, id)
+	}
+
+	var id string
+	for n := 0; id == "" || worker(cfg.Scheme+".lock_statuses", id) == worker(cfg.Scheme+".elsewhere", "row"); n++ {
+		id = fmt.Sprint("lock ", n)
+	}
+
+	held, err := locker.TryLock(t.Context(), id, time.Minute)
+	contract.Must(t, err)
+
+	tx, err := db.BeginTx(t.Context(), nil)
+	contract.Must(t, err)
+	contract.Must(t, held.Guard(t.Context(), tx))
+	_, err = tx.ExecContext(t.Context(), "INSERT INTO pglocker_forgotten.elsewhere VALUES ('row')")
+	contract.Must(t, err)
+
+	crash(t, ofPort(t, citusURL(t), worker(cfg.Scheme+".lock_statuses", id)))
+
+	if err := tx.Commit(); err == nil {
+		t.Error("a transaction committed whose guard was forgotten")
+	}
+
+	if n := contract.Query[int](t, db, "SELECT count(*) FROM pglocker_forgotten.elsewhere"); n != 0 {
+		t.Errorf("%d rows were written", n)
+	}
+
+	contract.Must(t, held.Unlock(t.Context()))
 }

@@ -58,11 +58,19 @@ func TestContractCitus(t *testing.T) {
 func throughWorker(tb testing.TB, coordinator string) string {
 	tb.Helper()
 
+	return ofPort(tb, coordinator, contract.Query[int](tb, contract.Open(tb, "pgx", coordinator), `SELECT nodeport FROM pg_dist_node
+		WHERE groupid > 0 AND isactive ORDER BY nodeid LIMIT 1`))
+}
+
+// ofPort leads to the node that listens there.
+func ofPort(tb testing.TB, coordinator string, port int) string {
+	tb.Helper()
+
 	u, err := url.Parse(coordinator)
 	contract.Must(tb, err)
 
-	u.Host = contract.Query[string](tb, contract.Open(tb, "pgx", coordinator), `SELECT nodename || ':' || nodeport FROM pg_dist_node
-		WHERE groupid > 0 AND isactive ORDER BY nodeid LIMIT 1`)
+	u.Host = contract.Query[string](tb, contract.Open(tb, "pgx", coordinator),
+		"SELECT nodename || ':' || nodeport FROM pg_dist_node WHERE nodeport = $1", port)
 
 	return u.String()
 }
@@ -214,24 +222,31 @@ func TestCitusWorkerKilled(t *testing.T) {
 
 	underTraffic(t, "pglocker_killed", func(*sql.DB, *pglocker.Config) {
 		for range 2 {
-			db := contract.Open(t, "pgx", worker)
-			witness, err := db.Conn(t.Context())
-			contract.Must(t, err)
-
-			// A backend that is killed takes all others with it, and the server recovers by its log.
-			_, err = db.ExecContext(t.Context(), "COPY (SELECT) TO PROGRAM 'kill -9 $PPID'")
-			if err == nil {
-				t.Fatal("the worker let its backend be killed")
-			}
-
-			if err := witness.PingContext(t.Context()); err == nil {
-				t.Error("the worker has not crashed")
-			}
-
-			_ = witness.Close() // it is broken
-			contract.Await(t, "the worker recovers", func() bool { return db.PingContext(t.Context()) == nil })
+			crash(t, worker)
 		}
 	})
+}
+
+// crash makes a server crash, and waits until it has recovered.
+func crash(t *testing.T, url string) {
+	t.Helper()
+
+	db := contract.Open(t, "pgx", url)
+	witness, err := db.Conn(t.Context())
+	contract.Must(t, err)
+
+	// A backend that is killed takes all others with it, and the server recovers by its log.
+	_, err = db.ExecContext(t.Context(), "COPY (SELECT) TO PROGRAM 'kill -9 $PPID'")
+	if err == nil {
+		t.Fatal("the worker let its backend be killed")
+	}
+
+	if err := witness.PingContext(t.Context()); err == nil {
+		t.Error("the worker has not crashed")
+	}
+
+	_ = witness.Close() // it is broken
+	contract.Await(t, "the worker recovers", func() bool { return db.PingContext(t.Context()) == nil })
 }
 
 // TestCitusFloor: a token is above the floor of the timeline of the node that has the row. A worker has to have

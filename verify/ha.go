@@ -25,9 +25,12 @@ func haJobs(seed uint64) []suite.Job {
 
 // haFlag is the flag that runs the job again. It also sets the job's name apart from others.
 func haFlag(job suite.Job) string {
-	if job.Fault.Setup == nil {
-		return ""
+	switch {
+	case job.Fault.Distributed:
+		return "-distributed "
+	case job.Fault.Setup != nil:
+		return "-ha "
 	}
 
-	return "-ha "
+	return ""
 }

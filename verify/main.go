@@ -6,6 +6,7 @@
 //	go run . [-seed N] [-only FAULT,...] [-duration D] [-strict] [-list]
 //	go run . -long [-seed N] [-duration D] [-resume] [-table FILE]
 //	go run . -ha [-seed N] [-only FAULT,...] [-duration D] [-list]
+//	go run . -distributed [-seed N] [-only FAULT,...] [-duration D] [-list]
 //	go run . -mutants [-seed N] [-only MUTANT,...]
 //
 // Its exit code is 1 if any promise was broken, or a run proves nothing. The history is then
@@ -75,6 +76,7 @@ func run() (err error) {
 	strict := flag.Bool("strict", false, "fail if anything was skipped because this machine lacks what it needs")
 	list := flag.Bool("list", false, "list what there is to run")
 	ha := flag.Bool("ha", false, "fail over, between servers of the job's own")
+	distributed := flag.Bool("distributed", false, "break a distributed engine, on servers of the job's own")
 	mutants := flag.Bool("mutants", false, "break the library on purpose, and see whether that is noticed")
 	long := longFlags()
 	flag.Parse()
@@ -93,8 +95,11 @@ func run() (err error) {
 	}
 
 	jobs := jobsOf(*seed)
-	if *ha {
+	switch {
+	case *ha:
 		jobs = haJobs(*seed)
+	case *distributed:
+		jobs = distributedJobs(*seed)
 	}
 
 	if *list {
@@ -129,8 +134,8 @@ func run() (err error) {
 	s := &suite.Suite{Folder: folder, Failures: *failures}
 	defer func() { err = errors.Join(err, s.Close()) }()
 
-	if long.on && (*only != "" || *ha) {
-		return errors.New("-long runs all faults on one server: it goes with neither -only nor -ha")
+	if long.on && (*only != "" || *ha || *distributed) {
+		return errors.New("-long runs all faults on one server: it goes with none of -only, -ha and -distributed")
 	}
 
 	if long.on {

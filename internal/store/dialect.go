@@ -216,6 +216,8 @@ func (w writer) renderPlain(st *statements) {
 		st.of[v] = t
 	}
 
+	st.guard = w.one(nil, sqlPlainGuard)
+
 	// No node has a row that is found where nothing is, so the node that plans it answers.
 	st.clock = w.one(nil, onPrimary(`SELECT {iso}{now}{/iso} AS now`))
 

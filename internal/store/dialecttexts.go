@@ -76,6 +76,17 @@ WITH got AS (
 SELECT {row}, {tag}
   FROM got AS l`
 
+	// sqlPlainGuard is sqlGuard, and an update of no row. An engine that commits on several nodes has only those
+	// that were written to confirm. A node that crashed after a guard, and so forgot its lock, would not be asked.
+	sqlPlainGuard = `
+WITH written AS (
+    UPDATE {table} AS l
+       SET generation = l.generation
+     WHERE l.lock_id {=} $1
+       AND l.generation {<} 0
+    RETURNING l.generation
+)` + sqlGuard
+
 	// sqlPlainTerm is logTerm of a row that was read before.
 	sqlPlainTerm = `
 INSERT INTO {table} AS l (lock_id, generation, expires_at{six}, owner, acquired_at{end})

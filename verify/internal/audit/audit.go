@@ -17,7 +17,11 @@ import (
 
 // SQL makes the audit of the table with the default names. A connection's name tells which client
 // made a change. A waiter's mark is no transition. No client needs a right to the audit.
-const SQL = `
+var SQL = ServerSQL(`pg_catalog.current_setting('application_name')`) + TriggersSQL
+
+// ServerSQL makes what the triggers write to. client is the expression that tells which client made a change.
+func ServerSQL(client string) string {
+	return `
 CREATE SCHEMA audit;
 
 CREATE TABLE audit.transitions (
@@ -45,10 +49,14 @@ BEGIN
     VALUES (coalesce(NEW.lock_id, OLD.lock_id), OLD.generation, OLD.expires_at, OLD.owner, OLD.acquired_at,
             NEW.generation, NEW.expires_at, NEW.owner, NEW.acquired_at,
             pg_catalog.statement_timestamp(), at, pg_catalog.txid_current(),
-            pg_catalog.current_setting('application_name'), real_from, audit.real_time());
+            ` + client + `, real_from, audit.real_time());
     RETURN NULL;
 END $$;
+`
+}
 
+// TriggersSQL makes the triggers.
+const TriggersSQL = `
 CREATE TRIGGER audit_made AFTER INSERT OR DELETE ON pglocker.lock_statuses
    FOR EACH ROW EXECUTE FUNCTION audit.record();
 

@@ -65,9 +65,20 @@ func TestAudit(t *testing.T) {
 	refreshed, err := locker.RefreshLock(ctx, granted, time.Hour)
 	must(t, err)
 
-	relocking, stop := context.WithTimeout(ctx, 200*time.Millisecond)
-	defer stop()
-	must(t, locker.StartRelocker(relocking, refreshed, 2*time.Hour, time.Hour))
+	relocking, stop := context.WithCancel(ctx)
+	relocked := make(chan error, 1)
+
+	go func() { relocked <- locker.StartRelocker(relocking, refreshed, 2*time.Hour, time.Hour) }()
+
+	for renewed := false; !renewed; {
+		shown, err := locker.GetLockStatus(ctx, "a")
+		must(t, err)
+
+		renewed = shown.ExpiresAt.After(refreshed.ExpiresAt)
+	}
+
+	stop()
+	must(t, <-relocked)
 
 	// What is rolled back was never there.
 	tx, err := db.BeginTx(ctx, nil)

@@ -76,7 +76,7 @@ func (c *Client) start() error {
 
 	name := fmt.Sprintf("%s.%d", c.name, c.runs)
 	address := url.URL{
-		Scheme: "postgres", User: clientUser(),
+		Scheme: "postgres", User: url.UserPassword(c.role(name), clientPassword),
 		Host: c.Proxy.address(), Path: c.cluster.database,
 		RawQuery: url.Values{
 			"sslmode": {"disable"}, "application_name": {name}, "connect_timeout": {"5"},

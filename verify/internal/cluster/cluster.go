@@ -51,6 +51,18 @@ type Options struct {
 	// Addresses are the coordinator's way to the database, and each client's, if it isn't
 	// always the same server.
 	Addresses []string
+	// Engine spreads the database over several servers, if it isn't nil. Then there are addresses, too.
+	Engine Engine
+}
+
+// Engine is a distributed database.
+type Engine interface {
+	// Create makes a database of that name on each of its servers.
+	Create(ctx context.Context, database string) error
+	// Spread makes the audit of the lock table, and spreads what the clients write to like that table.
+	Spread(ctx context.Context, db *sql.DB) error
+	// Audit reads what was written down on each server. Seq is a transition's number among those of all servers.
+	Audit(ctx context.Context) ([]*audit.Transition, error)
 }
 
 // driver is the driver of the nth client. The last client has lib/pq. Behind a pooler the one
@@ -164,14 +176,14 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return err
 	}
 
-	root, err := sql.Open("pgx", u.String())
-	if err != nil {
-		return fmt.Errorf("cluster: %w", err)
-	}
-	defer root.Close()
-
 	c.database = fmt.Sprintf("run_%d", history.Now())
-	if _, err := root.ExecContext(ctx, `CREATE DATABASE `+c.database); err != nil {
+
+	create := func(ctx context.Context, database string) error { return createOn(ctx, u.String(), database) }
+	if c.options.Engine != nil {
+		create = c.options.Engine.Create
+	}
+
+	if err := create(ctx, c.database); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
@@ -182,12 +194,24 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("cluster: %w", err)
 	}
 
-	if c.options.Addresses != nil {
+	switch {
+	case c.options.Engine != nil: // each costs sessions on all servers
+		c.Admin.SetMaxIdleConns(mostOfEngine)
+		c.Admin.SetMaxOpenConns(mostOfEngine)
+	case c.options.Addresses != nil:
 		c.Admin.SetMaxIdleConns(-1) // one that was kept may lead to another server
 	}
 
-	if err := pglocker.MigrateDB(ctx, c.Admin, &pglocker.Config{}); err != nil {
+	if err := pglocker.MigrateDB(ctx, c.Admin, &pglocker.Config{Distributed: c.options.Engine != nil}); err != nil {
 		return fmt.Errorf("cluster: %w", err)
+	}
+
+	if c.options.Engine != nil {
+		if err := c.options.Engine.Spread(ctx, c.Admin); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+
+		return c.createRoles(ctx)
 	}
 
 	if _, err := c.Admin.ExecContext(ctx, audit.SQL+audit.BareSQL+traffic.CountersSQL); err != nil {
@@ -201,6 +225,28 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 	}
 
 	return c.createRole(ctx)
+}
+
+// createOn makes a database on the server of the URL.
+func createOn(ctx context.Context, url, database string) error {
+	root, err := sql.Open("pgx", url)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+
+	_, err = root.ExecContext(ctx, `CREATE DATABASE `+database)
+
+	return err
+}
+
+// Audit reads the audit.
+func (c *Cluster) Audit(ctx context.Context) ([]*audit.Transition, error) {
+	if c.options.Engine != nil {
+		return c.options.Engine.Audit(ctx)
+	}
+
+	return audit.Load(ctx, c.Admin)
 }
 
 // url is that of the database "postgres".
@@ -304,10 +350,16 @@ func (c *Cluster) Quit(ctx context.Context) error {
 func (c *Cluster) dropIdle() {
 	c.Admin.SetMaxIdleConns(-1)
 
-	if c.options.Addresses == nil {
+	switch {
+	case c.options.Engine != nil:
+		c.Admin.SetMaxIdleConns(mostOfEngine)
+	case c.options.Addresses == nil:
 		c.Admin.SetMaxIdleConns(mostIdle)
 	}
 }
+
+// mostOfEngine sessions the coordinator has with a distributed engine.
+const mostOfEngine = 8
 
 // mostIdle sessions the coordinator keeps, where they can't lead to another server.
 const mostIdle = 2

@@ -25,9 +25,9 @@ func (c *Cluster) Regrant(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, traffic.MaxTTL+regrantBound+c.behind())
 	defer cancel()
 
-	tables := []*pglocker.Config{
-		{Owner: "coordinator"},
-		{Owner: "coordinator", Scheme: audit.BareSchema, Table: audit.BareTable},
+	tables := []*pglocker.Config{{Owner: "coordinator"}}
+	if c.options.Engine == nil {
+		tables = append(tables, &pglocker.Config{Owner: "coordinator", Scheme: audit.BareSchema, Table: audit.BareTable})
 	}
 
 	var (
@@ -79,6 +79,10 @@ func (c *Cluster) regrantAll(ctx, limited context.Context, table *pglocker.Confi
 		semaphores, rwLocks, elections := traffic.Semaphores, traffic.RWLocks, traffic.Elections
 		if table.Table == audit.BareTable {
 			semaphores, rwLocks, elections = traffic.BareSemaphores, traffic.BareRWLocks, nil
+		}
+
+		if x.Plain {
+			semaphores, rwLocks = nil, nil
 		}
 
 		for id, take := range recipes(limited, locker, semaphores, rwLocks, elections) {

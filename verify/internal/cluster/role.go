@@ -3,7 +3,8 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net/url"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/traffic"
@@ -11,9 +12,12 @@ import (
 
 // The clients' role, which all runs on a server share. It may do what docs/guarantees.md says is
 // enough (G9), and write to the fenced resources in the same database.
+//
+// A role's password is the superuser's. So the servers of a distributed engine, which go to each other as the role that
+// asked, need only one.
 const (
 	clientRole     = "client"
-	clientPassword = "client"
+	clientPassword = "postgres"
 )
 
 // roleSQL takes from PUBLIC what a database gives by default, and gives the role the rest. It sets
@@ -58,4 +62,31 @@ func (c *Cluster) createRole(ctx context.Context) error {
 	return nil
 }
 
-func clientUser() *url.Userinfo { return url.UserPassword(clientRole, clientPassword) }
+// role is a client's. On a distributed engine each client has one: its servers call the sessions among themselves by
+// names of their own, so that only the role tells the audit which client has asked.
+func (c *Client) role(client string) string {
+	if c.cluster.options.Engine == nil {
+		return clientRole
+	}
+
+	return client
+}
+
+// createRoles makes a role for each client that the run begins with, with the rights of the one above. None is killed
+// there, and so followed by another.
+func (c *Cluster) createRoles(ctx context.Context) error {
+	for n := range c.options.Clients {
+		role := pgx.Identifier{fmt.Sprintf("c%d.1", n+1)}.Sanitize()
+
+		_, err := c.Admin.ExecContext(ctx, `
+CREATE ROLE `+role+` LOGIN PASSWORD '`+clientPassword+`';
+GRANT USAGE ON SCHEMA pglocker, public TO `+role+`;
+GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses TO `+role+`;
+`+traffic.GrantSQL(role))
+		if err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+	}
+
+	return nil
+}

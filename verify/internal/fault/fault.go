@@ -62,6 +62,8 @@ type Fault struct {
 	// Setup makes the servers for that many clients, where the fault needs several, and brings its
 	// own Inject.
 	Setup func(ctx context.Context, clients int) (Setup, error)
+	// Distributed: its Setup is an engine that spreads the database over several servers, as [cluster.Engine].
+	Distributed bool
 	// Prunes: it prunes rows. The audit shows who deleted them.
 	Prunes bool
 	// Loses: it loses commits, and must show what that costs.

@@ -68,8 +68,9 @@ func (s *settler) created(ops []*history.Operation, t *audit.Transition) bool {
 	_, last := s.run.momentsOf(t)
 
 	return slices.ContainsFunc(ops, func(op *history.Operation) bool {
-		// Recipes create the rows that they need before they ask for them.
-		creates := op.Kind == history.Create && op.Outcome != history.Refused || op.Kind == history.All || op.Family != ""
+		// Recipes create the rows that they need before they ask for them. In the plain dialect all requests do.
+		creates := op.Kind == history.Create && op.Outcome != history.Refused || op.Kind == history.All || op.Family != "" ||
+			s.run.Extras.Plain && op.Kind.Grants()
 
 		return creates && op.Client == t.App && op.Call <= last
 	})

@@ -26,6 +26,11 @@ func TestFreed(t *testing.T) {
 			Lock: "a", Token: token, Detail: traffic.LeftToClose,
 		}))
 	}
+	plain := func(run *oracle.Run) *oracle.Run {
+		run.Extras.Plain = true
+
+		return run
+	}
 	creates := func(client string, from int64, o history.Outcome) *history.Operation {
 		return op(client, history.Create, from, from+5, history.Event{Outcome: o})
 	}
@@ -57,6 +62,9 @@ func TestFreed(t *testing.T) {
 		{"created, with a lost reply", audited(chain(made), creates("c1.1", 4, history.Unknown)), ""},
 		{"created, and refused", audited(chain(made), creates("c1.1", 4, history.Refused)), unasked},
 		{"created before it was asked for", audited(chain(made), creates("c1.1", 30, history.Unknown)), unasked},
+		{"created for a grant", audited(chain(made), unknown("c1.1", history.Lock, 4, 50)), unasked},
+		{"created for a grant, in the plain dialect", plain(audited(chain(made), unknown("c1.1", history.Lock, 4, 50))), ""},
+		{"created for a look, in the plain dialect", plain(audited(chain(made), unknown("c1.1", history.Get, 4, 50))), unasked},
 		{"created for another", audited(chain(made), creates("c2.1", 4, history.Unknown)), unasked},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -26,15 +26,17 @@ func TestFailovers(t *testing.T) {
 	written := []oracle.Write{{Lock: "a", Token: 2, Value: 1}}
 
 	for _, test := range []struct {
-		name  string
-		loses bool
-		notes []history.Event
-		ops   []*history.Operation
-		want  []oracle.Name
-		lost  int
-		weak  bool
+		name        string
+		loses       bool
+		distributed bool
+		notes       []history.Event
+		ops         []*history.Operation
+		want        []oracle.Name
+		lost        int
+		weak        bool
 	}{
 		{name: "nobody took over", weak: true},
+		{name: "nobody had to, of several servers", distributed: true},
 		{name: "somebody did", notes: []history.Event{failover}},
 		{name: "commits were to be lost", loses: true, notes: []history.Event{failover, loss}, weak: true},
 		{name: "commits were lost", loses: true, notes: []history.Event{failover, loss}, ops: []*history.Operation{grant}, lost: 1},
@@ -43,7 +45,7 @@ func TestFailovers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 
-			r := &Result{Job: Job{Fault: fault.Fault{Name: "x", Setup: setup, Loses: test.loses}}}
+			r := &Result{Job: Job{Fault: fault.Fault{Name: "x", Setup: setup, Loses: test.loses, Distributed: test.distributed, Harmless: test.distributed}}}
 			r.judge(&oracle.Run{History: &history.History{Notes: test.notes, Operations: test.ops}, Writes: written})
 
 			var names []oracle.Name

@@ -89,7 +89,7 @@ func (r *Result) judge(run *oracle.Run) {
 
 	r.Injected += int64(r.Failovers)
 
-	if r.Job.Fault.Setup != nil && r.Failovers == 0 {
+	if r.Job.Fault.Setup != nil && !r.Job.Fault.Distributed && r.Failovers == 0 {
 		r.Weak = "no server took over from another"
 	}
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/ismurov/pglocker/pgtesting"
 
-	"github.com/ismurov/pglocker/verify/internal/audit"
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 	"github.com/ismurov/pglocker/verify/internal/fault"
 	"github.com/ismurov/pglocker/verify/internal/history"
@@ -23,7 +22,9 @@ import (
 
 const (
 	clients = 4
-	think   = 10 * time.Millisecond
+	// clientsOfMany is how many there are where several servers work for each.
+	clientsOfMany = 3
+	think         = 10 * time.Millisecond
 	// controlThink is a longer pause before a write, so that pauses hit something in the control.
 	controlThink = 60 * time.Millisecond
 
@@ -114,13 +115,18 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 		Extras: traffic.Extras{
 			Long: job.Fault.Long,
 			// The audit of that table can't judge a clock that is set.
-			Bare:    !job.Fault.Clock && !job.Fault.Waits && !job.Control,
+			Bare:    !job.Fault.Clock && !job.Fault.Waits && !job.Control && !job.Fault.Distributed,
 			Spared:  job.Fault.Bears != nil,
 			Recipes: !job.Fault.Waits && !job.Control,
+			Plain:   job.Fault.Distributed,
 		},
 	}
 	if job.Control {
 		options.Think = controlThink
+	}
+
+	if job.Fault.Distributed {
+		options.Clients = clientsOfMany
 	}
 
 	if job.Fault.Begin != nil {
@@ -178,7 +184,7 @@ func (s *Suite) make(ctx context.Context, result *Result, folder string) (_ *ora
 	}
 
 	// What comes now is the coordinator's own, and not under test.
-	if run.Audit, err = audit.Load(ctx, c.Admin); err != nil {
+	if run.Audit, err = c.Audit(ctx); err != nil {
 		return nil, err
 	}
 

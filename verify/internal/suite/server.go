@@ -10,6 +10,7 @@ import (
 
 	"github.com/ismurov/pglocker/pgtesting"
 
+	"github.com/ismurov/pglocker/verify/internal/citus"
 	"github.com/ismurov/pglocker/verify/internal/cluster"
 	"github.com/ismurov/pglocker/verify/internal/fault"
 )
@@ -42,7 +43,7 @@ func (s *Suite) serverFor(
 	}
 
 	setup, err := job.Fault.Setup(ctx, options.Clients)
-	if errors.Is(err, fault.ErrMissing) {
+	if errors.Is(err, fault.ErrMissing) || errors.Is(err, citus.ErrMissing) {
 		return nil, nil, nil, fmt.Errorf("%w: %w", errSkipped, err)
 	}
 
@@ -51,6 +52,7 @@ func (s *Suite) serverFor(
 	}
 
 	options.Addresses = setup.Addresses()
+	options.Engine, _ = setup.(cluster.Engine) // nil if it is none
 
 	return nil, setup.Close, setup.Inject, nil
 }

@@ -18,6 +18,10 @@ import (
 // it up.
 const poolSize = 16
 
+// plainPause is how many times as long the pauses are in the plain dialect. There, waiters poll, and on a distributed
+// engine each statement takes several servers of the same machine.
+const plainPause = 10
+
 // client is one process under test.
 type client struct {
 	cfg    Config
@@ -61,6 +65,10 @@ func (c *client) run(ctx context.Context) {
 		n++
 		w := as.worker(n)
 
+		if c.cfg.Extras.Plain {
+			pause *= plainPause
+		}
+
 		workers.Go(func() {
 			for ctx.Err() == nil {
 				step(w, ctx, pick(w.Rand))
@@ -79,8 +87,13 @@ func (c *client) run(ctx context.Context) {
 		return
 	}
 
+	together := 2
+	if c.cfg.Extras.Plain {
+		together = 1
+	}
+
 	for _, lock := range Holds {
-		for range 2 {
+		for range together {
 			start((*worker).hold, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
 		}
 	}
@@ -90,14 +103,19 @@ func (c *client) run(ctx context.Context) {
 	}
 
 	for _, lock := range Leases {
-		for range 2 {
+		for range together {
 			start((*worker).lease, 8*time.Millisecond, func(*rand.Rand) Spec { return lock })
 		}
 	}
 
 	start((*worker).share, 10*time.Millisecond, func(*rand.Rand) Spec { return Shared })
 
-	anyPrivate := func(r *rand.Rand) Spec { return private(c.cfg.Name, r.IntN(privateLocks)) }
+	privates := privateLocks
+	if c.cfg.Extras.Plain {
+		privates = plainPrivateLocks // each is granted once more in the end
+	}
+
+	anyPrivate := func(r *rand.Rand) Spec { return private(c.cfg.Name, r.IntN(privates)) }
 	start((*worker).lease, 20*time.Millisecond, anyPrivate)
 	start((*worker).hold, 20*time.Millisecond, anyPrivate)
 
@@ -160,7 +178,12 @@ func (w *worker) chance(percent int) bool { return w.IntN(100) < percent }
 // within is a context for one request. It mostly has much time, and sometimes so little that it
 // ends while the request is under way.
 func (w *worker) within(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
-	if w.chance(10) {
+	hasty := 10
+	if w.cfg.Extras.Plain {
+		hasty = 1 // the session that it costs is one on each server
+	}
+
+	if w.chance(hasty) {
 		patience = w.upTo(5 * time.Millisecond)
 	}
 
@@ -245,7 +268,12 @@ func open(cfg Config, rec *history.Recorder) (*client, error) {
 
 	c := &client{cfg: cfg, rec: rec, db: db, pauser: p}
 
-	c.locker, err = pglocker.New(db, &pglocker.Config{Owner: cfg.Name})
+	config := &pglocker.Config{Owner: cfg.Name}
+	if cfg.Extras.Plain && isOdd(cfg.Name) { // the others find it out
+		config.Dialect = pglocker.DialectPlain
+	}
+
+	c.locker, err = pglocker.New(db, config)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

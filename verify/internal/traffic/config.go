@@ -39,6 +39,9 @@ type Extras struct {
 	Spared bool
 	// Recipes: the client also uses recipes, and SQL functions.
 	Recipes bool
+	// Plain: the client speaks the plain dialect, which has fewer recipes, and no SQL functions. A Locker that isn't
+	// told so finds it out.
+	Plain bool
 }
 
 // Spec is a lock. All leases of a lock have the same TTL, so that the audit can tell
@@ -75,8 +78,9 @@ var Leases = []Spec{
 var Shared = Spec{"shared-0", 300 * time.Millisecond}
 
 const (
-	privateLocks = 24
-	privateTTL   = 1200 * time.Millisecond
+	privateLocks      = 24
+	plainPrivateLocks = 6
+	privateTTL        = 1200 * time.Millisecond
 
 	// MaxTTL is the longest of all TTLs and minimum holds. An unused lock is free after that. It
 	// doesn't count the TTLs of clients that only wait, which release before they end.
@@ -99,9 +103,13 @@ func (x Extras) Contended() []Spec {
 
 	if x.Recipes {
 		all = append(all, Alls...)
-		all = append(all, SQLs...)
+		recipes := Elections
 
-		recipes := slices.Concat(Semaphores, RWLocks, Elections)
+		if !x.Plain {
+			all = append(all, SQLs...)
+			recipes = slices.Concat(Semaphores, RWLocks, recipes)
+		}
+
 		if x.Bare {
 			recipes = slices.Concat(recipes, BareSemaphores, BareRWLocks)
 		}

@@ -16,7 +16,7 @@ import (
 // the order in which the writes took effect.
 const CountersSQL = `
 CREATE TABLE counters (lock_id text COLLATE "C" PRIMARY KEY, value bigint NOT NULL);
-CREATE TABLE writes (seq bigserial PRIMARY KEY, lock_id text NOT NULL, token bigint NOT NULL,
+CREATE TABLE writes (seq bigserial, lock_id text COLLATE "C" NOT NULL, token bigint NOT NULL,
                      value bigint NOT NULL, client text NOT NULL)`
 
 // GrantSQL lets a role write to them.

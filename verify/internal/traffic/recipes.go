@@ -128,18 +128,20 @@ func (c *client) startRecipes(start starter) {
 	const pause = 20 * time.Millisecond
 
 	start((*worker).hold, pause, anyOf(Alls))
-	start((*worker).hold, pause, anyOf(SQLs))
-	start((*worker).holdBySQL, pause, func(r *rand.Rand) Spec {
-		if r.IntN(100) < 50 { // nobody else has it, so that it is there to be renewed
-			return Spec{"sql-" + c.cfg.Name, SQLs[0].TTL}
-		}
-
-		return anyOf(SQLs)(r)
-	})
-
 	start(allOf(Alls), pause, anyOf(Alls))
 
-	c.startFamilies(start, Semaphores, RWLocks)
+	if !c.cfg.Extras.Plain {
+		start((*worker).hold, pause, anyOf(SQLs))
+		start((*worker).holdBySQL, pause, func(r *rand.Rand) Spec {
+			if r.IntN(100) < 50 { // nobody else has it, so that it is there to be renewed
+				return Spec{"sql-" + c.cfg.Name, SQLs[0].TTL}
+			}
+
+			return anyOf(SQLs)(r)
+		})
+
+		c.startFamilies(start, Semaphores, RWLocks)
+	}
 
 	for _, r := range Elections {
 		e := c.election(r)
