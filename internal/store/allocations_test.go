@@ -68,6 +68,11 @@ type uncomparable struct {
 
 func (u uncomparable) Conn() *pgx.Conn { return u.conn.Conn() }
 
+// changing is a wrapper that a driver uses for one connection after the other.
+type changing struct{ now *stdlib.Conn }
+
+func (c *changing) Conn() *pgx.Conn { return c.now.Conn() }
+
 // TestPgxConnOf: a connection that is used again is known without reflection, and never taken for another.
 func TestPgxConnOf(t *testing.T) { // not in parallel: it counts allocations
 	s, db := newStore(t, "pgx")
@@ -93,11 +98,17 @@ func TestPgxConnOf(t *testing.T) { // not in parallel: it counts allocations
 
 	raw(func(one *stdlib.Conn) {
 		raw(func(other *stdlib.Conn) {
+			wrapper := new(changing)
+
 			for range 3 {
 				known(one, one.Conn())
 				known(other, other.Conn())
 				known(uncomparable{conn: one}, one.Conn())
 				known(uncomparable{conn: other}, other.Conn())
+
+				for _, wrapper.now = range []*stdlib.Conn{one, other} {
+					known(wrapper, wrapper.now.Conn())
+				}
 			}
 
 			if _, ok := s.PgxConnOf(db); ok {

@@ -365,6 +365,38 @@ func TestBadRequestFailsAlone(t *testing.T) {
 	}
 }
 
+// TestStrangeOwners: an answer shows the owner in the table, not that of the request.
+func TestStrangeOwners(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		s, db := newStore(t, driver)
+
+		contract.Exec(t, db, `CREATE FUNCTION even() RETURNS trigger LANGUAGE plpgsql AS
+			$$ BEGIN IF NEW.owner LIKE '%even' THEN NEW.owner := 'table of ' || NEW.owner; END IF; RETURN NEW; END $$`)
+		contract.Exec(t, db, `CREATE TRIGGER even BEFORE INSERT OR UPDATE ON `+table.String()+` FOR EACH ROW EXECUTE FUNCTION even()`)
+
+		for _, verb := range []string{"insert", "get"} { // by the id, and by the number
+			asked := make([]*store.Asked, 20)
+			for i := range asked {
+				asked[i] = &store.Asked{ID: fmt.Sprintf("%02d", i), Owner: fmt.Sprint(i, []string{" even", " odd"}[i%2]), TTL: ttl}
+			}
+
+			contract.Must(t, store.AskTogether(t.Context(), s, verb, asked))
+
+			for i, a := range asked {
+				want := a.Owner
+				if i%2 == 0 {
+					want = "table of " + want
+				}
+
+				if !a.Matched || a.Row.Owner != want {
+					t.Errorf("%s: the owner of %q is %q, want %q (error: %v)", verb, a.ID, a.Row.Owner, want, a.Err)
+				}
+			}
+		}
+	})
+}
+
 // TestStrangeIDs: where the table shows other ids than were written, nobody is told that
 // a lock of another was granted to them.
 func TestStrangeIDs(t *testing.T) {

@@ -70,18 +70,19 @@ func pgxConnOf(driverConn any) (pgxConn, bool) {
 
 // recognized is a connection of pgx in one of database/sql.
 type recognized struct {
-	driverConn any // a pointer
+	driverConn any // a *stdlib.Conn, whose own connection never changes
 	own        any // the *pgx.Conn, see pgxConn
 }
 
 // pgxConnOf remembers the last connection: it is often the next, too, and reflection takes a twentieth of a lone pair.
+// It doesn't remember a wrapper, which may connect anew, or one of a pgxpool.Pool, which is a new one each time.
 func (s *Store) pgxConnOf(driverConn any) (pgxConn, bool) {
 	if last := s.last.Load(); last != nil && last.driverConn == driverConn {
 		return last.own.(pgxConn), true
 	}
 
 	own, ok := pgxConnOf(driverConn)
-	if ok && reflect.TypeOf(driverConn).Kind() == reflect.Pointer {
+	if ok && isType(reflect.TypeOf(driverConn), stdlibPath, "Conn") {
 		s.last.Store(&recognized{driverConn, own})
 	}
 

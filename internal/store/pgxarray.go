@@ -48,3 +48,8 @@ func (a *pgxArray[T, Element]) IndexType() any { return &a.element }
 
 // Value is for the modes of pgx that don't ask the server for the types of parameters.
 func (a *pgxArray[T, Element]) Value() (driver.Value, error) { return a.literal(a.values), nil }
+
+// String and MarshalText are for tracers, which log arguments, in JSON too. They read only what never changes: a tracer
+// may log while pgx encodes.
+func (a *pgxArray[T, Element]) String() string               { return a.literal(a.values) }
+func (a *pgxArray[T, Element]) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -38,6 +39,15 @@ func TestPgxArrays(t *testing.T) {
 
 		if got, err := m.Encode(0, pgtype.TextFormatCode, array, nil); err != nil || string(got) != test.literal {
 			t.Errorf("%q is written as %s, want %s (error: %v)", test.slice, got, test.literal, err)
+		}
+
+		if got := fmt.Sprint(array); got != test.literal {
+			t.Errorf("it is logged as %s, want %s", got, test.literal)
+		}
+
+		var got string
+		if text, err := json.Marshal(array); err != nil || json.Unmarshal(text, &got) != nil || got != test.literal {
+			t.Errorf("it is logged as %s, want %s in JSON (error: %v)", text, test.literal, err)
 		}
 	}
 }
