@@ -69,6 +69,35 @@ func TestGoesOnwardWithoutTLS(t *testing.T) {
 	}
 }
 
+// TestGoesOnwardInOneAttempt: a later attempt, and one at the same time, makes a connection of its own.
+func TestGoesOnwardInOneAttempt(t *testing.T) {
+	t.Parallel()
+
+	var dials, closed int
+
+	o := &onward{dial: func(context.Context, string, string) (net.Conn, error) {
+		dials++
+
+		return &fakeServer{answers: *bytes.NewBufferString("N"), closed: &closed}, nil
+	}}
+
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+
+		conn, err := o.connect(ctx, "tcp", "a:1")
+		must(t, err)
+
+		_, err = conn.Read(make([]byte, 1))
+		must(t, err)
+		must(t, conn.Close())
+	}
+
+	if dials != 2 || closed != 1 {
+		t.Errorf("it has dialled %d times, and closed %d connections", dials, closed)
+	}
+}
+
 // TestOneConnectionWithoutTLS: a server that refuses TLS is asked for one connection by sslmode=prefer, the default.
 func TestOneConnectionWithoutTLS(t *testing.T) {
 	t.Parallel()
