@@ -31,7 +31,7 @@ func goOnward(config *pgx.ConnConfig) {
 // connect is a [pgconn.DialFunc].
 func (o *onward) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	if kept := o.replace(nil); kept != nil {
-		if kept.address == address {
+		if kept.ctx == ctx && kept.address == address {
 			return kept.Conn, nil
 		}
 
@@ -43,7 +43,7 @@ func (o *onward) connect(ctx context.Context, network, address string) (net.Conn
 		return nil, err
 	}
 
-	return &asked{Conn: conn, onward: o, address: address}, nil
+	return &asked{Conn: conn, onward: o, ctx: ctx, address: address}, nil
 }
 
 // replace keeps another connection, or none, and returns the one before.
@@ -60,7 +60,10 @@ func (o *onward) replace(by *asked) (kept *asked) {
 type asked struct {
 	net.Conn
 
-	onward  *onward
+	onward *onward
+	// ctx is that of the dial. pgx has one for all that it does at one address for one connection. A later one must
+	// not go on: the server may have closed this, or decided what it will answer when it was made.
+	ctx     context.Context //nolint:containedctx // only compared
 	address string
 	// answered: the server has sent something. Only Read touches it.
 	answered bool
@@ -77,7 +80,7 @@ func (a *asked) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Close keeps the connection for the next that goes to the same address, if the server has refused TLS.
+// Close keeps the connection for the next dial of the same attempt, if the server has refused TLS.
 func (a *asked) Close() error {
 	if !a.refused.Load() {
 		return a.Conn.Close()

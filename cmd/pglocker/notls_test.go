@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"net/url"
 	"testing"
 )
 
@@ -69,25 +68,31 @@ func TestGoesOnwardWithoutTLS(t *testing.T) {
 	}
 }
 
-// TestOneConnectionWithoutTLS: a server that refuses TLS is asked for one connection by sslmode=prefer, the default.
-func TestOneConnectionWithoutTLS(t *testing.T) {
+// TestGoesOnwardInOneAttempt: a later attempt, and one at the same time, makes a connection of its own.
+func TestGoesOnwardInOneAttempt(t *testing.T) {
 	t.Parallel()
 
-	b, v := throughValve(t, noReply, "no request has this text")
+	var dials, closed int
 
-	u, err := url.Parse(b.env[0][len("PGLOCKER_DSN="):])
-	must(t, err)
+	o := &onward{dial: func(context.Context, string, string) (net.Conn, error) {
+		dials++
 
-	query := u.Query()
-	query.Del("sslmode")
-	u.RawQuery = query.Encode()
+		return &fakeServer{answers: *bytes.NewBufferString("N"), closed: &closed}, nil
+	}}
 
-	b.ok("run", "-n", "-d", u.String(), "x", "true")
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 
-	v.mu.Lock()
-	defer v.mu.Unlock()
+		conn, err := o.connect(ctx, "tcp", "a:1")
+		must(t, err)
 
-	if connections := len(v.conns) / 2; connections != 1 {
-		t.Errorf("it has made %d connections", connections)
+		_, err = conn.Read(make([]byte, 1))
+		must(t, err)
+		must(t, conn.Close())
+	}
+
+	if dials != 2 || closed != 1 {
+		t.Errorf("it has dialled %d times, and closed %d connections", dials, closed)
 	}
 }

@@ -50,8 +50,8 @@ const childHelp = `
 The program is a process group of its own, and has the terminal when it wants it. It gets the
 signals TERM, INT, HUP, QUIT, USR1, USR2, WINCH, TSTP and CONT that pglocker gets. The first four
 also continue it, if it is stopped. It is ended if it wants the terminal in the background of a
-shell that has ended: nothing could continue it. One that is stopped when its terminal goes is
-continued, after HUP.
+shell that has ended: nothing could continue it. On Linux, one that is stopped when its terminal
+goes is continued, after HUP.
 
 The lock is lost if no renewal of its lease is acknowledged in time, or if the database says that
 it is gone. The program and all its descendants then get TERM, and KILL after --grace. "In time" is

@@ -212,7 +212,7 @@ func TestRunInBackgroundOfNoShell(t *testing.T) {
 
 	b := newBed(t)
 	s := b.shell()
-	s.keys("($run x sh -c 'read line </dev/tty' &)\r", "it wanted the terminal")
+	s.keys("(export shell=$BASHPID; $run x sh -c 'while kill -0 $shell; do sleep 0.01; done; read line </dev/tty' &)\r", "it wanted the terminal")
 	b.next("x")
 }
 

@@ -384,7 +384,8 @@ func TestKilled(t *testing.T) {
 // TestDescriptors: the command has no other descriptors than it would have without the supervisor. It isn't parallel: a
 // test that opens a terminal at the same time may pass that on.
 func TestDescriptors(t *testing.T) {
-	list := []string{"sh", "-c", "echo /proc/$$/fd/*"}
+	// 3 and 4 are those of supervise. Without it, they may be what this process has inherited, as from flock.
+	list := []string{"sh", "-c", "exec 3>&- 4>&-; echo /proc/$$/fd/*"}
 
 	direct, err := exec.CommandContext(t.Context(), list[0], list[1:]...).Output()
 	must(t, err)

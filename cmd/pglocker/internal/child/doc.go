@@ -18,7 +18,7 @@
 // shell sees a stopped job. A stopped process renews no lease: when the job is continued, the context of the
 // lock may have ended. Where no shell is left to continue it, the system doesn't stop this process: a command that
 // wants the terminal of such a job is ended, or it would stay stopped for ever, under a lease that is renewed. So
-// would a stopped command whose terminal has gone: it gets HUP and CONT.
+// would a stopped command whose terminal has gone: on Linux it gets HUP and CONT.
 //
 // The end. When the context ends, the command and all its descendants get TERM and CONT, and after the grace
 // KILL, until none is left.

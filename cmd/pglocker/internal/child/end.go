@@ -33,7 +33,7 @@ func (s *Supervisor) end(r *running, status *unix.WaitStatus) (Exit, error) {
 	for {
 		select {
 		case event := <-r.events:
-			if !event.Stopped() {
+			if ended(event) {
 				status = &event
 			}
 		case <-childless:

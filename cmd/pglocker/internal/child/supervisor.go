@@ -224,14 +224,14 @@ func (s *Supervisor) watch(r *running) (Exit, error) {
 		case <-r.ctx.Done():
 			return s.end(r, nil)
 		case <-look:
-			if s.terminal.gone() { // the system does so for a stopped job that loses its shell, but not for the job's children
-				look = nil
-				_ = unix.Kill(-r.pid, syscall.SIGHUP)
-				_ = unix.Kill(-r.pid, syscall.SIGCONT)
+			if s.terminal.gone() {
+				look = nil // until it stops again
+
+				r.hangUp()
 			}
 		case status := <-r.events:
 			switch {
-			case status.Stopped():
+			case !ended(status):
 				if err := s.stopped(r, status.StopSignal()); err != nil {
 					exit, left := s.end(r, nil)
 
@@ -247,6 +247,18 @@ func (s *Supervisor) watch(r *running) (Exit, error) {
 		}
 	}
 }
+
+// hangUp ends the command if it is stopped, as the system does with a stopped job that loses its shell, but not with the
+// job's children. One that was continued may outlive its terminal, as after bg and disown.
+func (r *running) hangUp() {
+	if isStopped(r.pid) {
+		_ = unix.Kill(-r.pid, syscall.SIGHUP)
+		_ = unix.Kill(-r.pid, syscall.SIGCONT)
+	}
+}
+
+// ended reports whether a command has ended rather than stopped. On BSD, Stopped is false of a stop by SIGSTOP.
+func ended(status unix.WaitStatus) bool { return status.Exited() || status.Signaled() }
 
 func exitOf(status unix.WaitStatus) Exit {
 	if status.Signaled() {

@@ -42,7 +42,17 @@ func (r *running) signalAll(signals ...syscall.Signal) {
 	}
 }
 
-type process struct{ pid, parent, group int }
+type process struct {
+	pid, parent, group int
+	stopped            bool
+}
+
+// isStopped reports whether a process was stopped and hasn't been continued.
+func isStopped(pid int) bool {
+	p, _ := readProcess(pid)
+
+	return p.stopped
+}
 
 // descendants returns those of this process that have not ended.
 func descendants() (found []process) {
@@ -81,7 +91,7 @@ func readProcess(pid int) (p process, alive bool) {
 		return p, false
 	}
 
-	p.pid = pid
+	p.pid, p.stopped = pid, fields[0][0] == 'T'
 	p.parent, _ = strconv.Atoi(string(fields[1]))
 	p.group, _ = strconv.Atoi(string(fields[2]))
 

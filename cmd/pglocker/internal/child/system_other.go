@@ -14,6 +14,9 @@ func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: tr
 
 func adopt() {}
 
+// isStopped isn't known.
+func isStopped(int) bool { return false }
+
 // signalAll sends signals to the command's group.
 func (r *running) signalAll(signals ...syscall.Signal) {
 	for _, sig := range signals {
