@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker"
@@ -38,8 +39,8 @@ func (l *largestBatch) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pg
 
 func (l *largestBatch) count(args []any) {
 	for _, arg := range args {
-		if ids, ok := arg.([]string); ok {
-			for n := int64(len(ids)); ; {
+		if array, ok := arg.(pgtype.ArrayGetter); ok {
+			for n := int64(array.Dimensions()[0].Length); ; {
 				if most := l.ids.Load(); n <= most || l.ids.CompareAndSwap(most, n) {
 					break
 				}
