@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +34,9 @@ func TestMain(m *testing.M) {
 
 		return
 	}
+
+	// Started by nohup, this process would ignore HUP, and so would all that it starts.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 
 	databases = pgtesting.MustTestInstance(&pgtesting.TestInstanceConfig{
 		DriverName:  "pgx",

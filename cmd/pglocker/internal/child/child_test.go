@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -32,6 +33,8 @@ var errEnded = errors.New("the test has ended it")
 func TestMain(m *testing.M) {
 	grace := os.Getenv(asSupervisor)
 	if grace == "" {
+		// Started by nohup, this process would ignore HUP, and so would all that it starts.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 		os.Exit(m.Run())
 	}
 
