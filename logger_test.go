@@ -53,10 +53,10 @@ func TestLogger(t *testing.T) {
 
 		contract.Receive(t, "somebody waits", w.InLine())
 
-		// listener is the process that serves the listener, 0 if there is none.
+		// listener is the process that serves the listener, 0 if there is none that listens on both channels.
 		listener := func() int {
 			return contract.Query[int](t, direct, `SELECT coalesce(max(pid), 0) FROM pg_stat_activity
-				WHERE datname = current_database() AND query LIKE 'LISTEN%'`)
+				WHERE datname = current_database() AND query LIKE 'LISTEN%' AND query NOT LIKE '%probe%' AND state = 'idle'`)
 		}
 
 		failed := func() bool {
