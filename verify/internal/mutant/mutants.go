@@ -111,8 +111,8 @@ func All() []Mutant {
 				{
 					// It asks for a right that the clients don't have.
 					role,
-					"GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses",
-					"GRANT SELECT, INSERT, UPDATE, DELETE ON pglocker.lock_statuses",
+					"GRANT SELECT, INSERT, UPDATE ON pglocker.lock_statuses TO ` + clientRole",
+					"GRANT SELECT, INSERT, UPDATE, DELETE ON pglocker.lock_statuses TO ` + clientRole",
 				},
 				{
 					release,
