@@ -15,6 +15,8 @@ type belief struct {
 	start, end int64
 	// uncut is the end, whether or not the client ran.
 	uncut int64
+	// late: nothing is left of it, since it began right after its client had been stopped.
+	late  bool
 	grant *history.Operation
 	why   string // it ended
 }
@@ -223,8 +225,11 @@ func beliefsOf(h *history.History) []*belief {
 		b.uncut = b.end
 
 		for _, stall := range stalls[b.grant.Client] { // the last one first: each may end at the next
-			// Its client may have been stopped before it said that the lock was granted.
-			if stall.From <= b.end && stall.At > b.grant.Call && stall.At+int64(awakeWithin) >= b.end {
+			// Its client may have been stopped after it looked at a lease, and before it said that the lock was granted.
+			late := stall.At > b.grant.Call && b.start-b.grant.Call >= b.grant.TTL
+
+			if stall.From <= b.end && (stall.At > b.start || late) && stall.At+int64(awakeWithin) >= b.end {
+				b.late = b.late || stall.At <= b.start
 				b.until(stall.From, "stopped")
 			}
 		}

@@ -28,6 +28,10 @@ func MeasureExcused(run *Run) Excused {
 			end = last[b.grant.Client]
 		}
 
+		if b.late {
+			continue // no belief that could have met another
+		}
+
 		excused.Believed += time.Duration(max(0, end-b.start))
 		excused.Cut += time.Duration(max(0, end-max(b.start, min(b.end, end))))
 	}
