@@ -35,8 +35,8 @@ type Cluster struct {
 	database string
 }
 
-// settings of each server. Servers go to each other with the superuser's password, whoever asks. Those that Citus
-// would leave open for a minute after a crash are recovered within a second, so that a run needn't last for minutes.
+// settings of each server. Servers connect to each other with one password, which all roles have. Transactions that
+// Citus would leave open for a minute after a crash are recovered within a second, so that a run needn't last for minutes.
 func settings() []pgtesting.ServerOption {
 	options := []pgtesting.ServerOption{pgtesting.WithEnv("PGPASSWORD=postgres")}
 
