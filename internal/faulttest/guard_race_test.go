@@ -123,7 +123,8 @@ func newGuardRace(t *testing.T, level sql.IsolationLevel, change func(guard stri
 	return r
 }
 
-// run ends after that many tries, or stale commits if that isn't 0.
+// run ends after that many tries, or stale commits if that isn't 0. On a machine that is too busy for so many it ends
+// after five minutes.
 func (r *guardRace) run(t *testing.T, tries, stale int64) {
 	t.Helper()
 
@@ -140,7 +141,7 @@ func (r *guardRace) run(t *testing.T, tries, stale int64) {
 		for range racersPerLock {
 			racers.Go(func() {
 				for !over() {
-					if err := r.tenure(ctx, lock, over); err != nil {
+					if err := r.tenure(ctx, lock, over); err != nil && ctx.Err() == nil {
 						t.Error(err)
 					}
 				}

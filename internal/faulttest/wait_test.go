@@ -168,12 +168,19 @@ func TestWaitBesideTrouble(t *testing.T) {
 			SET generation = 7, expires_at = clock_timestamp() + interval '10 seconds'`)
 		contract.Must(t, err)
 
-		ctx, cancel := context.WithTimeout(t.Context(), wait)
-		defer cancel()
-
 		other, err := pglocker.New(l.db, l.cfg)
 		contract.Must(t, err)
 		t.Cleanup(func() { contract.CloseLocker(t, other) })
+
+		// The first request looks at the table, which takes seconds on a busy machine. The waits begin after that.
+		for _, locker := range []*pglocker.Locker{l.locker, other} {
+			if _, err := locker.TryLock(t.Context(), "a", ttl); !errors.Is(err, pglocker.ErrAlreadyLocked) {
+				t.Fatalf("TryLock: %v, want ErrAlreadyLocked", err)
+			}
+		}
+
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		defer cancel()
 
 		failed := map[string]chan error{"Lock": make(chan error, 1), "TryLock": make(chan error, 1)}
 
