@@ -47,6 +47,13 @@ func runJobs(ctx context.Context, s *suite.Suite, jobs []suite.Job, seed uint64,
 		job.Duration = max(duration/time.Duration(len(jobs))-overhead, leastFault, job.Fault.Least)
 		r := s.Run(ctx, job)
 
+		if r.Again() && ctx.Err() == nil {
+			r.Print(os.Stdout, repeat(r))
+			fmt.Println("    once more:")
+
+			r = s.Run(ctx, job)
+		}
+
 		if ctx.Err() != nil {
 			break // this one shows nothing
 		}

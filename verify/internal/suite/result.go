@@ -36,6 +36,8 @@ type Result struct {
 	Violations []oracle.Violation
 	// Weak says why the run has proved nothing, whatever the oracles say.
 	Weak string
+	// Paused: it has proved nothing because of the machine's own pauses.
+	Paused bool
 	// Err is why the run could not be made or judged, Skipped why it wasn't.
 	Err, Skipped error
 
@@ -51,6 +53,9 @@ func (r *Result) Name() string { return r.Job.Name() }
 
 // Failed reports whether anything was wrong.
 func (r *Result) Failed() bool { return r.Err != nil || r.Weak != "" || len(r.Violations) > 0 }
+
+// Again reports whether the job should be run again: the machine paused too much, and nothing else was wrong.
+func (r *Result) Again() bool { return r.Paused && r.Err == nil && len(r.Violations) == 0 }
 
 func (r *Result) judge(run *oracle.Run) {
 	for _, op := range run.History.Operations {
@@ -104,6 +109,7 @@ func (r *Result) judge(run *oracle.Run) {
 	r.Excused = oracle.MeasureExcused(run)
 
 	if !r.Job.Fault.Stops && r.Excused.Share() > mostCut {
+		r.Paused = true
 		r.Weak = fmt.Sprintf("pauses cut %.0f%% of all belief, though nobody was to be stopped", 100*r.Excused.Share())
 	}
 

@@ -131,5 +131,13 @@ func TestBlind(t *testing.T) {
 		if (r.Weak != "") != test.weak {
 			t.Errorf("%+v: weak %q", test, r.Weak)
 		}
+
+		if r.Violations = nil; r.Again() != test.weak {
+			t.Errorf("%+v: again %t", test, r.Again())
+		}
+
+		if r.Violations = []oracle.Violation{{}}; r.Again() {
+			t.Errorf("%+v: again, though a promise was broken", test)
+		}
 	}
 }
