@@ -72,6 +72,7 @@ func (l *Locker) forceRelease(ctx context.Context, lockID string, token int64, r
 	lk := l.held.find(lockID, token)
 	if lk != nil {
 		l.renewer.Remove(&lk.lease)
+		lk.setGone(true) // its own release would come first
 		lk.group.loseFor(lk, keepalive.Loss{}, fmt.Errorf("%w: %q was released by force, reason: %q", ErrLockLost, lockID, reason))
 	}
 
@@ -81,13 +82,11 @@ func (l *Locker) forceRelease(ctx context.Context, lockID string, token int64, r
 	}
 
 	if err != nil {
-		return err
-	}
+		if lk != nil {
+			lk.setGone(false)
+		}
 
-	if lk != nil {
-		lk.group.mu.Lock()
-		lk.gone = true // there is nothing to release
-		lk.group.mu.Unlock()
+		return err
 	}
 
 	l.desk.Queue.Wake(cmp.Or(store.GateOf(lockID), lockID)) // the waiters here

@@ -158,6 +158,51 @@ func TestForceReleaseTellsTheHolder(t *testing.T) {
 	})
 }
 
+// unlocker is an observer that unlocks a lock when it is lost.
+type unlocker struct {
+	onlyObserver
+	lock *pglocker.Lock
+	err  error
+}
+
+func (u *unlocker) LockLost(pglocker.LockLost) { u.err = u.lock.Unlock(context.Background()) }
+
+// TestForceReleaseAsTheHolderUnlocks: it ends the tenure, and nobody else does, though the holder in the same Locker
+// unlocks as soon as its context is cancelled.
+func TestForceReleaseAsTheHolderUnlocks(t *testing.T) {
+	t.Parallel()
+
+	var u unlocker
+
+	db := contract.Open(t, "pgx", contract.NewDatabase(t))
+	contract.Must(t, pglocker.MigrateDB(t.Context(), db, &pglocker.Config{}))
+	contract.Must(t, pglocker.MigrateHistory(t.Context(), db, &pglocker.Config{}))
+
+	locker, err := pglocker.New(db, &pglocker.Config{Observer: &u})
+	contract.Must(t, err)
+	t.Cleanup(func() { contract.CloseLocker(t, locker) })
+
+	u.lock, err = locker.TryLock(t.Context(), "a", time.Minute)
+	contract.Must(t, err)
+	contract.Must(t, locker.ForceRelease(t.Context(), "a", u.lock.Token(), "stuck"))
+
+	if !errors.Is(u.err, pglocker.ErrLockLost) {
+		t.Errorf("Unlock: %v, want ErrLockLost", u.err)
+	}
+
+	var last pglocker.Event
+
+	for event, err := range locker.History(t.Context(), "a", time.Time{}) {
+		contract.Must(t, err)
+
+		last = event
+	}
+
+	if last.Kind != pglocker.EventForced || last.Reason != "stuck" {
+		t.Errorf("the last event is %+v, want the forced release", last)
+	}
+}
+
 // must returns the value of a call without an error.
 func must[T any](value T, err error) func(*testing.T) T {
 	return func(t *testing.T) T {

@@ -139,7 +139,7 @@ func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 	}
 
 	err = tidy(err)
-	g.lost, lk.gone = err, loss.Gone
+	g.lost, lk.gone = err, lk.gone || loss.Gone
 	g.cancel(err)
 	g.mu.Unlock()
 	g.endHold(err)
@@ -155,6 +155,14 @@ func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 
 	l.held.remove(g)
 	lk.tellLoss(loss, err)
+}
+
+// setGone says whether there is nothing left to release.
+func (lk *Lock) setGone(gone bool) {
+	lk.group.mu.Lock()
+	defer lk.group.mu.Unlock()
+
+	lk.gone = gone
 }
 
 // line is the lock in whose line the waiters for this one stand.
