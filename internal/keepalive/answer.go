@@ -31,8 +31,9 @@ func (r *Renewer) finish(a *attempt, got answer) {
 	a.opens = a.opens || got.unsent // opening it has taken all the time
 
 	var (
-		refused []*Lease
-		now     = time.Now()
+		renewed, refused []*Lease
+		notices          []notice
+		now              = time.Now()
 	)
 
 	for i, l := range a.leases {
@@ -51,6 +52,15 @@ func (r *Renewer) finish(a *attempt, got answer) {
 		if !a.gaveUp && l.asked != nil && (l.asked == a || l.asked.gaveUp) {
 			l.asked = nil
 		}
+
+		if got.err == nil && got.results[i].State == store.Renewed && current && got.sent.After(l.term.Sent) {
+			renewed = append(renewed, l)
+			notices = append(notices, r.extend(l, got.results[i], got.sent, now))
+
+			continue
+		}
+
+		r.part(l)
 
 		switch {
 		case got.err != nil:
@@ -71,6 +81,8 @@ func (r *Renewer) finish(a *attempt, got answer) {
 		}
 	}
 
+	r.gather(renewed, now)
+	r.notify(notices)
 	r.divide(refused, now)
 	r.report(now)
 	r.poke()
@@ -103,21 +115,43 @@ func (r *Renewer) failed(l *Lease, a *attempt, err error, now time.Time) {
 	r.trouble(l, now)
 }
 
-// renewed begins a new term. Of attempts that ran side by side the one that was sent last counts.
+// renewed is for a lease that another attempt has taken or renewed since. Of attempts that ran side by side the
+// one that was sent last counts.
 func (r *Renewer) renewed(l *Lease, result store.RenewResult, sent, now time.Time) {
 	if sent.After(l.term.Sent) {
-		left := l.term.Left(now)
-		l.term = Term{Sent: sent, TTL: l.term.TTL, Margin: l.term.Margin}.Shown(result.Lease)
+		r.notify([]notice{r.extend(l, result, sent, now)})
 		r.ends.put(l, r.end(l, now))
-
-		l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
-		r.calm(l)
-		r.calls = append(r.calls, func() { l.Holder.Renewed(result.ExpiresAt, left) })
 	}
 
 	if l.attempt == nil {
 		r.wait(l, l.term.Sent.Add(l.interval()))
 	}
+}
+
+// notice is a call of [Holder.Renewed].
+type notice struct {
+	holder    Holder
+	expiresAt time.Time
+	left      time.Duration
+}
+
+func (r *Renewer) notify(notices []notice) {
+	r.calls = append(r.calls, func() {
+		for _, n := range notices {
+			n.holder.Renewed(n.expiresAt, n.left)
+		}
+	})
+}
+
+// extend begins a new term. The caller moves the lease to where that ends.
+func (r *Renewer) extend(l *Lease, result store.RenewResult, sent, now time.Time) notice {
+	left := l.term.Left(now)
+	l.term = Term{Sent: sent, TTL: l.term.TTL, Margin: l.term.Margin}.Shown(result.Lease)
+
+	l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
+	r.calm(l)
+
+	return notice{l.Holder, result.ExpiresAt, left}
 }
 
 // busy notes that another transaction has the row locked. A guarded transaction does that now

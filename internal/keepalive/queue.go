@@ -17,7 +17,7 @@ const (
 	orders
 )
 
-// queue is a heap of leases. Looking at the first of 100,000 costs nothing.
+// queue is a heap of leases. Looking at the first of 100,000 costs nothing. The first of a [cohort] stands for all of it.
 type queue struct {
 	order  order
 	leases []*Lease
@@ -67,6 +67,14 @@ func (q *queue) put(l *Lease, moment time.Duration) {
 		heap.Fix(q, place-1)
 	} else {
 		heap.Push(q, l)
+	}
+}
+
+// replace puts another lease where the lease is.
+func (q *queue) replace(l, other *Lease) {
+	if place := l.places[q.order]; place > 0 {
+		q.leases[place-1] = other
+		other.moments[q.order], other.places[q.order], l.places[q.order] = l.moments[q.order], place, 0
 	}
 }
 
