@@ -31,9 +31,10 @@ func (r *Renewer) finish(a *attempt, got answer) {
 	a.opens = a.opens || got.unsent // opening it has taken all the time
 
 	var (
-		renewed, refused []*Lease
-		notices          []notice
-		now              = time.Now()
+		renewed = make([]*Lease, 0, len(a.leases))
+		notices = make([]notice, 0, len(a.leases))
+		refused []*Lease
+		now     = time.Now()
 	)
 
 	for i, l := range a.leases {

@@ -240,13 +240,16 @@ func (r *Renewer) readClocks(now time.Time) {
 	ahead := now.Round(0).Sub(r.began.Round(0)) - now.Sub(r.began)
 
 	if ahead-r.ahead > clockDrift {
-		for _, l := range r.ends.leases {
-			l.moments[byEnd] = r.end(l, now)
-			l.moments[byUrgency] = l.moments[byEnd]
+		for _, q := range []*queue{&r.ends, &r.due} {
+			for i := range q.entries {
+				l := q.entries[i].lease
+				l.moments[q.order] = r.end(l, now)
+				q.entries[i].moment = l.moments[q.order]
+			}
+
+			heap.Init(q)
 		}
 
-		heap.Init(&r.ends)
-		heap.Init(&r.due)
 		r.ahead = ahead
 	}
 

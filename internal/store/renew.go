@@ -16,10 +16,13 @@ import (
 // its transaction.
 var renew = verb{
 	given: parameters{paramID, paramGeneration, paramTTL},
-	many: with(changeMany(`{now} AS now, {durable} AS durable`, sqlStillHeld, `, renewed AS (`,
+	many: with(changeMany(sqlRenewOnce, sqlStillHeld, `, renewed AS (`,
 		`expires_at = greatest(l.expires_at, c.now {+} ({ttl} {*} {us}))`,
-		`r.n, l.expires_at`)+sqlRenewed, "{lock}", "{lock_expiry}"),
+		`r.n, l.expires_at`)+sqlRenewed, "{lock}", "{lock_expiry}", "l.*, r.*", "l.*, r.n, r.ttl"),
 }
+
+// sqlRenewOnce is what the renewals of a batch share. The clock is read once, so leases of one TTL get one expiry.
+const sqlRenewOnce = `{now} AS now, {durable} AS durable`
 
 // sqlRenewed returns a row for each expiry, with the numbers of the requests that got it: for thousands of leases one
 // row, as a rule.
