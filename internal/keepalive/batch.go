@@ -15,7 +15,8 @@ const (
 	batchMost  = 4000
 )
 
-// limit is how many leases a statement may have.
+// limit is how many leases a statement may have. A cohort that is larger, because fewer are held by now, still goes
+// as a whole.
 func (r *Renewer) limit() int { return min(max(batchLimit, r.held/batchShare), batchMost) }
 
 // batch takes from the queues what goes in one statement: of the leases that are due the most
