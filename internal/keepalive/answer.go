@@ -31,6 +31,8 @@ func (r *Renewer) finish(a *attempt, got answer) {
 	a.opens = a.opens || got.unsent // opening it has taken all the time
 
 	var (
+		renewed = make([]*Lease, 0, len(a.leases))
+		notices = make([]notice, 0, len(a.leases))
 		refused []*Lease
 		now     = time.Now()
 	)
@@ -52,6 +54,15 @@ func (r *Renewer) finish(a *attempt, got answer) {
 			l.asked = nil
 		}
 
+		if got.err == nil && got.results[i].State == store.Renewed && current && got.sent.After(l.term.Sent) {
+			renewed = append(renewed, l)
+			notices = append(notices, r.extend(l, got.results[i], got.sent, now))
+
+			continue
+		}
+
+		r.part(l)
+
 		switch {
 		case got.err != nil:
 			r.failed(l, a, got.err, now)
@@ -71,6 +82,8 @@ func (r *Renewer) finish(a *attempt, got answer) {
 		}
 	}
 
+	r.gather(renewed, now)
+	r.notify(notices)
 	r.divide(refused, now)
 	r.report(now)
 	r.poke()
@@ -103,21 +116,43 @@ func (r *Renewer) failed(l *Lease, a *attempt, err error, now time.Time) {
 	r.trouble(l, now)
 }
 
-// renewed begins a new term. Of attempts that ran side by side the one that was sent last counts.
+// renewed is for a lease that another attempt has taken or renewed since. Of attempts that ran side by side the
+// one that was sent last counts.
 func (r *Renewer) renewed(l *Lease, result store.RenewResult, sent, now time.Time) {
 	if sent.After(l.term.Sent) {
-		left := l.term.Left(now)
-		l.term = Term{Sent: sent, TTL: l.term.TTL, Margin: l.term.Margin}.Shown(result.Lease)
+		r.notify([]notice{r.extend(l, result, sent, now)})
 		r.ends.put(l, r.end(l, now))
-
-		l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
-		r.calm(l)
-		r.calls = append(r.calls, func() { l.Holder.Renewed(result.ExpiresAt, left) })
 	}
 
 	if l.attempt == nil {
 		r.wait(l, l.term.Sent.Add(l.interval()))
 	}
+}
+
+// notice is a call of [Holder.Renewed].
+type notice struct {
+	holder    Holder
+	expiresAt time.Time
+	left      time.Duration
+}
+
+func (r *Renewer) notify(notices []notice) {
+	r.calls = append(r.calls, func() {
+		for _, n := range notices {
+			n.holder.Renewed(n.expiresAt, n.left)
+		}
+	})
+}
+
+// extend begins a new term. The caller moves the lease to where that ends.
+func (r *Renewer) extend(l *Lease, result store.RenewResult, sent, now time.Time) notice {
+	left := l.term.Left(now)
+	l.term = Term{Sent: sent, TTL: l.term.TTL, Margin: l.term.Margin}.Shown(result.Lease)
+
+	l.failures, l.lastErr, l.locked, l.asked, l.party = 0, nil, false, nil, 0
+	r.calm(l)
+
+	return notice{l.Holder, result.ExpiresAt, left}
 }
 
 // busy notes that another transaction has the row locked. A guarded transaction does that now

@@ -129,6 +129,8 @@ func (r *Renewer) endPatience(now time.Time) time.Duration {
 			continue // it was removed
 		}
 
+		r.part(l)
+
 		if !l.term.Sent.After(a.began) { // no attempt beside this one has renewed it since
 			r.trouble(l, now)
 		}
@@ -145,7 +147,7 @@ func (r *Renewer) endPatience(now time.Time) time.Duration {
 // start begins an attempt for leases that it moves to the state asked, and returns its patience.
 func (r *Renewer) start(ctx context.Context, now time.Time) (patience time.Duration) {
 	var (
-		leases   = r.batch(now)
+		leases   = sorted(r.batch(now))
 		renewals = make([]store.Renewal, len(leases))
 		left     time.Duration
 	)

@@ -16,7 +16,8 @@
 //	over     it was removed or lost            Remove, endTerms (its term), finish (the database)
 //
 // The lease whose term ends first goes first. A lease that waits goes with others up to a tenth
-// of its interval early.
+// of its interval early. Those that one answer has renewed are a cohort, see cohort.go: the first of them stands for
+// all in the queues. A lease that needs anything of its own leaves it first.
 //
 // An attempt is one statement on its way, in a goroutine of its own. It is the current one, and
 // no other begins, until the patience with it ends. attempt.go says what happens if its

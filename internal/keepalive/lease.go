@@ -32,9 +32,9 @@ type Lease struct {
 
 	held bool
 	term Term
-	// moments and places are those in the queues. Place 0 is none.
-	moments [orders]time.Duration
-	places  [orders]int
+	// cohort is nil for a lease by itself. rank is its place there.
+	cohort *cohort
+	rank   int
 	// attempt has the lease in the state asked. It is nil in the other states.
 	attempt *attempt
 	// underWay is how many attempts with the lease are. alone: none was when attempt began, and
@@ -52,6 +52,10 @@ type Lease struct {
 	locked   bool     // Cause.Locked
 	asked    *attempt // the first since the last answer
 	troubled bool     // Renewer.troubled counts the lease
+
+	// moments and places are those in the queues. Place 0 is none. Only the first of a cohort has some.
+	moments [orders]time.Duration
+	places  [orders]int
 }
 
 func (l *Lease) interval() time.Duration { return pause.Jitter(l.term.interval(l.Interval), 10) }
@@ -101,6 +105,8 @@ func (r *Renewer) take(l *Lease) {
 // drop moves the lease to the state over.
 func (r *Renewer) drop(l *Lease) {
 	l.held, l.attempt = false, nil
+	r.held--
+	r.leave(l)
 	r.take(l)
 	r.ends.drop(l)
 	r.calm(l)

@@ -26,7 +26,8 @@ type Renewer struct {
 	// mu guards the fields up to the next empty line, and those of leases and attempts. It is
 	// not held while the database is asked or a callback runs.
 	mu sync.Mutex
-	// ends has all leases, next and early those that wait, and due those that are due.
+	// held counts the leases. ends has all of them, next and early those that wait, and due those that are due.
+	held                   int
 	ends, next, early, due queue
 	// ahead is how far the wall clock was ahead of the monotonic one, since began, when the
 	// moments in ends were computed.
@@ -75,6 +76,7 @@ func (r *Renewer) Add(l *Lease, term Term) {
 
 	now := time.Now()
 	l.term, l.held = term, true
+	r.held++
 
 	next := term.Sent
 	if !l.RenewNow {
@@ -95,6 +97,10 @@ func (r *Renewer) Add(l *Lease, term Term) {
 	if min(l.moments[byNext], l.moments[byEnd]) < r.looksAt {
 		r.poke()
 	}
+}
+
+func (r *Renewer) queues() [orders]*queue {
+	return [orders]*queue{&r.ends, &r.next, &r.early, &r.due}
 }
 
 // Remove ends the renewals of a lease and returns its last term. A renewal or a callback that
@@ -234,13 +240,16 @@ func (r *Renewer) readClocks(now time.Time) {
 	ahead := now.Round(0).Sub(r.began.Round(0)) - now.Sub(r.began)
 
 	if ahead-r.ahead > clockDrift {
-		for _, l := range r.ends.leases {
-			l.moments[byEnd] = r.end(l, now)
-			l.moments[byUrgency] = l.moments[byEnd]
+		for _, q := range []*queue{&r.ends, &r.due} {
+			for i := range q.entries {
+				l := q.entries[i].lease
+				l.moments[q.order] = r.end(l, now)
+				q.entries[i].moment = l.moments[q.order]
+			}
+
+			heap.Init(q)
 		}
 
-		heap.Init(&r.ends)
-		heap.Init(&r.due)
 		r.ahead = ahead
 	}
 

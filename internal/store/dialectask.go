@@ -47,22 +47,13 @@ func (g *grant) createAllPlainly(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// askRenewal sends renewals in the dialect of the shape.
-func (s *Store) askRenewal(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {
-	if sh.plain {
-		return s.renewPlainly(ctx, sh, reqs)
-	}
-
-	return s.sendRenewal(ctx, sh.statements.of[&renew].many, renew.given.ofMany(reqs, sh.full))
-}
-
 // renewPlainly renews leases in one statement where the server takes that, else each in one of its own. A
 // lease whose statement failed has no row: the leases that were renewed count, unless all statements failed.
-func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {
+func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) answer[renewed] {
 	t := sh.statements.of[&renew]
 
 	if len(reqs) > 1 && !sh.waits && !s.shape.singly.Load() {
-		a := s.sendRenewal(ctx, t.many, renew.given.ofMany(reqs, sh.full))
+		a := s.sendRenewal(ctx, t.many, renew.given.ofMany(reqs, sh.full), scanRenewedOne)
 		if a.outcome != refused || !notTogether(a.err) {
 			return a
 		}
@@ -71,11 +62,11 @@ func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) ans
 		s.shape.singly.Store(true)
 	}
 
-	answers := make([]answer[one[Row]], len(reqs))
-	sideBySide(len(reqs), func(i int) { answers[i] = s.sendRenewal(ctx, t.one, sh.arguments(&renew, &reqs[i])) })
+	answers := make([]answer[renewed], len(reqs))
+	sideBySide(len(reqs), func(i int) { answers[i] = s.sendRenewal(ctx, t.one, sh.arguments(&renew, &reqs[i]), scanRenewedOne) })
 
 	var (
-		all    answer[one[Row]]
+		all    answer[renewed]
 		failed int
 	)
 
@@ -92,7 +83,7 @@ func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) ans
 		}
 
 		for _, row := range a.rows {
-			row.place = i
+			row.places = []int{i}
 			all.rows = append(all.rows, row)
 		}
 	}
@@ -108,20 +99,17 @@ func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) ans
 func notTogether(err error) bool { return hasState(err, "0A", "42") }
 
 // stillHeldPlainly is stillHeld.
-func (s *Store) stillHeldPlainly(ctx context.Context, sh *shape, leases []lease) []lease {
-	reqs := requests(leases)
-	running := make([]bool, len(leases))
+func (s *Store) stillHeldPlainly(ctx context.Context, sh *shape, reqs []request) (still []int) {
+	running := make([]bool, len(reqs))
 
 	sideBySide(len(reqs), func(i int) {
 		rows, err := read(ctx, s, sh.statements.of[&held].one, sh.arguments(&held, &reqs[i]), scanOne[int64])
 		running[i] = err != nil || len(rows) > 0
 	})
 
-	var still []lease
-
-	for i, l := range leases {
+	for i := range reqs {
 		if running[i] {
-			still = append(still, l)
+			still = append(still, i)
 		}
 	}
 

@@ -1,8 +1,13 @@
 package store
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -11,10 +16,21 @@ import (
 // its transaction.
 var renew = verb{
 	given: parameters{paramID, paramGeneration, paramTTL},
-	many: with(changeMany(`{durable} AS durable`, sqlStillHeld, "",
-		`expires_at = greatest(l.expires_at, {now} {+} ({ttl} {*} {us}))`,
-		`r.n, {iso}`+sqlExpiresAt+`{/iso}, {began}`), "{lock}", "{lock_expiry}"),
+	many: with(changeMany(sqlRenewOnce, sqlStillHeld, `, renewed AS (`,
+		`expires_at = greatest(l.expires_at, c.now {+} ({ttl} {*} {us}))`,
+		`r.n, l.expires_at`)+sqlRenewed, "{lock}", "{lock_expiry}", "l.*, r.*", "l.*, r.n, r.ttl"),
 }
+
+// sqlRenewOnce is what the renewals of a batch share. The clock is read once, so leases of one TTL get one expiry.
+const sqlRenewOnce = `{now} AS now, {durable} AS durable`
+
+// sqlRenewed returns a row for each expiry, with the numbers of the requests that got it: for thousands of leases one
+// row, as a rule.
+const sqlRenewed = `
+)
+SELECT {iso}` + sqlExpiresAt + `{/iso}, {began}, pg_catalog.array_to_string(pg_catalog.array_agg(l.n), ',')
+  FROM renewed AS l
+ GROUP BY l.expires_at`
 
 // held reads which leases still run. One that renew passed over is busy if it is among them, else
 // gone.
@@ -60,38 +76,58 @@ type RenewResult struct {
 	Lease time.Duration
 }
 
-// lease is by what a renewal is found again.
-type lease struct {
-	lockID     string
-	generation int64
-}
-
-// Renew renews leases in one statement. The results are in the order of the renewals. A lease that
-// is asked for twice gets the longer TTL. After an error nothing is known, and the renewal can be
+// Renew renews leases in one statement. The results are in the order of the renewals, which is best that of the
+// ids. A lease that is asked for twice gets the longer TTL. After an error nothing is known, and the renewal can be
 // repeated: see [Divides].
 func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
+	ascends := func(a, b Renewal) int { return cmp.Or(strings.Compare(a.LockID, b.LockID), -1) }
+	if slices.IsSortedFunc(renewals, ascends) {
+		return s.renew(ctx, renewals)
+	}
+
+	type lease struct {
+		lockID     string
+		generation int64
+	}
+
+	var (
+		once   = make([]Renewal, 0, len(renewals))
+		places = make([]int, len(renewals))
+		seen   = make(map[lease]int, len(renewals))
+	)
+
+	for i, r := range renewals {
+		place, again := seen[lease{r.LockID, r.Generation}]
+		if !again {
+			place = len(once)
+			seen[lease{r.LockID, r.Generation}] = place
+			once = append(once, r)
+		}
+
+		once[place].TTL = max(once[place].TTL, r.TTL)
+		places[i] = place
+	}
+
+	results, sent, err = s.renew(ctx, once)
+	if err != nil {
+		return nil, sent, err
+	}
+
+	return valuesOf(places, func(place *int) RenewResult { return results[*place] }), sent, nil
+}
+
+// renew is Renew for different leases.
+func (s *Store) renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 
-	leases := valuesOf(renewals, func(r *Renewal) lease { return lease{r.LockID, r.Generation} })
-	longest := make(map[lease]time.Duration, len(renewals))
-
-	for i, r := range renewals {
-		longest[leases[i]] = max(longest[leases[i]], r.TTL)
-	}
-
-	reqs := requests(leases)
-	for i, l := range leases {
-		reqs[i].ttl = Microseconds(longest[l])
-	}
-
-	a := s.askRenewal(ctx, sh, reqs)
+	a := s.askRenewal(ctx, sh, renewals)
 	if a.outcome == refused && outdated(a.err) {
 		if found, ok := s.changed(ctx, sh); ok {
 			sh = found
-			a = s.askRenewal(ctx, sh, reqs)
+			a = s.askRenewal(ctx, sh, renewals)
 		}
 	}
 
@@ -99,36 +135,94 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		return nil, time.Time{}, a.err
 	}
 
-	states := make(map[lease]RenewResult, len(renewals))
+	results = make([]RenewResult, len(renewals))
+
 	for _, r := range a.rows {
-		states[leases[r.place]] = RenewResult{
-			State: Renewed, ExpiresAt: r.value.ExpiresAt.UTC(), Lease: leaseOf(r.value.ExpiresAt, r.value.Began),
+		result := RenewResult{State: Renewed, ExpiresAt: r.expiresAt.UTC(), Lease: leaseOf(r.expiresAt, r.began)}
+		for _, place := range r.places {
+			results[place] = result
 		}
 	}
 
 	// Busy or gone? It asks about those that were passed over.
-	missing := slices.DeleteFunc(slices.Clone(leases), func(l lease) bool { return states[l].State == Renewed })
-	if len(missing) > 0 {
-		for _, l := range s.stillHeld(ctx, sh, missing) {
-			states[l] = RenewResult{State: RenewBusy}
+	var (
+		missing []Renewal
+		places  []int
+	)
+
+	for i, r := range results {
+		if r.State != Renewed {
+			missing = append(missing, renewals[i])
+			places = append(places, i)
 		}
 	}
 
-	return valuesOf(leases, func(l *lease) RenewResult { return states[*l] }), a.sent, nil
+	if len(missing) > 0 {
+		for _, held := range s.stillHeld(ctx, sh, missing) {
+			results[places[held]].State = RenewBusy
+		}
+	}
+
+	return results, a.sent, nil
+}
+
+// renewed is an expiry and the places of the renewals that got it.
+type renewed struct {
+	expiresAt, began time.Time
+	places           []int
+}
+
+// scanRenewed reads a row of sqlRenewed, the answer to so many renewals.
+func scanRenewed(asked int) scanFunc[renewed] {
+	var numbers text
+
+	return func(from scanner) (r renewed, err error) {
+		if err := from.Scan(&r.expiresAt, &r.began, &numbers); err != nil {
+			return r, err
+		}
+
+		r.places = make([]int, 0, bytes.Count(numbers, []byte(","))+1)
+		for number := range bytes.SplitSeq(numbers, []byte(",")) {
+			place, err := strconv.Atoi(string(number))
+			if err != nil || place < 1 || place > asked {
+				return r, fmt.Errorf("pglocker: a renewal with the number %q of %d", number, asked)
+			}
+
+			r.places = append(r.places, place-1)
+		}
+
+		return r, nil
+	}
+}
+
+// scanRenewedOne reads a row for one renewal: its number, the expiry, and when the statement began.
+func scanRenewedOne(from scanner) (r renewed, err error) {
+	var number int
+
+	err = from.Scan(&number, &r.expiresAt, &r.began)
+	r.places = []int{number - 1}
+
+	return r, err
+}
+
+// askRenewal sends renewals in the dialect of the shape.
+func (s *Store) askRenewal(ctx context.Context, sh *shape, renewals []Renewal) answer[renewed] {
+	if sh.plain {
+		return s.renewPlainly(ctx, sh, requests(renewals))
+	}
+
+	args := []any{ // renew.given
+		valuesOf(renewals, func(r *Renewal) string { return r.LockID }),
+		valuesOf(renewals, func(r *Renewal) int64 { return r.Generation }),
+		valuesOf(renewals, func(r *Renewal) int64 { return Microseconds(r.TTL) }),
+	}
+
+	return s.sendRenewal(ctx, sh.statements.of[&renew].many, args, scanRenewed(len(renewals)))
 }
 
 // sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
-func (s *Store) sendRenewal(ctx context.Context, text string, args []any) answer[one[Row]] {
-	scan := func(from scanner) (o one[Row], err error) {
-		var number int64
-
-		err = from.Scan(&number, &o.value.ExpiresAt, &o.value.Began)
-		o.place = int(number) - 1
-
-		return o, err
-	}
-
-	a := insist(ctx, s, func(bool) answer[one[Row]] { return ask(ctx, s, text, args, scan) }, func(a answer[one[Row]]) bool {
+func (s *Store) sendRenewal(ctx context.Context, text string, args []any, scan scanFunc[renewed]) answer[renewed] {
+	a := insist(ctx, s, func(bool) answer[renewed] { return ask(ctx, s, text, args, scan) }, func(a answer[renewed]) bool {
 		return a.outcome == nothingSent && sqlState(a.err) == "" ||
 			a.outcome == refused && (retriable(a.err) || s.lostStatement(a.err, a.named))
 	})
@@ -151,22 +245,29 @@ func Divides(err error) bool {
 		!hasState(err, "08", "28", "3D", "53", "57P", codeUndefinedTable, codeUndefinedColumn, codeReadOnlyTransaction)
 }
 
-// stillHeld returns those of the leases that still run. If it can't ask, that is all of them: they
+// stillHeld returns the places of those leases that still run. If it can't ask, that is all of them: they
 // are asked for again, as if busy.
-func (s *Store) stillHeld(ctx context.Context, sh *shape, leases []lease) []lease {
+func (s *Store) stillHeld(ctx context.Context, sh *shape, renewals []Renewal) (places []int) {
+	reqs := requests(renewals)
+
 	if sh.plain {
-		return s.stillHeldPlainly(ctx, sh, leases)
+		return s.stillHeldPlainly(ctx, sh, reqs)
 	}
 
-	numbers, err := read(ctx, s, sh.statements.of[&held].many, held.given.ofMany(requests(leases), sh.full), scanOne[int64])
+	numbers, err := read(ctx, s, sh.statements.of[&held].many, held.given.ofMany(reqs, sh.full), scanOne[int64])
 	if err != nil {
-		return leases
+		for i := range reqs {
+			places = append(places, i)
+		}
+
+		return places
 	}
 
-	return valuesOf(numbers, func(n *int64) lease { return leases[*n-1] })
+	return valuesOf(numbers, func(n *int64) int { return int(*n) - 1 })
 }
 
-// requests are those for leases.
-func requests(leases []lease) []request {
-	return valuesOf(leases, func(l *lease) request { return request{id: l.lockID, generation: l.generation} })
+func requests(renewals []Renewal) []request {
+	return valuesOf(renewals, func(r *Renewal) request {
+		return request{id: r.LockID, generation: r.Generation, ttl: Microseconds(r.TTL)}
+	})
 }

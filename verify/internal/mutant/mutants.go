@@ -53,8 +53,8 @@ func All() []Mutant {
 			Name: "no generation check on renew",
 			Edits: []Edit{{
 				renew,
-				"changeMany(`{durable} AS durable`, sqlStillHeld, ",
-				"changeMany(`{durable} AS durable`, `{generation} {>} 0 AND l.expires_at {>} {now}`, ",
+				"changeMany(sqlRenewOnce, sqlStillHeld, ",
+				"changeMany(sqlRenewOnce, `{generation} {>} 0 AND l.expires_at {>} {now}`, ",
 			}},
 			Fault:  "net-late",
 			Expect: []oracle.Name{oracle.Audit},
@@ -78,8 +78,8 @@ func All() []Mutant {
 			Name: "renewal revives a lease",
 			Edits: []Edit{{
 				renew,
-				"changeMany(`{durable} AS durable`, sqlStillHeld, ",
-				"changeMany(`{durable} AS durable`, sqlOfGeneration, ",
+				"changeMany(sqlRenewOnce, sqlStillHeld, ",
+				"changeMany(sqlRenewOnce, sqlOfGeneration, ",
 			}},
 			Fault:  "server-stop",
 			Expect: []oracle.Name{oracle.Audit},
@@ -146,8 +146,8 @@ func All() []Mutant {
 			Name: "renewals with synchronous_commit off",
 			Edits: []Edit{{
 				renew,
-				"changeMany(`{durable} AS durable`, ",
-				"changeMany(`pg_catalog.set_config('synchronous_commit', 'off', true) AS durable`, ",
+				"sqlRenewOnce = `{now} AS now, {durable} AS durable`",
+				"sqlRenewOnce = `{now} AS now, pg_catalog.set_config('synchronous_commit', 'off', true) AS durable`",
 			}},
 			Fault:  "server-kill",
 			Expect: []oracle.Name{oracle.Audit},

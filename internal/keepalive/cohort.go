@@ -1,0 +1,100 @@
+package keepalive
+
+import "time"
+
+// cohort are leases that one answer has renewed, and whose terms are the same. They fall due together, and end
+// together. In the queues the first stands for all: of 100,000 leases, a few dozen are sorted.
+type cohort struct {
+	leases []*Lease
+}
+
+// size is how many leases a lease in the queues stands for.
+func (l *Lease) size() int {
+	if l.cohort == nil {
+		return 1
+	}
+
+	return len(l.cohort.leases)
+}
+
+// join appends them to a batch.
+func (l *Lease) join(batch []*Lease) []*Lease {
+	if l.cohort == nil {
+		return append(batch, l)
+	}
+
+	return append(batch, l.cohort.leases...)
+}
+
+// gather makes cohorts of leases that were renewed, and moves them to the state waiting. Leases with different terms
+// are in different cohorts.
+func (r *Renewer) gather(renewed []*Lease, now time.Time) {
+	for len(renewed) > 0 {
+		lead, n := renewed[0], 1
+		for n < len(renewed) && renewed[n].term == lead.term && renewed[n].Interval == lead.Interval {
+			n++
+		}
+
+		for _, l := range renewed[:n] {
+			r.leave(l)
+			r.ends.drop(l)
+		}
+
+		if n > 1 {
+			c := &cohort{renewed[:n:n]}
+			for i, l := range c.leases {
+				l.cohort, l.rank = c, i
+			}
+		}
+
+		r.ends.put(lead, r.end(lead, now))
+		r.wait(lead, lead.term.Sent.Add(lead.interval()))
+
+		renewed = renewed[n:]
+	}
+}
+
+// leave takes a lease out of its cohort. If it was the first, another stands for the rest in the queues, and it is in
+// none itself.
+func (r *Renewer) leave(l *Lease) {
+	c := l.cohort
+	if c == nil {
+		return
+	}
+
+	last := len(c.leases) - 1
+	next := c.leases[last]
+	c.leases[last] = nil
+	c.leases = c.leases[:last]
+	l.cohort = nil
+
+	if next == l {
+		return
+	}
+
+	c.leases[l.rank], next.rank = next, l.rank
+
+	if l.rank == 0 {
+		for _, q := range r.queues() {
+			q.replace(l, next)
+		}
+	}
+}
+
+// part puts a lease in the queues by itself, with the moments of its cohort.
+func (r *Renewer) part(l *Lease) {
+	if l.cohort == nil {
+		return
+	}
+
+	lead := l.cohort.leases[0]
+	moments, places := lead.moments, lead.places
+
+	r.leave(l)
+
+	for _, q := range r.queues() {
+		if places[q.order] > 0 {
+			q.put(l, moments[q.order])
+		}
+	}
+}
