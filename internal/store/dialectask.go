@@ -56,28 +56,77 @@ func (s *Store) askRenewal(ctx context.Context, sh *shape, reqs []request) answe
 	return s.sendRenewal(ctx, sh.statements.of[&renew].many, renew.given.ofMany(reqs, sh.full))
 }
 
-// renewPlainly renews leases in one statement where the server takes that, else each in one of its own. A
-// lease whose statement failed has no row: the leases that were renewed count, unless all statements failed.
+// renewPlainly renews the leases of each shard in one statement. If the shards aren't known it renews all in one where
+// the server takes that, else each in one of its own. A lease whose statement failed has no row: the leases that were
+// renewed count, unless all statements failed.
 func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {
-	t := sh.statements.of[&renew]
+	groups := s.renewedTogether(sh, reqs)
 
-	if len(reqs) > 1 && !sh.waits && !s.shape.singly.Load() {
-		a := s.sendRenewal(ctx, t.many, renew.given.ofMany(reqs, sh.full))
-		if a.outcome != refused || !notTogether(a.err) {
-			return a
+	all := s.renewGroups(ctx, sh, reqs, groups)
+	if len(groups) < len(reqs) && all.outcome == refused && notTogether(all.err) {
+		if len(sh.shards) == 0 {
+			s.shape.singly.Store(true) // the statement for one tells whether it is for their number
 		}
 
-		// The statement for one tells whether it is for their number.
-		s.shape.singly.Store(true)
+		all = s.renewGroups(ctx, sh, reqs, groupedBy(reqs, func(i int) int { return i }))
 	}
 
-	answers := make([]answer[one[Row]], len(reqs))
-	sideBySide(len(reqs), func(i int) { answers[i] = s.sendRenewal(ctx, t.one, sh.arguments(&renew, &reqs[i])) })
+	return all
+}
 
-	var (
-		all    answer[one[Row]]
-		failed int
-	)
+// renewedTogether are the numbers of the requests of each statement.
+func (s *Store) renewedTogether(sh *shape, reqs []request) [][]int {
+	return groupedBy(reqs, func(i int) int {
+		switch {
+		case sh.waits || len(sh.shards) == 0 && s.shape.singly.Load():
+			return i
+		case len(sh.shards) == 0:
+			return 0
+		}
+
+		return sh.shards.of(reqs[i].id)
+	})
+}
+
+// groupedBy groups the numbers of requests by a key.
+func groupedBy(reqs []request, key func(i int) int) (groups [][]int) {
+	places := make(map[int]int)
+
+	for i := range reqs {
+		k := key(i)
+
+		place, found := places[k]
+		if !found {
+			place = len(groups)
+			places[k] = place
+			groups = append(groups, nil)
+		}
+
+		groups[place] = append(groups[place], i)
+	}
+
+	return groups
+}
+
+// renewGroups sends a statement for each group.
+func (s *Store) renewGroups(ctx context.Context, sh *shape, reqs []request, groups [][]int) (all answer[one[Row]]) {
+	t := sh.statements.of[&renew]
+	answers := make([]answer[one[Row]], len(groups))
+
+	sideBySide(len(groups), func(i int) {
+		group := valuesOf(groups[i], func(n *int) request { return reqs[*n] })
+
+		if len(group) == 1 {
+			answers[i] = s.sendRenewal(ctx, t.one, sh.arguments(&renew, &group[0]))
+
+			return
+		}
+
+		answers[i] = s.sendRenewal(ctx, t.together, plainVerbs[&renew].given.ofMany(group, sh.full))
+		s.shape.apart(sh, answers[i].err)
+	})
+
+	failed := 0
 
 	for i, a := range answers {
 		if a.err != nil {
@@ -92,12 +141,12 @@ func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) ans
 		}
 
 		for _, row := range a.rows {
-			row.place = i
+			row.place = groups[i][row.place]
 			all.rows = append(all.rows, row)
 		}
 	}
 
-	if failed < len(reqs) {
+	if failed < len(groups) {
 		all.err = nil
 	}
 
