@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -57,49 +58,74 @@ func (s *Store) askRenewal(ctx context.Context, sh *shape, reqs []request) answe
 }
 
 // renewPlainly renews the leases of each shard in one statement. If the shards aren't known it renews all in one where
-// the server takes that, else each in one of its own. A lease whose statement failed has no row: the leases that were
-// renewed count, unless all statements failed.
-func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) answer[one[Row]] {
+// the server takes that, else each in one of its own. A statement for several that was refused is divided. A lease whose
+// statement failed has no row: the leases that were renewed count, unless all statements failed.
+func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) (all answer[one[Row]]) {
+	var renewed bool
+
 	groups := s.renewedTogether(sh, reqs)
 
-	all := s.renewGroups(ctx, sh, reqs, groups)
-	if len(groups) < len(reqs) && all.outcome == refused && notTogether(all.err) {
-		if len(sh.shards) == 0 {
-			s.shape.singly.Store(true) // the statement for one tells whether it is for their number
+	for len(groups) > 0 {
+		var again [][]int
+
+		for i, a := range s.renewGroups(ctx, sh, reqs, groups) {
+			group := groups[i]
+
+			switch {
+			case a.outcome == refused && len(group) > 1 && notTogether(a.err):
+				// The statements for one tell whether it is for their number.
+				again = slices.AppendSeq(again, slices.Chunk(group, 1))
+
+				if s.shape.apart(sh, a.err); len(sh.shards) == 0 {
+					s.shape.singly.Store(true)
+				}
+			case a.outcome == refused && len(group) > 1 && Divides(a.err):
+				again = append(again, group[:len(group)/2], group[len(group)/2:])
+			case a.err != nil:
+				all.err, all.outcome = a.err, a.outcome
+			default:
+				renewed = true
+
+				if all.sent.IsZero() || a.sent.Before(all.sent) {
+					all.sent = a.sent
+				}
+
+				for _, row := range a.rows {
+					row.place = group[row.place]
+					all.rows = append(all.rows, row)
+				}
+			}
 		}
 
-		all = s.renewGroups(ctx, sh, reqs, groupedBy(reqs, func(i int) int { return i }))
+		groups = again
+	}
+
+	if renewed {
+		all.err = nil
 	}
 
 	return all
 }
 
 // renewedTogether are the numbers of the requests of each statement.
-func (s *Store) renewedTogether(sh *shape, reqs []request) [][]int {
-	return groupedBy(reqs, func(i int) int {
-		switch {
-		case sh.waits || len(sh.shards) == 0 && s.shape.singly.Load():
-			return i
-		case len(sh.shards) == 0:
-			return 0
-		}
-
-		return sh.shards.of(reqs[i].id)
-	})
-}
-
-// groupedBy groups the numbers of requests by a key.
-func groupedBy(reqs []request, key func(i int) int) (groups [][]int) {
+func (s *Store) renewedTogether(sh *shape, reqs []request) (groups [][]int) {
 	places := make(map[int]int)
 
 	for i := range reqs {
-		k := key(i)
+		key := i
 
-		place, found := places[k]
+		switch {
+		case sh.waits || len(sh.shards) == 0 && s.shape.singly.Load():
+		case len(sh.shards) == 0:
+			key = 0
+		default:
+			key = sh.shards.of(reqs[i].id)
+		}
+
+		place, found := places[key]
 		if !found {
 			place = len(groups)
-			places[k] = place
-			groups = append(groups, nil)
+			places[key], groups = place, append(groups, nil)
 		}
 
 		groups[place] = append(groups[place], i)
@@ -109,48 +135,22 @@ func groupedBy(reqs []request, key func(i int) int) (groups [][]int) {
 }
 
 // renewGroups sends a statement for each group.
-func (s *Store) renewGroups(ctx context.Context, sh *shape, reqs []request, groups [][]int) (all answer[one[Row]]) {
+func (s *Store) renewGroups(ctx context.Context, sh *shape, reqs []request, groups [][]int) []answer[one[Row]] {
 	t := sh.statements.of[&renew]
 	answers := make([]answer[one[Row]], len(groups))
 
 	sideBySide(len(groups), func(i int) {
-		group := valuesOf(groups[i], func(n *int) request { return reqs[*n] })
+		text, args := t.one, sh.arguments(&renew, &reqs[groups[i][0]])
 
-		if len(group) == 1 {
-			answers[i] = s.sendRenewal(ctx, t.one, sh.arguments(&renew, &group[0]))
-
-			return
+		if len(groups[i]) > 1 {
+			group := valuesOf(groups[i], func(n *int) request { return reqs[*n] })
+			text, args = t.together, plainVerbs[&renew].given.ofMany(group, sh.full)
 		}
 
-		answers[i] = s.sendRenewal(ctx, t.together, plainVerbs[&renew].given.ofMany(group, sh.full))
-		s.shape.apart(sh, answers[i].err)
+		answers[i] = s.sendRenewal(ctx, text, args)
 	})
 
-	failed := 0
-
-	for i, a := range answers {
-		if a.err != nil {
-			all.err, all.outcome = a.err, a.outcome
-			failed++
-
-			continue
-		}
-
-		if all.sent.IsZero() || a.sent.Before(all.sent) {
-			all.sent = a.sent
-		}
-
-		for _, row := range a.rows {
-			row.place = groups[i][row.place]
-			all.rows = append(all.rows, row)
-		}
-	}
-
-	if failed < len(groups) {
-		all.err = nil
-	}
-
-	return all
+	return answers
 }
 
 // notTogether reports whether a server may have refused a statement because it is about several locks.

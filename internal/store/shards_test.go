@@ -169,6 +169,38 @@ func TestShardTogether(t *testing.T) {
 	})
 }
 
+// TestShardOfRefusedRow: a row that is refused costs its own lock alone, among those of its shard.
+func TestShardOfRefusedRow(t *testing.T) {
+	t.Parallel()
+	eachSpread(t, func(t *testing.T, s *store.Store, db *sql.DB) {
+		states := grantMany(t, s, 20)
+
+		contract.Exec(t, db, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$`)
+		contract.Exec(t, db, "CREATE TRIGGER refuse BEFORE UPDATE ON "+table.String()+
+			" FOR EACH ROW WHEN (old.lock_id = '007') EXECUTE FUNCTION refuse()")
+
+		var renewals []store.Renewal
+		for i, state := range states {
+			renewals = append(renewals, store.Renewal{LockID: fmt.Sprintf("%03d", i), Generation: state.Generation, TTL: ttl})
+		}
+
+		renewed, _, err := s.Renew(t.Context(), renewals)
+		must(t, err)
+
+		for i, r := range renewed {
+			if (r.State == store.Renewed) != (i != 7) {
+				t.Errorf("renewal %d: %+v", i, r)
+			}
+		}
+
+		for i, err := range releaseMany(t.Context(), s, states) {
+			if (err == nil) != (i != 7) {
+				t.Errorf("release %d: %v", i, err)
+			}
+		}
+	})
+}
+
 // TestShards: requests that come together are sent together, and all of the Store works so.
 func TestShards(t *testing.T) {
 	t.Parallel()
