@@ -166,7 +166,7 @@ func underTraffic(t *testing.T, scheme string, disturb func(db *sql.DB, cfg *pgl
 			}
 
 			group.Go(func() {
-				for n := 0; n < grants; {
+				for n := 0; n < grants && t.Context().Err() == nil; {
 					var err error
 					if i == 0 {
 						err = two()

@@ -203,6 +203,8 @@ func (w writer) renderPlain(st *statements) {
 			t.one, t.many = w.plainly(p, sqlPlain, "c.durable"), w.plainly(p, sqlPlainShy, "1::bigint")
 			if w.waits {
 				t.many = w.plainly(p, sqlPlain, "1::bigint")
+			} else {
+				t.together = w.together(p)
 			}
 		}
 
@@ -210,7 +212,7 @@ func (w writer) renderPlain(st *statements) {
 		case &create:
 			t.many = w.plainly(p, p.text, "l.lock_id")
 		case &renew:
-			t.one, t.many = t.many, w.many(p.given, w.strength(sqlPlainRenewMany))
+			t.one = t.many
 		}
 
 		st.of[v] = t
@@ -228,17 +230,29 @@ func (w writer) renderPlain(st *statements) {
 
 // plainly writes a text of the plain dialect. tag is the column behind those of the request.
 func (w writer) plainly(p plainVerb, text, tag string) string {
-	returning := p.returning + ", " + tag
-	if p.untagged {
-		returning = p.returning
+	return w.write(w.filled(p, text, sqlPlainFormer, tag), "c.now", "c.floor", p.given.inOne)
+}
+
+// together writes sqlPlainTogether.
+func (w writer) together(p plainVerb) string {
+	p.set = with(p.set, "c.until", "r.until")
+
+	return w.many(p.given, w.filled(p, sqlPlainTogether, "l.pglocker_former", "l.pglocker_n"))
+}
+
+// filled fills in what a verb has.
+func (w writer) filled(p plainVerb, text, former, tag string) string {
+	returning := p.returning
+	if !p.untagged {
+		returning += ", {tag}"
 	}
 
-	text = with(text, "{set}", p.set, "{where}", p.where, "{returning}", returning, "{tag}", tag)
+	text = with(with(text, "{set}", p.set, "{where}", p.where, "{returning}", returning), "{former}", former, "{tag}", tag)
 	if p.lock != "" {
 		text = with(text, "{lock}", p.lock)
 	}
 
-	return w.write(with(w.strength(text), "{span}", p.span), "c.now", "c.floor", p.given.inOne)
+	return with(w.strength(text), "{span}", p.span)
 }
 
 // strength leaves settings out where the server has none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -47,52 +48,103 @@ func (g *grant) createAllPlainly(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// renewPlainly renews leases in one statement where the server takes that, else each in one of its own. A
-// lease whose statement failed has no row: the leases that were renewed count, unless all statements failed.
-func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) answer[renewed] {
-	t := sh.statements.of[&renew]
+// renewPlainly renews the leases of each shard in one statement. If the shards aren't known it renews all in one where
+// the server takes that, else each in one of its own. A statement for several that was refused is divided. A lease whose
+// statement failed has no row: the leases that were renewed count, unless all statements failed.
+func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) (all answer[renewed]) {
+	var some bool
 
-	if len(reqs) > 1 && !sh.waits && !s.shape.singly.Load() {
-		a := s.sendRenewal(ctx, t.many, renew.given.ofMany(reqs, sh.full), scanRenewedOne)
-		if a.outcome != refused || !notTogether(a.err) {
-			return a
+	groups := s.renewedTogether(sh, reqs)
+
+	for len(groups) > 0 {
+		var again [][]int
+
+		for i, a := range s.renewGroups(ctx, sh, reqs, groups) {
+			group := groups[i]
+
+			switch {
+			case a.outcome == refused && len(group) > 1 && notTogether(a.err):
+				// The statements for one tell whether it is for their number.
+				again = slices.AppendSeq(again, slices.Chunk(group, 1))
+
+				if s.shape.apart(sh, a.err); len(sh.shards) == 0 {
+					s.shape.singly.Store(true)
+				}
+			case a.outcome == refused && len(group) > 1 && Divides(a.err):
+				again = append(again, group[:len(group)/2], group[len(group)/2:])
+			case a.err != nil:
+				all.err, all.outcome = a.err, a.outcome
+			default:
+				some = true
+
+				if all.sent.IsZero() || a.sent.Before(all.sent) {
+					all.sent = a.sent
+				}
+
+				for _, row := range a.rows {
+					for k, place := range row.places {
+						row.places[k] = group[place]
+					}
+
+					all.rows = append(all.rows, row)
+				}
+			}
 		}
 
-		// The statement for one tells whether it is for their number.
-		s.shape.singly.Store(true)
+		groups = again
 	}
 
-	answers := make([]answer[renewed], len(reqs))
-	sideBySide(len(reqs), func(i int) { answers[i] = s.sendRenewal(ctx, t.one, sh.arguments(&renew, &reqs[i]), scanRenewedOne) })
-
-	var (
-		all    answer[renewed]
-		failed int
-	)
-
-	for i, a := range answers {
-		if a.err != nil {
-			all.err, all.outcome = a.err, a.outcome
-			failed++
-
-			continue
-		}
-
-		if all.sent.IsZero() || a.sent.Before(all.sent) {
-			all.sent = a.sent
-		}
-
-		for _, row := range a.rows {
-			row.places = []int{i}
-			all.rows = append(all.rows, row)
-		}
-	}
-
-	if failed < len(reqs) {
+	if some {
 		all.err = nil
 	}
 
 	return all
+}
+
+// renewedTogether are the numbers of the requests of each statement.
+func (s *Store) renewedTogether(sh *shape, reqs []request) (groups [][]int) {
+	places := make(map[int]int)
+
+	for i := range reqs {
+		key := i
+
+		switch {
+		case sh.waits || len(sh.shards) == 0 && s.shape.singly.Load():
+		case len(sh.shards) == 0:
+			key = 0
+		default:
+			key = sh.shards.of(reqs[i].id)
+		}
+
+		place, found := places[key]
+		if !found {
+			place = len(groups)
+			places[key], groups = place, append(groups, nil)
+		}
+
+		groups[place] = append(groups[place], i)
+	}
+
+	return groups
+}
+
+// renewGroups sends a statement for each group.
+func (s *Store) renewGroups(ctx context.Context, sh *shape, reqs []request, groups [][]int) []answer[renewed] {
+	t := sh.statements.of[&renew]
+	answers := make([]answer[renewed], len(groups))
+
+	sideBySide(len(groups), func(i int) {
+		text, args := t.one, sh.arguments(&renew, &reqs[groups[i][0]])
+
+		if len(groups[i]) > 1 {
+			group := valuesOf(groups[i], func(n *int) request { return reqs[*n] })
+			text, args = t.together, plainVerbs[&renew].given.ofMany(group, sh.full)
+		}
+
+		answers[i] = s.sendRenewal(ctx, text, args, scanRenewedOne)
+	})
+
+	return answers
 }
 
 // notTogether reports whether a server may have refused a statement because it is about several locks.

@@ -50,6 +50,30 @@ WITH c AS MATERIALIZED (
 SELECT {returning}
   FROM got AS l, c`
 
+	// sqlPlainTogether is sqlPlainShy for several locks of one server, see [shards]. Of two requests for a lock it
+	// carries out one. The ids stand in it once more, since Citus goes by them.
+	sqlPlainTogether = `
+WITH c AS MATERIALIZED (
+    SELECT {now} AS now, {timeline} AS floor, {durable} AS durable
+), found AS MATERIALIZED (
+    SELECT r.*, c.now {+} ({span} {*} {us}) AS until` + sqlFoundFormer + `
+      FROM c, {requests} WITH ORDINALITY AS r ({columns}, n), {table} AS l
+     WHERE l.lock_id {=} ANY ($1::{text}[])
+       AND l.lock_id {=} r.lock_id
+       AND {where}
+       {lock} OF l SKIP LOCKED
+), got AS (
+    UPDATE {table} AS l
+       SET {set}
+      FROM c, found AS r
+     WHERE l.lock_id {=} ANY ($1::{text}[])
+       AND l.lock_id {=} r.lock_id
+       AND {where}
+    RETURNING l.*, r.n AS pglocker_n, r.former AS pglocker_former
+)
+SELECT {returning}
+  FROM got AS l, c`
+
 	// sqlPlainOnce reads the clock once. until is {span} microseconds later.
 	sqlPlainOnce = `SELECT n.now, n.now {+} ({span} {*} {us}) AS until, {timeline} AS floor, {durable} AS durable
       FROM (SELECT {now} AS now OFFSET 0) AS n`
@@ -96,29 +120,6 @@ VALUES ({lock_id}, {generation}, {now}{six}, {owner}, 'epoch'::{timestamptz} {+}
        owner = excluded.owner, acquired_at = excluded.acquired_at{end}
  WHERE l.generation {<} excluded.generation
 RETURNING true`
-
-	// sqlPlainRenewMany is for engines that pass over locked rows of several locks.
-	sqlPlainRenewMany = `
-WITH c AS MATERIALIZED (
-    SELECT {now} AS now, {durable} AS durable
-), found AS MATERIALIZED (
-    SELECT l.lock_id, r.n, c.now {+} ({ttl} {*} {us}) AS until
-      FROM c, {requests} WITH ORDINALITY AS r ({columns}, n),
-           LATERAL (SELECT l.lock_id
-                      FROM {table} AS l
-                     WHERE l.lock_id {=} r.lock_id
-                       AND ` + sqlOfGeneration + `
-                       AND ` + sqlPlainHeld + `
-                       {lock_expiry} SKIP LOCKED) AS l
-), got AS (
-    UPDATE {table} AS l
-       SET expires_at = greatest(l.expires_at, f.until)
-      FROM found AS f
-     WHERE l.lock_id {=} f.lock_id
-    RETURNING f.n, l.expires_at
-)
-SELECT l.n, {iso}` + sqlExpiresAt + `{/iso}, {began}
-  FROM got AS l`
 )
 
 // plainVerb is a verb in the plain dialect.
@@ -136,7 +137,7 @@ type plainVerb struct {
 
 // plainVerbs are all that the dialect has.
 var plainVerbs = map[*verb]plainVerb{
-	&acquire:     {given: acquire.given, span: `{ttl}`, set: sqlPlainGranted, where: `l.expires_at {<=} c.now`, returning: `{row}, ` + sqlPlainFormer},
+	&acquire:     {given: acquire.given, span: `{ttl}`, set: sqlPlainGranted, where: `l.expires_at {<=} c.now`, returning: `{row}, {former}`},
 	&refresh:     {given: refresh.undated, span: `{ttl}`, set: sqlPlainGranted, where: sqlOfGeneration, returning: `{row}`},
 	&settle:      {given: settle.given, span: `0::bigint`, set: sqlUnchanged, where: `l.owner {=} {owner} AND ` + sqlPlainHeld, returning: `{row}`},
 	&release:     plainRelease,
@@ -148,7 +149,7 @@ var plainVerbs = map[*verb]plainVerb{
 	},
 	&renew: {
 		given: renew.given, span: `{ttl}`, set: `expires_at = greatest(l.expires_at, c.until)`,
-		where: sqlOfGeneration + ` AND ` + sqlPlainHeld, returning: `1::bigint, {iso}` + sqlExpiresAt + `{/iso}, {began}`, untagged: true,
+		where: sqlOfGeneration + ` AND ` + sqlPlainHeld, returning: `{tag}, {iso}` + sqlExpiresAt + `{/iso}, {began}`, untagged: true,
 		lock: `{lock_expiry}`,
 	},
 	&create: {given: parameters{paramID, paramGeneration}, text: sqlPlainCreate},

@@ -23,6 +23,10 @@ func (l *lane[T]) divide(ctx context.Context, reqs []request, a answer[one[T]], 
 		})
 	}
 
+	if a.outcome == refused && len(reqs) > 1 {
+		l.store.shape.apart(reqs[0].shape, a.err)
+	}
+
 	switch {
 	case a.outcome != refused:
 	case sweeping(a.err) && len(reqs) > 2:

@@ -120,6 +120,7 @@ func textsOf(table Table, f form) map[string]string {
 	} {
 		t := st.of[v]
 		all[name], all[name+"Many"], all[name+"ManyDated"], all[name+"ManyByID"] = t.one, t.many, t.dated, t.byID
+		all[name+"Together"] = t.together
 	}
 
 	maps.DeleteFunc(all, func(_, text string) bool { return text == "" })
@@ -140,6 +141,7 @@ func AllTexts() map[string]string {
 		"in transaction": sqlInTransaction,
 		"transaction":    sqlTransaction,
 		"plain table":    sqlPlainTable,
+		"shards":         onPrimary(sqlShards),
 		"lacking":        sqlLacking,
 		"installed":      onPrimary(sqlInstalled),
 		"as it is":       sqlAsItIs,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,11 +74,21 @@ type lane[T any] struct {
 	store   *Store
 	kind    kind[T]
 	batcher *coalesce.Batcher[request, answer[T]]
+	// byShard are those of the plain dialect, where requests of one shard go together.
+	byShard sync.Map
 }
 
 func newLane[T any](s *Store, k kind[T]) *lane[T] {
 	l := &lane[T]{store: s, kind: k}
-	l.batcher = coalesce.New(coalesce.Config[request, answer[T]]{
+	l.batcher = l.newBatcher()
+
+	return l
+}
+
+func (l *lane[T]) newBatcher() *coalesce.Batcher[request, answer[T]] {
+	s := l.store
+
+	return coalesce.New(coalesce.Config[request, answer[T]]{
 		One:  func(ctx context.Context, req request) answer[T] { return l.askOne(ctx, req, false) },
 		Many: l.fly,
 		Left: func(ctx context.Context, sent bool) answer[T] {
@@ -103,8 +114,25 @@ func newLane[T any](s *Store, k kind[T]) *lane[T] {
 		Ready:    readyWithin,
 		Grace:    grace,
 	})
+}
 
-	return l
+// batcherOf returns nil for a request that goes alone.
+func (l *lane[T]) batcherOf(req request) *coalesce.Batcher[request, answer[T]] {
+	switch sh := req.shape; {
+	case !sh.plain:
+		return l.batcher
+	case len(sh.shards) == 0 || sh.statements.of[l.kind.verb].together == "":
+		return nil
+	}
+
+	shard := req.shape.shards.of(req.id)
+
+	b, found := l.byShard.Load(shard)
+	if !found {
+		b, _ = l.byShard.LoadOrStore(shard, l.newBatcher())
+	}
+
+	return b.(*coalesce.Batcher[request, answer[T]])
 }
 
 // write sends a request, see [persist]. The answer has one row or none. A batch may pass over a
@@ -119,13 +147,14 @@ func (l *lane[T]) read(ctx context.Context, req request) ([]T, error) {
 }
 
 func (l *lane[T]) ask(ctx context.Context, req request, alone bool) answer[T] {
-	if alone && l.kind.gate == "" || req.shape.plain {
+	b := l.batcherOf(req)
+	if alone && l.kind.gate == "" || b == nil {
 		return l.askOne(ctx, req, alone)
 	}
 
 	req.progress = progressOf(ctx)
 
-	return l.batcher.Do(ctx, req)
+	return b.Do(ctx, req)
 }
 
 // askOne sends the statement for one request, which waits for the row, if there is room for that.
@@ -231,9 +260,13 @@ func (l *lane[T]) statement(reqs []request) prepared {
 	t := sh.statements.of[l.kind.verb]
 
 	if sh.plain {
-		l.tell(1)
+		l.tell(len(reqs))
 
-		return prepared{t.many, sh.arguments(l.kind.verb, &reqs[0]), 1, reqs, l.kind.inserts}
+		if len(reqs) == 1 {
+			return prepared{t.many, sh.arguments(l.kind.verb, &reqs[0]), 1, reqs, l.kind.inserts}
+		}
+
+		return prepared{t.together, plainVerbs[l.kind.verb].given.ofMany(reqs, sh.full), len(reqs), reqs, false}
 	}
 
 	text, given := t.many, l.kind.given

@@ -17,8 +17,8 @@ type statements struct {
 	clock               string
 }
 
-// texts are those of one verb: for one request, and for several.
-type texts struct{ one, many, dated, byID string }
+// texts are those of one verb: for one request, and for several. together is for several in the plain dialect.
+type texts struct{ one, many, dated, byID, together string }
 
 // verb is what a request does, as SQL.
 type verb struct {

@@ -12,6 +12,8 @@ type shape struct {
 	secured bool
 	// statements are written for this table and form.
 	statements statements
+	// shards are known in the plain dialect alone.
+	shards shards
 }
 
 // shapeCache remembers the shape, but no failed look-up: the table may be made later.
@@ -28,6 +30,8 @@ type shapeCache struct {
 	probed atomic.Bool
 	// singly: the plain dialect renews one lock in a statement.
 	singly atomic.Bool
+	// misled is the last shape of whose shards a statement for several locks was refused.
+	misled atomic.Pointer[shape]
 	// looking is full while enough requests look it up: the connection of the first may be dead.
 	looking chan struct{}
 }
@@ -82,6 +86,12 @@ func (s *Store) findOut(ctx context.Context) (*shape, error) {
 	}
 
 	found := &shape{form: f, secured: secured, statements: st}
+	if f.plain {
+		if found.shards, err = s.findShards(ctx); err != nil {
+			return nil, err
+		}
+	}
+
 	if first && !s.shape.last.CompareAndSwap(nil, found) {
 		// Another caller was first. By now the server may have refused what it found.
 		if found = s.shape.found.Load(); found != nil {

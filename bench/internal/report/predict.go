@@ -16,18 +16,20 @@ func (m *model) at(goroutines int) point {
 }
 
 // pairs predicts the pairs per second of a number of machines and servers. Each pair's lock
-// is on one server. All machines are like this one, and share only the servers.
-func (m *model) pairs(machines, servers int) (clients, server, disk float64) {
-	p := m.at(machineGoroutines)
-
-	// A batch splits into one for each server, down to one request in a statement.
-	statements := min(2, p.statements*float64(servers))
+// is in one shard. All machines are like this one, and share only the servers.
+func (m *model) pairs(machines, servers, shards int) (clients, server, disk float64) {
+	statements := m.statements(shards)
 	clients = float64(machines) * m.cores / m.client(statements)
 	server = float64(servers) * m.cores / m.server(statements)
 	// A flush for each statement that grants. Commits of other machines share it.
 	disk = float64(servers) * m.flushes * min(float64(machines), m.shared) / (statements / 2)
 
 	return clients, server, disk
+}
+
+// statements are those of a pair. A batch splits into one for each shard, down to one request in a statement.
+func (m *model) statements(shards int) float64 {
+	return min(2, m.at(machineGoroutines).statements*float64(shards))
 }
 
 func limits(clients, server, disk float64) (least float64, which string) {
@@ -49,7 +51,7 @@ func (m *model) ByMachines() string {
 	var rows [][]string
 
 	for _, machines := range []int{1, 10, 100} {
-		clients, server, disk := m.pairs(machines, 1)
+		clients, server, disk := m.pairs(machines, 1, 1)
 		least, which := limits(clients, server, disk)
 		goroutines := machines * machineGoroutines
 
@@ -93,19 +95,19 @@ func (m *model) ByServers() string {
 		one  float64
 	)
 
-	for _, servers := range []int{1, 4, 16} {
-		clients, server, disk := m.pairs(machines, servers)
+	for _, of := range []struct{ servers, shards int }{{1, 1}, {4, 4}, {4, 32}, {16, 16}, {16, 32}} {
+		clients, server, disk := m.pairs(machines, of.servers, of.shards)
 		least, which := limits(clients, server, disk)
 
-		if servers == 1 {
+		if of.servers == 1 {
 			one = least
 		}
 
 		rows = append(rows, []string{
-			format.Thousands(servers), format.Figures(min(2, m.at(machineGoroutines).statements*float64(servers))),
+			format.Thousands(of.servers), format.Thousands(of.shards), format.Figures(m.statements(of.shards)),
 			format.Figures(least), times(least / one), which,
 		})
 	}
 
-	return markdown([]string{"servers", "statements/pair", "pairs/s", "over one server", "limit"}, rows)
+	return markdown([]string{"servers", "shards", "statements/pair", "pairs/s", "over one server", "limit"}, rows)
 }

@@ -134,17 +134,17 @@ func TestReportOfNothing(t *testing.T) {
 func TestPredictions(t *testing.T) {
 	m := newModel(sampleLog(), 2, workload.Full)
 
-	few, server, disk := m.pairs(1, 1)
+	few, server, disk := m.pairs(1, 1, 1)
 	if few, which := limits(few, server, disk); which != "the clients' CPU" && which != "the server's CPU" {
 		t.Errorf("one machine: %v because of %s", few, which)
 	}
 
-	many, which := limits(m.pairs(100, 1))
+	many, which := limits(m.pairs(100, 1, 1))
 	if many < few/2 || which == "the clients' CPU" {
 		t.Errorf("100 machines: %v because of %s", many, which)
 	}
 
-	if spread, _ := limits(m.pairs(100, 16)); spread <= many {
+	if spread, _ := limits(m.pairs(100, 16, 16)); spread <= many {
 		t.Errorf("16 servers: %v, one: %v", spread, many)
 	}
 }
