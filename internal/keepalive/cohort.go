@@ -2,7 +2,7 @@ package keepalive
 
 import "time"
 
-// cohort are leases that one answer has renewed, and whose terms are the same. They fall due together, and end
+// cohort are leases that one answer has granted or renewed, and whose terms are the same. They fall due together, and end
 // together. In the queues the first stands for all: of 100,000 leases, a few dozen are sorted.
 type cohort struct {
 	leases []*Lease
@@ -52,6 +52,33 @@ func (r *Renewer) gather(renewed []*Lease, now time.Time) {
 
 		renewed = renewed[n:]
 	}
+}
+
+// follow adds a new lease to the cohort of the one that was added before it, if one statement has granted both, and
+// reports whether it did.
+func (r *Renewer) follow(l *Lease) bool {
+	before := r.added
+	r.added = l
+
+	if before == nil || l.RenewNow || before.RenewNow || before.Interval != l.Interval || before.term != l.term ||
+		before.failures > 0 || before.attempt != nil || before.size() >= batchLimit {
+		return false
+	}
+
+	c := before.cohort
+	if c == nil {
+		c = &cohort{[]*Lease{before}}
+		before.cohort, before.rank = c, 0
+	}
+
+	if c.leases[0].places[byNext] == 0 { // they are due
+		return false
+	}
+
+	l.cohort, l.rank = c, len(c.leases)
+	c.leases = append(c.leases, l)
+
+	return true
 }
 
 // leave takes a lease out of its cohort. If it was the first, another stands for the rest in the queues, and it is in

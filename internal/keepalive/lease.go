@@ -106,6 +106,11 @@ func (r *Renewer) take(l *Lease) {
 func (r *Renewer) drop(l *Lease) {
 	l.held, l.attempt = false, nil
 	r.held--
+
+	if r.added == l {
+		r.added = nil
+	}
+
 	r.leave(l)
 	r.take(l)
 	r.ends.drop(l)

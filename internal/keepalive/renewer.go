@@ -29,6 +29,8 @@ type Renewer struct {
 	// held counts the leases. ends has all of them, next and early those that wait, and due those that are due.
 	held                   int
 	ends, next, early, due queue
+	// added is the lease that was added last, nil if it was removed.
+	added *Lease
 	// ahead is how far the wall clock was ahead of the monotonic one, since began, when the
 	// moments in ends were computed.
 	ahead time.Duration
@@ -83,8 +85,10 @@ func (r *Renewer) Add(l *Lease, term Term) {
 		next = next.Add(l.interval())
 	}
 
-	r.ends.put(l, r.end(l, now))
-	r.wait(l, next)
+	if !r.follow(l) {
+		r.ends.put(l, r.end(l, now))
+		r.wait(l, next)
+	}
 
 	if r.stop == nil {
 		ctx, stop := context.WithCancel(context.Background())
@@ -94,7 +98,7 @@ func (r *Renewer) Add(l *Lease, term Term) {
 	}
 
 	// Leases come and go far more often than one is due.
-	if min(l.moments[byNext], l.moments[byEnd]) < r.looksAt {
+	if l.places[byEnd] > 0 && min(l.moments[byNext], l.moments[byEnd]) < r.looksAt {
 		r.poke()
 	}
 }
