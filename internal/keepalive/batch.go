@@ -10,21 +10,28 @@ const (
 	// batchLimit bounds the leases in one statement, and so how long its row locks last, where few are held.
 	batchLimit = 1000
 	// batchShare is which part of all leases a statement has where more are held, up to batchMost. Of 100,000 it
-	// has 3,125, whose row locks last for 20 to 40 ms.
-	batchShare = 32
+	// has 2,500, whose row locks last for about 30 ms.
+	batchShare = 40
 	batchMost  = 4000
 )
 
-// limit is how many leases a statement may have. A cohort that is larger, because fewer are held by now, still goes
-// as a whole.
-func (r *Renewer) limit() int { return min(max(batchLimit, r.held/batchShare), batchMost) }
+// limit is how many leases a statement may have. On a server that can't keep up it has few, or it would take so long
+// that it is doubled, and each of the two makes the other slower: while an earlier attempt hangs, and if the most
+// urgent lease is late.
+func (r *Renewer) limit(now time.Time) int {
+	if term := r.due.first().term; len(r.attempts) > 0 || term.Left(now) < (term.TTL-term.Margin)/2 {
+		return batchLimit
+	}
+
+	return min(max(batchLimit, r.held/batchShare), batchMost)
+}
 
 // batch takes from the queues what goes in one statement: of the leases that are due the most
 // urgent and its party, and those that may go early if it has no party. A cohort goes as a whole.
 func (r *Renewer) batch(now time.Time) []*Lease {
 	var (
 		party         = r.due.first().party
-		limit         = r.limit()
+		limit         = r.limit(now)
 		batch, others []*Lease
 	)
 

@@ -3,7 +3,7 @@ package keepalive
 import "time"
 
 // cohort are leases that one answer has granted or renewed, and whose terms are the same. They fall due together, and end
-// together. In the queues the first stands for all: of 100,000 leases, a few dozen are sorted.
+// together. In the queues the first stands for all: of 100,000 leases, about a hundred are sorted.
 type cohort struct {
 	leases []*Lease
 }
@@ -27,11 +27,11 @@ func (l *Lease) join(batch []*Lease) []*Lease {
 }
 
 // gather makes cohorts of leases that were renewed, and moves them to the state waiting. Leases with different terms
-// are in different cohorts.
+// are in different cohorts, and none has more than [batchLimit].
 func (r *Renewer) gather(renewed []*Lease, now time.Time) {
 	for len(renewed) > 0 {
 		lead, n := renewed[0], 1
-		for n < len(renewed) && renewed[n].term == lead.term && renewed[n].Interval == lead.Interval {
+		for n < min(len(renewed), batchLimit) && renewed[n].term == lead.term && renewed[n].Interval == lead.Interval {
 			n++
 		}
 

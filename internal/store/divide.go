@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // divide turns the answer to a batch into those to its requests. Where some of them may have had it
 // refused, it asks for the halves separately, down to single requests.
@@ -23,7 +26,9 @@ func (l *lane[T]) divide(ctx context.Context, reqs []request, a answer[one[T]], 
 		})
 	}
 
-	if a.outcome == refused && len(reqs) > 1 {
+	// A batch of requests from before and after a change of the shards says nothing about either.
+	mixed := slices.ContainsFunc(reqs, func(r request) bool { return r.shape != reqs[0].shape })
+	if a.outcome == refused && len(reqs) > 1 && !mixed {
 		l.store.shape.apart(reqs[0].shape, a.err)
 	}
 
