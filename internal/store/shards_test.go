@@ -137,8 +137,10 @@ func TestShardTogether(t *testing.T) {
 		contract.Exec(t, db, "UPDATE "+table.String()+" SET expires_at = clock_timestamp()")
 
 		twice := []*store.Asked{
-			{ID: odd[0], Owner: "a", TTL: time.Minute}, {ID: odd[0], Owner: "b", TTL: time.Minute},
-			{ID: odd[1], Owner: "c", TTL: time.Minute}, {ID: odd[2], Owner: "d", TTL: time.Minute},
+			{ID: odd[0], Owner: "a", TTL: time.Minute},
+			{ID: odd[0], Owner: "b", TTL: time.Minute},
+			{ID: odd[1], Owner: "c", TTL: time.Minute},
+			{ID: odd[2], Owner: "d", TTL: time.Minute},
 		}
 		ofOne := func() []*store.Asked {
 			return slices.DeleteFunc(slices.Clone(twice), func(a *store.Asked) bool { return a.ID != odd[0] })
