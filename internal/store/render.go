@@ -7,10 +7,8 @@ import (
 
 // statements are the SQL texts for one table.
 type statements struct {
-	of map[*verb]texts
-	// grantAll is "" where the table is partitioned, and releaseAll there and where it has no owners.
-	grantAll, grantAllOrTell, releaseAll string
-
+	of                  map[*verb]texts
+	grantAll            string
 	unwantedLast, guard string
 	list                listTexts
 	prune               pruneTexts
@@ -68,7 +66,7 @@ type form struct {
 func render(table Table, f form) statements {
 	w := newWriter(table, f)
 	st := statements{
-		of: make(map[*verb]texts), grantAllOrTell: w.one(nil, sqlGrantAllOrTell), guard: w.one(nil, sqlGuard),
+		of: make(map[*verb]texts), grantAll: w.one(nil, sqlGrantAll), guard: w.one(nil, sqlGuard),
 		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
 	}
 
@@ -78,12 +76,8 @@ func render(table Table, f form) statements {
 		return st
 	}
 
-	if !f.parts {
-		st.grantAll = w.one(nil, sqlGrantAll)
-	}
-
-	if !f.parts && f.full {
-		st.releaseAll = w.one(nil, sqlReleaseAll)
+	if f.parts {
+		st.grantAll = w.one(nil, sqlGrantAllOfParts)
 	}
 
 	for _, v := range verbs {
