@@ -79,7 +79,7 @@ func TestLogger(t *testing.T) {
 		// One that is ended while its answer is awaited is no silent reconnect.
 		contract.Await(t, "a renewal fails", func() bool {
 			contract.Exec(t, direct, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-				WHERE datname = current_database() AND query LIKE '%greatest(l.expires_at,%' AND pid <> pg_backend_pid()`)
+				WHERE datname = current_database() AND query LIKE '%l.*, r.n, r.ttl%' AND pid <> pg_backend_pid()`)
 
 			return failed()
 		})
