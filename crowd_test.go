@@ -14,8 +14,7 @@ import (
 	"github.com/ismurov/pglocker/internal/contract"
 )
 
-// TestCrowd: where many processes wait for one lock, few of them ask when it is released, and none of
-// them has a turn much more often than the others.
+// TestCrowd: where many processes wait for one lock, few of them ask when it is released.
 func TestCrowd(t *testing.T) {
 	t.Parallel()
 
@@ -31,7 +30,6 @@ func TestCrowd(t *testing.T) {
 		ctx, cancel = context.WithCancel(t.Context())
 		sent        atomic.Int64
 		granted     atomic.Int64
-		turns       [processes]atomic.Int64
 		working     sync.WaitGroup
 	)
 
@@ -44,7 +42,7 @@ func TestCrowd(t *testing.T) {
 
 	cfg.Tracer = contract.OnStatement(func(context.Context) { sent.Add(1) })
 
-	for i := range processes {
+	for range processes {
 		db := stdlib.OpenDB(*cfg)
 		db.SetMaxOpenConns(2)
 		t.Cleanup(func() { contract.Must(t, db.Close()) })
@@ -56,7 +54,6 @@ func TestCrowd(t *testing.T) {
 			for ctx.Err() == nil {
 				err := locker.Do(ctx, "a", time.Minute, 10*time.Second, func(context.Context) error {
 					granted.Add(1)
-					turns[i].Add(1)
 					time.Sleep(hold)
 
 					return nil
@@ -75,11 +72,6 @@ func TestCrowd(t *testing.T) {
 	}
 
 	sentBefore, grantedBefore := after(warmUp)
-
-	for i := range turns {
-		turns[i].Store(0)
-	}
-
 	sentAfter, grantedAfter := after(grantedBefore + handOvers)
 
 	cancel()
@@ -87,11 +79,5 @@ func TestCrowd(t *testing.T) {
 
 	if each := float64(sentAfter-sentBefore) / float64(grantedAfter-grantedBefore); each > processes*2/3 {
 		t.Errorf("%.1f statements for each hand-over among %d processes", each, processes)
-	}
-
-	for i := range turns {
-		if n := turns[i].Load(); n > 3 {
-			t.Errorf("process %d had %d turns of %d", i, n, handOvers)
-		}
 	}
 }
