@@ -116,14 +116,6 @@ func newLocker(completed Config, newStore func(store.LateFunc) *store.Store) *Lo
 		Channel: completed.table().Channel(),
 		Probe:   "pglocker_probe_" + random,
 		Wake: func(payload string) {
-			if grant, ok := waitqueue.ParseAnnouncement(payload); ok {
-				if grant.Winner != random {
-					queue.Announced(grant)
-				}
-
-				return
-			}
-
 			queue.Released(payload)
 			l.news.tell(payload)
 		},

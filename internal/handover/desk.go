@@ -57,9 +57,8 @@ type Desk struct {
 	// LocalRun is [MaxLocalRun], but for benchmarks of what goes between processes.
 	LocalRun int
 
-	strays    strays
-	announced announcements
-	failing   atomic.Int64
+	strays  strays
+	failing atomic.Int64
 
 	// ctx ends when Close is called.
 	ctx   context.Context
@@ -168,9 +167,6 @@ func (n *Names) Next() string {
 
 // NextRefresh is Next for a request that refreshes a lock. The history tells it from a hand-over.
 func (n *Names) NextRefresh() string { return n.Next() + store.RefreshMark }
-
-// ShortName is the random part of a Locker's name.
-func ShortName(locker string) string { return locker[strings.LastIndexByte(locker, '#')+1:] }
 
 // LockerOf is the name of the Locker that made a request of this name.
 func LockerOf(request string) string {

@@ -202,8 +202,6 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 
 	over := d.endRun(t, run)
 
-	d.awaitAnnouncement(ctx, t.LockID)
-
 	res, err := st.Release(ctx, t.LockID, t.State, t.hold())
 	d.tell(t, over, res.Notified)
 

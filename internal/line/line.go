@@ -19,8 +19,7 @@
 //   - when it joins an empty line, or the head before it has left (waitqueue.Join, Leave);
 //   - when a holder in this process releases or loses the lock, or a grant that nobody wants is returned
 //     (handover); and when the lease ends that this process failed to release (Desk.WakeAt);
-//   - by a notification (waitqueue.Released), a millisecond later if it is another process's turn, or in a crowd
-//     5 ms later for each process in front, unless a grant is announced (waitqueue.Announced);
+//   - by a notification (waitqueue.Released), a millisecond later if it is another process's turn;
 //   - when the listener begins or ceases to hear (waitqueue.WakeAll);
 //   - by its timer: the end of the lease, its next mark, or its next poll (waiter.next).
 //

@@ -28,9 +28,6 @@ const (
 	// idle is how long a waiter sleeps that was not woken as the head.
 	idle = time.Minute
 
-	// toldFor is how long a head doesn't ask that is told of each grant.
-	toldFor = 5 * time.Minute
-
 	// answerWithin is how long a caller that has left waits for an answer that should come at once.
 	answerWithin = 100 * time.Millisecond
 )
@@ -44,9 +41,6 @@ type waiter struct {
 	told  told
 	// failures counts attempts without a listener, or without an answer, in a row.
 	failures int
-	// asked is when it asked last, and seen the generation that it saw.
-	asked time.Time
-	seen  int64
 }
 
 // wait is Acquire for a caller that waits. It asks first, unless others wait here.
@@ -62,7 +56,7 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 
 	w := waiter{Line: l, Request: r}
 
-	if head, _ := l.Desk.Queue.Head(r.LockID); (head == nil || r.Front) && !l.comesBack(waiting, r) {
+	if head, _ := l.Desk.Queue.Head(r.LockID); head == nil || r.Front {
 		a, answered := l.firstWithin(waiting, r)
 
 		switch {
@@ -88,14 +82,6 @@ func (l *Line) wait(ctx context.Context, r Request) (store.Result, error) {
 	return res, err
 }
 
-// comesBack reports whether this process knows a crowd that waits for the lock. The caller then asks in line, if it has
-// the time.
-func (l *Line) comesBack(ctx context.Context, r Request) bool {
-	end, ok := ctx.Deadline()
-
-	return r.Special == nil && (!ok || time.Until(end) >= slow) && l.Desk.Queue.InCrowd(r.LockID)
-}
-
 // inLine is the time in line. It returns a grant, or why there is none.
 func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 	w.join(w.told.busy)
@@ -106,18 +92,13 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 	var (
 		look = time.NewTimer(0)
 		next time.Time // when look fires
-		base time.Time // when it fires if another process is granted the lock before
 	)
 	defer look.Stop()
 
-	sleepUntil := func(at time.Time) {
-		next = at
-		w.place.SleepUntil(next)
-		look.Reset(time.Until(next))
-	}
 	sleep := func(d time.Duration) {
-		base = time.Now().Add(d)
-		sleepUntil(base)
+		next = time.Now().Add(d)
+		w.place.SleepUntil(next)
+		look.Reset(d)
 	}
 	sleep(pause.Jitter(idle, 2))
 
@@ -135,18 +116,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 			return store.Result{}, w.leave(context.Cause(w.Desk.Context()))
 		case <-w.place.Woken():
 		case <-w.place.Hinted():
-			// Each is zero if it was taken by an earlier hint.
-			if grant, startAt := w.place.Told(); grant != nil || !startAt.IsZero() {
-				if grant != nil && w.Listener.Proven() {
-					base = w.toldOf(*grant, base)
-					sleepUntil(base)
-				}
-
-				if !startAt.IsZero() && startAt.Before(next) {
-					sleepUntil(startAt)
-				}
-			}
-
+			// It is zero if the time was taken by an earlier hint.
 			if at := w.place.AskAt(); !at.IsZero() && at.Before(next) {
 				sleep(time.Until(at))
 			}
@@ -167,8 +137,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 
 		// Asking. If releases are heard by now, a release after this request will be.
 		heard := w.Listener.Proven()
-		w.asked = time.Now()
-		stale := w.asked.Add(-markEvery)
+		stale := time.Now().Add(-markEvery)
 
 		a, answered := w.ask(ctx, heard, stale)
 
@@ -344,17 +313,15 @@ func (w *waiter) note(res store.Result, heard bool) {
 	if res.Verdict == store.Granted {
 		if store.GateOf(w.LockID) != "" {
 			w.Desk.Queue.WonSlot(w.LockID)
-		} else if grant, announce := w.Desk.Queue.Won(w.LockID); announce && w.Special == nil {
-			w.announce(grant, res)
+		} else {
+			w.Desk.Queue.Won(w.LockID)
 		}
 
 		return
 	}
 
-	w.seen = res.Row.Generation
-
 	if rival := handover.LockerOf(res.Row.Owner); rival != "" && rival != w.Desk.Names.Locker && res.Row.Held() {
-		w.Desk.Queue.Lost(w.LockID, handover.ShortName(rival))
+		w.Desk.Queue.Lost(w.LockID, rival)
 	}
 
 	if res.Marked {
@@ -391,31 +358,6 @@ func (w *waiter) next(a answer, heard bool) time.Duration {
 	}
 
 	return poll
-}
-
-// announce tells all processes of a grant. They are told before the release, which waits for that.
-func (w *waiter) announce(a waitqueue.Announcement, res store.Result) {
-	a.LockID, a.Generation, a.Lease = w.LockID, res.Row.Generation, res.Lease()
-	a.Winner, a.Mark = handover.ShortName(w.Desk.Names.Locker), max(res.Row.ContendedUntil.Sub(res.Row.Now), 0)
-
-	w.Desk.Announce(w.LockID, func() {
-		ctx, cancel := context.WithTimeout(w.Desk.Context(), answerWithin)
-		defer cancel()
-
-		_ = w.Listener.Tell(ctx, a.Payload()) // without it, the others ask
-	})
-}
-
-// toldOf is when a head that was told of a grant asks by itself, which was at the time base. It asks no later
-// than one that was refused, and [toldFor] after it asked last.
-func (w *waiter) toldOf(grant waitqueue.Announcement, base time.Time) time.Time {
-	if grant.Generation <= w.seen {
-		return base
-	}
-
-	sleep := min(pause.Jitter(markEvery, 2), grant.Lease+handover.PollLate, time.Until(w.asked.Add(toldFor)))
-
-	return time.Now().Add(max(sleep, 0))
 }
 
 // leave leaves the line, returns a grant that came too late, and adds to err what the waiter knows. If it was

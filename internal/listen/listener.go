@@ -41,7 +41,7 @@ type Config struct {
 	// Open opens a connection. ErrUnsupported is final.
 	Open func(ctx context.Context) (Conn, error)
 	// Notify sends a notification over another connection. ErrUnsent: it was not sent.
-	Notify func(ctx context.Context, channel, payload string) error
+	Notify func(ctx context.Context, channel string) error
 	// Channel is listened on. Probe is a channel of this listener alone.
 	Channel, Probe string
 	// Wake is called with the payload of each notification. WakeAll is called when some may
@@ -83,8 +83,6 @@ type Listener struct {
 	cfg Config
 
 	proven atomic.Bool // the connection has heard a probe
-	// heardOther: a connection has heard a notification that was none of this listener's probes.
-	heardOther atomic.Bool
 
 	// mu guards the fields below up to the next empty line.
 	mu      sync.Mutex
@@ -134,11 +132,6 @@ func (l *Listener) Use() {
 	l.stop = stop
 
 	l.goroutines.Go(func() { l.run(ctx) })
-}
-
-// Tell sends a notification to all listeners, over another connection.
-func (l *Listener) Tell(ctx context.Context, payload string) error {
-	return l.cfg.Notify(ctx, l.cfg.Channel, payload)
 }
 
 // Done ends what Use began.
@@ -274,8 +267,6 @@ func (l *Listener) listen(ctx context.Context) (cause string, err error) {
 	defer conn.Close()
 	l.change(ctx, func() { l.refused, l.refusedUntil = 0, time.Time{} })
 
-	l.heardOther.Store(false)
-
 	ctx, deafen := context.WithCancelCause(ctx)
 	heard := make(chan struct{}, 1)
 
@@ -283,8 +274,6 @@ func (l *Listener) listen(ctx context.Context) (cause string, err error) {
 
 	prober.Go(func() {
 		if l.probeUntilHeard(ctx, heard) {
-			// The probe's statement has ended: the waiters can use its connection.
-			l.prove(ctx)
 			deafen(l.probeWhileHeard(ctx, heard))
 		}
 	})
@@ -299,24 +288,22 @@ func (l *Listener) listen(ctx context.Context) (cause string, err error) {
 		case err != nil:
 			return "the listener lost its connection", cmp.Or(context.Cause(ctx), err)
 		case channel == l.cfg.Channel:
-			l.heardOther.Store(true)
 			l.cfg.Wake(payload)
 		case channel == l.cfg.Probe:
 			select {
 			case heard <- struct{}{}:
 			default:
 			}
+
+			if !l.Proven() {
+				l.change(ctx, func() {
+					l.proven.Store(true)
+					l.move(Hearing)
+				})
+				l.cfg.WakeAll()
+			}
 		}
 	}
-}
-
-// prove says that the connection hears. All that may have been released before is looked at.
-func (l *Listener) prove(ctx context.Context) {
-	l.change(ctx, func() {
-		l.proven.Store(true)
-		l.move(Hearing)
-	})
-	l.cfg.WakeAll()
 }
 
 func (l *Listener) open(ctx context.Context) (Conn, error) {

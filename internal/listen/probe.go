@@ -54,15 +54,10 @@ func (l *Listener) probeUntilHeard(ctx context.Context, heard <-chan struct{}) b
 	}
 }
 
-// probeWhileHeard sends probes to a connection that hears, until ctx ends. It sends none as long as other
-// notifications are heard. It returns errDeaf when one is not heard: the other end may have vanished without
-// a word.
+// probeWhileHeard sends probes to a connection that hears, until ctx ends. It returns errDeaf
+// when one is not heard: the other end may have vanished without a word.
 func (l *Listener) probeWhileHeard(ctx context.Context, heard <-chan struct{}) error {
 	for pause.Sleep(ctx, probeAfterMax) {
-		if l.heardOther.Swap(false) {
-			continue
-		}
-
 		// An earlier probe may have been heard meanwhile, which proves nothing about now.
 		select {
 		case <-heard:
@@ -85,7 +80,7 @@ func (l *Listener) sendProbe(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 
-	return l.cfg.Notify(ctx, l.cfg.Probe, "")
+	return l.cfg.Notify(ctx, l.cfg.Probe)
 }
 
 // hear reports whether a probe is heard within a time, and before ctx ends.

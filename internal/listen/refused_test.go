@@ -36,7 +36,7 @@ func (o *obstacles) newListener() *listen.Listener {
 
 			return mutter{o}, o.open
 		},
-		Notify: func(context.Context, string, string) error {
+		Notify: func(context.Context, string) error {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 

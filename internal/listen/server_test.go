@@ -52,7 +52,7 @@ type conn struct {
 func (s *server) newListener() *listen.Listener {
 	return listen.New(listen.Config{
 		Open:    s.open,
-		Notify:  func(_ context.Context, channel, payload string) error { return s.notify(channel, payload) },
+		Notify:  func(_ context.Context, channel string) error { return s.notify(channel, "") },
 		Channel: channel,
 		Probe:   probe,
 		Wake: func(payload string) {

@@ -131,11 +131,11 @@ func (l *listening) Wait(ctx context.Context) (channel, payload string, err erro
 
 func (l *listening) Close() { l.close() }
 
-var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, $2::{text}) IS NOT NULL")
+var sqlNotify = qualified("SELECT pg_catalog.pg_notify($1::{text}, '') IS NOT NULL")
 
-// Notify sends a notification. The error matches [listen.ErrUnsent] if none was sent.
-func (s *Store) Notify(ctx context.Context, channel, payload string) error {
-	a := ask(ctx, s, sqlNotify, []any{channel, payload}, scanOne[bool])
+// Notify sends an empty notification. The error matches [listen.ErrUnsent] if none was sent.
+func (s *Store) Notify(ctx context.Context, channel string) error {
+	a := ask(ctx, s, sqlNotify, []any{channel}, scanOne[bool])
 	if a.err != nil && a.outcome != unknown {
 		return fmt.Errorf("%w: %w", listen.ErrUnsent, a.err)
 	}

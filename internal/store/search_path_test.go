@@ -318,7 +318,7 @@ func TestStrangersInFront(t *testing.T) {
 		for _, table := range []store.Table{table, {Schema: "public", Name: "three"}} {
 			s := store.New(db, table, nil)
 
-			if err := s.Notify(t.Context(), "somebody", ""); err != nil {
+			if err := s.Notify(t.Context(), "somebody"); err != nil {
 				t.Errorf("Notify: %v", err)
 			}
 

@@ -103,7 +103,7 @@ func TestWrapped(t *testing.T) {
 			t.Errorf("OpenListening: %v, %v, want ErrUnsupported", conn, err)
 		}
 
-		if err := s.Notify(ctx, "channel", ""); err != nil {
+		if err := s.Notify(ctx, "channel"); err != nil {
 			t.Errorf("Notify: %v", err)
 		}
 	})

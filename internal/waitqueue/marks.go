@@ -23,17 +23,12 @@ type marks struct {
 	// notification.
 	left     time.Time
 	notifies bool
-	// stands is until when some process's mark notifies, by the local clock, as an announcement said.
-	stands time.Time
 }
 
 // MarkDue reports whether this process should mark the lock: its last mark is from before the given moment,
-// or asks for no notification although notify is set. In a crowd, a fresh mark of any process will do.
+// or asks for no notification although notify is set.
 func (q *Queue) MarkDue(id string, before time.Time, notify bool) (due bool) {
-	q.with(id, func(l *line) {
-		due = l.marks.left.Before(before) || notify && !l.marks.notifies
-		due = due && time.Until(l.marks.stands) < markFresh
-	})
+	q.with(id, func(l *line) { due = l.marks.left.Before(before) || notify && !l.marks.notifies })
 
 	return due
 }

@@ -5,9 +5,6 @@
 // is delivered no grant. A waiter for one place among several is promised a place that becomes free here, and
 // then is delivered it: several may be promised at a time.
 //
-// Where few processes want a lock, they take turns by name. Where many do, each is told of every grant, and ranks
-// itself by when it came (crowd).
-//
 // When a head leaves, the next asks at once: the leaver may have swallowed a wake-up. A grant can be
 // delivered to a waiter. If the waiter has left before, the grant stays the deliverer's.
 package waitqueue
@@ -28,8 +25,6 @@ type Queue struct {
 	lines map[string]*line
 	// places counts, for each line of waiters for places, those that this process holds. mu guards it.
 	places map[string]int
-	// crowds are what is known of crowds in which this process waited lately. mu guards it.
-	crowds map[string]leftCrowd
 
 	// seed makes the signatures of this Queue's marks.
 	seed maphash.Seed
@@ -63,15 +58,11 @@ type Waiter struct {
 	// askAt is when this waiter, as the head, should ask at the latest; zero if no hint is there. sleepsUntil is
 	// when it asks by itself. The Queue's mutex guards both.
 	askAt, sleepsUntil time.Time
-	// startAt is when the start ends that this waiter, as the head, gives to other processes, and told the last
-	// announcement of a grant; zero if they were taken. The Queue's mutex guards both.
-	startAt time.Time
-	told    *Announcement
 }
 
 // New returns an empty Queue.
 func New() *Queue {
-	return &Queue{lines: make(map[string]*line), places: make(map[string]int), crowds: make(map[string]leftCrowd), seed: maphash.MakeSeed()}
+	return &Queue{lines: make(map[string]*line), places: make(map[string]int), seed: maphash.MakeSeed()}
 }
 
 // with calls do with the line of a lock, if it has one.
@@ -132,7 +123,7 @@ func (q *Queue) join(id string, w *Waiter) *Waiter {
 
 	l := q.lines[id]
 	if l == nil {
-		l = q.newLine(id)
+		l = &line{turns: turns{won: -1}}
 		q.lines[id] = l
 	}
 
@@ -150,11 +141,7 @@ func (q *Queue) join(id string, w *Waiter) *Waiter {
 		l.waiters.MoveBefore(w.place, first)
 	}
 
-	switch {
-	case l.head() != w:
-	case l.turns.isCrowd() && w.Permits == 0:
-		w.giveStart(crowdStart)
-	default:
+	if l.head() == w {
 		signal(w.wake)
 	}
 
@@ -184,7 +171,6 @@ func (q *Queue) WakeAll() {
 	defer q.mu.Unlock()
 
 	for _, l := range q.lines {
-		l.marks.stands = time.Time{} // a crash of the server may have lost it
 		signal(l.head().wake)
 	}
 }
@@ -200,26 +186,6 @@ func (w *Waiter) wakeAt(at time.Time) {
 		w.askAt = at
 		signal(w.hint)
 	}
-}
-
-// giveStart makes the head ask when d has passed, unless an announcement comes before.
-func (w *Waiter) giveStart(d time.Duration) {
-	if at := time.Now().Add(d); w.startAt.IsZero() || at.Before(w.startAt) {
-		w.startAt = at
-		signal(w.hint)
-	}
-}
-
-// Told takes the last announcement of a grant, nil if there is none, and when the start ends that this waiter
-// gives to others since; zero if it gives none.
-func (w *Waiter) Told() (a *Announcement, startAt time.Time) {
-	w.queue.mu.Lock()
-	defer w.queue.mu.Unlock()
-
-	a, startAt = w.told, w.startAt
-	w.told, w.startAt = nil, time.Time{}
-
-	return a, startAt
 }
 
 // Deliver gives the waiter, which isn't special, a grant, and takes it out of the line. It is false if the
@@ -263,8 +229,7 @@ func (w *Waiter) tellOn(next *Waiter) {
 // Woken yields when this waiter, as the head, should ask the database.
 func (w *Waiter) Woken() <-chan struct{} { return w.wake }
 
-// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt] at the latest, or
-// should see what [Waiter.Told] says.
+// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt] at the latest.
 func (w *Waiter) Hinted() <-chan struct{} { return w.hint }
 
 // AskAt takes the time of the last hint.
@@ -333,7 +298,7 @@ func (w *Waiter) leave(wake bool) *line {
 	w.place = nil
 
 	if l.waiters.Len() == 0 {
-		w.queue.endLine(w.id, l)
+		delete(w.queue.lines, w.id)
 	} else if wasHead && wake {
 		if l.head().Permits > 0 {
 			w.queue.wakePolitely(l)

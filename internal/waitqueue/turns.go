@@ -15,8 +15,6 @@ type turns struct {
 	round, won int
 	// rivals are the other processes that were seen to win, the latest last, each once: rivalCounts at most.
 	rivals []rival
-	// crowd is what is known of the processes where they are many.
-	crowd crowd
 	// restUntil is until when places that become free are left to others.
 	restUntil time.Time
 }
@@ -62,8 +60,8 @@ func (q *Queue) EndRun(id string) {
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
-// process's turn, and otherwise gives the others a start. So mostly only one process asks. In a crowd, the start
-// is the longer, the more are in front. For one of several places, the process that holds the fewest asks first.
+// process's turn, and otherwise gives the others a start. So mostly only one process asks. For one of several
+// places, the process that holds the fewest asks first.
 func (q *Queue) Released(id string) {
 	q.with(id, func(l *line) {
 		l.turns.nextRound()
@@ -71,8 +69,6 @@ func (q *Queue) Released(id string) {
 		switch {
 		case l.head().Permits > 0:
 			q.wakePolitely(l)
-		case l.turns.isCrowd():
-			l.head().giveStart(start(l.turns.crowd.rank()))
 		case l.turns.isOurs():
 			signal(l.head().wake)
 		default:
@@ -117,24 +113,15 @@ func (q *Queue) Hold(id string, n int) {
 
 func (t *turns) nextRound() {
 	t.round++
-	t.crowd.heardRelease(time.Now())
 	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
 }
 
 // isOurs reports whether more rounds have passed since this process won than there are rivals.
 func (t *turns) isOurs() bool { return t.round-t.won > len(t.rivals) }
 
-// Won notes that the database granted this process the lock. announce: the others should be told, by the
-// announcement, in which the caller fills in what it knows.
-func (q *Queue) Won(id string) (a Announcement, announce bool) {
-	q.with(id, func(l *line) {
-		now := time.Now()
-		a, announce = l.turns.announcement(now)
-		l.turns.won, l.turns.run = l.turns.round, Run{}
-		l.turns.crowd.won(now)
-	})
-
-	return a, announce
+// Won notes that the database granted this process the lock.
+func (q *Queue) Won(id string) {
+	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
 }
 
 // WonSlot is Won for one of several places: a run of them goes on.
@@ -160,16 +147,15 @@ func (q *Queue) Rests(id string) (rests bool) {
 
 // Lost notes that another process got it.
 func (q *Queue) Lost(id, winner string) {
-	q.with(id, func(l *line) { l.turns.lost(winner) })
-}
+	q.with(id, func(l *line) {
+		t := &l.turns
+		t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return r.name == winner })
 
-func (t *turns) lost(winner string) {
-	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return r.name == winner })
+		// A process that polls is told of no release, and its rounds stand still.
+		if len(t.rivals) == rivalCounts {
+			t.rivals = slices.Delete(t.rivals, 0, 1)
+		}
 
-	// A process that polls is told of no release, and its rounds stand still.
-	if len(t.rivals) == rivalCounts {
-		t.rivals = slices.Delete(t.rivals, 0, 1)
-	}
-
-	t.rivals = append(t.rivals, rival{winner, t.round})
+		t.rivals = append(t.rivals, rival{winner, t.round})
+	})
 }
