@@ -570,9 +570,9 @@ func TestLockAllStatements(t *testing.T) {
 	before := c.Statements.Load()
 	contract.Must(t, unlock())
 
-	// One releases the others. Of those that are handed over the first may go alone. The waiters claim the
-	// locks at the same time.
-	if got := c.Statements.Load() - before; got > 15 {
+	// One releases the others. The 10 that are handed over, and the claims of their waiters, share statements as far
+	// as they meet.
+	if got := c.Statements.Load() - before; got > 1+10+10 {
 		t.Errorf("Unlock of locks of which 10 are waited for: %d statements", got)
 	}
 
