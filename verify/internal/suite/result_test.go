@@ -116,8 +116,9 @@ func TestBlind(t *testing.T) {
 		weak   bool
 	}{
 		{false, second / 10, false},
-		{false, second / 2, true},
-		{true, second / 2, false},
+		{false, second * 2 / 5, false},
+		{false, second * 3 / 5, true},
+		{true, second * 3 / 5, false},
 	} {
 		grant := &history.Operation{
 			Event: history.Event{Kind: history.Acquire, Client: "c1.1", Lock: "a", Token: 2, Outcome: history.OK, Until: second},
