@@ -31,7 +31,8 @@ import (
 //
 //   - [ErrWrongGeneration]: the lock was granted, refreshed or released since. Look again.
 //   - [ErrLockNotFound].
-//   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way.
+//   - [ErrUnknownOutcome], if the reply was lost, or ctx ended while the request was under way. A holder in this
+//     Locker that has unlocked meanwhile released nothing: the lock is free when its lease ends, at the latest.
 //   - [ErrInvalidLockID]; [ErrReservedLockID] for a row that is of [KindInternal]; [ErrClosed]; those of the
 //     database's state; and what the driver reports.
 func (l *Locker) ForceRelease(ctx context.Context, lockID string, token int64, reason string) error {

@@ -11,6 +11,35 @@ import (
 	"github.com/ismurov/pglocker/internal/store"
 )
 
+// TestLimit: a statement has many leases where many are held, and few where that would be too slow.
+func TestLimit(t *testing.T) {
+	t.Parallel()
+
+	now := time.Now()
+	r := New(newServer().open, func(Trouble) {})
+	r.due.put(&Lease{term: Term{Sent: now, TTL: 30 * time.Second, Margin: time.Second}}, 0)
+
+	want := func(what string, now time.Time, limit int) {
+		t.Helper()
+
+		if got := r.limit(now); got != limit {
+			t.Errorf("%s: %d leases, want %d", what, got, limit)
+		}
+	}
+
+	for held, limit := range map[int]int{1: batchLimit, 40_000: batchLimit, 100_000: 2500, 1_000_000: batchMost} {
+		r.held = held
+		want(fmt.Sprint(held, " are held"), now.Add(10*time.Second), limit)
+	}
+
+	r.held = 1_000_000
+	want("half of the term is left", now.Add(14*time.Second), batchMost)
+	want("less is left", now.Add(15*time.Second), batchLimit)
+
+	r.attempts[&attempt{}] = struct{}{}
+	want("an attempt hangs", now, batchLimit)
+}
+
 // TestOverload: a server that is just fast enough for 100,000 leases loses none of them. Statements that run side by
 // side share its time, so none may be doubled because it has many leases.
 func TestOverload(t *testing.T) {

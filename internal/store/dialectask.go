@@ -141,7 +141,7 @@ func (s *Store) renewGroups(ctx context.Context, sh *shape, reqs []request, grou
 			text, args = t.together, plainVerbs[&renew].given.ofMany(group, sh.full)
 		}
 
-		answers[i] = s.sendRenewal(ctx, text, args, scanRenewedOne)
+		answers[i] = s.sendRenewal(ctx, text, args, scanRenewedOne(len(groups[i])))
 	})
 
 	return answers

@@ -195,14 +195,20 @@ func scanRenewed(asked int) scanFunc[renewed] {
 	}
 }
 
-// scanRenewedOne reads a row for one renewal: its number, the expiry, and when the statement began.
-func scanRenewedOne(from scanner) (r renewed, err error) {
-	var number int
+// scanRenewedOne reads a row for one of so many renewals: its number, the expiry, and when the statement began.
+func scanRenewedOne(asked int) scanFunc[renewed] {
+	return func(from scanner) (r renewed, err error) {
+		var number int
 
-	err = from.Scan(&number, &r.expiresAt, &r.began)
-	r.places = []int{number - 1}
+		err = from.Scan(&number, &r.expiresAt, &r.began)
+		if err == nil && (number < 1 || number > asked) {
+			err = fmt.Errorf("pglocker: a renewal with the number %d of %d", number, asked)
+		}
 
-	return r, err
+		r.places = []int{number - 1}
+
+		return r, err
+	}
 }
 
 // askRenewal sends renewals in the dialect of the shape.
