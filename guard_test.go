@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/ismurov/pglocker"
 	"github.com/ismurov/pglocker/internal/contract"
@@ -321,14 +322,28 @@ func TestGuardHasNoName(t *testing.T) {
 	contract.Must(t, err)
 	t.Cleanup(pool.Close)
 
+	others := contract.Open(t, "pgx", url) // not the lock's own
+
+	made, err := pgx.ParseConfig(url)
+	contract.Must(t, err)
+
+	connected := stdlib.OpenDB(*made)
+	t.Cleanup(func() { contract.Must(t, connected.Close()) })
+
 	for of, take := range takes(locker) {
 		t.Run(of, func(t *testing.T) {
 			held, _ := take(t, of)
 
-			tx, err := db.BeginTx(t.Context(), nil)
-			contract.Must(t, err)
+			var txs []*sql.Tx
 
-			defer func() { _ = tx.Rollback() }()
+			for _, db := range []*sql.DB{db, others, connected} {
+				tx, err := db.BeginTx(t.Context(), nil)
+				contract.Must(t, err)
+
+				defer func() { _ = tx.Rollback() }()
+
+				txs = append(txs, tx)
+			}
 
 			pgxTx, err := pool.Begin(t.Context())
 			contract.Must(t, err)
@@ -336,8 +351,11 @@ func TestGuardHasNoName(t *testing.T) {
 			defer func() { _ = pgxTx.Rollback(t.Context()) }()
 
 			for range 2 {
-				contract.Must(t, held.Guard(t.Context(), tx))
-				contract.Must(t, contract.Second(tx.ExecContext(t.Context(), "DEALLOCATE ALL")))
+				for _, tx := range txs {
+					contract.Must(t, held.Guard(t.Context(), tx))
+					contract.Must(t, contract.Second(tx.ExecContext(t.Context(), "DEALLOCATE ALL")))
+				}
+
 				contract.Must(t, held.GuardPgx(t.Context(), pgxTx))
 				contract.Must(t, contract.Second(pgxTx.Exec(t.Context(), "DEALLOCATE ALL")))
 			}

@@ -73,21 +73,22 @@ func (s *Store) inTransactionOf(db *sql.DB, text string, args []any) (string, []
 	own := db != nil && db == s.handle.db
 	ascii := isASCII(args) || db != nil && isPq(db.Driver()) // which speaks UTF-8
 
-	// A handle that isn't the lock's own may have connections that pass no mode on.
+	// A handle that isn't the lock's own may have connections that pass no mode on, unless pgx makes them.
 	ofPgx, unnamed := !own && db != nil && isPgx(db.Driver()), s.unnamed.Load()
+	toPgx := ofPgx && (unnamed || opensPgx(db))
 
 	switch {
 	case own && s.native.Load():
 		return text, append([]any{pgx.QueryExecModeExec}, args...)
 	case own && !ascii:
 		return s.plain(text, args)
-	case !ascii || unnamed && !ofPgx:
+	case !ascii || unnamed && !toPgx:
 		if inlined, ok := inline(bytesLiteral, text, args); ok {
 			text, args = inlined, nil
 		}
 	}
 
-	if unnamed && ofPgx {
+	if toPgx {
 		args = append([]any{pgx.QueryExecModeExec}, args...)
 	}
 

@@ -77,6 +77,21 @@ func rawConnectorOf(db *sql.DB) (driver.Connector, bool) {
 	return *(*driver.Connector)(unsafe.Pointer(field.UnsafeAddr())), true
 }
 
+// opensPgx reports whether all connections of db are made by pgx's package stdlib itself.
+func opensPgx(db *sql.DB) bool {
+	connector, ok := rawConnectorOf(db)
+	if !ok {
+		return false
+	}
+
+	t := reflect.TypeOf(connector)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+
+	return t.PkgPath() == stdlibPath
+}
+
 // Hooks of pgx, in the forms of its package stdlib.
 type (
 	beforeConnect = func(context.Context, *pgx.ConnConfig) error
