@@ -72,8 +72,10 @@ func (c *Candidate) End(tb testing.TB) {
 	tb.Helper()
 	c.Stop()
 
+	stopped := time.Now()
+
 	if err := Receive(tb, "Run returns", c.Returned); !errors.Is(err, context.Canceled) || errors.Is(err, pglocker.ErrNotReleased) {
-		tb.Errorf("Run: %v, want context.Canceled", err)
+		tb.Errorf("Run, from %s for %s: %v, want context.Canceled", stopped.Format(time.TimeOnly), time.Since(stopped), err)
 	}
 
 	if err := c.IsLeader(context.Background()); !errors.Is(err, pglocker.ErrNotLeader) {

@@ -48,8 +48,10 @@ func Main(m *testing.M, sideBySide int) {
 		},
 	})
 
+	pauses := watchPauses()
 	code := m.Run()
 
+	pauses.end(os.Stderr, code != 0)
 	databases.MustClose()
 
 	if err := goleak.Find(); err != nil && code == 0 {
