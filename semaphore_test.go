@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -699,6 +700,67 @@ func TestHandedOverWhileAsking(t *testing.T) {
 	}
 
 	all.Wait()
+}
+
+// TestHandedOverBesideThePool: a permit is handed over also if the pool gives no connection for that in time.
+func TestHandedOverBesideThePool(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	var (
+		url     = contract.NewDatabase(t)
+		w       = contract.NewWatcher()
+		granted = make(chan *pglocker.Permit, 1)
+		all     sync.WaitGroup
+		slow    atomic.Bool // the next connection opens when free is closed
+		free    = make(chan struct{})
+	)
+
+	contract.MakeTable(t, contract.Open(t, "pgx", url), "")
+
+	cfg, err := pgx.ParseConfig(url)
+	contract.Must(t, err)
+
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if slow.CompareAndSwap(true, false) {
+			<-free
+		}
+
+		return dial(ctx, network, address)
+	}
+
+	db := stdlib.OpenDB(*cfg)
+	t.Cleanup(func() { contract.Must(t, db.Close()) })
+
+	s, err := contract.WatchedLocker(t, db, w).NewSemaphore("a", 1)
+	contract.Must(t, err)
+
+	held, err := s.Acquire(ctx, time.Minute)
+	contract.Must(t, err)
+	lineUp(ctx, t, s, w, 1, &all, granted)
+
+	contract.Await(t, "the pool has no idle connection", func() bool {
+		for db.Stats().Idle > 0 {
+			conn, err := db.Conn(ctx)
+			contract.Must(t, err)
+			t.Cleanup(func() { contract.Must(t, conn.Close()) })
+		}
+
+		return db.Stats().InUse > 0
+	})
+	slow.Store(true)
+	contract.Must(t, held.Unlock(ctx))
+	close(free)
+
+	contract.Must(t, contract.Receive(t, "the permit", granted).Unlock(ctx))
+	all.Wait()
+
+	if holds := w.Holds("a"); len(holds) != 2 || !holds[1].HandedOver {
+		t.Errorf("holds %+v, want the second handed over", holds)
+	}
 }
 
 // TestHandedOverLate: a hand-over that takes as long as the waiter's lease is made again, for the same waiter. No

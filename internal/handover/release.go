@@ -226,13 +226,17 @@ func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *w
 		d.Queue.FoundMark(t.LockID, res.Row.ContendedUntil, res.Row.Now)
 	} else {
 		res, err = st.HandOverSlot(ctx, t.LockID, t.State.Generation, owner, head.TTL, margin, head.Permits, others)
-		t.apart = err != nil || res.Verdict != store.Granted
+		refused := err != nil || res.Verdict != store.Granted
+		unknown := errors.Is(err, store.ErrUnknownOutcome)
+		// The next attempt goes over another connection.
+		unsent := errors.Is(err, context.Canceled) && !unknown && len(res.Stray) == 0
+		t.apart = refused && !unsent
 
-		if t.apart {
+		if refused {
 			d.Queue.Withdraw(head)
 		}
 
-		if err != nil && !errors.Is(err, store.ErrUnknownOutcome) {
+		if t.apart && !unknown {
 			err, t.doubt = nil, t.doubt || len(res.Stray) > 0
 		}
 
