@@ -35,7 +35,7 @@ func (q *Queue) MarkDue(id string, before time.Time, notify bool) (due bool) {
 
 // Marked notes that this process left a mark.
 func (q *Queue) Marked(id string, notify bool) {
-	q.with(id, func(l *line) { l.marks.left, l.marks.notifies = time.Now(), notify })
+	q.about(id, func(l *line) { l.marks.left, l.marks.notifies = time.Now(), notify })
 }
 
 // Sign returns the signature of the marks that this process leaves on the lock now.
@@ -67,5 +67,5 @@ func (q *Queue) FoundMark(id string, mark, now time.Time) {
 		return
 	}
 
-	q.with(id, func(l *line) { l.marks.othersUntil = time.Now().Add(left) })
+	q.about(id, func(l *line) { l.marks.othersUntil = time.Now().Add(left) })
 }

@@ -10,6 +10,7 @@
 package waitqueue
 
 import (
+	"cmp"
 	"container/list"
 	"hash/maphash"
 	"sync"
@@ -23,6 +24,8 @@ type Queue struct {
 	// mu guards lines, and every line and waiter in it.
 	mu    sync.Mutex
 	lines map[string]*line
+	// empty are lines whose last waiter has left lately. mu guards it.
+	empty empty
 	// places counts, for each line of waiters for places, those that this process holds. mu guards it.
 	places map[string]int
 
@@ -65,12 +68,22 @@ func New() *Queue {
 	return &Queue{lines: make(map[string]*line), places: make(map[string]int), seed: maphash.MakeSeed()}
 }
 
-// with calls do with the line of a lock, if it has one.
+// with calls do with the line of a lock, if it has waiters.
 func (q *Queue) with(id string, do func(*line)) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
 	if l := q.lines[id]; l != nil {
+		do(l)
+	}
+}
+
+// about calls do with what is known about a lock, if its line has waiters, or had some lately.
+func (q *Queue) about(id string, do func(*line)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if l := cmp.Or(q.lines[id], q.empty.lines[id]); l != nil {
 		do(l)
 	}
 }
@@ -123,7 +136,10 @@ func (q *Queue) join(id string, w *Waiter) *Waiter {
 
 	l := q.lines[id]
 	if l == nil {
-		l = &line{turns: turns{won: -1}}
+		if l = q.empty.take(id); l == nil {
+			l = &line{turns: turns{won: -1}}
+		}
+
 		q.lines[id] = l
 	}
 
@@ -299,6 +315,7 @@ func (w *Waiter) leave(wake bool) *line {
 
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
+		w.queue.empty.keep(w.id, l)
 	} else if wasHead && wake {
 		if l.head().Permits > 0 {
 			w.queue.wakePolitely(l)

@@ -56,7 +56,7 @@ func (t *turns) handedOver() {
 
 // EndRun is called when the lock is released for all processes.
 func (q *Queue) EndRun(id string) {
-	q.with(id, func(l *line) { l.turns.run = Run{} })
+	q.about(id, func(l *line) { l.turns.run = Run{} })
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
@@ -121,33 +121,33 @@ func (t *turns) isOurs() bool { return t.round-t.won > len(t.rivals) }
 
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
-	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
+	q.about(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
 }
 
 // WonSlot is Won for one of several places: a run of them goes on.
 func (q *Queue) WonSlot(id string) {
-	q.with(id, func(l *line) { l.turns.won = l.turns.round })
+	q.about(id, func(l *line) { l.turns.won = l.turns.round })
 }
 
 // Extend counts a release for all that wakes the head here at once, as a hand-over: one of several places is
 // free, and mostly the head here gets it.
-func (q *Queue) Extend(id string) { q.with(id, func(l *line) { l.turns.handedOver() }) }
+func (q *Queue) Extend(id string) { q.about(id, func(l *line) { l.turns.handedOver() }) }
 
 // Rest has the places that become free left to other processes for d.
 func (q *Queue) Rest(id string, d time.Duration) {
-	q.with(id, func(l *line) { l.turns.restUntil = time.Now().Add(d) })
+	q.about(id, func(l *line) { l.turns.restUntil = time.Now().Add(d) })
 }
 
 // Rests reports whether they are left to others now.
 func (q *Queue) Rests(id string) (rests bool) {
-	q.with(id, func(l *line) { rests = time.Now().Before(l.turns.restUntil) })
+	q.about(id, func(l *line) { rests = time.Now().Before(l.turns.restUntil) })
 
 	return rests
 }
 
 // Lost notes that another process got it.
 func (q *Queue) Lost(id, winner string) {
-	q.with(id, func(l *line) {
+	q.about(id, func(l *line) {
 		t := &l.turns
 		t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return r.name == winner })
 

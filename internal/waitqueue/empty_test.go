@@ -1,0 +1,89 @@
+package waitqueue_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ismurov/pglocker/internal/store"
+	"github.com/ismurov/pglocker/internal/waitqueue"
+)
+
+// TestEmptyLine: a line that all waiters have left for a moment still knows that another process waits, for as long as
+// that process's mark counts.
+func TestEmptyLine(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		q := waitqueue.New()
+
+		others := func(id string) bool {
+			w := q.Join(id, 1)
+			_, run := q.Head(id)
+			w.Leave()
+
+			return run.Others
+		}
+
+		mark := func(id string) {
+			at := time.Now().Add(store.LongestMark)
+			if store.SignatureOf(at) == q.Sign(id) { // as if it were its own
+				at = at.Add(time.Microsecond)
+			}
+
+			q.FoundMark(id, at, time.Now())
+		}
+
+		w := q.Join("a", 1)
+		mark("a")
+		w.Leave()
+
+		if !others("a") || !others("a") {
+			t.Error("the others are forgotten with the last waiter")
+		}
+
+		time.Sleep(time.Second)
+		mark("a") // nobody waits at the moment
+		time.Sleep(2*store.LongestMark - time.Nanosecond)
+
+		if !others("a") {
+			t.Error("the others are forgotten before their last mark counts no more")
+		}
+
+		time.Sleep(time.Nanosecond)
+
+		if others("a") {
+			t.Error("others, whose mark counts no more")
+		}
+
+		// The line is kept for those alone, and not for good.
+		const locks = 10_000
+
+		for i := range locks {
+			w := q.Join(fmt.Sprint(i), 1)
+			if i%2 == 0 {
+				mark(fmt.Sprint(i))
+			}
+
+			w.Leave()
+		}
+
+		if n := q.EmptyLines(); n != locks/2 {
+			t.Errorf("%d lines without waiters are kept, want %d", n, locks/2)
+		}
+
+		time.Sleep(time.Minute)
+
+		for i := range locks {
+			w := q.Join(fmt.Sprint("later", i), 1)
+			mark(fmt.Sprint("later", i))
+			w.Leave()
+			time.Sleep(time.Second)
+		}
+
+		if n := q.EmptyLines(); n > 200 {
+			t.Errorf("%d lines without waiters are kept long after their marks", n)
+		}
+	})
+}
