@@ -130,6 +130,90 @@ func TestTurns(t *testing.T) {
 	}
 }
 
+// TestTurnsOfOneWaiter: a process lets others have the lock also if it never has more than one waiter, whose line is
+// empty after each hand-over.
+func TestTurnsOfOneWaiter(t *testing.T) {
+	t.Parallel()
+
+	var (
+		ctx   = t.Context()
+		url   = contract.NewDatabase(t)
+		w     = contract.NewWatcher()
+		other = make(chan *pglocker.Lock, 1)
+		first = contract.NewWatcher()
+	)
+
+	direct := contract.Open(t, "pgx", url)
+	contract.MakeTable(t, direct, "")
+
+	// marked waits until somebody else has left a mark that asks for a notification.
+	seen := ""
+	marked := func(who string) {
+		contract.Await(t, who+" marks the lock", func() bool {
+			mark := contract.Query[string](t, direct, `SELECT coalesce(max(contended_until)::text, '')
+				FROM pglocker.lock_statuses WHERE contended_until > clock_timestamp() + interval '1 second'`)
+
+			if mark == "" || mark == seen {
+				return false
+			}
+
+			seen = mark
+
+			return true
+		})
+	}
+
+	locker := contract.WatchedLocker(t, contract.Open(t, "pgx", url), first)
+	rival := contract.WatchedLocker(t, contract.Open(t, "pgx", url), w)
+
+	wait := func(of *pglocker.Locker, to chan<- *pglocker.Lock) {
+		go func() {
+			lock, err := of.Lock(ctx, "a", time.Minute)
+			if err != nil {
+				t.Error(err)
+			}
+
+			to <- lock
+		}()
+	}
+
+	held, err := locker.TryLock(ctx, "a", time.Minute)
+	contract.Must(t, err)
+	wait(rival, other)
+	marked("the other")
+
+	const limit = 40 // it hears of each 17th release, and may lose the first
+
+	for n := range 2 * limit {
+		next := make(chan *pglocker.Lock, 1)
+		wait(locker, next)
+		contract.Receive(t, "one waits", first.InLine())
+
+		if n == 0 {
+			marked("the one")
+		}
+
+		contract.Must(t, held.Unlock(ctx))
+
+		select {
+		case lock := <-other:
+			contract.Must(t, lock.Unlock(ctx))
+			contract.Must(t, contract.Receive(t, "the last", next).Unlock(ctx))
+
+			if n > limit {
+				t.Errorf("the other process had its turn after %d of another", n)
+			}
+
+			return
+		case held = <-next:
+		}
+	}
+
+	t.Errorf("the other process had no turn after %d of another", 2*limit)
+	contract.Must(t, held.Unlock(ctx))
+	contract.Must(t, contract.Receive(t, "the other", other).Unlock(ctx))
+}
+
 // TestLooksAgainWithoutAMark: a release isn't heard of by a waiter whose look should have
 // left a mark and left none, so it looks again soon.
 func TestLooksAgainWithoutAMark(t *testing.T) {

@@ -54,9 +54,9 @@ func (t *turns) handedOver() {
 	t.run.Length++
 }
 
-// EndRun is called when the lock is released for all processes.
+// EndRun is called when the lock, which this process holds, is released for all processes.
 func (q *Queue) EndRun(id string) {
-	q.about(id, func(l *line) { l.turns.run = Run{} })
+	q.about(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
@@ -69,7 +69,7 @@ func (q *Queue) Released(id string) {
 		switch {
 		case l.head().Permits > 0:
 			q.wakePolitely(l)
-		case l.turns.isOurs():
+		case l.isOurs():
 			signal(l.head().wake)
 		default:
 			l.head().wakeAt(time.Now().Add(politeness))
@@ -116,8 +116,16 @@ func (t *turns) nextRound() {
 	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
 }
 
-// isOurs reports whether more rounds have passed since this process won than there are rivals.
-func (t *turns) isOurs() bool { return t.round-t.won > len(t.rivals) }
+// isOurs reports whether more rounds have passed since this process won than there are rivals. A process that is known
+// to wait is one, also if it has won nothing yet.
+func (l *line) isOurs() bool {
+	rivals := len(l.turns.rivals)
+	if time.Now().Before(l.marks.othersUntil) {
+		rivals = max(rivals, 1)
+	}
+
+	return l.turns.round-l.turns.won > rivals
+}
 
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
