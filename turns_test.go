@@ -135,24 +135,82 @@ func TestTurns(t *testing.T) {
 func TestTurnsOfOneWaiter(t *testing.T) {
 	t.Parallel()
 
+	for name, of := range map[string]func(*pglocker.Locker) (taker, error){
+		"lock":      func(l *pglocker.Locker) (taker, error) { return lockTaker(l), nil },
+		"semaphore": semaphoreTaker,
+		"writer":    writerTaker,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testTurnsOfOneWaiter(t, of)
+		})
+	}
+}
+
+type (
+	unlockable interface {
+		Unlock(ctx context.Context) error
+	}
+
+	// taker waits for a lock, or for the one place there is.
+	taker func(ctx context.Context) (unlockable, error)
+)
+
+func lockTaker(l *pglocker.Locker) taker {
+	return func(ctx context.Context) (unlockable, error) { return l.Lock(ctx, "a", time.Minute) }
+}
+
+func semaphoreTaker(l *pglocker.Locker) (taker, error) {
+	s, err := l.NewSemaphore("a", 1)
+
+	return func(ctx context.Context) (unlockable, error) { return s.Acquire(ctx, time.Minute) }, err
+}
+
+func writerTaker(l *pglocker.Locker) (taker, error) {
+	rw, err := l.NewRWLock("a")
+
+	return func(ctx context.Context) (unlockable, error) { return rw.Lock(ctx, time.Minute) }, err
+}
+
+func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)) {
+	const limit = 150 // it hears of each 17th release, and may lose some of them on a busy machine
+
 	var (
-		ctx   = t.Context()
-		url   = contract.NewDatabase(t)
-		w     = contract.NewWatcher()
-		other = make(chan *pglocker.Lock, 1)
-		first = contract.NewWatcher()
+		ctx    = t.Context()
+		url    = contract.NewDatabase(t)
+		direct = contract.Open(t, "pgx", url)
+		w      = contract.NewWatcher()
 	)
 
-	direct := contract.Open(t, "pgx", url)
 	contract.MakeTable(t, direct, "")
 
-	// marked waits until somebody else has left a mark that asks for a notification.
+	locker, err := of(contract.WatchedLocker(t, contract.Open(t, "pgx", url), w))
+	contract.Must(t, err)
+
+	rival, err := of(contract.NewLocker(t, "pgx", url))
+	contract.Must(t, err)
+
+	wait := func(take taker) <-chan unlockable {
+		taken := make(chan unlockable, 1)
+
+		go func() {
+			lock, err := take(ctx)
+			if err != nil {
+				t.Error(err)
+			}
+
+			taken <- lock
+		}()
+
+		return taken
+	}
+
+	// marked waits for a mark of another than before, which asks for a notification.
 	seen := ""
 	marked := func(who string) {
 		contract.Await(t, who+" marks the lock", func() bool {
 			mark := contract.Query[string](t, direct, `SELECT coalesce(max(contended_until)::text, '')
 				FROM pglocker.lock_statuses WHERE contended_until > clock_timestamp() + interval '1 second'`)
-
 			if mark == "" || mark == seen {
 				return false
 			}
@@ -163,31 +221,14 @@ func TestTurnsOfOneWaiter(t *testing.T) {
 		})
 	}
 
-	locker := contract.WatchedLocker(t, contract.Open(t, "pgx", url), first)
-	rival := contract.WatchedLocker(t, contract.Open(t, "pgx", url), w)
+	held := contract.Receive(t, "the first", wait(locker))
+	other := wait(rival)
 
-	wait := func(of *pglocker.Locker, to chan<- *pglocker.Lock) {
-		go func() {
-			lock, err := of.Lock(ctx, "a", time.Minute)
-			if err != nil {
-				t.Error(err)
-			}
-
-			to <- lock
-		}()
-	}
-
-	held, err := locker.TryLock(ctx, "a", time.Minute)
-	contract.Must(t, err)
-	wait(rival, other)
 	marked("the other")
 
-	const limit = 40 // it hears of each 17th release, and may lose the first
-
-	for n := range 2 * limit {
-		next := make(chan *pglocker.Lock, 1)
-		wait(locker, next)
-		contract.Receive(t, "one waits", first.InLine())
+	for n := 0; ; n++ {
+		next := wait(locker)
+		contract.Receive(t, "one waits", w.InLine())
 
 		if n == 0 {
 			marked("the one")
@@ -196,22 +237,20 @@ func TestTurnsOfOneWaiter(t *testing.T) {
 		contract.Must(t, held.Unlock(ctx))
 
 		select {
+		case held = <-next:
+			continue
 		case lock := <-other:
-			contract.Must(t, lock.Unlock(ctx))
-			contract.Must(t, contract.Receive(t, "the last", next).Unlock(ctx))
-
 			if n > limit {
 				t.Errorf("the other process had its turn after %d of another", n)
 			}
 
-			return
-		case held = <-next:
+			contract.Must(t, lock.Unlock(ctx))
 		}
-	}
 
-	t.Errorf("the other process had no turn after %d of another", 2*limit)
-	contract.Must(t, held.Unlock(ctx))
-	contract.Must(t, contract.Receive(t, "the other", other).Unlock(ctx))
+		contract.Must(t, contract.Receive(t, "the last", next).Unlock(ctx))
+
+		return
+	}
 }
 
 // TestLooksAgainWithoutAMark: a release isn't heard of by a waiter whose look should have

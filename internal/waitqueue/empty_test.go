@@ -18,7 +18,7 @@ func TestEmptyLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := waitqueue.New()
 
-		others := func(id string) bool {
+		hasOthers := func(id string) bool {
 			w := q.Join(id, 1)
 			_, run := q.Head(id)
 			w.Leave()
@@ -26,34 +26,29 @@ func TestEmptyLine(t *testing.T) {
 			return run.Others
 		}
 
-		mark := func(id string) {
-			at := time.Now().Add(store.LongestMark)
-			if store.SignatureOf(at) == q.Sign(id) { // as if it were its own
-				at = at.Add(time.Microsecond)
-			}
-
-			q.FoundMark(id, at, time.Now())
-		}
+		mark := func(id string) { others(q, id, store.LongestMark) }
 
 		w := q.Join("a", 1)
 		mark("a")
 		w.Leave()
 
-		if !others("a") || !others("a") {
-			t.Error("the others are forgotten with the last waiter")
+		for range 2 {
+			if !hasOthers("a") {
+				t.Error("the others are forgotten with the last waiter")
+			}
 		}
 
 		time.Sleep(time.Second)
 		mark("a") // nobody waits at the moment
 		time.Sleep(2*store.LongestMark - time.Nanosecond)
 
-		if !others("a") {
+		if !hasOthers("a") {
 			t.Error("the others are forgotten before their last mark counts no more")
 		}
 
 		time.Sleep(time.Nanosecond)
 
-		if others("a") {
+		if hasOthers("a") {
 			t.Error("others, whose mark counts no more")
 		}
 

@@ -429,6 +429,25 @@ func TestTurns(t *testing.T) {
 
 	q.Won("a")
 	expect("rivals of long ago", true)
+	q.EndRun("a")
+	expect("a run has ended", true)
+
+	// One that is known to wait is a rival, although it has won nothing yet.
+	others(q, "a", time.Minute)
+	q.EndRun("a")
+	expect("a run has ended, and another waits", false, true)
+	q.Won("a")
+	expect("just won, and another waits", false, true)
+}
+
+// others finds the mark of another process, which stands for d.
+func others(q *waitqueue.Queue, id string, d time.Duration) {
+	mark := time.Now().Add(d)
+	if store.SignatureOf(mark) == q.Sign(id) { // as if it were its own
+		mark = mark.Add(time.Microsecond)
+	}
+
+	q.FoundMark(id, mark, time.Now())
 }
 
 // TestPromise: places are promised to those that want one, in the order in which they came, each once. No
@@ -612,15 +631,10 @@ func TestTurnsForPlaces(t *testing.T) {
 		q.Hold("a", 3)
 		expect("three, and no others wait", 0)
 
-		now := time.Now()
-		mark := now.Add(time.Second)
-
-		if store.SignatureOf(mark) == q.Sign("a") { // as if it were its own
-			mark = mark.Add(time.Microsecond)
-		}
-
-		q.FoundMark("a", mark, now)
+		others(q, "a", time.Minute)
 		expect("three", 3*time.Millisecond)
+		q.EndRun("a")
+		expect("three, and one whose run has ended", 4*time.Millisecond)
 		q.Hold("a", -2)
 		expect("one", time.Millisecond)
 
@@ -649,6 +663,8 @@ func TestTurnsForPlaces(t *testing.T) {
 		expect("a thousand", 10*time.Millisecond)
 		q.Hold("a", -1003)
 		expect("none", 0)
+		q.EndRun("a")
+		expect("one whose run has ended", time.Millisecond)
 
 		// The next head is as polite.
 		next := q.JoinSlot("a", time.Second, 10, false)

@@ -15,6 +15,8 @@ type turns struct {
 	round, won int
 	// rivals are the other processes that were seen to win, the latest last, each once: rivalCounts at most.
 	rivals []rival
+	// hadTurn: the release that comes next ended a run of this process.
+	hadTurn bool
 	// restUntil is until when places that become free are left to others.
 	restUntil time.Time
 }
@@ -56,7 +58,7 @@ func (t *turns) handedOver() {
 
 // EndRun is called when the lock, which this process holds, is released for all processes.
 func (q *Queue) EndRun(id string) {
-	q.about(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
+	q.about(id, func(l *line) { l.turns.won, l.turns.run, l.turns.hadTurn = l.turns.round, Run{}, true })
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
@@ -78,12 +80,17 @@ func (q *Queue) Released(id string) {
 }
 
 // wakePolitely makes the head of a line for places ask the later, the more places this process holds, if others
-// are known to wait. The queue's mutex is held.
+// are known to wait. One whose run has just ended counts as held. The queue's mutex is held.
 func (q *Queue) wakePolitely(l *line) {
-	head := l.head()
+	head, held := l.head(), q.places[l.head().id]
 
-	if q.places[head.id] > 0 && time.Now().Before(l.marks.othersUntil) {
-		head.wakeAt(time.Now().Add(q.politeness(head.id)))
+	if l.turns.hadTurn {
+		held++
+		l.turns.hadTurn = false
+	}
+
+	if held > 0 && time.Now().Before(l.marks.othersUntil) {
+		head.wakeAt(time.Now().Add(patience(held)))
 	} else {
 		signal(head.wake)
 	}
@@ -94,11 +101,12 @@ func (q *Queue) Politeness(id string) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 
-	return q.politeness(id)
+	return patience(q.places[id])
 }
 
-func (q *Queue) politeness(id string) time.Duration {
-	return time.Duration(min(q.places[id], politePlaces))*politeness + rand.N(politeness)
+// patience is the start that a process which holds so many places gives to others.
+func patience(held int) time.Duration {
+	return time.Duration(min(held, politePlaces))*politeness + rand.N(politeness)
 }
 
 // Hold counts places that this process takes, or gives up where n is below 0.
