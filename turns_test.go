@@ -253,6 +253,68 @@ func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)
 	}
 }
 
+// TestTurnsWithoutMarks: where nothing tells of others, a process with one waiter at a time lets them have the lock too.
+func TestTurnsWithoutMarks(t *testing.T) {
+	t.Parallel()
+
+	var (
+		url    = contract.NewDatabase(t)
+		config = &pglocker.Config{Scheme: pglocker.PublicScheme}
+		w      = contract.NewWatcher()
+		ended  atomic.Bool
+		loop   sync.WaitGroup
+	)
+
+	contract.Exec(t, contract.Open(t, "pgx", url), "CREATE TABLE public.lock_statuses ("+contract.ThreeColumns+")")
+
+	open := func(observer pglocker.Observer) *pglocker.Locker {
+		locker, err := pglocker.New(contract.Open(t, "pgx", url), &pglocker.Config{Scheme: config.Scheme, Observer: observer})
+		contract.Must(t, err)
+		t.Cleanup(func() { contract.CloseLocker(t, locker) })
+
+		return locker
+	}
+
+	many, one := open(w), open(nil)
+
+	held, err := many.TryLock(t.Context(), "a", time.Minute)
+	contract.Must(t, err)
+
+	loop.Go(func() {
+		for !ended.Load() {
+			next := make(chan *pglocker.Lock, 1)
+
+			go func() {
+				lock, err := many.Lock(t.Context(), "a", time.Minute)
+				if err != nil {
+					t.Error(err)
+				}
+
+				next <- lock
+			}()
+
+			contract.Receive(t, "one waits", w.InLine())
+			contract.Must(t, held.Unlock(t.Context()))
+
+			held = <-next
+		}
+
+		contract.Must(t, held.Unlock(t.Context()))
+	})
+
+	began := time.Now()
+	lock, err := one.Lock(t.Context(), "a", time.Minute)
+
+	ended.Store(true)
+	contract.Must(t, err)
+	contract.Must(t, lock.Unlock(t.Context()))
+	loop.Wait()
+
+	if waited := time.Since(began); waited > 10*time.Second {
+		t.Errorf("the other process waited %s for its turn", waited)
+	}
+}
+
 // TestLooksAgainWithoutAMark: a release isn't heard of by a waiter whose look should have
 // left a mark and left none, so it looks again soon.
 func TestLooksAgainWithoutAMark(t *testing.T) {

@@ -293,20 +293,18 @@ func (d *Desk) endRun(t *Tenure, run waitqueue.Run) (over bool) {
 // tell tells the waiters here of a release for all. over: others should ask first.
 func (d *Desk) tell(t *Tenure, over, notified bool) {
 	switch heard := d.Heard(); {
-	case t.Gate != "" && !heard && (over || d.Queue.Rests(t.Gate)):
+	case !heard && (over || t.Gate != "" && d.Queue.Rests(t.Gate) > 0):
+		// Others poll, and ask first.
 		rest := PollMax + pause.Jitter(PollMax, 2)
 		if over {
-			d.Queue.Rest(t.Gate, rest)
+			d.Queue.Rest(t.line(), rest)
 		}
 
 		// The head doesn't poll if it became that by a hand-over.
-		d.Queue.WakeAfter(t.Gate, rest)
+		d.Queue.WakeAfter(t.line(), rest)
 	case !over || heard && !notified:
 		d.Queue.Wake(t.line())
-	case !heard: // else the waiters here hear of it as all others do
-		// Others poll, and ask first.
-		d.Queue.WakeAfter(t.line(), PollMax+pause.Jitter(PollMax, 2))
-	}
+	} // else the waiters here hear of it as all others do
 }
 
 // isOver reports whether a lock has been handed over here for long enough, given that others may wait. To

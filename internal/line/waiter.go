@@ -137,6 +137,13 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 
 		// Asking. If releases are heard by now, a release after this request will be.
 		heard := w.Listener.Proven()
+
+		if rest := w.Desk.Queue.Rests(w.LockID); rest > 0 && !heard {
+			sleep(rest)
+
+			continue
+		}
+
 		stale := time.Now().Add(-markEvery)
 
 		a, answered := w.ask(ctx, heard, stale)

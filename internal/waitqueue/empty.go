@@ -2,21 +2,36 @@ package waitqueue
 
 import "time"
 
-// empty keeps lines without waiters for as long as they know that another process waits. Waiters that release and
-// come again may all be away at a time. A process that forgot the others then would hand the lock over among its own,
-// until one of the others marks it again.
+// empty keeps lines without waiters for as long as they know something that counts: that another process waits, or how
+// often in a row the lock was handed over here. Waiters that release and come again may all be away at a time. A process
+// that forgot the others then would hand the lock over among its own, until one of the others marks it again.
 type empty struct {
 	lines map[string]*line
-	// sweepAt is how many there may be before those that know nothing any more are dropped.
+	// sweepAt is how many there may be before those that are of no use any more are dropped.
 	sweepAt int
 }
 
-// sweepFrom is from how many on they are swept.
-const sweepFrom = 100
+const (
+	// sweepFrom is from how many on they are swept.
+	sweepFrom = 100
+	// runCounts is for how long a run counts that nobody waits to go on with.
+	runCounts = time.Second
+)
 
+// keep keeps the line of a lock that may have no waiters any more.
 func (e *empty) keep(id string, l *line) {
+	if l.waiters.Len() > 0 {
+		return
+	}
+
 	now := time.Now()
-	if !now.Before(l.marks.othersUntil) {
+
+	l.keptUntil = l.marks.othersUntil
+	if end := now.Add(runCounts); l.turns.run.Length > 0 && l.keptUntil.Before(end) {
+		l.keptUntil = end
+	}
+
+	if !now.Before(l.keptUntil) {
 		return
 	}
 
@@ -26,7 +41,7 @@ func (e *empty) keep(id string, l *line) {
 
 	if len(e.lines) >= e.sweepAt {
 		for id, l := range e.lines {
-			if !now.Before(l.marks.othersUntil) {
+			if !now.Before(l.keptUntil) {
 				delete(e.lines, id)
 			}
 		}
@@ -42,7 +57,7 @@ func (e *empty) take(id string) *line {
 	l := e.lines[id]
 	delete(e.lines, id)
 
-	if l == nil || !time.Now().Before(l.marks.othersUntil) {
+	if l == nil || !time.Now().Before(l.keptUntil) {
 		return nil
 	}
 

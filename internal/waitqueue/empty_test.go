@@ -52,6 +52,31 @@ func TestEmptyLine(t *testing.T) {
 			t.Error("others, whose mark counts no more")
 		}
 
+		// So does it how often the lock was handed over in a row.
+		for n := range 3 {
+			q.Deliver(q.Join("b", 1), store.Result{})
+
+			if _, run := q.Head("b"); run != (waitqueue.Run{}) {
+				t.Error("a line without waiters has a head")
+			}
+
+			w := q.Join("b", 1)
+			if _, run := q.Head("b"); run.Length != n+1 {
+				t.Errorf("%d hand-overs in a row, want %d", run.Length, n+1)
+			}
+
+			w.Leave()
+		}
+
+		q.EndRun("b")
+
+		w = q.Join("b", 1)
+		if _, run := q.Head("b"); run.Length != 0 {
+			t.Errorf("%d hand-overs in a row after a release for all", run.Length)
+		}
+
+		w.Leave()
+
 		// The line is kept for those alone, and not for good.
 		const locks = 10_000
 

@@ -67,5 +67,8 @@ func (q *Queue) FoundMark(id string, mark, now time.Time) {
 		return
 	}
 
-	q.about(id, func(l *line) { l.marks.othersUntil = time.Now().Add(left) })
+	q.about(id, func(l *line) {
+		l.marks.othersUntil = time.Now().Add(left)
+		l.keptUntil = l.marks.othersUntil
+	})
 }

@@ -37,6 +37,8 @@ type line struct {
 	waiters list.List // of *Waiter, the head in front
 	turns   turns
 	marks   marks
+	// keptUntil is until when it is kept without waiters.
+	keptUntil time.Time
 }
 
 // Waiter is one place in a line. It belongs to the goroutine that joined.
@@ -217,6 +219,8 @@ func (q *Queue) Deliver(w *Waiter, grant store.Result) bool {
 	}
 
 	l.turns.handedOver()
+	q.empty.keep(w.id, l)
+
 	grant.HandedOver = true
 	w.grant <- grant // there is room: a waiter is given one grant at most
 
@@ -290,7 +294,9 @@ func (w *Waiter) Leave() (grant store.Result, ok bool) {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
 
-	w.leave(true)
+	if l := w.leave(true); l != nil {
+		w.queue.empty.keep(w.id, l)
+	}
 
 	select {
 	case grant = <-w.grant:
@@ -315,7 +321,6 @@ func (w *Waiter) leave(wake bool) *line {
 
 	if l.waiters.Len() == 0 {
 		delete(w.queue.lines, w.id)
-		w.queue.empty.keep(w.id, l)
 	} else if wasHead && wake {
 		if l.head().Permits > 0 {
 			w.queue.wakePolitely(l)

@@ -17,7 +17,7 @@ type turns struct {
 	rivals []rival
 	// hadTurn: the release that comes next ended a run of this process.
 	hadTurn bool
-	// restUntil is until when places that become free are left to others.
+	// restUntil is until when what becomes free is left to others.
 	restUntil time.Time
 }
 
@@ -149,16 +149,16 @@ func (q *Queue) WonSlot(id string) {
 // free, and mostly the head here gets it.
 func (q *Queue) Extend(id string) { q.about(id, func(l *line) { l.turns.handedOver() }) }
 
-// Rest has the places that become free left to other processes for d.
+// Rest has what becomes free left to other processes for d.
 func (q *Queue) Rest(id string, d time.Duration) {
 	q.about(id, func(l *line) { l.turns.restUntil = time.Now().Add(d) })
 }
 
-// Rests reports whether they are left to others now.
-func (q *Queue) Rests(id string) (rests bool) {
-	q.about(id, func(l *line) { rests = time.Now().Before(l.turns.restUntil) })
+// Rests is for how long that is left to others from now on.
+func (q *Queue) Rests(id string) (left time.Duration) {
+	q.about(id, func(l *line) { left = max(time.Until(l.turns.restUntil), 0) })
 
-	return rests
+	return left
 }
 
 // Lost notes that another process got it.
