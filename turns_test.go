@@ -135,11 +135,7 @@ func TestTurns(t *testing.T) {
 func TestTurnsOfOneWaiter(t *testing.T) {
 	t.Parallel()
 
-	for name, of := range map[string]func(*pglocker.Locker) (taker, error){
-		"lock":      func(l *pglocker.Locker) (taker, error) { return lockTaker(l), nil },
-		"semaphore": semaphoreTaker,
-		"writer":    writerTaker,
-	} {
+	for name, of := range takers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testTurnsOfOneWaiter(t, of)
@@ -156,20 +152,21 @@ type (
 	taker func(ctx context.Context) (unlockable, error)
 )
 
-func lockTaker(l *pglocker.Locker) taker {
-	return func(ctx context.Context) (unlockable, error) { return l.Lock(ctx, "a", time.Minute) }
-}
+// takers make takers for a Locker.
+var takers = map[string]func(*pglocker.Locker) (taker, error){
+	"lock": func(l *pglocker.Locker) (taker, error) {
+		return func(ctx context.Context) (unlockable, error) { return l.Lock(ctx, "a", time.Minute) }, nil
+	},
+	"semaphore": func(l *pglocker.Locker) (taker, error) {
+		s, err := l.NewSemaphore("a", 1)
 
-func semaphoreTaker(l *pglocker.Locker) (taker, error) {
-	s, err := l.NewSemaphore("a", 1)
+		return func(ctx context.Context) (unlockable, error) { return s.Acquire(ctx, time.Minute) }, err
+	},
+	"writer": func(l *pglocker.Locker) (taker, error) {
+		rw, err := l.NewRWLock("a")
 
-	return func(ctx context.Context) (unlockable, error) { return s.Acquire(ctx, time.Minute) }, err
-}
-
-func writerTaker(l *pglocker.Locker) (taker, error) {
-	rw, err := l.NewRWLock("a")
-
-	return func(ctx context.Context) (unlockable, error) { return rw.Lock(ctx, time.Minute) }, err
+		return func(ctx context.Context) (unlockable, error) { return rw.Lock(ctx, time.Minute) }, err
+	},
 }
 
 func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)) {
@@ -253,65 +250,86 @@ func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)
 	}
 }
 
-// TestTurnsWithoutMarks: where nothing tells of others, a process with one waiter at a time lets them have the lock too.
-func TestTurnsWithoutMarks(t *testing.T) {
+// TestTurnsOfOneWaiterPolling: a process with one waiter at a time lets others have the lock also where they poll.
+func TestTurnsOfOneWaiterPolling(t *testing.T) {
 	t.Parallel()
 
-	var (
-		url    = contract.NewDatabase(t)
-		config = &pglocker.Config{Scheme: pglocker.PublicScheme}
-		w      = contract.NewWatcher()
-		ended  atomic.Bool
-		loop   sync.WaitGroup
-	)
+	for _, setup := range []struct{ name, driver, columns, of string }{
+		{"lock without marks", "pgx", contract.ThreeColumns, "lock"},
+		{"semaphore without marks", "pgx", contract.ThreeColumns, "semaphore"},
+		{"lock", "postgres", "", "lock"},
+		{"semaphore", "postgres", "", "semaphore"},
+		{"writer", "postgres", "", "writer"},
+	} {
+		t.Run(setup.name, func(t *testing.T) {
+			t.Parallel()
 
-	contract.Exec(t, contract.Open(t, "pgx", url), "CREATE TABLE public.lock_statuses ("+contract.ThreeColumns+")")
+			var (
+				url    = contract.NewDatabase(t)
+				direct = contract.Open(t, "pgx", url)
+				config = &pglocker.Config{Scheme: pglocker.PublicScheme}
+				w      = contract.NewWatcher()
+				ended  atomic.Bool
+				loop   sync.WaitGroup
+			)
 
-	open := func(observer pglocker.Observer) *pglocker.Locker {
-		locker, err := pglocker.New(contract.Open(t, "pgx", url), &pglocker.Config{Scheme: config.Scheme, Observer: observer})
-		contract.Must(t, err)
-		t.Cleanup(func() { contract.CloseLocker(t, locker) })
+			if setup.columns == "" {
+				contract.Must(t, pglocker.MigrateDB(t.Context(), direct, config))
+			} else {
+				contract.Exec(t, direct, "CREATE TABLE public.lock_statuses ("+setup.columns+")")
+			}
 
-		return locker
-	}
+			open := func(observer pglocker.Observer) taker {
+				locker, err := pglocker.New(contract.Open(t, setup.driver, url), &pglocker.Config{Scheme: config.Scheme, Observer: observer})
+				contract.Must(t, err)
+				t.Cleanup(func() { contract.CloseLocker(t, locker) })
 
-	many, one := open(w), open(nil)
+				take, err := takers[setup.of](locker)
+				contract.Must(t, err)
 
-	held, err := many.TryLock(t.Context(), "a", time.Minute)
-	contract.Must(t, err)
+				return take
+			}
 
-	loop.Go(func() {
-		for !ended.Load() {
-			next := make(chan *pglocker.Lock, 1)
+			many, one := open(w), open(nil)
 
-			go func() {
-				lock, err := many.Lock(t.Context(), "a", time.Minute)
-				if err != nil {
-					t.Error(err)
+			held, err := many(t.Context())
+			contract.Must(t, err)
+
+			loop.Go(func() {
+				for !ended.Load() {
+					next := make(chan unlockable, 1)
+
+					go func() {
+						lock, err := many(t.Context())
+						if err != nil {
+							t.Error(err)
+						}
+
+						next <- lock
+					}()
+
+					contract.Receive(t, "one waits", w.InLine())
+					contract.Must(t, held.Unlock(t.Context()))
+
+					held = <-next
 				}
 
-				next <- lock
-			}()
+				contract.Must(t, held.Unlock(t.Context()))
+			})
 
-			contract.Receive(t, "one waits", w.InLine())
-			contract.Must(t, held.Unlock(t.Context()))
+			began := time.Now()
+			lock, err := one(t.Context())
+			waited := time.Since(began)
 
-			held = <-next
-		}
+			ended.Store(true)
+			contract.Must(t, err)
+			contract.Must(t, lock.Unlock(t.Context()))
+			loop.Wait()
 
-		contract.Must(t, held.Unlock(t.Context()))
-	})
-
-	began := time.Now()
-	lock, err := one.Lock(t.Context(), "a", time.Minute)
-
-	ended.Store(true)
-	contract.Must(t, err)
-	contract.Must(t, lock.Unlock(t.Context()))
-	loop.Wait()
-
-	if waited := time.Since(began); waited > 10*time.Second {
-		t.Errorf("the other process waited %s for its turn", waited)
+			if waited > 10*time.Second {
+				t.Errorf("the other process waited %s for its turn", waited)
+			}
+		})
 	}
 }
 
