@@ -23,6 +23,8 @@ type Queue struct {
 	// mu guards lines, and every line and waiter in it.
 	mu    sync.Mutex
 	lines map[string]*line
+	// crowds are remembered for locks that have no line now. mu guards it.
+	crowds map[string]crowd
 	// places counts, for each line of waiters for places, those that this process holds. mu guards it.
 	places map[string]int
 
@@ -58,11 +60,15 @@ type Waiter struct {
 	// askAt is when this waiter, as the head, should ask at the latest; zero if no hint is there. sleepsUntil is
 	// when it asks by itself. The Queue's mutex guards both.
 	askAt, sleepsUntil time.Time
+	// later: askAt counts, also if this waiter would ask before. The Queue's mutex guards it.
+	later bool
 }
 
 // New returns an empty Queue.
 func New() *Queue {
-	return &Queue{lines: make(map[string]*line), places: make(map[string]int), seed: maphash.MakeSeed()}
+	return &Queue{
+		lines: make(map[string]*line), crowds: make(map[string]crowd), places: make(map[string]int), seed: maphash.MakeSeed(),
+	}
 }
 
 // with calls do with the line of a lock, if it has one.
@@ -123,7 +129,7 @@ func (q *Queue) join(id string, w *Waiter) *Waiter {
 
 	l := q.lines[id]
 	if l == nil {
-		l = &line{turns: turns{won: -1}}
+		l = q.newLine(id)
 		q.lines[id] = l
 	}
 
@@ -188,6 +194,13 @@ func (w *Waiter) wakeAt(at time.Time) {
 	}
 }
 
+// putOff makes the waiter, as the head, ask at the given time and not before, unless it is woken. If it is asking
+// now, what it is answered counts too.
+func (w *Waiter) putOff(at time.Time) {
+	w.askAt, w.later = at, true
+	signal(w.hint)
+}
+
 // Deliver gives the waiter, which isn't special, a grant, and takes it out of the line. It is false if the
 // waiter has left. The new head isn't woken. But one of a line for places asks when the waiter would have, and
 // gets what that was told and hasn't seen: another place may be free.
@@ -229,7 +242,7 @@ func (w *Waiter) tellOn(next *Waiter) {
 // Woken yields when this waiter, as the head, should ask the database.
 func (w *Waiter) Woken() <-chan struct{} { return w.wake }
 
-// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt] at the latest.
+// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt].
 func (w *Waiter) Hinted() <-chan struct{} { return w.hint }
 
 // AskAt takes the time of the last hint.
@@ -238,11 +251,22 @@ func (w *Waiter) AskAt() (at time.Time) {
 	defer w.queue.mu.Unlock()
 
 	at, w.askAt = w.askAt, time.Time{}
-	if !at.IsZero() && at.Before(w.sleepsUntil) {
+	if !at.IsZero() && (w.later || at.Before(w.sleepsUntil)) {
 		w.sleepsUntil = at
 	}
 
 	return at
+}
+
+// Later reports whether the hint is to ask not before that time, rather than at the latest then.
+func (w *Waiter) Later() bool {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+
+	later := w.later
+	w.later = false
+
+	return later
 }
 
 // SleepUntil says when this waiter, as the head, asks by itself. If it was delivered a place meanwhile, the new head
@@ -251,7 +275,7 @@ func (w *Waiter) SleepUntil(at time.Time) {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
 
-	w.sleepsUntil = at
+	w.sleepsUntil, w.later = at, false
 
 	if l := w.queue.lines[w.id]; w.place == nil && w.Permits > 0 && l != nil {
 		l.head().wakeAt(at)
@@ -298,7 +322,7 @@ func (w *Waiter) leave(wake bool) *line {
 	w.place = nil
 
 	if l.waiters.Len() == 0 {
-		delete(w.queue.lines, w.id)
+		w.queue.endLine(w.id, l)
 	} else if wasHead && wake {
 		if l.head().Permits > 0 {
 			w.queue.wakePolitely(l)

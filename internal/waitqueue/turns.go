@@ -17,6 +17,7 @@ type turns struct {
 	rivals []rival
 	// restUntil is until when places that become free are left to others.
 	restUntil time.Time
+	crowd     crowd
 }
 
 // rival is another process, and the round that it won last.
@@ -60,19 +61,31 @@ func (q *Queue) EndRun(id string) {
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
-// process's turn, and otherwise gives the others a start. So mostly only one process asks. For one of several
-// places, the process that holds the fewest asks first.
+// process's turn, and otherwise gives the others a start. So mostly only one process asks. In a crowd it lets
+// most releases pass. For one of several places, the process that holds the fewest asks first.
 func (q *Queue) Released(id string) {
 	q.with(id, func(l *line) {
-		l.turns.nextRound()
+		t, head := &l.turns, l.head()
+		t.nextRound()
 
-		switch {
-		case l.head().Permits > 0:
+		if head.Permits > 0 {
 			q.wakePolitely(l)
-		case l.turns.isOurs():
-			signal(l.head().wake)
-		default:
-			l.head().wakeAt(time.Now().Add(politeness))
+
+			return
+		}
+
+		if !head.Special {
+			if d, passed := t.crowd.pass(t.round-t.won, head.TTL); passed {
+				head.putOff(time.Now().Add(d))
+
+				return
+			}
+		}
+
+		if t.isOurs() {
+			signal(head.wake)
+		} else {
+			head.wakeAt(time.Now().Add(politeness))
 		}
 	})
 }
@@ -113,6 +126,7 @@ func (q *Queue) Hold(id string, n int) {
 
 func (t *turns) nextRound() {
 	t.round++
+	t.crowd.released()
 	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
 }
 
@@ -121,7 +135,10 @@ func (t *turns) isOurs() bool { return t.round-t.won > len(t.rivals) }
 
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
-	q.with(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
+	q.with(id, func(l *line) {
+		l.turns.won, l.turns.run = l.turns.round, Run{}
+		l.turns.crowd.won()
+	})
 }
 
 // WonSlot is Won for one of several places: a run of them goes on.
@@ -157,5 +174,6 @@ func (q *Queue) Lost(id, winner string) {
 		}
 
 		t.rivals = append(t.rivals, rival{winner, t.round})
+		t.crowd.saw(winner)
 	})
 }
