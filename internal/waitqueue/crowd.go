@@ -13,6 +13,9 @@ const (
 	crowdSeen = 32
 	// crowdAsks is how many of a crowd would ask at a release if all had just won.
 	crowdAsks = 4
+	// crowdPoliteness is the start that it gives to others, for each round that it has waited for less than a turn of
+	// all.
+	crowdPoliteness = politeness / 10
 	// askEvery is how long after its last answer a process lets no release pass.
 	askEvery = time.Minute
 	// fallBackMax is how long after a release that it lets pass a process asks at the latest. Its mark counts for
@@ -97,18 +100,19 @@ func (c *crowd) released() {
 	c.heard, c.seen = now, false
 }
 
-// pass decides whether this process lets a release pass, given for how many rounds it has waited. d is for how
-// long.
-func (c *crowd) pass(rounds int, ttl time.Duration) (d time.Duration, passed bool) {
-	n := c.size()
+// passes decides whether this process lets a release pass, given how many others wait, and for how many rounds it
+// has waited.
+func (c *crowd) passes(n float64, rounds int) bool {
 	chance := crowdAsks / n * math.Exp2(float64(rounds)/n)
+	c.passed = c.between > 0 && time.Since(c.asked) < askEvery && rand.Float64() >= chance
 
-	c.passed = n > 0 && c.between > 0 && time.Since(c.asked) < askEvery && rand.Float64() >= chance
-	if !c.passed {
-		return 0, false
-	}
+	return c.passed
+}
 
-	return c.fallBack(n, ttl), true
+// crowdStart is the start that a process gives to those of a crowd that have waited for longer, when it asks. Without
+// it, those that the server notifies first would win again and again.
+func crowdStart(n float64, rounds int) time.Duration {
+	return time.Duration(max(n-float64(rounds), 0) * float64(crowdPoliteness))
 }
 
 // fallBack is how long after a release that it lets pass a process asks, if it hears of no other. By then

@@ -1,6 +1,7 @@
 package waitqueue
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -15,6 +16,7 @@ type process struct {
 	queue  *Queue
 	place  *Waiter
 	asksAt time.Time // by itself
+	turn   float64   // by which those are ordered that ask at the same time
 	waits  int
 }
 
@@ -24,6 +26,7 @@ const simulatedTTL = time.Minute
 // the lock for a while, and then waits again.
 type simulation struct {
 	hold      time.Duration
+	bias      float64 // by how much the first processes are faster
 	processes []*process
 	holder    *process // nil if the lock is free
 
@@ -32,8 +35,8 @@ type simulation struct {
 	waited int             // for how many rounds one has waited at most
 }
 
-func simulate(n int, hold time.Duration) *simulation {
-	s := &simulation{hold: hold}
+func simulate(n int, hold time.Duration, bias float64) *simulation {
+	s := &simulation{hold: hold, bias: bias}
 
 	for i := range n {
 		p := &process{name: fmt.Sprint(i), queue: New()}
@@ -49,13 +52,17 @@ func (s *simulation) join(p *process) {
 	s.settle()
 }
 
-// settle has all processes ask that do so now, in any order. A process that asks and is refused sleeps for four to
+// settle has all processes ask that do so now, at random, but the first ones mostly first. A process that asks and is refused sleeps for four to
 // eight seconds.
 func (s *simulation) settle() (asked int) {
-	order := rand.Perm(len(s.processes))
+	for i, p := range s.processes {
+		p.turn = s.bias*float64(i)/float64(len(s.processes)) + rand.Float64()
+	}
 
-	for _, i := range order {
-		p := s.processes[i]
+	order := slices.Clone(s.processes)
+	slices.SortFunc(order, func(a, b *process) int { return cmp.Compare(a.turn, b.turn) })
+
+	for _, p := range order {
 		if p.place == nil {
 			continue
 		}
@@ -178,6 +185,7 @@ func TestCrowd(t *testing.T) {
 
 	for _, test := range []struct {
 		processes, rounds int
+		bias              float64
 		least, most       float64 // that ask in a round, on average, once they know each other
 	}{
 		{processes: 2, rounds: 50, least: 1, most: 1},
@@ -185,11 +193,13 @@ func TestCrowd(t *testing.T) {
 		{processes: 12, rounds: 1000, least: 3, most: 11},
 		{processes: 40, rounds: 1000, least: 3, most: 15},
 		{processes: 200, rounds: 1500, least: 3, most: 15},
+		{processes: 200, rounds: 1500, bias: 1, least: 3, most: 20},
+		{processes: 200, rounds: 1500, bias: 4, least: 3, most: 30},
 	} {
-		t.Run(fmt.Sprint(test.processes), func(t *testing.T) {
+		t.Run(fmt.Sprint(test.processes, " processes, bias ", test.bias), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := simulate(test.processes, time.Second)
+				s := simulate(test.processes, time.Second, test.bias)
 				learnt := 2 * test.processes
 
 				for range test.rounds {
@@ -229,7 +239,7 @@ func TestCrowdGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const crowd, left = 200, 3
 
-		s := simulate(crowd, time.Second)
+		s := simulate(crowd, time.Second, 0)
 		for range 2 * crowd {
 			s.round()
 		}
@@ -331,6 +341,41 @@ func TestForgedReleases(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestOneOwnerARelease: an owner that is seen twice in one tenure counts once.
+func TestOneOwnerARelease(t *testing.T) {
+	t.Parallel()
+
+	q := New()
+	q.Join("a", time.Minute)
+
+	for range 2 {
+		q.Lost("a", "x")
+		q.Lost("a", "x")
+		q.Released("a")
+	}
+
+	if owners := q.lines["a"].turns.crowd.owners; len(owners) != 2 {
+		t.Errorf("%d owners are remembered, want 2", len(owners))
+	}
+}
+
+// TestFallBackApart: those of a crowd that let a release pass don't ask all at once.
+func TestFallBackApart(t *testing.T) {
+	t.Parallel()
+
+	c := crowd{between: time.Second}
+	first, last := time.Hour, time.Duration(0)
+
+	for range 200 {
+		d := c.fallBack(200, time.Minute)
+		first, last = min(first, d), max(last, d)
+	}
+
+	if first < 2*time.Second || first > 2200*time.Millisecond || last < 4*time.Second {
+		t.Errorf("200 processes ask %s to %s after a release", first, last)
+	}
 }
 
 // TestPutOff: a process that lets a release pass doesn't ask at the times that it had from before.

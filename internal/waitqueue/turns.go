@@ -68,23 +68,21 @@ func (q *Queue) Released(id string) {
 		t, head := &l.turns, l.head()
 		t.nextRound()
 
-		if head.Permits > 0 {
+		var n float64
+		if head.Permits == 0 && !head.Special {
+			n = t.crowd.size()
+		}
+
+		switch rounds := t.round - t.won; {
+		case head.Permits > 0:
 			q.wakePolitely(l)
-
-			return
-		}
-
-		if !head.Special {
-			if d, passed := t.crowd.pass(t.round-t.won, head.TTL); passed {
-				head.putOff(time.Now().Add(d))
-
-				return
-			}
-		}
-
-		if t.isOurs() {
+		case n > 0 && t.crowd.passes(n, rounds):
+			head.putOff(time.Now().Add(t.crowd.fallBack(n, head.TTL)))
+		case n > 0:
+			head.wakeAt(time.Now().Add(crowdStart(n, rounds)))
+		case t.isOurs():
 			signal(head.wake)
-		} else {
+		default:
 			head.wakeAt(time.Now().Add(politeness))
 		}
 	})
