@@ -146,12 +146,12 @@ func (q *Queue) newLine(id string) *line {
 	return l
 }
 
-// endLine remembers a crowd: its next waiter shouldn't have to learn of it again.
+// endLine remembers what may be a crowd: its next waiter shouldn't have to learn of it again.
 func (q *Queue) endLine(id string, l *line) {
 	delete(q.lines, id)
 
 	c := l.turns.crowd
-	if c.size() == 0 {
+	if len(c.owners) <= crowdFrom/2 {
 		return
 	}
 
