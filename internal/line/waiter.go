@@ -117,7 +117,7 @@ func (w *waiter) inLine(ctx context.Context) (store.Result, error) {
 		case <-w.place.Woken():
 		case <-w.place.Hinted():
 			// It is zero if the time was taken by an earlier hint.
-			if at := w.place.AskAt(); !at.IsZero() && at.Before(next) {
+			if at := w.place.AskAt(); !at.IsZero() && (at.Before(next) || w.place.Later()) {
 				sleep(time.Until(at))
 			}
 

@@ -2,8 +2,8 @@ package waitqueue
 
 import "time"
 
-// empty keeps lines without waiters for as long as they know something that counts: that another process waits, or how
-// often in a row the lock was handed over here. Waiters that release and come again may all be away at a time. A process
+// empty keeps lines without waiters for as long as they know something that counts: that another process waits, how
+// often in a row the lock was handed over here, or a crowd. Waiters that release and come again may all be away at a time. A process
 // that forgot the others then would hand the lock over among its own, until one of the others marks it again.
 type empty struct {
 	lines map[string]*line
@@ -26,11 +26,12 @@ func (e *empty) keep(id string, l *line) {
 
 	now := time.Now()
 
-	l.keptUntil = l.marks.othersUntil
-	if end := now.Add(runCounts); l.turns.run.Length > 0 && l.keptUntil.Before(end) {
-		l.keptUntil = end
+	last := l.turns.crowd.keptFor()
+	if l.turns.run.Length > 0 {
+		last = max(last, runCounts)
 	}
 
+	l.keptUntil = now.Add(max(last, l.marks.othersUntil.Sub(now)))
 	if !now.Before(l.keptUntil) {
 		return
 	}

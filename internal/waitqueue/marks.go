@@ -69,6 +69,9 @@ func (q *Queue) FoundMark(id string, mark, now time.Time) {
 
 	q.about(id, func(l *line) {
 		l.marks.othersUntil = time.Now().Add(left)
-		l.keptUntil = l.marks.othersUntil
+
+		if l.keptUntil.Before(l.marks.othersUntil) {
+			l.keptUntil = l.marks.othersUntil
+		}
 	})
 }

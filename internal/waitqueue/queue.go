@@ -63,6 +63,8 @@ type Waiter struct {
 	// askAt is when this waiter, as the head, should ask at the latest; zero if no hint is there. sleepsUntil is
 	// when it asks by itself. The Queue's mutex guards both.
 	askAt, sleepsUntil time.Time
+	// later: askAt counts, also if this waiter would ask before. The Queue's mutex guards it.
+	later bool
 }
 
 // New returns an empty Queue.
@@ -206,6 +208,13 @@ func (w *Waiter) wakeAt(at time.Time) {
 	}
 }
 
+// putOff makes the waiter, as the head, ask at the given time and not before, unless it is woken. If it is asking
+// now, what it is answered counts too.
+func (w *Waiter) putOff(at time.Time) {
+	w.askAt, w.later = at, true
+	signal(w.hint)
+}
+
 // Deliver gives the waiter, which isn't special, a grant, and takes it out of the line. It is false if the
 // waiter has left. The new head isn't woken. But one of a line for places asks when the waiter would have, and
 // gets what that was told and hasn't seen: another place may be free.
@@ -249,7 +258,7 @@ func (w *Waiter) tellOn(next *Waiter) {
 // Woken yields when this waiter, as the head, should ask the database.
 func (w *Waiter) Woken() <-chan struct{} { return w.wake }
 
-// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt] at the latest.
+// Hinted yields when this waiter, as the head, should ask at the time of [Waiter.AskAt].
 func (w *Waiter) Hinted() <-chan struct{} { return w.hint }
 
 // AskAt takes the time of the last hint.
@@ -258,11 +267,22 @@ func (w *Waiter) AskAt() (at time.Time) {
 	defer w.queue.mu.Unlock()
 
 	at, w.askAt = w.askAt, time.Time{}
-	if !at.IsZero() && at.Before(w.sleepsUntil) {
+	if !at.IsZero() && (w.later || at.Before(w.sleepsUntil)) {
 		w.sleepsUntil = at
 	}
 
 	return at
+}
+
+// Later reports whether the hint is to ask not before that time, rather than at the latest then.
+func (w *Waiter) Later() bool {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+
+	later := w.later
+	w.later = false
+
+	return later
 }
 
 // SleepUntil says when this waiter, as the head, asks by itself. If it was delivered a place meanwhile, the new head
@@ -271,7 +291,7 @@ func (w *Waiter) SleepUntil(at time.Time) {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
 
-	w.sleepsUntil = at
+	w.sleepsUntil, w.later = at, false
 
 	if l := w.queue.lines[w.id]; w.place == nil && w.Permits > 0 && l != nil {
 		l.head().wakeAt(at)

@@ -19,6 +19,7 @@ type turns struct {
 	hadTurn bool
 	// restUntil is until when what becomes free is left to others.
 	restUntil time.Time
+	crowd     crowd
 }
 
 // rival is another process, and the round that it won last.
@@ -62,19 +63,29 @@ func (q *Queue) EndRun(id string) {
 }
 
 // Released is called when all processes were told that the lock is free. The head asks at once if it is this
-// process's turn, and otherwise gives the others a start. So mostly only one process asks. For one of several
-// places, the process that holds the fewest asks first.
+// process's turn, and otherwise gives the others a start. So mostly only one process asks. In a crowd it lets
+// most releases pass. For one of several places, the process that holds the fewest asks first.
 func (q *Queue) Released(id string) {
 	q.with(id, func(l *line) {
-		l.turns.nextRound()
+		t, head := &l.turns, l.head()
+		t.nextRound()
 
-		switch {
-		case l.head().Permits > 0:
+		var n float64
+		if head.Permits == 0 && !head.Special {
+			n = t.crowd.size()
+		}
+
+		switch rounds := t.round - t.won; {
+		case head.Permits > 0:
 			q.wakePolitely(l)
+		case n > 0 && t.crowd.passes(n, rounds):
+			head.putOff(time.Now().Add(t.crowd.fallBack(n, head.TTL)))
+		case n > 0:
+			head.wakeAt(time.Now().Add(crowdStart(n, rounds)))
 		case l.isOurs():
-			signal(l.head().wake)
+			signal(head.wake)
 		default:
-			l.head().wakeAt(time.Now().Add(politeness))
+			head.wakeAt(time.Now().Add(politeness))
 		}
 	})
 }
@@ -121,6 +132,7 @@ func (q *Queue) Hold(id string, n int) {
 
 func (t *turns) nextRound() {
 	t.round++
+	t.crowd.released()
 	t.rivals = slices.DeleteFunc(t.rivals, func(r rival) bool { return t.round-r.won > rivalCounts })
 }
 
@@ -137,7 +149,10 @@ func (l *line) isOurs() bool {
 
 // Won notes that the database granted this process the lock.
 func (q *Queue) Won(id string) {
-	q.about(id, func(l *line) { l.turns.won, l.turns.run = l.turns.round, Run{} })
+	q.about(id, func(l *line) {
+		l.turns.won, l.turns.run = l.turns.round, Run{}
+		l.turns.crowd.won()
+	})
 }
 
 // WonSlot is Won for one of several places: a run of them goes on.
@@ -173,5 +188,6 @@ func (q *Queue) Lost(id, winner string) {
 		}
 
 		t.rivals = append(t.rivals, rival{winner, t.round})
+		t.crowd.saw(winner)
 	})
 }
