@@ -73,6 +73,54 @@ func TestReleasesOfOtherTokens(t *testing.T) {
 	})
 }
 
+// TestReleaseOfOneGrant: locks that were granted together are released together, but for one that another has been
+// granted since, and one whose row is locked.
+func TestReleaseOfOneGrant(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		s, db := newStore(t, driver)
+		ids := []string{"a", "b", "c", "d"}
+
+		res, err := s.AcquireAll(t.Context(), ids, "us", time.Hour, margin)
+		must(t, err)
+
+		var releases []store.Releasing
+		for _, granted := range res.Grants {
+			state := store.State{Generation: granted.Row.Generation, Owner: granted.Row.Owner}
+			releases = append(releases, store.Releasing{LockID: granted.LockID, State: state})
+		}
+
+		_, err = s.Refresh(t.Context(), "b", releases[1].State, "another", time.Hour, margin)
+		must(t, err)
+
+		stranger := lockRow(t, db, "c")
+
+		for _, want := range []string{"truefalsefalsetrue", "falsefalsetruefalse"} {
+			results, err := s.ReleaseAll(t.Context(), releases)
+			must(t, err)
+
+			var done string
+			for _, r := range results {
+				done += fmt.Sprint(r.Done)
+			}
+
+			if done != want {
+				t.Errorf("released: %s, want %s", done, want)
+			}
+
+			if stranger != nil {
+				must(t, stranger.Rollback())
+
+				stranger = nil
+			}
+		}
+
+		if held := column[string](t, db, "SELECT lock_id || owner FROM "+table.String()+" WHERE expires_at > now()"); fmt.Sprint(held) != "[banother]" {
+			t.Errorf("held: %v", held)
+		}
+	})
+}
+
 // TestPartitionedMeanwhile: a table that has been partitioned since the first use has the locks released, and
 // granted together, that were asked for, and no others.
 func TestPartitionedMeanwhile(t *testing.T) {
