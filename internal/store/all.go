@@ -139,21 +139,22 @@ const allContests = 8
 
 // AcquireAll grants several locks, sorted by id, to owner for ttl if all are free, and creates those
 // that aren't there. It grants all or none. The verdict is Granted, with [Result.Grants] in the
-// order of the ids, or Busy, with the first lock in the way.
+// order of the ids, or Busy, with the first lock in the way. again: the caller was refused before, and is likely
+// to be again, which one statement can tell.
 //
 // owner and errors are as for [Store.Acquire]. Beside another error than [ErrUnknownOutcome],
 // Result.Grants may have grants that nobody wants: the table has cut their leases, or has kept
 // others from being granted.
-func (s *Store) AcquireAll(ctx context.Context, ids []string, owner string, ttl, margin time.Duration) (Result, error) {
+func (s *Store) AcquireAll(ctx context.Context, ids []string, owner string, ttl, margin time.Duration, again bool) (Result, error) {
 	g := grant{owner: owner, ttl: ttl}
 	if err := g.begin(ctx, s); err != nil {
 		return Result{}, err
 	}
 
-	return g.result(g.acquireAll(ctx, ids, margin))
+	return g.result(g.acquireAll(ctx, ids, margin, again))
 }
 
-func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Duration) (Result, error) {
+func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Duration, again bool) (Result, error) {
 	var (
 		s    = g.store
 		seen Result
@@ -161,7 +162,7 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 
 	for contests, lost := 0, 0; contests < allContests; {
 		start := time.Now()
-		a, granted := g.askAll(ctx, ids)
+		a, granted := g.askAll(ctx, ids, again)
 
 		switch {
 		case a.outcome == unknown:
@@ -183,7 +184,7 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 				return Result{}, g.doubt(err)
 			}
 		default:
-			seen = Result{Verdict: Busy, LockID: a.rows[0].LockID, Row: a.rows[0].Row}
+			again, seen = true, Result{Verdict: Busy, LockID: a.rows[0].LockID, Row: a.rows[0].Row}
 		}
 
 		switch {
@@ -219,8 +220,8 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 	return seen, nil
 }
 
-// askAll asks once for all of the locks.
-func (g *grant) askAll(ctx context.Context, ids []string) (a answer[LockRow], granted bool) {
+// askAll asks once for all of the locks, by sqlGrantAllOrTell alone if it was refused before.
+func (g *grant) askAll(ctx context.Context, ids []string, again bool) (a answer[LockRow], granted bool) {
 	if g.shape.plain {
 		a = persist(ctx, g.store, func(bool) answer[LockRow] { return g.askAllPlainly(ctx, g.requests(ids, g.owner), &granted) })
 
@@ -238,7 +239,7 @@ func (g *grant) askAll(ctx context.Context, ids []string) (a answer[LockRow], gr
 		})
 	}
 
-	if text := g.shape.statements.grantAll; text != "" {
+	if text := g.shape.statements.grantAll; text != "" && !again {
 		if a = ask(text, scanGrantAll(ids)); a.err != nil || len(a.rows) > 0 {
 			return a, true
 		}

@@ -115,7 +115,7 @@ func TestChangesByVersion(t *testing.T) {
 			contract.Exec(t, db, state)
 
 			for name, arguments := range map[string]string{
-				"releaseManyByID": "'{}', '{}'", "grantAll": "'{}', 1, 'me'", "releaseAll": "'{}', 'me'",
+				"releaseManyByID": "'{}', '{}'", "grantAll": "'{}', 1, 'me'", "releaseAll": "'{}', 'me', 1",
 			} {
 				switch {
 				case full:
@@ -237,7 +237,7 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 	together("insert", false)
 	together("create", false)
 
-	res, err := s.AcquireAll(ctx, slices.Sorted(maps.Keys(asked)), "all", time.Minute, 0)
+	res, err := s.AcquireAll(ctx, slices.Sorted(maps.Keys(asked)), "all", time.Minute, 0, false)
 	must(t, err)
 
 	for i, granted := range res.Grants {

@@ -74,14 +74,14 @@ func TestReleasesOfOtherTokens(t *testing.T) {
 }
 
 // TestReleaseOfOneGrant: locks that were granted together are released together, but for one that another has been
-// granted since, and one whose row is locked.
+// granted since, one whose generation was raised by hand, and one whose row is locked.
 func TestReleaseOfOneGrant(t *testing.T) {
 	t.Parallel()
 	eachDriver(t, func(t *testing.T, driver string) {
 		s, db := newStore(t, driver)
-		ids := []string{"a", "b", "c", "d"}
+		ids := []string{"a", "b", "c", "d", "e"}
 
-		res, err := s.AcquireAll(t.Context(), ids, "us", time.Hour, margin)
+		res, err := s.AcquireAll(t.Context(), ids, "us", time.Hour, margin, false)
 		must(t, err)
 
 		var releases []store.Releasing
@@ -93,9 +93,11 @@ func TestReleaseOfOneGrant(t *testing.T) {
 		_, err = s.Refresh(t.Context(), "b", releases[1].State, "another", time.Hour, margin)
 		must(t, err)
 
+		contract.Exec(t, db, "UPDATE "+table.String()+" SET generation = generation + 1 WHERE lock_id = 'e'")
+
 		stranger := lockRow(t, db, "c")
 
-		for _, want := range []string{"truefalsefalsetrue", "falsefalsetruefalse"} {
+		for _, want := range []string{"truefalsefalsetruefalse", "falsefalsetruefalsefalse"} {
 			results, err := s.ReleaseAll(t.Context(), releases)
 			must(t, err)
 
@@ -115,7 +117,7 @@ func TestReleaseOfOneGrant(t *testing.T) {
 			}
 		}
 
-		if held := column[string](t, db, "SELECT lock_id || owner FROM "+table.String()+" WHERE expires_at > now()"); fmt.Sprint(held) != "[banother]" {
+		if held := column[string](t, db, "SELECT lock_id || owner FROM "+table.String()+" WHERE expires_at > now() ORDER BY lock_id"); fmt.Sprint(held) != "[banother eus]" {
 			t.Errorf("held: %v", held)
 		}
 	})
@@ -184,7 +186,7 @@ func TestPartitionedMeanwhile(t *testing.T) {
 		}
 
 		for attempt := range 2 { // the first one may only find out
-			res, err := s.AcquireAll(ctx, ids, "all", time.Hour, margin)
+			res, err := s.AcquireAll(ctx, ids, "all", time.Hour, margin, false)
 
 			n := len(held())
 			if err == nil && res.Verdict == store.Granted && n == 200 {

@@ -374,7 +374,7 @@ func All() []Mutant {
 		{
 			Name: "LockAll grants what it can get",
 			Edits: []Edit{
-				{all, "if text := g.shape.statements.grantAll; text != \"\" {", "if text := g.shape.statements.grantAll; text == \"none\" {"},
+				{all, "text != \"\" && !again {", "text == \"none\" && !again {"},
 				{all, "pg_catalog.count(*) {=} pg_catalog.cardinality({ids}) AND pg_catalog.bool_and(", "pg_catalog.bool_or("},
 				{
 					all,
