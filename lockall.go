@@ -189,9 +189,9 @@ func (all *several) Held(lockID string, row store.Row, ago time.Duration) error 
 
 func (all *several) Return(res store.Result) { all.desk.ReturnAll(res, all.ttl) }
 
-// Ask asks once for all of the locks.
+// Ask asks once for all of the locks. A waiter is in a line since it was refused.
 func (all *several) Ask(ctx context.Context, line string, mark store.Mark) (store.Result, error) {
-	res, err := all.store.AcquireAll(ctx, all.ids, all.desk.Names.Next(), all.ttl, all.cfg.margin(all.ttl))
+	res, err := all.store.AcquireAll(ctx, all.ids, all.desk.Names.Next(), all.ttl, all.cfg.margin(all.ttl), line != "")
 	all.desk.SettleAll(all.ids, res.Stray, all.ttl)
 
 	if err != nil && len(res.Grants) > 0 {

@@ -540,7 +540,7 @@ func TestLockAllStatements(t *testing.T) {
 	unlock := func() error { return multi.Unlock(ctx) }
 
 	contract.Must(t, contract.Second(c.Locker.CreateLock(ctx, "x"))) // it looks at the table first
-	expect("TryLockAll of new locks", 3, take)
+	expect("TryLockAll of new locks", 4, take)
 	expect("Unlock", 1, unlock)
 	expect("TryLockAll", 1, take)
 	expect("Guard", 3, func() error { // with BEGIN and ROLLBACK

@@ -36,7 +36,7 @@ func newStatus(lockID string, row store.Row) *LockStatus {
 // state is what a request goes by that names this status. Grants are durable, so the generation of one tells
 // all. A crash may have undone what was seen of a free lock.
 func (s *LockStatus) state() store.State {
-	state := store.State{Generation: s.Generation}
+	state := store.State{Generation: s.Generation, Owner: s.Owner}
 	if s.Owner == "" {
 		state.Until = s.ExpiresAt
 	}

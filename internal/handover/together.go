@@ -141,7 +141,8 @@ func (d *Desk) ReturnAll(res store.Result, ttl time.Duration) {
 	tenures := make([]Tenure, len(res.Grants))
 
 	for i, granted := range res.Grants {
-		tenures[i] = Tenure{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}, Gate: store.GateOf(granted.LockID)}
+		state := store.State{Generation: granted.Row.Generation, Owner: granted.Row.Owner}
+		tenures[i] = Tenure{LockID: granted.LockID, State: state, Gate: store.GateOf(granted.LockID)}
 	}
 
 	if time.Until(until) <= 0 {

@@ -8,50 +8,63 @@ import (
 	"time"
 )
 
-// sqlGrantAll: the locks $1, all there and free -> all held by $3 for $2 microseconds, or else nothing
-// changes.
+// sqlGrantAll: the locks $1, all there and free -> all held by $3 for $2 microseconds. Its rows are the granted
+// locks. It has none, and nothing has changed, if a lock is missing, held, or locked by another transaction: then
+// sqlGrantAllOrTell says which. The usual grant is to cost little, and half of a small statement's cost is the size
+// of its plan.
 //
 // It looks first and locks nothing (seen). Only if all are free does it lock them, and it passes over
 // a row that another transaction has locked (found): it waits for no row, so no order of ids can
 // deadlock. If a row was passed over, or was changed since the snapshot, none is granted: PostgreSQL 12 finds
-// the newest version of a changed row by the ctid of an older one, so the versions are compared.
+// the newest version of a changed row by the ctid of an older one, so the versions are compared. A scan by
+// versions returns them sorted. (If it did not, nothing would be granted here.)
 //
-// It looks rows up by arrays and not by joins, which take half as long again, and by the index once:
-// after that it goes by the versions that it saw. These are of one part, and the rows of a partitioned table are
-// looked up by the ids instead (sqlGrantAllOfParts). In a subquery, an array can't tempt the planner to plan
-// for its length, time and again.
+// It looks rows up by arrays and not by joins, which take half as long again, and by the index once: after that
+// it goes by the versions that it saw. These mean something in one part alone, so a partitioned table has none of
+// this, and ONLY keeps it from a table that is partitioned later. In a subquery, an array can't tempt the planner
+// to plan for its length, time and again.
+var sqlGrantAll = with(`
+WITH c AS MATERIALIZED (
+    SELECT `+sqlGrantOnce+`, $1::{text}[] AS ids
+), seen AS MATERIALIZED (
+    SELECT `+sqlAllFree+` AS free, `+sqlVersions+` AS versions
+      FROM ONLY {table} AS l
+     WHERE l.lock_id {=} ANY ({ids})
+), found AS MATERIALIZED (
+    SELECT l.ctid AS version
+      FROM ONLY {table} AS l
+     WHERE l.ctid {=} ANY ((SELECT seen.versions FROM seen WHERE seen.free)::{tid}[])
+       {lock} SKIP LOCKED
+)
+UPDATE ONLY {table} AS l
+   SET `+sqlGranted+`
+ WHERE l.ctid {=} ANY ((SELECT seen.versions FROM seen)::{tid}[])
+   AND (SELECT pg_catalog.array_agg(found.version) FROM found) {=} (SELECT seen.versions FROM seen)
+RETURNING l.generation, `+sqlExpiresAt+`, {iso}{clock}{/iso}, {began}, l.lock_id`, sqlOfAll...)
+
+// sqlGrantAllOrTell is sqlGrantAll of a table that may be partitioned. It looks rows up by the ids.
 //
 // A granted lock is a row of the answer. So is, if nothing was granted, the first lock in the way:
 // one that is held, or else one that was passed over or changed. There is no row if locks are missing and no
 // other is held.
-var sqlGrantAll = grantAllBy(
-	`l.ctid {=} ANY ((SELECT seen.versions FROM seen)::{tid}[])
-       AND l.tableoid {=} (SELECT seen.part FROM seen)`,
-	` AND pg_catalog.min(l.tableoid) {=} pg_catalog.max(l.tableoid)`)
-
-// sqlGrantAllOfParts is sqlGrantAll of a partitioned table.
-var sqlGrantAllOfParts = grantAllBy(`l.lock_id {=} ANY ({ids})`, ``)
-
-func grantAllBy(them, together string) string {
-	return with(`
+var sqlGrantAllOrTell = with(`
 WITH c AS MATERIALIZED (
     SELECT `+sqlGrantOnce+`, $1::{text}[] AS ids
 ), seen AS MATERIALIZED (
-    SELECT pg_catalog.count(*) {=} {locks} AND pg_catalog.bool_and(l.expires_at {<=} {clock})`+together+` AS free,
-           pg_catalog.array_agg(l.ctid ORDER BY l.ctid) AS versions, pg_catalog.min(l.tableoid) AS part
+    SELECT `+sqlAllFree+` AS free, `+sqlVersions+` AS versions
       FROM {table} AS l
      WHERE l.lock_id {=} ANY ({ids})
 ), found AS MATERIALIZED (
     SELECT l.lock_id, l.ctid AS version
       FROM {table} AS l
-     WHERE `+them+`
+     WHERE l.lock_id {=} ANY ({ids})
        AND l.expires_at {<=} {clock}
        AND (SELECT seen.free FROM seen)
        {lock} SKIP LOCKED
 ), got AS (
     UPDATE {table} AS l
        SET `+sqlGranted+`
-     WHERE `+them+`
+     WHERE l.lock_id {=} ANY ({ids})
        AND (SELECT pg_catalog.array_agg(f.version ORDER BY f.version) FROM found AS f) {=} (SELECT seen.versions FROM seen)
     RETURNING l.lock_id, l.generation, l.expires_at
 )
@@ -68,13 +81,44 @@ SELECT {row}, l.lock_id, false
                AND NOT EXISTS (SELECT FROM found WHERE found.lock_id {=} l.lock_id AND found.version {=} l.pglocker_version)
          ORDER BY r.n
          LIMIT 1) AS l
- WHERE NOT EXISTS (SELECT FROM got)`,
-		"{ids}", `(SELECT c.ids FROM c)::{text}[]`, "{locks}", `pg_catalog.cardinality((SELECT c.ids FROM c))`,
-		"{clock}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`, "{ttl}", `$2::bigint`, "{owner}", `$3`)
+ WHERE NOT EXISTS (SELECT FROM got)`, sqlOfAll...)
+
+const (
+	sqlAllFree  = `pg_catalog.count(*) {=} pg_catalog.cardinality({ids}) AND pg_catalog.bool_and(l.expires_at {<=} {clock})`
+	sqlVersions = `pg_catalog.array_agg(l.ctid ORDER BY l.ctid)`
+)
+
+// sqlOfAll is what stands in the braces of both.
+var sqlOfAll = []string{
+	"{ids}", `(SELECT c.ids FROM c)::{text}[]`,
+	"{clock}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`, "{ttl}", `$2::bigint`, "{owner}", `$3`,
 }
 
-// scanGrantAll reads a {row}, the id, and whether it was granted: all rows of an answer are, or none.
-func scanGrantAll(granted *bool) scanFunc[LockRow] {
+// scanGrantAll reads rows of sqlGrantAll. ids are those that were asked for, sorted.
+func scanGrantAll(ids []string) scanFunc[LockRow] {
+	var (
+		row  Row
+		id   text
+		dest = []any{&row.Generation, &row.ExpiresAt, &row.Now, &row.Began, &id}
+	)
+
+	return func(from scanner) (LockRow, error) {
+		err := from.Scan(dest...)
+		lock := LockRow{Row: row}
+		lock.Row.ExpiresAt, lock.Row.Now, lock.Row.Began = row.ExpiresAt.UTC(), row.Now.UTC(), row.Began.UTC()
+
+		if i, found := slices.BinarySearchFunc(ids, id, compareToText); found {
+			lock.LockID = ids[i] // needs no copy
+		} else {
+			lock.LockID = string(id)
+		}
+
+		return lock, err
+	}
+}
+
+// scanGrantAllOrTell reads a {row}, the id, and whether it was granted: all rows of an answer are, or none.
+func scanGrantAllOrTell(granted *bool) scanFunc[LockRow] {
 	var (
 		lock LockRow
 		row  rowScan
@@ -95,21 +139,22 @@ const allContests = 8
 
 // AcquireAll grants several locks, sorted by id, to owner for ttl if all are free, and creates those
 // that aren't there. It grants all or none. The verdict is Granted, with [Result.Grants] in the
-// order of the ids, or Busy, with the first lock in the way.
+// order of the ids, or Busy, with the first lock in the way. again: the caller was refused before, and is likely
+// to be again, which one statement can tell.
 //
 // owner and errors are as for [Store.Acquire]. Beside another error than [ErrUnknownOutcome],
 // Result.Grants may have grants that nobody wants: the table has cut their leases, or has kept
 // others from being granted.
-func (s *Store) AcquireAll(ctx context.Context, ids []string, owner string, ttl, margin time.Duration) (Result, error) {
+func (s *Store) AcquireAll(ctx context.Context, ids []string, owner string, ttl, margin time.Duration, again bool) (Result, error) {
 	g := grant{owner: owner, ttl: ttl}
 	if err := g.begin(ctx, s); err != nil {
 		return Result{}, err
 	}
 
-	return g.result(g.acquireAll(ctx, ids, margin))
+	return g.result(g.acquireAll(ctx, ids, margin, again))
 }
 
-func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Duration) (Result, error) {
+func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Duration, again bool) (Result, error) {
 	var (
 		s    = g.store
 		seen Result
@@ -117,8 +162,7 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 
 	for contests, lost := 0, 0; contests < allContests; {
 		start := time.Now()
-		granted := false
-		a := persist(ctx, s, func(bool) answer[LockRow] { return g.askAll(ctx, ids, &granted) })
+		a, granted := g.askAll(ctx, ids, again)
 
 		switch {
 		case a.outcome == unknown:
@@ -134,15 +178,13 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 		case a.err != nil:
 			return Result{}, g.doubt(a.err)
 		case len(a.rows) > 0 && granted:
-			g.complete(a.rows)
-
-			return s.whole(Result{Verdict: Granted, Sent: a.sent, Grants: a.rows}, ids, margin)
+			return s.whole(Result{Verdict: Granted, Sent: a.sent, Grants: g.complete(a.rows, ids)}, ids, margin)
 		case len(a.rows) == 0:
 			if err := g.createAll(ctx, ids); err != nil {
 				return Result{}, g.doubt(err)
 			}
 		default:
-			seen = Result{Verdict: Busy, LockID: a.rows[0].LockID, Row: a.rows[0].Row}
+			again, seen = true, Result{Verdict: Busy, LockID: a.rows[0].LockID, Row: a.rows[0].Row}
 		}
 
 		switch {
@@ -178,26 +220,59 @@ func (g *grant) acquireAll(ctx context.Context, ids []string, margin time.Durati
 	return seen, nil
 }
 
-// argumentsOfAll are those of sqlGrantAll.
-func (g *grant) argumentsOfAll(ids []string) []any {
+// askAll asks once for all of the locks, by sqlGrantAllOrTell alone if it was refused before.
+func (g *grant) askAll(ctx context.Context, ids []string, again bool) (a answer[LockRow], granted bool) {
+	if g.shape.plain {
+		a = persist(ctx, g.store, func(bool) answer[LockRow] { return g.askAllPlainly(ctx, g.requests(ids, g.owner), &granted) })
+
+		return a, granted
+	}
+
 	args := []any{ids, Microseconds(g.ttl), g.owner}
 	if !g.shape.full {
 		args = args[:2]
 	}
 
-	return args
+	ask := func(text string, scan scanFunc[LockRow]) answer[LockRow] {
+		return persist(ctx, g.store, func(bool) answer[LockRow] {
+			return askPrepared(ctx, g.store, prepared{text: text, args: args, rows: len(ids)}, scan)
+		})
+	}
+
+	if text := g.shape.statements.grantAll; text != "" && !again {
+		if a = ask(text, scanGrantAll(ids)); a.err != nil || len(a.rows) > 0 {
+			return a, true
+		}
+	}
+
+	a = ask(g.shape.statements.grantAllOrTell, scanGrantAllOrTell(&granted))
+
+	return a, granted
 }
 
-// complete sorts the rows of a grant by id, and adds what the statement doesn't return, since it is the
-// same in all.
-func (g *grant) complete(locks []LockRow) {
-	slices.SortFunc(locks, func(a, b LockRow) int { return cmp.Compare(a.LockID, b.LockID) })
-
+// complete returns the rows of a grant in the order of the ids, and adds what the statement doesn't return, since
+// it is the same in all.
+func (g *grant) complete(locks []LockRow, ids []string) []LockRow {
 	for i := range locks {
 		if row := &locks[i].Row; g.shape.full && !g.shape.plain {
 			row.Owner, row.AcquiredAt = g.owner, row.Now
 		}
 	}
+
+	sorted := make([]LockRow, len(ids))
+
+	for _, lock := range locks {
+		i, found := slices.BinarySearch(ids, lock.LockID)
+		if !found || len(locks) != len(ids) { // the table changes them
+			slices.SortFunc(locks, func(a, b LockRow) int { return cmp.Compare(a.LockID, b.LockID) })
+
+			return locks
+		}
+
+		sorted[i] = lock
+	}
+
+	return sorted
 }
 
 // requests are those for each of several locks.

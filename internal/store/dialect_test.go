@@ -61,11 +61,11 @@ func lives(t *testing.T, s *store.Store) {
 		t.Errorf("GiveBack: %v, %v", freed, err)
 	}
 
-	if res, err = s.AcquireAll(ctx, []string{"a", "b"}, "all", ttl, margin); err != nil || res.Verdict != store.Granted || len(res.Grants) != 2 {
+	if res, err = s.AcquireAll(ctx, []string{"a", "b"}, "all", ttl, margin, false); err != nil || res.Verdict != store.Granted || len(res.Grants) != 2 {
 		t.Errorf("AcquireAll: %+v, %v", res, err)
 	}
 
-	if res, err = s.AcquireAll(ctx, []string{"a", "c"}, "others", ttl, margin); err != nil || res.Verdict != store.Busy || res.LockID != "a" {
+	if res, err = s.AcquireAll(ctx, []string{"a", "c"}, "others", ttl, margin, false); err != nil || res.Verdict != store.Busy || res.LockID != "a" {
 		t.Errorf("AcquireAll beside a held lock: %+v, %v", res, err)
 	}
 

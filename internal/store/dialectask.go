@@ -184,15 +184,6 @@ func (s *Store) guardEach(ctx context.Context, in Transaction, ids []string, gen
 	return lost, nil
 }
 
-// askAll asks once for all of the locks.
-func (g *grant) askAll(ctx context.Context, ids []string, granted *bool) answer[LockRow] {
-	if g.shape.plain {
-		return g.askAllPlainly(ctx, g.requests(ids, g.owner), granted)
-	}
-
-	return askPrepared(ctx, g.store, prepared{text: g.shape.statements.grantAll, args: g.argumentsOfAll(ids), rows: len(ids)}, scanGrantAll(granted))
-}
-
 // askAllPlainly is sqlGrantAll as a transaction of a statement for each lock, in the order of the ids. It waits
 // for no row where the server can pass over one.
 func (g *grant) askAllPlainly(ctx context.Context, reqs []request, granted *bool) (a answer[LockRow]) {

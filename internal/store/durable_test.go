@@ -214,7 +214,7 @@ func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 
 	release()
 
-	all, err := s.AcquireAll(ctx, []string{"a", "b"}, "us", ttl, margin)
+	all, err := s.AcquireAll(ctx, []string{"a", "b"}, "us", ttl, margin, false)
 	if err != nil || all.Verdict != store.Granted {
 		t.Fatal(all, err)
 	}
@@ -344,7 +344,7 @@ func TestFailureWritesNothing(t *testing.T) {
 
 		old := held.Row.Generation - 1
 		fail := func() {
-			if res, err := s.AcquireAll(ctx, []string{driver, free}, "you", ttl, margin); err != nil || res.Verdict != store.Busy || res.LockID != driver {
+			if res, err := s.AcquireAll(ctx, []string{driver, free}, "you", ttl, margin, false); err != nil || res.Verdict != store.Busy || res.LockID != driver {
 				t.Errorf("AcquireAll: %+v, %v", res, err)
 			}
 

@@ -105,7 +105,7 @@ func Texts(full bool) map[string]string {
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
 	all := map[string]string{
-		"grantAll": st.grantAll, "grantAllOfParts": newWriter(table, f).one(nil, sqlGrantAllOfParts), "guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
+		"grantAll": st.grantAll, "grantAllOrTell": st.grantAllOrTell, "releaseAll": st.releaseAll, "guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
 		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
 		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark,
 	}

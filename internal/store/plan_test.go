@@ -115,10 +115,14 @@ func TestChangesByVersion(t *testing.T) {
 			contract.Exec(t, db, state)
 
 			for name, arguments := range map[string]string{
-				"releaseManyByID": "'{}', '{}'", "grantAll": "'{}', 1, 'me'",
+				"releaseManyByID": "'{}', '{}'", "grantAll": "'{}', 1, 'me'", "releaseAll": "'{}', 'me', 1",
 			} {
-				if !full && name == "grantAll" {
+				switch {
+				case full:
+				case name == "grantAll":
 					arguments = "'{}', 1"
+				case name == "releaseAll":
+					continue
 				}
 
 				for _, text := range []string{
@@ -233,19 +237,24 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 	together("insert", false)
 	together("create", false)
 
-	res, err := s.AcquireAll(ctx, slices.Sorted(maps.Keys(asked)), "all", time.Minute, 0)
+	res, err := s.AcquireAll(ctx, slices.Sorted(maps.Keys(asked)), "all", time.Minute, 0, false)
 	must(t, err)
 
 	for i, granted := range res.Grants {
-		releases = append(releases, store.Releasing{LockID: granted.LockID, State: store.State{Generation: granted.Row.Generation}})
+		state := store.State{Generation: granted.Row.Generation, Owner: granted.Row.Owner}
+		releases = append(releases, store.Releasing{LockID: granted.LockID, State: state})
 
 		if row := granted.Row; i > 0 && granted.LockID <= res.Grants[i-1].LockID || s.Full() && (row.Owner != "all" || row.AcquiredAt.IsZero()) {
 			t.Fatalf("AcquireAll's grant %d is %+v", i, granted)
 		}
 	}
 
-	_, err = s.ReleaseAll(ctx, releases)
+	released, err := s.ReleaseAll(ctx, releases)
 	must(t, err)
+
+	if slices.ContainsFunc(released, func(r store.Released) bool { return !r.Done }) {
+		t.Fatalf("ReleaseAll: %+v", released)
+	}
 
 	for _, a := range all {
 		res, err := s.Acquire(ctx, a.ID, "me too", time.Minute, 0)

@@ -26,6 +26,8 @@ type State struct {
 	// release, and the next grant have got its generation: a tenure that began after Until is not
 	// this state. On three columns it is ignored, and releases are flushed.
 	Until time.Time
+	// Owner is that of the grant, if it is known. ReleaseAll goes by it.
+	Owner string
 }
 
 // Dated reports whether the state goes by more than its generation.

@@ -73,6 +73,56 @@ func TestReleasesOfOtherTokens(t *testing.T) {
 	})
 }
 
+// TestReleaseOfOneGrant: locks that were granted together are released together, but for one that another has been
+// granted since, one whose generation was raised by hand, and one whose row is locked.
+func TestReleaseOfOneGrant(t *testing.T) {
+	t.Parallel()
+	eachDriver(t, func(t *testing.T, driver string) {
+		s, db := newStore(t, driver)
+		ids := []string{"a", "b", "c", "d", "e"}
+
+		res, err := s.AcquireAll(t.Context(), ids, "us", time.Hour, margin, false)
+		must(t, err)
+
+		var releases []store.Releasing
+		for _, granted := range res.Grants {
+			state := store.State{Generation: granted.Row.Generation, Owner: granted.Row.Owner}
+			releases = append(releases, store.Releasing{LockID: granted.LockID, State: state})
+		}
+
+		_, err = s.Refresh(t.Context(), "b", releases[1].State, "another", time.Hour, margin)
+		must(t, err)
+
+		contract.Exec(t, db, "UPDATE "+table.String()+" SET generation = generation + 1 WHERE lock_id = 'e'")
+
+		stranger := lockRow(t, db, "c")
+
+		for _, want := range []string{"truefalsefalsetruefalse", "falsefalsetruefalsefalse"} {
+			results, err := s.ReleaseAll(t.Context(), releases)
+			must(t, err)
+
+			var done string
+			for _, r := range results {
+				done += fmt.Sprint(r.Done)
+			}
+
+			if done != want {
+				t.Errorf("released: %s, want %s", done, want)
+			}
+
+			if stranger != nil {
+				must(t, stranger.Rollback())
+
+				stranger = nil
+			}
+		}
+
+		if held := column[string](t, db, "SELECT lock_id || owner FROM "+table.String()+" WHERE expires_at > now() ORDER BY lock_id"); fmt.Sprint(held) != "[banother eus]" {
+			t.Errorf("held: %v", held)
+		}
+	})
+}
+
 // TestPartitionedMeanwhile: a table that has been partitioned since the first use has the locks released, and
 // granted together, that were asked for, and no others.
 func TestPartitionedMeanwhile(t *testing.T) {
@@ -136,7 +186,7 @@ func TestPartitionedMeanwhile(t *testing.T) {
 		}
 
 		for attempt := range 2 { // the first one may only find out
-			res, err := s.AcquireAll(ctx, ids, "all", time.Hour, margin)
+			res, err := s.AcquireAll(ctx, ids, "all", time.Hour, margin, false)
 
 			n := len(held())
 			if err == nil && res.Verdict == store.Granted && n == 200 {

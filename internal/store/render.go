@@ -7,8 +7,10 @@ import (
 
 // statements are the SQL texts for one table.
 type statements struct {
-	of                  map[*verb]texts
-	grantAll            string
+	of map[*verb]texts
+	// grantAll is "" where the table is partitioned, and releaseAll there and where it has no owners.
+	grantAll, grantAllOrTell, releaseAll string
+
 	unwantedLast, guard string
 	list                listTexts
 	prune               pruneTexts
@@ -66,7 +68,7 @@ type form struct {
 func render(table Table, f form) statements {
 	w := newWriter(table, f)
 	st := statements{
-		of: make(map[*verb]texts), grantAll: w.one(nil, sqlGrantAll), guard: w.one(nil, sqlGuard),
+		of: make(map[*verb]texts), grantAllOrTell: w.one(nil, sqlGrantAllOrTell), guard: w.one(nil, sqlGuard),
 		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
 	}
 
@@ -76,8 +78,12 @@ func render(table Table, f form) statements {
 		return st
 	}
 
-	if f.parts {
-		st.grantAll = w.one(nil, sqlGrantAllOfParts)
+	if !f.parts {
+		st.grantAll = w.one(nil, sqlGrantAll)
+	}
+
+	if !f.parts && f.full {
+		st.releaseAll = w.one(nil, sqlReleaseAll)
 	}
 
 	for _, v := range verbs {

@@ -113,21 +113,24 @@ func (t *tag) place() int {
 		return int(t.number) - 1
 	}
 
-	i, found := slices.BinarySearchFunc(t.reqs, t.id, func(r request, id text) int {
-		switch {
-		case r.id == string(id):
-			return 0
-		case r.id < string(id):
-			return -1
-		}
-
-		return 1
-	})
+	i, found := slices.BinarySearchFunc(t.reqs, t.id, func(r request, id text) int { return compareToText(r.id, id) })
 	if !found {
 		return -1
 	}
 
 	return i
+}
+
+// compareToText compares without a copy of the text.
+func compareToText(id string, t text) int {
+	switch {
+	case id == string(t):
+		return 0
+	case id < string(t):
+		return -1
+	}
+
+	return 1
 }
 
 // owner is the text of an owner. Most rows show that of their request, which needs no copy.

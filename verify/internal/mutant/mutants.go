@@ -374,7 +374,8 @@ func All() []Mutant {
 		{
 			Name: "LockAll grants what it can get",
 			Edits: []Edit{
-				{all, "pg_catalog.count(*) {=} {locks} AND pg_catalog.bool_and(", "pg_catalog.bool_or("},
+				{all, "text != \"\" && !again {", "text == \"none\" && !again {"},
+				{all, "pg_catalog.count(*) {=} pg_catalog.cardinality({ids}) AND pg_catalog.bool_and(", "pg_catalog.bool_or("},
 				{
 					all,
 					"       AND (SELECT pg_catalog.array_agg(f.version ORDER BY f.version) FROM found AS f) {=} (SELECT seen.versions FROM seen)\n",
