@@ -47,7 +47,7 @@ UPDATE ONLY {table} AS l
  WHERE l.ctid {=} ANY ((SELECT pg_catalog.array_agg(f.version)
                           FROM found AS f
                         HAVING pg_catalog.count(*) {=} pg_catalog.cardinality($1::{text}[])
-                           AND pg_catalog.sum(f.generation) {=} $3::bigint::numeric)::{tid}[])
+                           AND pg_catalog.sum(f.generation) {=} $3::bigint)::{tid}[])
 RETURNING {notify}, l.lock_id`,
 	"{until}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`)
 
