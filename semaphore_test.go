@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -702,7 +701,8 @@ func TestHandedOverWhileAsking(t *testing.T) {
 	all.Wait()
 }
 
-// TestHandedOverBesideThePool: a permit is handed over also if the pool gives no connection for that in time.
+// TestHandedOverBesideThePool: a permit is handed over also if the pool gives no connection for that in time, and while
+// another request for one waits for the pool.
 func TestHandedOverBesideThePool(t *testing.T) {
 	t.Parallel()
 
@@ -714,8 +714,9 @@ func TestHandedOverBesideThePool(t *testing.T) {
 		w       = contract.NewWatcher()
 		granted = make(chan *pglocker.Permit, 1)
 		all     sync.WaitGroup
-		slow    atomic.Bool // the next connection opens when free is closed
+		slow    atomic.Bool // the pool's connections open when free is closed
 		free    = make(chan struct{})
+		opening = make(chan struct{}, 100)
 	)
 
 	contract.MakeTable(t, contract.Open(t, "pgx", url), "")
@@ -723,16 +724,19 @@ func TestHandedOverBesideThePool(t *testing.T) {
 	cfg, err := pgx.ParseConfig(url)
 	contract.Must(t, err)
 
-	dial := cfg.DialFunc
-	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if slow.CompareAndSwap(true, false) {
-			<-free
+	db := stdlib.OpenDB(*cfg, stdlib.OptionBeforeConnect(func(ctx context.Context, cfg *pgx.ConnConfig) error {
+		if slow.Load() && cfg.RuntimeParams["application_name"] == "" { // others are beside the pool
+			opening <- struct{}{}
+
+			select {
+			case <-free:
+			case <-ctx.Done():
+			}
 		}
 
-		return dial(ctx, network, address)
-	}
-
-	db := stdlib.OpenDB(*cfg)
+		return nil
+	}))
+	db.SetMaxIdleConns(-1) // none is idle
 	t.Cleanup(func() { contract.Must(t, db.Close()) })
 
 	s, err := contract.WatchedLocker(t, db, w).NewSemaphore("a", 1)
@@ -742,21 +746,21 @@ func TestHandedOverBesideThePool(t *testing.T) {
 	contract.Must(t, err)
 	lineUp(ctx, t, s, w, 1, &all, granted)
 
-	contract.Await(t, "the pool has no idle connection", func() bool {
-		for db.Stats().Idle > 0 {
-			conn, err := db.Conn(ctx)
-			contract.Must(t, err)
-			t.Cleanup(func() { contract.Must(t, conn.Close()) })
-		}
-
-		return db.Stats().InUse > 0
-	})
 	slow.Store(true)
-	contract.Must(t, held.Unlock(ctx))
-	close(free)
+	all.Go(func() {
+		if p, err := s.TryAcquire(ctx, time.Minute); !errors.Is(err, pglocker.ErrAlreadyLocked) {
+			t.Errorf("TryAcquire: %v, %v, want ErrAlreadyLocked", p, err)
+		}
+	})
+	contract.Receive(t, "a request waits for the pool", opening)
 
-	contract.Must(t, contract.Receive(t, "the permit", granted).Unlock(ctx))
+	err = held.Unlock(ctx)
+	next := contract.Receive(t, "the permit", granted)
+
+	close(free)
 	all.Wait()
+	contract.Must(t, err)
+	contract.Must(t, next.Unlock(ctx))
 
 	if holds := w.Holds("a"); len(holds) != 2 || !holds[1].HandedOver {
 		t.Errorf("holds %+v, want the second handed over", holds)

@@ -169,6 +169,24 @@ var takers = map[string]func(*pglocker.Locker) (taker, error){
 	},
 }
 
+// wait takes on a goroutine of its own. The channel is closed without a lock after an error.
+func (take taker) wait(ctx context.Context, t *testing.T) <-chan unlockable {
+	taken := make(chan unlockable, 1)
+
+	go func() {
+		defer close(taken)
+
+		lock, err := take(ctx)
+		if err == nil {
+			taken <- lock
+		} else if ctx.Err() == nil {
+			t.Error(err)
+		}
+	}()
+
+	return taken
+}
+
 func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)) {
 	const limit = 150 // it hears of each 17th release, and may lose some of them on a busy machine
 
@@ -187,21 +205,6 @@ func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)
 	rival, err := of(contract.NewLocker(t, "pgx", url))
 	contract.Must(t, err)
 
-	wait := func(take taker) <-chan unlockable {
-		taken := make(chan unlockable, 1)
-
-		go func() {
-			lock, err := take(ctx)
-			if err != nil {
-				t.Error(err)
-			}
-
-			taken <- lock
-		}()
-
-		return taken
-	}
-
 	// marked waits for a mark of another than before, which asks for a notification.
 	seen := ""
 	marked := func(who string) {
@@ -218,13 +221,13 @@ func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)
 		})
 	}
 
-	held := contract.Receive(t, "the first", wait(locker))
-	other := wait(rival)
+	held := contract.Receive(t, "the first", locker.wait(ctx, t))
+	other := rival.wait(ctx, t)
 
 	marked("the other")
 
-	for n := 0; ; n++ {
-		next := wait(locker)
+	for n := range limit {
+		next := locker.wait(ctx, t)
 		contract.Receive(t, "one waits", w.InLine())
 
 		if n == 0 {
@@ -234,20 +237,18 @@ func testTurnsOfOneWaiter(t *testing.T, of func(*pglocker.Locker) (taker, error)
 		contract.Must(t, held.Unlock(ctx))
 
 		select {
-		case held = <-next:
-			continue
 		case lock := <-other:
-			if n > limit {
-				t.Errorf("the other process had its turn after %d of another", n)
-			}
-
 			contract.Must(t, lock.Unlock(ctx))
+			contract.Must(t, contract.Receive(t, "the last", next).Unlock(ctx))
+
+			return
+		case held = <-next:
 		}
-
-		contract.Must(t, contract.Receive(t, "the last", next).Unlock(ctx))
-
-		return
 	}
+
+	t.Errorf("the other process had no turn after %d of another", limit)
+	contract.Must(t, held.Unlock(ctx))
+	contract.Must(t, contract.Receive(t, "the other", other).Unlock(ctx))
 }
 
 // TestTurnsOfOneWaiterPolling: a process with one waiter at a time lets others have the lock also where they poll.
@@ -264,12 +265,15 @@ func TestTurnsOfOneWaiterPolling(t *testing.T) {
 		t.Run(setup.name, func(t *testing.T) {
 			t.Parallel()
 
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+
 			var (
 				url    = contract.NewDatabase(t)
 				direct = contract.Open(t, "pgx", url)
 				config = &pglocker.Config{Scheme: pglocker.PublicScheme}
 				w      = contract.NewWatcher()
-				ended  atomic.Bool
+				over   atomic.Bool
 				loop   sync.WaitGroup
 			)
 
@@ -292,39 +296,47 @@ func TestTurnsOfOneWaiterPolling(t *testing.T) {
 
 			many, one := open(w), open(nil)
 
-			held, err := many(t.Context())
+			held, err := many(ctx)
 			contract.Must(t, err)
 
 			loop.Go(func() {
-				for !ended.Load() {
-					next := make(chan unlockable, 1)
+				for ended := false; !ended; {
+					next := many.wait(ctx, t)
 
-					go func() {
-						lock, err := many(t.Context())
-						if err != nil {
-							t.Error(err)
-						}
+					select {
+					case <-w.InLine():
+					case <-ctx.Done():
+					}
 
-						next <- lock
-					}()
+					if err := held.Unlock(ctx); err != nil {
+						t.Error(err)
+					}
 
-					contract.Receive(t, "one waits", w.InLine())
-					contract.Must(t, held.Unlock(t.Context()))
+					lock, ok := <-next
+					if !ok {
+						return
+					}
 
-					held = <-next
+					held, ended = lock, over.Load()
 				}
 
-				contract.Must(t, held.Unlock(t.Context()))
+				if err := held.Unlock(ctx); err != nil {
+					t.Error(err)
+				}
 			})
 
 			began := time.Now()
-			lock, err := one(t.Context())
+			lock, err := one(ctx)
 			waited := time.Since(began)
 
-			ended.Store(true)
-			contract.Must(t, err)
-			contract.Must(t, lock.Unlock(t.Context()))
+			over.Store(true)
+
+			if err == nil {
+				err = lock.Unlock(ctx)
+			}
+
 			loop.Wait()
+			contract.Must(t, err)
 
 			if waited > 10*time.Second {
 				t.Errorf("the other process waited %s for its turn", waited)

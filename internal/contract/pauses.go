@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// pauses are how long the process, or the machine, stood still: what to know of a test that failed for time.
+// pauses are how long the process, or the machine, stood still. Whoever looks at a test that came too late wants to know.
 type pauses struct {
 	stop, done chan struct{}
 	seen       []stall
@@ -15,7 +15,7 @@ type pauses struct {
 const (
 	// pauseTick is how often the process notes that it runs.
 	pauseTick = 20 * time.Millisecond
-	// pauseSince is from when on it is told.
+	// pauseSince is how long a pause is that is told.
 	pauseSince = 300 * time.Millisecond
 )
 

@@ -212,7 +212,7 @@ func (d *Desk) ReleaseOnce(ctx context.Context, st *store.Store, t *Tenure) erro
 	return VerdictError(res.Verdict)
 }
 
-// handOver is one attempt to hand a tenure over. Where a slot isn't, it is apart from then on, and released
+// handOver is one attempt to hand a tenure over. Where a slot is refused, it is apart from then on, and released
 // for all: too many may be held, or its gate is locked.
 func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *waitqueue.Waiter, others bool) (res store.Result, err error) {
 	owner, margin := d.Names.Next(), d.Margin(head.TTL)
@@ -228,9 +228,9 @@ func (d *Desk) handOver(ctx context.Context, st *store.Store, t *Tenure, head *w
 		res, err = st.HandOverSlot(ctx, t.LockID, t.State.Generation, owner, head.TTL, margin, head.Permits, others)
 		refused := err != nil || res.Verdict != store.Granted
 		unknown := errors.Is(err, store.ErrUnknownOutcome)
-		// The next attempt goes over another connection.
-		unsent := errors.Is(err, context.Canceled) && !unknown && len(res.Stray) == 0
-		t.apart = refused && !unsent
+		// It has changed nothing. It is made again, over another connection if the pool gave none.
+		cancelled := errors.Is(err, context.Canceled) && !unknown && len(res.Stray) == 0
+		t.apart = refused && !cancelled
 
 		if refused {
 			d.Queue.Withdraw(head)

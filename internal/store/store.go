@@ -121,7 +121,7 @@ func (s *Store) over(h *handle) *Store {
 	on := *s
 	on.handle = h
 	on.places = &places{taken: make(chan struct{}, maxStatements), writtenOff: make(chan struct{}, maxWrittenOff)}
-	on.loners = newLoners(on.handle)
+	on.loners, on.gates = newLoners(on.handle), new(gates)
 	on.handle.places = on.places
 	on.lanes = newLanes(&on)
 

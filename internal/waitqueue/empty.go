@@ -3,19 +3,20 @@ package waitqueue
 import "time"
 
 // empty keeps lines without waiters for as long as they know something that counts: that another process waits, how
-// often in a row the lock was handed over here, or a crowd. Waiters that release and come again may all be away at a time. A process
-// that forgot the others then would hand the lock over among its own, until one of the others marks it again.
+// often in a row the lock was handed over here, or a crowd. Waiters that release and come again may all be away at a
+// time. A process that forgot the others then would hand the lock over among its own, until one of the others marks it
+// again.
 type empty struct {
 	lines map[string]*line
-	// sweepAt is how many there may be before those that are of no use any more are dropped.
-	sweepAt int
+	// untilSweep is how many more are kept until those that are of no use any more are dropped.
+	untilSweep int
 }
 
 const (
-	// sweepFrom is from how many on they are swept.
-	sweepFrom = 100
-	// runCounts is for how long a run counts that nobody waits to go on with.
-	runCounts = time.Second
+	// sweepEvery is how many are kept between two sweeps, at least.
+	sweepEvery = 100
+	// runCounts is for how long a run counts while nobody waits. Most holders work for less.
+	runCounts = 30 * time.Second
 )
 
 // keep keeps the line of a lock that may have no waiters any more.
@@ -37,17 +38,17 @@ func (e *empty) keep(id string, l *line) {
 	}
 
 	if e.lines == nil {
-		e.lines, e.sweepAt = make(map[string]*line), sweepFrom
+		e.lines = make(map[string]*line)
 	}
 
-	if len(e.lines) >= e.sweepAt {
+	if e.untilSweep--; e.untilSweep < 0 {
 		for id, l := range e.lines {
 			if !now.Before(l.keptUntil) {
 				delete(e.lines, id)
 			}
 		}
 
-		e.sweepAt = max(2*len(e.lines), sweepFrom)
+		e.untilSweep = max(len(e.lines), sweepEvery)
 	}
 
 	e.lines[id] = l

@@ -52,7 +52,7 @@ func TestEmptyLine(t *testing.T) {
 			t.Error("others, whose mark counts no more")
 		}
 
-		// So does it how often the lock was handed over in a row.
+		// It also knows how often the lock was handed over in a row.
 		for n := range 3 {
 			q.Deliver(q.Join("b", 1), store.Result{})
 
@@ -61,11 +61,14 @@ func TestEmptyLine(t *testing.T) {
 			}
 
 			w := q.Join("b", 1)
-			if _, run := q.Head("b"); run.Length != n+1 {
-				t.Errorf("%d hand-overs in a row, want %d", run.Length, n+1)
+			if _, run := q.Head("b"); run.Length != 2*n+1 {
+				t.Errorf("%d hand-overs in a row, want %d", run.Length, 2*n+1)
 			}
 
+			q.Extend("b")
 			w.Leave()
+			q.Extend("b") // nobody waits: no hand-over
+			time.Sleep(20 * time.Second)
 		}
 
 		q.EndRun("b")
@@ -95,11 +98,10 @@ func TestEmptyLine(t *testing.T) {
 
 		time.Sleep(time.Minute)
 
-		for i := range locks {
-			w := q.Join(fmt.Sprint("later", i), 1)
-			mark(fmt.Sprint("later", i))
+		for range locks { // of one lock
+			w := q.Join("later", 1)
+			mark("later")
 			w.Leave()
-			time.Sleep(time.Second)
 		}
 
 		if n := q.EmptyLines(); n > 200 {

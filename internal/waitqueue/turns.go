@@ -15,7 +15,7 @@ type turns struct {
 	round, won int
 	// rivals are the other processes that were seen to win, the latest last, each once: rivalCounts at most.
 	rivals []rival
-	// hadTurn: the release that comes next ended a run of this process.
+	// hadTurn: the next release of a place that is heard of ended a run of this process.
 	hadTurn bool
 	// restUntil is until when what becomes free is left to others.
 	restUntil time.Time
@@ -162,14 +162,14 @@ func (q *Queue) WonSlot(id string) {
 
 // Extend counts a release for all that wakes the head here at once, as a hand-over: one of several places is
 // free, and mostly the head here gets it.
-func (q *Queue) Extend(id string) { q.about(id, func(l *line) { l.turns.handedOver() }) }
+func (q *Queue) Extend(id string) { q.with(id, func(l *line) { l.turns.handedOver() }) }
 
 // Rest has what becomes free left to other processes for d.
 func (q *Queue) Rest(id string, d time.Duration) {
 	q.about(id, func(l *line) { l.turns.restUntil = time.Now().Add(d) })
 }
 
-// Rests is for how long that is left to others from now on.
+// Rests is for how long from now on what becomes free is left to others.
 func (q *Queue) Rests(id string) (left time.Duration) {
 	q.about(id, func(l *line) { left = max(time.Until(l.turns.restUntil), 0) })
 
@@ -188,6 +188,7 @@ func (q *Queue) Lost(id, winner string) {
 		}
 
 		t.rivals = append(t.rivals, rival{winner, t.round})
+		t.restUntil = time.Time{} // another has had its turn
 		t.crowd.saw(winner)
 	})
 }
