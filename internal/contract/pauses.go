@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// pauses are how long the process, or the machine, stood still. Whoever looks at a test that came too late wants to know.
+// pauses are how long the process, or the machine, stood still. They may explain a test that came too late.
 type pauses struct {
 	stop, done chan struct{}
 	seen       []stall

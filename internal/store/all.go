@@ -42,7 +42,8 @@ UPDATE ONLY {table} AS l
    AND (SELECT pg_catalog.array_agg(found.version) FROM found) {=} (SELECT seen.versions FROM seen)
 RETURNING l.generation, `+sqlExpiresAt+`, {iso}{clock}{/iso}, {began}, l.lock_id`, sqlOfAll...)
 
-// sqlGrantAllOrTell is sqlGrantAll of a table that may be partitioned. It looks rows up by the ids.
+// sqlGrantAllOrTell is sqlGrantAll that also tells which lock is in the way, of a table that may be partitioned. It
+// looks rows up by the ids.
 //
 // A granted lock is a row of the answer. So is, if nothing was granted, the first lock in the way:
 // one that is held, or else one that was passed over or changed. There is no row if locks are missing and no

@@ -23,15 +23,17 @@ type Released struct {
 	Notified bool
 }
 
-// sqlReleaseAll: the locks $1, granted to $2 with generations whose sum is $3 -> all free, as release does, or nothing
-// changes. The owner and a sum take the server less than a generation for each lock.
+// sqlReleaseAll: the locks $1, granted to $2 with generations whose sum is $3 -> free, as release does, or nothing
+// changes. The owner and a sum take the server less than a generation for each lock. A row that was changed since the
+// snapshot is left, and is none of the rows returned.
 //
 // It frees what release would, and nothing else. The owner names one grant, as in unwanted, and generations only grow.
 // So each row that is found has at least the generation that it was granted with. If as many rows are found as
 // there are locks, and the sums are equal, then no generation has been raised, by hand say. The server's
 // sum is a numeric. One that overflows in the client is less, and never equal.
 //
-// It passes over locked rows, and changes those that it has locked by their versions, as sqlGrantAll does.
+// It passes over locked rows, and changes those that it has locked by their versions, as sqlGrantAll does. It reads c
+// before it locks any: a commit that has locked rows and changed none would be waited for otherwise.
 var sqlReleaseAll = with(`
 WITH c AS MATERIALIZED (
     SELECT `+sqlReleaseOnce+`
@@ -40,6 +42,7 @@ WITH c AS MATERIALIZED (
       FROM ONLY {table} AS l
      WHERE l.lock_id {=} ANY ((SELECT $1::{text}[])::{text}[])
        AND l.owner {=} $2
+       AND (SELECT c.lazy FROM c) IS NOT NULL
        {lock} SKIP LOCKED
 )
 UPDATE ONLY {table} AS l
@@ -60,7 +63,8 @@ func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results [
 		return nil, err
 	}
 
-	if s.ofOneGrant(sh, releases) {
+	together := s.ofOneGrant(sh, releases)
+	if together {
 		results, done, err := s.releaseGrant(ctx, sh, releases)
 		if done || errors.Is(err, ErrUnknownOutcome) {
 			return results, err
@@ -87,6 +91,10 @@ func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results [
 		case err == nil || errors.Is(a.err, ErrUnknownOutcome):
 			err = a.err
 		}
+	}
+
+	if together && !slices.Contains(results, Released{}) {
+		s.shape.found.Store(nil) // the table may have been partitioned since: the next request finds out
 	}
 
 	return results, err
@@ -135,8 +143,6 @@ func (s *Store) releaseGrant(ctx context.Context, sh *shape, releases []Releasin
 
 	switch err := cmp.Or(a.err, strange); {
 	case err == nil && len(a.rows) == 0:
-		s.shape.found.Store(nil) // the table may have been partitioned since: the next request finds out
-
 		return nil, false, nil
 	case err == nil:
 		return results, true, nil

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"testing"
@@ -73,6 +74,16 @@ func TestReleasesOfOtherTokens(t *testing.T) {
 	})
 }
 
+// releasing are the releases of what was granted together.
+func releasing(res store.Result) (releases []store.Releasing) {
+	for _, granted := range res.Grants {
+		state := store.State{Generation: granted.Row.Generation, Owner: granted.Row.Owner}
+		releases = append(releases, store.Releasing{LockID: granted.LockID, State: state})
+	}
+
+	return releases
+}
+
 // TestReleaseOfOneGrant: locks that were granted together are released together, but for one that another has been
 // granted since, one whose generation was raised by hand, and one whose row is locked.
 func TestReleaseOfOneGrant(t *testing.T) {
@@ -84,11 +95,7 @@ func TestReleaseOfOneGrant(t *testing.T) {
 		res, err := s.AcquireAll(t.Context(), ids, "us", time.Hour, margin, false)
 		must(t, err)
 
-		var releases []store.Releasing
-		for _, granted := range res.Grants {
-			state := store.State{Generation: granted.Row.Generation, Owner: granted.Row.Owner}
-			releases = append(releases, store.Releasing{LockID: granted.LockID, State: state})
-		}
+		releases := releasing(res)
 
 		_, err = s.Refresh(t.Context(), "b", releases[1].State, "another", time.Hour, margin)
 		must(t, err)
@@ -121,6 +128,37 @@ func TestReleaseOfOneGrant(t *testing.T) {
 			t.Errorf("held: %v", held)
 		}
 	})
+}
+
+// TestReleaseOfOneGrantWithoutStandby: a release of locks that were granted together waits for no standby, also if one of
+// them is another's by now.
+func TestReleaseOfOneGrantWithoutStandby(t *testing.T) {
+	t.Parallel()
+
+	server := contract.StartServer(t)
+	db := contract.Open(t, "pgx", server.URL())
+	s := store.New(db, table, nil)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	must(t, store.Migrate(ctx, db, table, nil))
+
+	res, err := s.AcquireAll(ctx, []string{"a", "b"}, "us", time.Hour, margin, false)
+	must(t, err)
+	contract.Exec(t, db, "UPDATE "+table.String()+" SET generation = generation + 1 WHERE lock_id = 'b'")
+	contract.Exec(t, db, "ALTER SYSTEM SET synchronous_standby_names = 'none'")
+	contract.Exec(t, db, "SELECT pg_reload_conf()")
+	contract.Await(t, "commits wait for a standby", func() bool {
+		return contract.Query[string](t, db, "SHOW synchronous_standby_names") == "none"
+	})
+
+	results, err := s.ReleaseAll(ctx, releasing(res))
+	must(t, err)
+
+	if len(results) != 2 || !results[0].Done || results[1].Done {
+		t.Errorf("released: %+v", results)
+	}
 }
 
 // TestPartitionedMeanwhile: a table that has been partitioned since the first use has the locks released, and

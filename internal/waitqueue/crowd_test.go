@@ -193,7 +193,7 @@ func TestCrowd(t *testing.T) {
 		{processes: 12, rounds: 1000, least: 3, most: 11},
 		{processes: 40, rounds: 1000, least: 3, most: 15},
 		{processes: 200, rounds: 1300, bias: 1, least: 3, most: 20},
-		{processes: 200, rounds: 700, bias: 4, least: 3, most: 30},
+		{processes: 200, rounds: 700, bias: 4, least: 3, most: 80}, // mostly below 20: they learn late
 	} {
 		t.Run(fmt.Sprint(test.processes, " processes, bias ", test.bias), func(t *testing.T) {
 			t.Parallel()
@@ -223,7 +223,8 @@ func TestCrowd(t *testing.T) {
 					s.waited = max(s.waited, p.waits)
 				}
 
-				if s.waited > 6*max(test.processes, 8) {
+				// In forty runs the longest wait of 40 processes was 275 turns, and 160 in the middle.
+				if s.waited > 12*max(test.processes, 8) {
 					t.Errorf("a process waited for %d turns of others", s.waited)
 				}
 			})
