@@ -524,8 +524,10 @@ func TestSemaphoreHandsOver(t *testing.T) {
 
 		all.Wait()
 
-		// The head in line marks the gate, and asks twice. The last callers find no waiter to hand over to.
-		if n := c.Statements.Load() - before; n > waiters*rounds+3*waiters {
+		// The head in line marks the gate, and asks twice. Callers that find no waiter ask too, and the last have none to
+		// hand over to: 121 to 159 statements for one permit, in 72 runs on a busy machine. Without hand-overs a grant
+		// takes two.
+		if n := c.Statements.Load() - before; n > waiters*rounds+5*waiters {
 			t.Errorf("%d permits: %d statements for %d grants", permits, n, waiters*rounds)
 		}
 	}
