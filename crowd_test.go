@@ -57,7 +57,7 @@ func TestCrowd(t *testing.T) {
 					time.Sleep(hold)
 
 					return nil
-				}, pglocker.WithWait(time.Minute))
+				}, pglocker.WithWait(pglocker.Forever))
 				if err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}

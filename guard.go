@@ -31,7 +31,8 @@ import (
 //   - Others are the driver's, and prove nothing. The transaction can't commit after them. If ctx ends,
 //     database/sql rolls the transaction back.
 //
-// A guard by pgx is sent by the extended protocol under no name, whatever mode the connection has by default.
+// Where pgx is known to be behind tx, the guard is sent by the extended protocol under no name, whatever mode the
+// connection has by default.
 func (lk *Lock) Guard(ctx context.Context, tx *sql.Tx) error { return lk.group.guard(ctx, inSQL(tx)) }
 
 // GuardPgx is [Lock.Guard] for a pgx.Tx, begun by a pool or by a connection. If ctx ends, pgx closes the

@@ -52,8 +52,8 @@ func (s *simulation) join(p *process) {
 	s.settle()
 }
 
-// settle has all processes ask that do so now, at random, but the first ones mostly first. A process that asks and is refused sleeps for four to
-// eight seconds.
+// settle has all processes ask that do so now, at random, but the first ones mostly first. A process that asks and is
+// refused sleeps for four to eight seconds.
 func (s *simulation) settle() (asked int) {
 	for i, p := range s.processes {
 		p.turn = s.bias*float64(i)/float64(len(s.processes)) + rand.Float64()

@@ -274,7 +274,8 @@ func (w *Waiter) AskAt() (at time.Time) {
 	return at
 }
 
-// Later reports whether the hint is to ask not before that time, rather than at the latest then.
+// Later reports whether the hint that was taken is to ask not before that time, rather than at the latest then. It says
+// so once.
 func (w *Waiter) Later() bool {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()
