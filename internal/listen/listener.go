@@ -63,8 +63,9 @@ const (
 )
 
 const (
-	// linger is how long the connection outlives the last waiter: another may follow.
-	linger = 250 * time.Millisecond
+	// The connection outlives the last waiter by as long as it was of use, from lingerMin to lingerMax: a process
+	// that has waited for long may soon wait again.
+	lingerMin, lingerMax = 250 * time.Millisecond, 5 * time.Second
 	// The pause between connections doubles from reconnectMin to reconnectMax.
 	reconnectMin, reconnectMax = 20 * time.Millisecond, 5 * time.Second
 	// openWithin is how long a connection may take to open, which is long where a server
@@ -88,9 +89,10 @@ type Listener struct {
 	mu      sync.Mutex
 	waiters int
 	state   State
-	// stop ends the goroutine, nil if there is none. idle does so after the linger.
+	// stop ends the goroutine, nil if there is none. idle does so after the linger. began is since when it runs.
 	stop  context.CancelFunc
 	idle  *time.Timer
+	began time.Time
 	never bool // the driver can't listen
 	// refused is for how long a server that refuses LISTEN is not asked again.
 	refused      time.Duration
@@ -102,7 +104,7 @@ type Listener struct {
 // New returns a Listener that owns nothing yet.
 func New(cfg Config) *Listener {
 	l := &Listener{cfg: cfg, state: Resting}
-	l.idle = time.AfterFunc(linger, l.endIfUnused)
+	l.idle = time.AfterFunc(lingerMax, l.endIfUnused)
 	l.idle.Stop()
 
 	return l
@@ -129,7 +131,7 @@ func (l *Listener) Use() {
 	}
 
 	ctx, stop := context.WithCancel(context.Background())
-	l.stop = stop
+	l.stop, l.began = stop, time.Now()
 
 	l.goroutines.Go(func() { l.run(ctx) })
 }
@@ -144,7 +146,7 @@ func (l *Listener) Done() {
 	switch {
 	case l.waiters > 0:
 	case l.stop != nil:
-		l.idle.Reset(linger)
+		l.idle.Reset(min(max(time.Since(l.began), lingerMin), lingerMax))
 	default:
 		l.move(Resting)
 	}

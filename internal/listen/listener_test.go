@@ -240,51 +240,63 @@ func TestFallsSilentAfterSpareProbe(t *testing.T) {
 	}
 }
 
-// TestLinger: the connection outlives the last who waits by a quarter of a second,
-// unless somebody comes meanwhile.
+// TestLinger: the connection outlives the last who waits by as long as it was of use, from a quarter of a second to
+// five seconds, unless somebody comes meanwhile.
 func TestLinger(t *testing.T) {
 	t.Parallel()
 
-	const linger = 250 * time.Millisecond
+	for used, linger := range map[time.Duration]time.Duration{
+		0:           250 * time.Millisecond,
+		time.Second: time.Second,
+		time.Hour:   5 * time.Second,
+	} {
+		t.Run(used.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := new(server)
+				l := s.newListener()
 
-	synctest.Test(t, func(t *testing.T) {
-		s := new(server)
-		l := s.newListener()
+				l.Use()
+				l.Use()
+				l.Done()
+				time.Sleep(used)
+				s.expect(t, "while one of two waits", l, true, 1, 1)
 
-		l.Use()
-		l.Use()
-		l.Done()
-		time.Sleep(time.Hour)
-		s.expect(t, "while one of two waits", l, true, 1, 1)
+				l.Done()
+				time.Sleep(linger - 1)
+				s.expect(t, "within the linger", l, true, 1, 1)
+				l.Use()
+				time.Sleep(time.Hour)
+				s.expect(t, "when somebody came within the linger", l, true, 1, 1)
 
-		for range 100 {
-			l.Done()
-			time.Sleep(linger - 1)
-			s.expect(t, "within the linger", l, true, 1, 1)
-			l.Use()
-		}
+				l.Done()
+				time.Sleep(5 * time.Second)
+				s.expect(t, "after the linger", l, false, 0, 1)
 
-		time.Sleep(time.Hour)
-		s.expect(t, "when somebody came within the linger", l, true, 1, 1)
+				l.Use()
+				time.Sleep(used)
+				s.expect(t, "used once more", l, true, 1, 2)
 
-		l.Done()
-		time.Sleep(linger)
-		s.expect(t, "after the linger", l, false, 0, 1)
+				l.Done()
+				time.Sleep(linger)
+				s.expect(t, "after the linger of another connection", l, false, 0, 2)
 
-		l.Use()
-		s.expect(t, "used once more", l, true, 1, 2)
+				l.Use()
+				s.expect(t, "used a third time", l, true, 1, 3)
 
-		l.Done()
+				l.Done()
 
-		began := time.Now()
+				began := time.Now()
 
-		l.Wait()
-		s.expect(t, "after Wait", l, false, 0, 2)
+				l.Wait()
+				s.expect(t, "after Wait", l, false, 0, 3)
 
-		if took := time.Since(began); took != 0 {
-			t.Errorf("Wait took %s, want it to cut the linger short", took)
-		}
-	})
+				if took := time.Since(began); took != 0 {
+					t.Errorf("Wait took %s, want it to cut the linger short", took)
+				}
+			})
+		})
+	}
 }
 
 // TestUnsupported: a driver that can't listen is asked once.

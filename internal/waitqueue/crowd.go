@@ -8,7 +8,7 @@ import (
 
 const (
 	// crowdFrom is how many other processes, seen to have the lock, are no crowd yet.
-	crowdFrom = 8
+	crowdFrom = 5
 	// crowdSeen is how many owners a process remembers. So it estimates a crowd at 496 at most.
 	crowdSeen = 32
 	// crowdAsks is how many of a crowd would ask at a release if all had just won.
