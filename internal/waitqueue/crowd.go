@@ -15,7 +15,7 @@ const (
 	crowdAsks = 4
 	// crowdPoliteness is the start that it gives to others, for each round that it has waited for less than a turn of
 	// all.
-	crowdPoliteness = politeness / 10
+	crowdPoliteness = politeness / 30
 	// askEvery is how long after its last answer a process lets no release pass.
 	askEvery = time.Minute
 	// fallBackMax is how long after a release that it lets pass a process asks at the latest. Its mark counts for
