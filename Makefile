@@ -70,7 +70,7 @@ cover: coverage.out ## Show what the last test-acc covered
 coverage.out:
 	@$(MAKE) test-acc
 
-bench: postgres ## Measure against other locks, about twelve minutes; writes docs/performance.md
+bench: postgres ## Measure against other locks, about fourteen minutes; writes docs/performance.md
 	@cd bench && $(GO) build -o ../bin/bench .
 	@exec bin/bench -results bench/results/full.txt -report docs/performance.md
 

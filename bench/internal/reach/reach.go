@@ -168,7 +168,7 @@ func Of(log *result.Log, plan workload.Plan) []Reach {
 	}
 
 	queue := func(unit string) float64 {
-		return b.median("W12", workload.Processes(plan.QueueProcesses, plan.QueueHold), contender.NamePglockerLock, unit)
+		return b.median("W12", workload.Processes(plan.QueueProcesses, plan.QueueHold, plan.QueueAfter[len(plan.QueueAfter)-1]), contender.NamePglockerLock, unit)
 	}
 	of := fmt.Sprintf(", %d processes wait", plan.QueueProcesses)
 	b.value("W12 statements a hand-over"+of, atMost, 20, queue("statements/handover"), "")

@@ -24,6 +24,7 @@ var colours = map[string]color.Color{
 	contender.NameAdvisory:     color.RGBA{R: 0x00, G: 0x9e, B: 0x73, A: 0xff},
 	contender.NameRedislock:    color.RGBA{R: 0xd5, G: 0x5e, B: 0x00, A: 0xff},
 	contender.NameEtcd:         color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
+	contender.NameBare:         color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff},
 	contender.NamePgbench:      color.RGBA{R: 0xb0, G: 0xb0, B: 0xb0, A: 0xff},
 }
 

@@ -133,7 +133,7 @@ func tableOf(log *result.Log, name string) string {
 	case "W11":
 		return table(log, "W11", "", coldColumns)
 	case "W12":
-		return table(log, "W12", "processes, held for", queueColumns)
+		return table(log, "W12", "processes, held for, after", queueColumns)
 	}
 
 	panic("report: the template asks for a table " + name)

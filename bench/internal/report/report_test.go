@@ -46,7 +46,7 @@ func sampleLog() *result.Log {
 
 	log.Add(result.Round{
 		Key: result.Key{
-			Workload: "W12", Params: workload.Processes(200, time.Second), Contender: contender.NamePglockerLock,
+			Workload: "W12", Params: workload.Processes(200, time.Second, time.Minute), Contender: contender.NamePglockerLock,
 		},
 		N: 40, Elapsed: 40 * time.Second,
 		Metrics: []result.Metric{{Unit: "handovers/s", Value: 1}, {Unit: "gap-p50-ns", Value: 5e5}},
@@ -92,7 +92,7 @@ func TestWrite(t *testing.T) {
 		"| W2 pairs/s, 64 goroutines, over the floor's | at least 6 times | 2.00 times (20,000 : 10,000) | **not reached** |",
 		"| W10 pairs/s, 64 clients of one connection, over the floor's | at least 1.25 times | - | not measured |",
 		"| W12 gap p50, 200 processes wait | at most 1 ms | 0.5 ms | reached |",
-		"| 200, 1s | pglocker-lock | 1 | 500µs |",
+		"| 200, 1s, 1m0s | pglocker-lock | 1 | 500µs |",
 		"**A workload failed**, and what is missing of it wasn't measured: W9: the disk is full",
 	} {
 		if !strings.Contains(string(page), want) {

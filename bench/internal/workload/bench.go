@@ -64,11 +64,17 @@ func (b *Bench) Prepare(ctx context.Context) error {
 		return err
 	}
 
+	bare, err := contender.NewTable(ctx, b.Postgres.URL(), "bare", b.Plan.SmallTable)
+	if err != nil {
+		return err
+	}
+
 	b.contenders = []contender.Contender{
 		&contender.Pglocker{Server: b.Postgres, Table: b.own},
 		&contender.Pglocker{Server: b.Postgres, Table: b.own, Watched: true},
 		&contender.Floor{Server: b.Postgres, Table: byHand},
 		&contender.Advisory{Server: b.Postgres},
+		&contender.Bare{Server: b.Postgres, Table: bare},
 	}
 
 	if b.Redis != nil {

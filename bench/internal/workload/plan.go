@@ -49,12 +49,13 @@ type Plan struct {
 	ColdProcesses int // W11, in a round
 	ColdRounds    int
 
-	QueueProcesses int           // W12
-	QueueHold      time.Duration // how long each holds the lock
+	QueueProcesses int             // W12
+	QueueHold      time.Duration   // how long each holds the lock
+	QueueAfter     []time.Duration // from when on it is measured: the processes get to know each other
 	QueueFor       time.Duration
 }
 
-// Full takes about twelve minutes on two cores.
+// Full takes about fourteen minutes on two cores.
 var Full = Plan{
 	Name:   "full",
 	Rounds: 3,
@@ -100,6 +101,7 @@ var Full = Plan{
 
 	QueueProcesses: 200,
 	QueueHold:      time.Second,
+	QueueAfter:     []time.Duration{5 * time.Second, time.Minute},
 	QueueFor:       40 * time.Second,
 }
 
@@ -147,5 +149,6 @@ var Quick = Plan{
 
 	QueueProcesses: 40,
 	QueueHold:      100 * time.Millisecond,
+	QueueAfter:     []time.Duration{time.Second, 6 * time.Second},
 	QueueFor:       3 * time.Second,
 }

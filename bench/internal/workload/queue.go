@@ -14,9 +14,9 @@ import (
 	"github.com/ismurov/pglocker/bench/internal/stats"
 )
 
-// Processes are the parameters of W12.
-func Processes(n int, hold time.Duration) string {
-	return fmt.Sprintf("processes=%d/hold=%s", n, hold)
+// Processes are the parameters of W12, which is measured from a time after the start of the processes.
+func Processes(n int, hold, after time.Duration) string {
+	return fmt.Sprintf("processes=%d/hold=%s/after=%s", n, hold, after)
 }
 
 const (
@@ -29,33 +29,56 @@ const (
 // Queue is W12: processes wait for one lock, and each holds it for a while.
 func (b *Bench) Queue(ctx context.Context) error {
 	n := b.Plan.QueueProcesses
-	limit := queueLimit + b.Plan.QueueFor
+	limit := queueLimit + b.Plan.QueueAfter[len(b.Plan.QueueAfter)-1] + b.Plan.QueueFor
 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 
 	return b.ownTable(ctx, "queue", 1, func(table contender.Table) error {
-		key := result.Key{Workload: "W12", Params: Processes(n, b.Plan.QueueHold), Contender: contender.NamePglockerLock}
-
-		return b.queue(ctx, key, n, job{
-			Role: "wait", URL: b.Postgres.URL(), Contender: key.Contender, Table: table, LockID: contender.ID(0),
+		return b.queue(ctx, n, job{
+			Role: "wait", URL: b.Postgres.URL(), Contender: contender.NamePglockerLock, Table: table, LockID: contender.ID(0),
 			Hold: b.Plan.QueueHold, Limit: limit,
 		})
 	})
 }
 
-func (b *Bench) queue(ctx context.Context, key result.Key, n int, j job) error {
+func (b *Bench) queue(ctx context.Context, n int, j job) error {
 	q, err := startQueue(ctx, n, j)
 	if err != nil {
 		return err
 	}
 
-	measured, err := b.measureQueue(q)
+	var all []queueMeasured
+
+	for began, after := time.Now(), b.Plan.QueueAfter; len(after) > 0 && err == nil; after = after[1:] {
+		if err = sleep(q.ctx, time.Until(began.Add(after[0]))); err != nil {
+			err = cmp.Or(context.Cause(q.ctx), err)
+
+			break
+		}
+
+		var m queueMeasured
+
+		m, err = b.measureQueue(q)
+		all = append(all, m)
+	}
+
 	if err := cmp.Or(q.end(), err); err != nil {
 		return err
 	}
 
-	gaps, err := gapsOf(q.moments, measured.began, measured.ended)
+	for i, m := range all {
+		key := result.Key{Workload: "W12", Params: Processes(n, j.Hold, b.Plan.QueueAfter[i]), Contender: j.Contender}
+		if err := b.recordQueue(key, q.moments, m); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+func (b *Bench) recordQueue(key result.Key, moments []moment, measured queueMeasured) error {
+	gaps, err := gapsOf(moments, measured.began, measured.ended)
 	if err != nil {
 		return err
 	}
@@ -141,11 +164,6 @@ type queueMeasured struct {
 }
 
 func (b *Bench) measureQueue(q *queue) (m queueMeasured, err error) {
-	// The first time in line is another: all come at once.
-	if err := sleep(q.ctx, min(max(5*b.Plan.QueueHold, time.Second), 5*time.Second)); err != nil {
-		return m, cmp.Or(context.Cause(q.ctx), err)
-	}
-
 	before, err := q.count()
 	if err != nil {
 		return m, err

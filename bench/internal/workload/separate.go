@@ -14,7 +14,7 @@ func Clients(n int) string { return fmt.Sprintf("clients=%d", n) }
 // Separate is W10: many clients of one goroutine and one connection each, as many small processes are. Each has a
 // lock of its own, so nothing gathers in a batch.
 func (b *Bench) Separate(ctx context.Context) error {
-	contenders := b.only(contender.NamePglocker, contender.NamePglockerLock, contender.NameFloor)
+	contenders := b.only(contender.NamePglocker, contender.NamePglockerLock, contender.NameFloor, contender.NameBare)
 
 	for _, clients := range b.Plan.SeparateClients {
 		var entries []entry

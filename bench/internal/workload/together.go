@@ -29,7 +29,7 @@ func (b *Bench) Together(ctx context.Context) error {
 }
 
 // compared are the contenders in W1 and W2 that a reach depends on.
-var compared = []string{contender.NamePglocker, contender.NameFloor, contender.NameRedislock}
+var compared = []string{contender.NamePglocker, contender.NameFloor, contender.NameRedislock, contender.NameBare}
 
 func (b *Bench) distinct(ctx context.Context, workload, params string, goroutines int) error {
 	var entries []entry
