@@ -223,7 +223,7 @@ func (s *Store) askRenewal(ctx context.Context, sh *shape, renewals []Renewal) a
 		valuesOf(renewals, func(r *Renewal) int64 { return Microseconds(r.TTL) }),
 	}
 
-	return s.sendRenewal(ctx, sh.statements.of[&renew].many, args, scanRenewed(len(renewals)))
+	return s.sendRenewal(ctx, sh.statements.of(&renew).many, args, scanRenewed(len(renewals)))
 }
 
 // sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
@@ -260,7 +260,7 @@ func (s *Store) stillHeld(ctx context.Context, sh *shape, renewals []Renewal) (p
 		return s.stillHeldPlainly(ctx, sh, reqs)
 	}
 
-	numbers, err := read(ctx, s, sh.statements.of[&held].many, held.given.ofMany(reqs, sh.full), scanOne[int64])
+	numbers, err := read(ctx, s, sh.statements.of(&held).many, held.given.ofMany(reqs, sh.full), scanOne[int64])
 	if err != nil {
 		for i := range reqs {
 			places = append(places, i)
