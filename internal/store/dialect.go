@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -238,7 +239,7 @@ func (w writer) plainly(p plainVerb, text, tag string) string {
 
 // together writes sqlPlainTogether.
 func (w writer) together(p plainVerb) string {
-	p.set = with(p.set, "c.until", "r.until")
+	p.set = strings.ReplaceAll(p.set, "c.until", "r.until")
 
 	return w.many(p.given, w.filled(p, sqlPlainTogether, "l.pglocker_former", "l.pglocker_n"))
 }

@@ -125,11 +125,12 @@ func (w writer) verb(v *verb) texts {
 // writer fills in what stands in braces.
 type writer struct {
 	form
-	rules, names *strings.Replacer
+	rules, names []string
 }
 
-var shared = strings.NewReplacer(
-	"{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{former}", sqlFormer, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead)
+var shared = []string{
+	"{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{former}", sqlFormer, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead,
+}
 
 func newWriter(table Table, f form) writer {
 	floor, iso, isoEnd := "0::bigint", "", ""
@@ -142,16 +143,16 @@ func newWriter(table Table, f form) writer {
 		iso, isoEnd = "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN ", " END"
 	}
 
-	names := strings.NewReplacer("{table}", table.String(), "{channel}", table.Channel())
+	names := []string{"{table}", table.String(), "{channel}", table.Channel()}
 
-	return writer{f, strings.NewReplacer(
+	return writer{f, []string{
 		"{timeline}", floor,
 		"{iso}", iso, "{/iso}", isoEnd,
 		"{lock}", rowLock(f.keyed),
 		"{lock_expiry}", rowLock(f.expiryKeyed),
 		"{modulus}", strconv.FormatInt(MarkModulus, 10),
 		"{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
-	), names}
+	}, names}
 }
 
 // ofColumns keeps what stands between {six} and {three}, or {end}, for a table of six columns, and for others what stands
@@ -193,11 +194,11 @@ func (w writer) write(text, clock, floor string, fill func(text string, full boo
 		return ""
 	}
 
-	text = ofColumns(shared.Replace(text), w.full)
+	text = ofColumns(with(text, shared...), w.full)
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "{clock}", clock), "{floor}", floor)
 
 	// The table's name, which may have braces, comes last.
-	return w.names.Replace(qualified(w.rules.Replace(fill(text, w.full))))
+	return with(qualified(with(fill(text, w.full), w.rules...)), w.names...)
 }
 
 // rowLock is what a batch locks its rows by. An UPDATE of columns to which a foreign key may refer

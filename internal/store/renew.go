@@ -16,9 +16,9 @@ import (
 // its transaction.
 var renew = verb{
 	given: parameters{paramID, paramGeneration, paramTTL},
-	many: with(changeMany(sqlRenewOnce, sqlStillHeld, `, renewed AS (`,
+	many: strings.Replace(with(changeMany(sqlRenewOnce, sqlStillHeld, `, renewed AS (`,
 		`expires_at = greatest(l.expires_at, c.now {+} ({ttl} {*} {us}))`,
-		`r.n, l.expires_at`)+sqlRenewed, "{lock}", "{lock_expiry}", "l.*, r.*", "l.*, r.n, r.ttl"),
+		`r.n, l.expires_at`)+sqlRenewed, "{lock}", "{lock_expiry}"), "l.*, r.*", "l.*, r.n, r.ttl", 1),
 }
 
 // sqlRenewOnce is what the renewals of a batch share. The clock is read once, so leases of one TTL get one expiry.
