@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -177,9 +179,13 @@ func discard(c conn) {
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	own, native := s.pgxConnOf(driverConn)
 	if native != s.native.Load() {
-		// In this mode pgx parses in one message and runs in another, under no name. See [way].
-		if native && own.Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
-			s.unnamed.Store(true)
+		if native {
+			switch own.Config().DefaultQueryExecMode {
+			case pgx.QueryExecModeDescribeExec: // it parses in one message and runs in another, under no name: see [way]
+				s.unnamed.Store(true)
+			case pgx.QueryExecModeSimpleProtocol:
+				s.sent.simply.Store(true)
+			}
 		}
 
 		s.native.Store(native)
@@ -273,7 +279,47 @@ func (s *Store) arguments(args []any) []any {
 		return args
 	}
 
-	return append([]any{pgx.QueryExecModeExec}, args...)
+	return withoutName(args)
+}
+
+func withoutName(args []any) []any { return append([]any{pgx.QueryExecModeExec}, args...) }
+
+// sentOnce are the texts that were sent.
+type sentOnce struct {
+	mu    sync.RWMutex
+	texts map[string]bool
+	// simply: the user has told the driver to use the simple protocol, which knows neither names nor arguments.
+	simply atomic.Bool
+}
+
+// byName reports whether a statement goes under a name. It does from the second time on: to prepare it takes a round trip,
+// which a process that takes a lock and ends would not make up for.
+func (s *Store) byName(text string) bool {
+	switch o := s.sent; {
+	case s.nameless():
+		return false
+	case o.simply.Load():
+		return true // if it had any
+	default:
+		return o.before(text)
+	}
+}
+
+// before reports whether a text was sent before.
+func (o *sentOnce) before(text string) bool {
+	o.mu.RLock()
+	before := o.texts[text]
+	o.mu.RUnlock()
+
+	if !before {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+
+		before = o.texts[text]
+		o.texts[text] = true
+	}
+
+	return before
 }
 
 // lostStatement reports whether a statement failed only because a pooler lost its name. From then
