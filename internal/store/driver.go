@@ -7,8 +7,6 @@ import (
 	"errors"
 	"io"
 	"reflect"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -267,68 +265,4 @@ func queryPgx(ctx context.Context, conn pgxConn, text string, args []any, named 
 	_ = results.Close() // the first error says more
 
 	return pgxRows{}, err
-}
-
-// arguments are those for the driver. pgx uses names unless it is told not to.
-func (s *Store) arguments(args []any) []any {
-	if !s.native.Load() {
-		return arrayLiterals(args)
-	}
-
-	if !s.nameless() {
-		return args
-	}
-
-	return withoutName(args)
-}
-
-func withoutName(args []any) []any { return append([]any{pgx.QueryExecModeExec}, args...) }
-
-// sentOnce are the texts that were sent.
-type sentOnce struct {
-	mu    sync.RWMutex
-	texts map[string]bool
-	// simply: the user has told the driver to use the simple protocol, which knows neither names nor arguments.
-	simply atomic.Bool
-}
-
-// byName reports whether a statement goes under a name. It does from the second time on: to prepare it takes a round trip,
-// which a process that takes a lock and ends would not make up for.
-func (s *Store) byName(text string) bool {
-	switch o := s.sent; {
-	case s.nameless():
-		return false
-	case o.simply.Load():
-		return true // if it had any
-	default:
-		return o.before(text)
-	}
-}
-
-// before reports whether a text was sent before.
-func (o *sentOnce) before(text string) bool {
-	o.mu.RLock()
-	before := o.texts[text]
-	o.mu.RUnlock()
-
-	if !before {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-
-		before = o.texts[text]
-		o.texts[text] = true
-	}
-
-	return before
-}
-
-// lostStatement reports whether a statement failed only because a pooler lost its name. From then
-// on no names are used.
-func (s *Store) lostStatement(err error, named bool) bool {
-	lost := lostName(err)
-	if lost {
-		s.unnamed.Store(true)
-	}
-
-	return lost && named
 }
