@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -627,10 +626,8 @@ func newHeldBack(t *testing.T, url, text string, w *contract.Watcher, permits in
 	return h, s
 }
 
-func (h *heldBack) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
-	isMeant := func(q *pgx.QueuedQuery) bool { return strings.Contains(q.SQL, h.text) }
-
-	if h.armed.Load() && slices.ContainsFunc(data.Batch.QueuedQueries, isMeant) {
+func (h *heldBack) hold(text string) {
+	if h.armed.Load() && strings.Contains(text, h.text) {
 		select {
 		case h.sent <- struct{}{}:
 		default:
@@ -638,19 +635,27 @@ func (h *heldBack) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.Tr
 
 		<-h.free
 	}
+}
+
+// TraceQueryStart is told of a statement that is sent for the first time, and TraceBatchStart of one that has a name.
+func (h *heldBack) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	h.hold(data.SQL)
 
 	return ctx
 }
 
-func (*heldBack) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (h *heldBack) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	queued := data.Batch.QueuedQueries
+	h.hold(queued[len(queued)-1].SQL)
 
-func (*heldBack) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
-
-func (*heldBack) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
 }
 
 func (*heldBack) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (*heldBack) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (*heldBack) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 // TestHandedOverWhileAsking: a waiter that is handed a permit while its request is under way doesn't wait for the
 // answer. What that brings goes to the next.

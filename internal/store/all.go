@@ -240,13 +240,13 @@ func (g *grant) askAll(ctx context.Context, ids []string, again bool) (a answer[
 		})
 	}
 
-	if text := g.shape.statements.grantAll; text != "" && !again {
+	if text := g.shape.statements.grantAll(); text != "" && !again {
 		if a = ask(text, scanGrantAll(ids)); a.err != nil || len(a.rows) > 0 {
 			return a, true
 		}
 	}
 
-	a = ask(g.shape.statements.grantAllOrTell, scanGrantAllOrTell(&granted))
+	a = ask(g.shape.statements.grantAllOrTell(), scanGrantAllOrTell(&granted))
 
 	return a, granted
 }

@@ -104,7 +104,7 @@ func (s *Store) ReleaseAll(ctx context.Context, releases []Releasing) (results [
 func (s *Store) ofOneGrant(sh *shape, releases []Releasing) bool {
 	owner := releases[0].State.Owner
 
-	return sh.statements.releaseAll != "" && owner != "" && len(releases) > 1 &&
+	return sh.statements.releaseAll() != "" && owner != "" && len(releases) > 1 &&
 		!slices.ContainsFunc(releases, func(r Releasing) bool {
 			return r.State.Owner != owner || !r.State.Until.IsZero() || r.Hold > 0 || GateOf(r.LockID) != ""
 		})
@@ -129,7 +129,7 @@ func (s *Store) releaseGrant(ctx context.Context, sh *shape, releases []Releasin
 
 	results = make([]Released, len(releases))
 	args := []any{ids, releases[0].State.Owner, sum}
-	a := askPrepared(ctx, s, prepared{text: s.audible(sh.statements.releaseAll), args: args, rows: len(ids)},
+	a := askPrepared(ctx, s, prepared{text: s.audible(sh.statements.releaseAll()), args: args, rows: len(ids)},
 		func(from scanner) (struct{}, error) {
 			err := from.Scan(dest...)
 			if i, found := slices.BinarySearchFunc(ids, id, compareToText); found {

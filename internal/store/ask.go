@@ -196,8 +196,11 @@ func askOver[T any](ctx context.Context, s *Store, c conn, p prepared, scan scan
 				return err
 			}
 
-			a.named = !s.nameless()
-			args := s.arguments(p.args)
+			args := p.args
+			if a.named = s.byName(p.text); !a.named {
+				args = withoutName(args)
+			}
+
 			a.sent = time.Now()
 			a.rows, err = drain(func() (pgxRows, error) { return queryPgx(ctx, own, p.text, args, a.named) }, p.rows, scan)
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -118,7 +119,7 @@ func (s *Store) Dialect(ctx context.Context) (Dialect, error) {
 // the server doesn't take them.
 func (s *Store) takes(ctx context.Context, f form) error {
 	given := acquire.given
-	t := render(s.table, f).of[&acquire]
+	t := render(s.table, f).of(&acquire)
 	nobody := []request{{shape: &shape{form: f}, owner: "nobody", ttl: 1}}
 
 	many := given.ofMany(nobody, f.full)
@@ -190,42 +191,45 @@ func (s *Store) withoutSlots() error {
 	return s.unsupported("there are no semaphores and no read-write locks")
 }
 
-// renderPlain writes the statements of the plain dialect.
-func (w writer) renderPlain(st *statements) {
-	for v, p := range plainVerbs {
-		if v.six && !w.full {
-			continue
-		}
-
-		t := texts{one: w.plainly(p, p.text, "NULL::{text}"), many: w.plainly(p, p.text, "1::bigint")}
-
-		if p.text == "" {
-			t.one, t.many = w.plainly(p, sqlPlain, "c.durable"), w.plainly(p, sqlPlainShy, "1::bigint")
-			if w.waits {
-				t.many = w.plainly(p, sqlPlain, "1::bigint")
-			} else {
-				t.together = w.together(p)
-			}
-		}
-
-		switch v {
-		case &create:
-			t.many = w.plainly(p, p.text, "l.lock_id")
-		case &renew:
-			t.one = t.many
-		}
-
-		st.of[v] = t
-	}
-
-	st.guard = w.one(nil, sqlPlainGuard)
+// plainStatements replaces the statements that are others in the plain dialect.
+func (w writer) plainStatements(st *statements) {
+	st.of = w.written(w.plainVerb)
+	st.guard = sync.OnceValue(func() string { return w.one(nil, sqlPlainGuard) })
 
 	// No node has a row that is found where nothing is, so the node that plans it answers.
-	st.clock = w.one(nil, onPrimary(`SELECT {iso}{now}{/iso} AS now`))
+	st.clock = sync.OnceValue(func() string { return w.one(nil, onPrimary(`SELECT {iso}{now}{/iso} AS now`)) })
 
 	if w.full {
-		st.unwantedLast = w.plainly(plainUnwantedLast, sqlPlain, "c.durable")
+		st.unwantedLast = sync.OnceValue(func() string { return w.plainly(plainUnwantedLast, sqlPlain, "c.durable") })
 	}
+}
+
+// plainVerb writes the texts of a verb, if the dialect has it.
+func (w writer) plainVerb(v *verb) (t texts) {
+	p, ok := plainVerbs[v]
+	if !ok {
+		return t
+	}
+
+	if p.text == "" {
+		t.one, t.many = w.plainly(p, sqlPlain, "c.durable"), w.plainly(p, sqlPlainShy, "1::bigint")
+		if w.waits {
+			t.many = w.plainly(p, sqlPlain, "1::bigint")
+		} else {
+			t.together = w.together(p)
+		}
+	} else {
+		t = texts{one: w.plainly(p, p.text, "NULL::{text}"), many: w.plainly(p, p.text, "1::bigint")}
+	}
+
+	switch v {
+	case &create:
+		t.many = w.plainly(p, p.text, "l.lock_id")
+	case &renew:
+		t.one = t.many
+	}
+
+	return t
 }
 
 // plainly writes a text of the plain dialect. tag is the column behind those of the request.
@@ -235,7 +239,7 @@ func (w writer) plainly(p plainVerb, text, tag string) string {
 
 // together writes sqlPlainTogether.
 func (w writer) together(p plainVerb) string {
-	p.set = with(p.set, "c.until", "r.until")
+	p.set = strings.ReplaceAll(p.set, "c.until", "r.until")
 
 	return w.many(p.given, w.filled(p, sqlPlainTogether, "l.pglocker_former", "l.pglocker_n"))
 }

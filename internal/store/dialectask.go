@@ -130,7 +130,7 @@ func (s *Store) renewedTogether(sh *shape, reqs []request) (groups [][]int) {
 
 // renewGroups sends a statement for each group.
 func (s *Store) renewGroups(ctx context.Context, sh *shape, reqs []request, groups [][]int) []answer[renewed] {
-	t := sh.statements.of[&renew]
+	t := sh.statements.of(&renew)
 	answers := make([]answer[renewed], len(groups))
 
 	sideBySide(len(groups), func(i int) {
@@ -155,7 +155,7 @@ func (s *Store) stillHeldPlainly(ctx context.Context, sh *shape, reqs []request)
 	running := make([]bool, len(reqs))
 
 	sideBySide(len(reqs), func(i int) {
-		rows, err := read(ctx, s, sh.statements.of[&held].one, sh.arguments(&held, &reqs[i]), scanOne[int64])
+		rows, err := read(ctx, s, sh.statements.of(&held).one, sh.arguments(&held, &reqs[i]), scanOne[int64])
 		running[i] = err != nil || len(rows) > 0
 	})
 
@@ -212,7 +212,7 @@ func (g *grant) askAllPlainly(ctx context.Context, reqs []request, granted *bool
 	for i := range reqs {
 		id := reqs[i].id
 
-		rows, err := inTx(tx, stmts[&acquire].many, g.shape.arguments(&acquire, &reqs[i]), scanGrant(untagged(new(int64))))
+		rows, err := inTx(tx, stmts(&acquire).many, g.shape.arguments(&acquire, &reqs[i]), scanGrant(untagged(new(int64))))
 		if err == nil && len(rows) == 1 {
 			a.rows = append(a.rows, LockRow{id, rows[0]})
 
@@ -220,7 +220,7 @@ func (g *grant) askAllPlainly(ctx context.Context, reqs []request, granted *bool
 		}
 
 		if err == nil {
-			rows, err = inTx(tx, stmts[&look].one, g.shape.arguments(&look, &reqs[i]), scanRow(untagged(new(*string))))
+			rows, err = inTx(tx, stmts(&look).one, g.shape.arguments(&look, &reqs[i]), scanRow(untagged(new(*string))))
 		}
 
 		_ = tx.end(false) // without a commit nothing is granted

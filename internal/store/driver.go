@@ -177,9 +177,13 @@ func discard(c conn) {
 func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	own, native := s.pgxConnOf(driverConn)
 	if native != s.native.Load() {
-		// In this mode pgx parses in one message and runs in another, under no name. See [way].
-		if native && own.Config().DefaultQueryExecMode == pgx.QueryExecModeDescribeExec {
-			s.unnamed.Store(true)
+		if native {
+			switch own.Config().DefaultQueryExecMode {
+			case pgx.QueryExecModeDescribeExec: // it parses in one message and runs in another, under no name: see [way]
+				s.unnamed.Store(true)
+			case pgx.QueryExecModeSimpleProtocol:
+				s.sent.simply.Store(true)
+			}
 		}
 
 		s.native.Store(native)
@@ -261,28 +265,4 @@ func queryPgx(ctx context.Context, conn pgxConn, text string, args []any, named 
 	_ = results.Close() // the first error says more
 
 	return pgxRows{}, err
-}
-
-// arguments are those for the driver. pgx uses names unless it is told not to.
-func (s *Store) arguments(args []any) []any {
-	if !s.native.Load() {
-		return arrayLiterals(args)
-	}
-
-	if !s.nameless() {
-		return args
-	}
-
-	return append([]any{pgx.QueryExecModeExec}, args...)
-}
-
-// lostStatement reports whether a statement failed only because a pooler lost its name. From then
-// on no names are used.
-func (s *Store) lostStatement(err error, named bool) bool {
-	lost := lostName(err)
-	if lost {
-		s.unnamed.Store(true)
-	}
-
-	return lost && named
 }

@@ -87,6 +87,6 @@ func (s *Store) tell(ctx context.Context, v *verb, req request) error {
 	}
 
 	return persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.of[v].one, sh.arguments(v, &req), scanOne[bool])
+		return askAudibly(ctx, s, sh.statements.of(v).one, sh.arguments(v, &req), scanOne[bool])
 	}).err
 }

@@ -105,9 +105,9 @@ func Texts(full bool) map[string]string {
 func textsOf(table Table, f form) map[string]string {
 	st := render(table, f)
 	all := map[string]string{
-		"grantAll": st.grantAll, "grantAllOrTell": st.grantAllOrTell, "releaseAll": st.releaseAll, "guard": st.guard, "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast,
-		"list": st.list.behind, "listFrom": st.list.from, "idlePage": st.prune.page, "prune": st.prune.prune,
-		"clock": st.clock, "makeWatermark": st.prune.makeWatermark, "readWatermark": st.prune.readWatermark, "raiseWatermark": st.prune.raiseWatermark,
+		"grantAll": st.grantAll(), "grantAllOrTell": st.grantAllOrTell(), "releaseAll": st.releaseAll(), "guard": st.guard(), "guardAll": newWriter(table, f).one(nil, sqlGuardAll), "unwantedLast": st.unwantedLast(),
+		"list": st.list().behind, "listFrom": st.list().from, "idlePage": st.prune().page, "prune": st.prune().prune,
+		"clock": st.clock(), "makeWatermark": st.prune().makeWatermark, "readWatermark": st.prune().readWatermark, "raiseWatermark": st.prune().raiseWatermark,
 	}
 
 	for name, v := range map[string]*verb{
@@ -118,7 +118,7 @@ func textsOf(table Table, f form) map[string]string {
 		"settle": &settle, "unwanted": &unwanted, "markHeld": &markHeld,
 		"force": &force, "resign": &resign, "logTerm": &logTerm, "announce": &announce,
 	} {
-		t := st.of[v]
+		t := st.of(v)
 		all[name], all[name+"Many"], all[name+"ManyDated"], all[name+"ManyByID"] = t.one, t.many, t.dated, t.byID
 		all[name+"Together"] = t.together
 	}

@@ -24,10 +24,10 @@ SELECT l.generation
 // GuardSQL is sqlGuard for the Store's table. It sends nothing.
 func (s *Store) GuardSQL() string {
 	if last := s.shape.last.Load(); last != nil {
-		return last.statements.guard
+		return last.statements.guard()
 	}
 
-	return render(s.table, form{}).guard
+	return render(s.table, form{}).guard()
 }
 
 // What guards need of transactions.

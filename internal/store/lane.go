@@ -121,7 +121,7 @@ func (l *lane[T]) batcherOf(req request) *coalesce.Batcher[request, answer[T]] {
 	switch sh := req.shape; {
 	case !sh.plain:
 		return l.batcher
-	case len(sh.shards) == 0 || sh.statements.of[l.kind.verb].together == "":
+	case len(sh.shards) == 0 || sh.statements.of(l.kind.verb).together == "":
 		return nil
 	}
 
@@ -182,7 +182,7 @@ func (l *lane[T]) askOne(ctx context.Context, req request, again bool) answer[T]
 
 	l.tell(1)
 
-	text, args := req.shape.statements.of[l.kind.verb].one, req.shape.arguments(l.kind.verb, &req)
+	text, args := req.shape.statements.of(l.kind.verb).one, req.shape.arguments(l.kind.verb, &req)
 	a := askAudibly(ctx, l.store, text, args, l.kind.scan(untagged(new(*string))))
 	a.waited = true
 
@@ -257,7 +257,7 @@ func (l *lane[T]) askMany(ctx context.Context, take func() []request) []answer[T
 // statement is that for several requests.
 func (l *lane[T]) statement(reqs []request) prepared {
 	sh := reqs[0].shape
-	t := sh.statements.of[l.kind.verb]
+	t := sh.statements.of(l.kind.verb)
 
 	if sh.plain {
 		l.tell(len(reqs))

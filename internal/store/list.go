@@ -162,9 +162,9 @@ func (l *Listing) Next(ctx context.Context) (rows []Listed, more bool, err error
 
 	l.reach = min(4*l.reach, most)
 
-	text := l.shape.statements.list.behind
+	text := l.shape.statements.list().behind
 	if l.bytewise && after < l.filter.Prefix {
-		text, after = l.shape.statements.list.from, l.filter.Prefix
+		text, after = l.shape.statements.list().from, l.filter.Prefix
 	}
 
 	args := []any{after, limit, l.filter.Prefix, append([]string{}, l.filter.Without...), l.filter.State}
@@ -205,7 +205,7 @@ func (s *Store) Clock(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 
-	now, err := read(ctx, s, sh.statements.clock, nil, scanOne[time.Time])
+	now, err := read(ctx, s, sh.statements.clock(), nil, scanOne[time.Time])
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -101,7 +101,7 @@ type pruning struct {
 	mark int64
 }
 
-func (p *pruning) texts() pruneTexts { return p.shape.statements.prune }
+func (p *pruning) texts() pruneTexts { return p.shape.statements.prune() }
 
 // Prune deletes rows that have been idle for a time, and returns how many, also beside an error.
 func (s *Store) Prune(ctx context.Context, idle time.Duration) (removed int64, err error) {

@@ -1,7 +1,5 @@
 package store
 
-import "strings"
-
 // PostgreSQL looks a name up in every schema of the search_path, and picks an operator by the types
 // of its operands. It has no bigint * interval: another role could make that operator in a schema
 // of the search_path, and have it called as the Locker's role. So every name has its schema. For
@@ -9,7 +7,9 @@ import "strings"
 // them. Operators bind alike, from the left: hence the parentheses.
 
 // qualified writes PostgreSQL's own operators, types and functions into a text.
-var qualified = strings.NewReplacer(func() (pairs []string) {
+func qualified(text string) string { return with(text, ofPostgres...) }
+
+var ofPostgres = func() (pairs []string) {
 	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "||", "|", "<<", "~"} {
 		pairs = append(pairs, "{"+op+"}", "OPERATOR(pg_catalog."+op+")")
 	}
@@ -23,7 +23,7 @@ var qualified = strings.NewReplacer(func() (pairs []string) {
 		"{timestamptz}", "pg_catalog.timestamptz",
 		"{walfile}", "pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())",
 	)
-}()...).Replace
+}()
 
 // onPrimary has the primary answer a statement that reads. Poolers go by the words FOR UPDATE. It
 // locks nothing. Unlike sqlPrimary, it works on a standby, and for a table that isn't there.

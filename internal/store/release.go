@@ -163,7 +163,7 @@ func (s *Store) Force(ctx context.Context, id string, generation int64, reason s
 
 	req := request{shape: sh, id: id, generation: generation, reason: reason, gate: GateOf(id)}
 	a := persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, sh.statements.of[&force].one, sh.arguments(&force, &req), scanBool(untagged(new(*string))))
+		return askAudibly(ctx, s, sh.statements.of(&force).one, sh.arguments(&force, &req), scanBool(untagged(new(*string))))
 	})
 
 	if a.err != nil {
@@ -264,7 +264,7 @@ func (s *Store) giveBackLast(ctx context.Context, req request) (free bool, err e
 	defer s.loners.leave()
 
 	a := persist(ctx, s, func(bool) answer[bool] {
-		return askAudibly(ctx, s, req.shape.statements.unwantedLast, unwanted.given.ofOne(&req, true), scanBool(untagged(new(*string))))
+		return askAudibly(ctx, s, req.shape.statements.unwantedLast(), unwanted.given.ofOne(&req, true), scanBool(untagged(new(*string))))
 	})
 
 	return len(a.rows) == 1 && a.rows[0], a.err

@@ -3,18 +3,19 @@ package store
 import (
 	"strconv"
 	"strings"
+	"sync"
 )
 
-// statements are the SQL texts for one table.
+// statements are the SQL texts for one table. Each is written when it is first needed: to write all takes a process
+// that is new 4 ms, and one that takes a lock and ends needs few.
 type statements struct {
-	of map[*verb]texts
+	of func(*verb) *texts
 	// grantAll is "" where the table is partitioned, and releaseAll there and where it has no owners.
-	grantAll, grantAllOrTell, releaseAll string
+	grantAll, grantAllOrTell, releaseAll func() string
 
-	unwantedLast, guard string
-	list                listTexts
-	prune               pruneTexts
-	clock               string
+	unwantedLast, guard, clock func() string
+	list                       func() listTexts
+	prune                      func() pruneTexts
 }
 
 // texts are those of one verb: for one request, and for several. together is for several in the plain dialect.
@@ -38,13 +39,6 @@ type verb struct {
 	six bool
 }
 
-var verbs = []*verb{
-	&acquire, &try, &claim, &refresh, &renew, &release, &insert, &create, &get, &look, &held, &settle, &unwanted,
-	&markHeld,
-	&slots, &settleSlots, &unwantedSlots, &releaseSlot, &passGate, &markGate, &intend, &handSlots,
-	&force, &resign, &logTerm, &announce,
-}
-
 // form is what the texts depend on beside the table's name.
 type form struct {
 	// full: the columns owner, acquired_at and contended_until are there.
@@ -64,62 +58,79 @@ type form struct {
 	plain, waits, weak bool
 }
 
-// render writes the statements for a table.
+// render returns the statements for a table.
 func render(table Table, f form) statements {
 	w := newWriter(table, f)
+	one := func(has bool, given parameters, text string) func() string {
+		if !has {
+			text = ""
+		}
+
+		return sync.OnceValue(func() string { return w.one(given, text) })
+	}
+
 	st := statements{
-		of: make(map[*verb]texts), grantAllOrTell: w.one(nil, sqlGrantAllOrTell), guard: w.one(nil, sqlGuard),
-		list: w.listing(), prune: w.pruning(), clock: w.one(nil, sqlClock),
+		of:             w.written(w.verb),
+		grantAll:       one(!f.plain && !f.parts, nil, sqlGrantAll),
+		grantAllOrTell: one(true, nil, sqlGrantAllOrTell),
+		releaseAll:     one(!f.plain && !f.parts && f.full, nil, sqlReleaseAll),
+		unwantedLast:   one(f.full, unwanted.given, sqlUnwantedLast),
+		guard:          one(true, nil, sqlGuard),
+		clock:          one(true, nil, sqlClock),
+		list:           sync.OnceValue(w.listing),
+		prune:          sync.OnceValue(w.pruning),
 	}
 
 	if f.plain {
-		w.renderPlain(&st)
-
-		return st
-	}
-
-	if !f.parts {
-		st.grantAll = w.one(nil, sqlGrantAll)
-	}
-
-	if !f.parts && f.full {
-		st.releaseAll = w.one(nil, sqlReleaseAll)
-	}
-
-	for _, v := range verbs {
-		if v.six && !f.full {
-			continue
-		}
-
-		given := v.given
-		if v.dated != "" {
-			given = v.undated
-		}
-
-		st.of[v] = texts{one: w.one(v.given, v.one), many: w.many(given, v.many), dated: w.many(v.given, v.dated)}
-
-		if !f.parts {
-			t := st.of[v]
-			t.byID = w.many(given, v.byID)
-			st.of[v] = t
-		}
-	}
-
-	if f.full {
-		st.unwantedLast = w.one(unwanted.given, sqlUnwantedLast)
+		w.plainStatements(&st)
 	}
 
 	return st
 }
 
+// written remembers the texts of each verb.
+func (w writer) written(write func(*verb) texts) func(*verb) *texts {
+	var of sync.Map
+
+	return func(v *verb) *texts {
+		known, ok := of.Load(v)
+		if !ok {
+			var t texts
+			if !v.six || w.full {
+				t = write(v)
+			}
+
+			known, _ = of.LoadOrStore(v, &t)
+		}
+
+		return known.(*texts)
+	}
+}
+
+// verb writes the texts of a verb.
+func (w writer) verb(v *verb) texts {
+	given := v.given
+	if v.dated != "" {
+		given = v.undated
+	}
+
+	t := texts{one: w.one(v.given, v.one), many: w.many(given, v.many), dated: w.many(v.given, v.dated)}
+	if !w.parts {
+		t.byID = w.many(given, v.byID)
+	}
+
+	return t
+}
+
 // writer fills in what stands in braces.
 type writer struct {
 	form
-	rules, names *strings.Replacer
+	rules, names []string
 }
 
-var shared = strings.NewReplacer(
-	"{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{former}", sqlFormer, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead)
+var shared = []string{
+	"{row}", sqlRow, "{notify}", sqlNotifyWaiters, "{former}", sqlFormer, "{lazy}", sqlLazy, "{durable}", sqlDurable, "{ahead}", sqlAhead,
+}
 
 func newWriter(table Table, f form) writer {
 	floor, iso, isoEnd := "0::bigint", "", ""
@@ -132,16 +143,16 @@ func newWriter(table Table, f form) writer {
 		iso, isoEnd = "CASE WHEN pg_catalog.set_config('DateStyle', 'ISO', true) IS NOT NULL THEN ", " END"
 	}
 
-	names := strings.NewReplacer("{table}", table.String(), "{channel}", table.Channel())
+	names := []string{"{table}", table.String(), "{channel}", table.Channel()}
 
-	return writer{f, strings.NewReplacer(
+	return writer{f, []string{
 		"{timeline}", floor,
 		"{iso}", iso, "{/iso}", isoEnd,
 		"{lock}", rowLock(f.keyed),
 		"{lock_expiry}", rowLock(f.expiryKeyed),
 		"{modulus}", strconv.FormatInt(MarkModulus, 10),
 		"{longest}", strconv.FormatInt(LongestMark.Microseconds(), 10),
-	), names}
+	}, names}
 }
 
 // ofColumns keeps what stands between {six} and {three}, or {end}, for a table of six columns, and for others what stands
@@ -183,11 +194,11 @@ func (w writer) write(text, clock, floor string, fill func(text string, full boo
 		return ""
 	}
 
-	text = ofColumns(shared.Replace(text), w.full)
+	text = ofColumns(with(text, shared...), w.full)
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "{clock}", clock), "{floor}", floor)
 
 	// The table's name, which may have braces, comes last.
-	return w.names.Replace(qualified(w.rules.Replace(fill(text, w.full))))
+	return with(qualified(with(fill(text, w.full), w.rules...)), w.names...)
 }
 
 // rowLock is what a batch locks its rows by. An UPDATE of columns to which a foreign key may refer

@@ -16,9 +16,9 @@ import (
 // its transaction.
 var renew = verb{
 	given: parameters{paramID, paramGeneration, paramTTL},
-	many: with(changeMany(sqlRenewOnce, sqlStillHeld, `, renewed AS (`,
+	many: strings.Replace(with(changeMany(sqlRenewOnce, sqlStillHeld, `, renewed AS (`,
 		`expires_at = greatest(l.expires_at, c.now {+} ({ttl} {*} {us}))`,
-		`r.n, l.expires_at`)+sqlRenewed, "{lock}", "{lock_expiry}", "l.*, r.*", "l.*, r.n, r.ttl"),
+		`r.n, l.expires_at`)+sqlRenewed, "{lock}", "{lock_expiry}"), "l.*, r.*", "l.*, r.n, r.ttl", 1),
 }
 
 // sqlRenewOnce is what the renewals of a batch share. The clock is read once, so leases of one TTL get one expiry.
@@ -223,7 +223,7 @@ func (s *Store) askRenewal(ctx context.Context, sh *shape, renewals []Renewal) a
 		valuesOf(renewals, func(r *Renewal) int64 { return Microseconds(r.TTL) }),
 	}
 
-	return s.sendRenewal(ctx, sh.statements.of[&renew].many, args, scanRenewed(len(renewals)))
+	return s.sendRenewal(ctx, sh.statements.of(&renew).many, args, scanRenewed(len(renewals)))
 }
 
 // sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
@@ -260,7 +260,7 @@ func (s *Store) stillHeld(ctx context.Context, sh *shape, renewals []Renewal) (p
 		return s.stillHeldPlainly(ctx, sh, reqs)
 	}
 
-	numbers, err := read(ctx, s, sh.statements.of[&held].many, held.given.ofMany(reqs, sh.full), scanOne[int64])
+	numbers, err := read(ctx, s, sh.statements.of(&held).many, held.given.ofMany(reqs, sh.full), scanOne[int64])
 	if err != nil {
 		for i := range reqs {
 			places = append(places, i)

@@ -62,12 +62,6 @@ func (s *Store) findOut(ctx context.Context) (*shape, error) {
 		return nil, err
 	}
 
-	// To write the statements takes as long as to look the shape up. So they are written meanwhile, for the usual form.
-	usual := form{full: true, floor: true, plain: s.shape.speaks == DialectPlain}
-	written := make(chan statements)
-
-	go func() { written <- render(s.table, usual) }()
-
 	first := s.shape.last.Load() == nil
 
 	f, secured, err := s.lookUp(ctx)
@@ -75,17 +69,11 @@ func (s *Store) findOut(ctx context.Context) (*shape, error) {
 		f, err = s.chooseDialect(ctx, f, first)
 	}
 
-	st := <-written
-
 	if err != nil {
 		return nil, err
 	}
 
-	if f != usual {
-		st = render(s.table, f)
-	}
-
-	found := &shape{form: f, secured: secured, statements: st}
+	found := &shape{form: f, secured: secured, statements: render(s.table, f)}
 	if f.plain {
 		if found.shards, err = s.findShards(ctx); err != nil {
 			return nil, err

@@ -104,7 +104,7 @@ func single[T any](ctx context.Context, s *Store, v *verb, req *request, scan sc
 	}
 	defer leave()
 
-	text, args := req.shape.statements.of[v].one, v.given.ofOne(req, req.shape.full)
+	text, args := req.shape.statements.of(v).one, v.given.ofOne(req, req.shape.full)
 
 	return persist(ctx, s, func(bool) answer[T] { return askAudibly(ctx, s, text, args, scan) })
 }

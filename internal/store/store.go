@@ -36,6 +36,8 @@ type Store struct {
 
 	// unnamed: named statements don't outlive a transaction here, see lostStatement.
 	unnamed *atomic.Bool
+	// sent says which statements go under a name for all that.
+	sent *sentOnce
 
 	// detached counts the goroutines of this Store and those made from it.
 	detached *counter
@@ -113,7 +115,7 @@ func (s *Store) onAnother(h *handle) *Store {
 // meetAnew forgets what was seen of the driver.
 func (s *Store) meetAnew() {
 	s.native, s.unnamed, s.asItIs = new(atomic.Bool), new(atomic.Bool), new(atomic.Bool)
-	s.way, s.last = new(atomic.Pointer[way]), new(atomic.Pointer[recognized])
+	s.way, s.last, s.sent = new(atomic.Pointer[way]), new(atomic.Pointer[recognized]), &sentOnce{texts: make(map[string]bool)}
 }
 
 // over returns the same Store over another handle.
