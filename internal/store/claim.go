@@ -142,6 +142,8 @@ func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Res
 			break
 		}
 
+		s.shape.passedOver()
+
 		a = lane.write(ctx, req, true)
 	}
 

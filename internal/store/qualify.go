@@ -10,7 +10,7 @@ import "strings"
 
 // qualified writes PostgreSQL's own operators, types and functions into a text.
 var qualified = strings.NewReplacer(func() (pairs []string) {
-	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "||", "|", "<<", "~"} {
+	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "||", "|", "<<", "~", "->>"} {
 		pairs = append(pairs, "{"+op+"}", "OPERATOR(pg_catalog."+op+")")
 	}
 
