@@ -142,7 +142,9 @@ func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Res
 			break
 		}
 
-		s.shape.passedOver()
+		if lane == s.lanes.try && !seen.Row.Held() {
+			s.shape.passedOver()
+		}
 
 		a = lane.write(ctx, req, true)
 	}
