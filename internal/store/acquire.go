@@ -15,6 +15,7 @@ var acquire = verb{
 	given: parameters{paramID, paramTTL, paramOwner},
 	one:   change(sqlGranted, sqlFree, `{row}, {former}, {durable}`),
 	many:  changeMany(sqlGrantOnce, sqlFree, "", sqlGranted, `{row}, r.former, r.n`),
+	byID:  grantByID("", `{row}, `+sqlFormerByID+`, l.lock_id`),
 }
 
 // try is acquire that returns the granted row, or else the row as the statement's snapshot shows
@@ -38,7 +39,46 @@ SELECT {row}, NULL::bigint, r.n, false
   FROM {requests} WITH ORDINALITY AS r ({columns}, n),
        LATERAL (SELECT * FROM {table} AS l WHERE l.lock_id {=} r.lock_id OFFSET 0) AS l
  WHERE NOT EXISTS (SELECT FROM got WHERE got.pglocker_n {=} r.n)`,
+	byID: grantByID(`, got AS (`, `l.*, `+sqlFormerByID+` AS pglocker_former`) + `
+)
+SELECT {row}, l.pglocker_former, l.lock_id, true FROM got AS l
+ UNION ALL
+SELECT {row}, NULL::bigint, l.lock_id, false
+  FROM {table} AS l
+ WHERE (SELECT pg_catalog.count(*) FROM got) {<} pg_catalog.cardinality($1::{text}[])
+   AND l.lock_id {=} ANY ((SELECT $1::{text}[])::{text}[])
+   AND NOT EXISTS (SELECT FROM got WHERE got.lock_id {=} l.lock_id)`,
 }
+
+// grantByID is changeMany for many grants that are alike but for their owners. It finds the rows by arrays and not one by
+// one, and changes them by their versions. These mean something in one part alone: ONLY keeps it from a table that is
+// partitioned later, of which it finds none. An object has the owners by the ids, and one the holders that didn't
+// release: both are looked up in less time than a join takes.
+func grantByID(between, returning string) string {
+	return with(`
+WITH c AS MATERIALIZED (
+    SELECT `+sqlGrantOnce+`
+), found AS MATERIALIZED (
+    SELECT l.ctid AS version{six}, l.lock_id, CASE WHEN l.owner IS NOT NULL THEN l.generation END AS former{end}
+      FROM ONLY {table} AS l
+     WHERE l.lock_id {=} ANY ((SELECT $1::{text}[])::{text}[])
+       AND `+sqlFree+`
+       {lock} SKIP LOCKED
+), them AS MATERIALIZED (
+    SELECT pg_catalog.array_agg(f.version) AS versions{six},
+           pg_catalog.jsonb_object_agg(f.lock_id, f.former) FILTER (WHERE f.former IS NOT NULL) AS formers{end}
+      FROM found AS f
+)`+between+`
+UPDATE ONLY {table} AS l
+   SET `+sqlGranted+`
+ WHERE l.ctid {=} ANY ((SELECT them.versions FROM them)::{tid}[])
+RETURNING `+returning,
+		"{clock}", `(SELECT c.now FROM c)`, "{floor}", `(SELECT c.floor FROM c)`, "{ttl}", `(SELECT ($2::bigint[])[1])`,
+		"{owner}", `(SELECT pg_catalog.jsonb_object($1::{text}[], $3::{text}[])) {->>} l.lock_id`)
+}
+
+// sqlFormerByID is sqlFormer of a row that grantByID has locked.
+const sqlFormerByID = `{six}((SELECT them.formers FROM them) {->>} l.lock_id)::bigint{three}NULL::bigint{end}`
 
 // maxContests bounds the rounds of one Acquire. A round ends without an answer only if the lock
 // changed hands between two statements.
@@ -105,6 +145,10 @@ func (g *grant) acquire(ctx context.Context, margin time.Duration) (Result, erro
 
 				return seen, nil
 			default:
+				if !g.waited {
+					s.shape.passedOver()
+				}
+
 				moved = moved || free != 0 && free != seen.Row.Generation
 				free = seen.Row.Generation
 			}

@@ -142,6 +142,10 @@ func (g *grant) claim(ctx context.Context, margin time.Duration, mark Mark) (Res
 			break
 		}
 
+		if lane == s.lanes.try && !seen.Row.Held() {
+			s.shape.passedOver()
+		}
+
 		a = lane.write(ctx, req, true)
 	}
 

@@ -277,7 +277,7 @@ func (l *lane[T]) statement(reqs []request) prepared {
 	}
 
 	byID := l.kind.inserts
-	if text == t.many && t.byID != "" && len(reqs) >= enough && distinct(reqs) {
+	if text == t.many && t.byID != "" && len(reqs) >= enough && alike(reqs) {
 		text, byID = t.byID, true
 	}
 
@@ -289,10 +289,10 @@ func (l *lane[T]) statement(reqs []request) prepared {
 // enough is how many requests make up for the greater cost of a statement by itself that goes by ids.
 const enough = 16
 
-// distinct reports whether requests, which are sorted, are for different locks.
-func distinct(reqs []request) bool {
+// alike reports whether requests, which are sorted, are for different locks, and all for one TTL.
+func alike(reqs []request) bool {
 	for i := 1; i < len(reqs); i++ {
-		if reqs[i].id == reqs[i-1].id {
+		if reqs[i].id == reqs[i-1].id || reqs[i].ttl != reqs[0].ttl {
 			return false
 		}
 	}

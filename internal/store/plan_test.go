@@ -115,12 +115,15 @@ func TestChangesByVersion(t *testing.T) {
 			contract.Exec(t, db, state)
 
 			for name, arguments := range map[string]string{
-				"releaseManyByID": "'{}', '{}'", "grantAll": "'{}', 1, 'me'", "releaseAll": "'{}', 'me', 1",
+				"releaseManyByID": "'{}', '{}'", "acquireManyByID": "'{}', '{}', '{}'", "tryManyByID": "'{}', '{}', '{}'",
+				"grantAll": "'{}', 1, 'me'", "releaseAll": "'{}', 'me', 1",
 			} {
 				switch {
 				case full:
 				case name == "grantAll":
 					arguments = "'{}', 1"
+				case name == "acquireManyByID", name == "tryManyByID":
+					arguments = "'{}', '{}'"
 				case name == "releaseAll":
 					continue
 				}

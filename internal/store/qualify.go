@@ -10,7 +10,7 @@ package store
 func qualified(text string) string { return with(text, ofPostgres...) }
 
 var ofPostgres = func() (pairs []string) {
-	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "||", "|", "<<", "~"} {
+	for _, op := range []string{"=", "<>", "<", "<=", ">", ">=", "+", "-", "*", "/", "||", "|", "<<", "~", "->>"} {
 		pairs = append(pairs, "{"+op+"}", "OPERATOR(pg_catalog."+op+")")
 	}
 

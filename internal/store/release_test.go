@@ -185,14 +185,7 @@ func TestPartitionedMeanwhile(t *testing.T) {
 			}
 		}
 
-		contract.Exec(t, db, "ALTER TABLE "+table.String()+" RENAME TO whole")
-		contract.Exec(t, db, "CREATE TABLE "+table.String()+" (LIKE pglocker.whole INCLUDING DEFAULTS, PRIMARY KEY (lock_id)) PARTITION BY HASH (lock_id)")
-
-		for i := range 4 { // rows are at the same places in each
-			contract.Exec(t, db, fmt.Sprintf("CREATE TABLE pglocker.part_%d PARTITION OF %s FOR VALUES WITH (MODULUS 4, REMAINDER %d)", i, table, i))
-		}
-
-		contract.Exec(t, db, "INSERT INTO "+table.String()+" SELECT * FROM pglocker.whole")
+		partition(t, db)
 
 		held := func() (is map[string]bool) {
 			is = make(map[string]bool)
@@ -236,4 +229,18 @@ func TestPartitionedMeanwhile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// partition makes the table one of four parts, with rows at the same places in each.
+func partition(t *testing.T, db *sql.DB) {
+	t.Helper()
+
+	contract.Exec(t, db, "ALTER TABLE "+table.String()+" RENAME TO whole")
+	contract.Exec(t, db, "CREATE TABLE "+table.String()+" (LIKE pglocker.whole INCLUDING DEFAULTS, PRIMARY KEY (lock_id)) PARTITION BY HASH (lock_id)")
+
+	for i := range 4 {
+		contract.Exec(t, db, fmt.Sprintf("CREATE TABLE pglocker.part_%d PARTITION OF %s FOR VALUES WITH (MODULUS 4, REMAINDER %d)", i, table, i))
+	}
+
+	contract.Exec(t, db, "INSERT INTO "+table.String()+" SELECT * FROM pglocker.whole")
 }

@@ -31,8 +31,8 @@ type verb struct {
 	dated   string
 	undated parameters
 
-	// byID is many that takes less of the server where there are [enough] requests. Its rows say for which
-	// lock each is, so no two requests may be for one.
+	// byID is many that takes less of the server where there are [enough] requests, which are [alike]. Its rows say
+	// for which lock each is.
 	byID string
 
 	// six: only a table of six columns has it.

@@ -27,7 +27,7 @@ var (
 	sqlName = regexp.MustCompile(`^[A-Za-z_]\w*$`)
 
 	// Words that stand before a bracket and call nothing, or what the grammar alone says.
-	callsNothing = strings.Fields(`AS ANY ALL EXISTS FROM VALUES AND OR NOT THEN ELSE WHEN LATERAL ON IS SET
+	callsNothing = strings.Fields(`AS ANY ALL EXISTS FILTER FROM VALUES AND OR NOT THEN ELSE WHEN LATERAL ON IS SET
 		MATERIALIZED SELECT RETURNING greatest least coalesce extract bit REFERENCES TABLE OPERATOR WHERE ROW ARRAY CONFLICT LIMIT OVER`)
 
 	// Types by keywords, which the grammar takes from pg_catalog.

@@ -21,6 +21,8 @@ type shapeCache struct {
 	found atomic.Pointer[shape]
 	// last is what was found last, even if it has to be looked up again.
 	last atomic.Pointer[shape]
+	// passed counts requests that were passed over, see passedOver.
+	passed atomic.Int64
 	// floorless: the log says that the server has no timeline.
 	floorless atomic.Bool
 	// speaks is the dialect that was asked for. plainSaid: the log says that it is the plain one.
@@ -34,6 +36,17 @@ type shapeCache struct {
 	misled atomic.Pointer[shape]
 	// looking is full while enough requests look it up: the connection of the first may be dead.
 	looking chan struct{}
+}
+
+// passedBefore is how many requests are passed over before the shape is looked up anew.
+const passedBefore = 64
+
+// passedOver notes that a batch passed over a lock that is free. That happens when another transaction has the row. It
+// always happens on a table that has been partitioned since it was looked at, see grantByID.
+func (c *shapeCache) passedOver() {
+	if c.passed.Add(1)%passedBefore == 0 {
+		c.found.Store(nil)
+	}
 }
 
 // shapeOf returns the table's shape. Of many first callers a few look it up.
