@@ -74,7 +74,7 @@ func (l *Locker) forceRelease(ctx context.Context, lockID string, token int64, r
 	if lk != nil {
 		l.renewer.Remove(&lk.lease)
 		lk.setGone(true) // its own release would come first
-		lk.group.loseFor(lk, keepalive.Loss{}, fmt.Errorf("%w: %q was released by force, reason: %q", ErrLockLost, lockID, reason))
+		lk.group.lose(lk, keepalive.Loss{}, fmt.Errorf("%w: %q was released by force, reason: %q", ErrLockLost, lockID, reason), here)
 	}
 
 	forced, err := l.store.Force(ctx, lockID, token, cmp.Or(reason, "none given"))

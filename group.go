@@ -114,11 +114,9 @@ func (g *group) begin(parent context.Context, l *Locker) {
 }
 
 // lose marks all locks as lost because of one, and cancels their context, unless they were unlocked. The
-// others aren't renewed any more, and are free when their leases end: their holder may still be at work.
-func (g *group) lose(lk *Lock, loss keepalive.Loss) { g.loseFor(lk, loss, nil) }
-
-// loseFor is lose with an error of the caller's, or nil.
-func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
+// others aren't renewed any more, and are free when their leases end: their holder may still be at work. err is the
+// caller's, or nil. tell runs what tells the observer, which may take its time.
+func (g *group) lose(lk *Lock, loss keepalive.Loss, err error, tell func(func())) {
 	g.mu.Lock()
 
 	if g.unlocked || g.lost != nil {
@@ -142,7 +140,11 @@ func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 	g.lost, lk.gone = err, lk.gone || loss.Gone
 	g.cancel(err)
 	g.mu.Unlock()
-	g.endHold(err)
+
+	tell(func() {
+		g.endHold(err)
+		lk.tellLoss(loss, err)
+	})
 
 	l, now := g.locker, time.Now()
 	l.desk.WakeAt(lk.line(), now.Add(l.cfg.margin(lk.ttl)))
@@ -154,8 +156,10 @@ func (g *group) loseFor(lk *Lock, loss keepalive.Loss, err error) {
 	}
 
 	l.held.remove(g)
-	lk.tellLoss(loss, err)
 }
+
+// here is for lose by a caller that waits for what is told.
+func here(tell func()) { tell() }
 
 // setGone says whether there is nothing left to release.
 func (lk *Lock) setGone(gone bool) {
@@ -218,7 +222,7 @@ func (g *group) unlock(ctx context.Context) error {
 		loss.Since = max(loss.Since, now.Sub(term.Sent))
 
 		if term.Left(now) <= 0 { // the renewer would have found it at its next look
-			lk.lose(keepalive.Loss{Cause: keepalive.Cause{Since: now.Sub(term.Sent)}})
+			g.lose(lk, keepalive.Loss{Cause: keepalive.Cause{Since: now.Sub(term.Sent)}}, nil, here)
 		}
 
 		if leaseEnd := now.Add(term.LeaseLeft(now)); leaseEnd.After(end) {

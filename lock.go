@@ -192,8 +192,13 @@ type leaseHolder Lock
 func (h *leaseHolder) Renewed(expiresAt time.Time, left time.Duration) {
 	(*Lock)(h).renewed(expiresAt, left)
 }
-func (h *leaseHolder) Lost(loss keepalive.Loss) { (*Lock)(h).lose(loss) }
-func (h *leaseHolder) Locked()                  { (*Lock)(h).rowLocked() }
+
+// Lost cancels the lock's context, and leaves the renewer to cancel those of others.
+func (h *leaseHolder) Lost(loss keepalive.Loss) {
+	h.group.lose((*Lock)(h), loss, nil, h.group.locker.desk.Aside)
+}
+
+func (h *leaseHolder) Locked() { (*Lock)(h).rowLocked() }
 
 // Context returns the lock's context. It is cancelled
 //
@@ -227,8 +232,6 @@ func (lk *Lock) renewed(expiresAt time.Time, left time.Duration) {
 	lk.status.ExpiresAt, lk.statusAt = expiresAt, time.Now()
 	lk.rowHolders = ""
 }
-
-func (lk *Lock) lose(loss keepalive.Loss) { lk.group.lose(lk, loss) }
 
 // Unlock cancels the lock's context, and then releases the lock. If another call in this Locker waits for the
 // lock, the same statement grants it the lock.

@@ -192,13 +192,13 @@ func (r renewals) Connect(ctx context.Context) error {
 	return err
 }
 
-func (r renewals) Renew(ctx context.Context, due []store.Renewal) (results []store.RenewResult, sent time.Time, err error) {
+func (r renewals) Renew(ctx context.Context, due []store.Renewal, tell store.RenewedFunc) (results []store.RenewResult, sent time.Time, err error) {
 	if r.watch.batches != nil {
 		r.watch.batches.BatchSent(BatchSent{Operation: OperationRenew, Locks: len(due)})
 	}
 
 	ctx, end := r.watch.start(ctx, OperationRenew, "", len(due), 0)
-	results, sent, err = r.Store.Renew(ctx, due)
+	results, sent, err = r.Store.Renew(ctx, due, tell)
 	end(err)
 
 	return results, sent, err

@@ -1,6 +1,7 @@
 package keepalive
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ismurov/pglocker/internal/store"
@@ -26,23 +27,86 @@ func (r *Renewer) finish(a *attempt, got answer) {
 		r.current = nil
 	}
 
-	divides := got.err != nil && !got.ended && store.Divides(got.err)
-	a.gaveUp = got.err != nil && got.ended
+	a.gaveUp = got.err != nil && got.ended || got.lacks()
 	a.opens = a.opens || got.unsent // opening it has taken all the time
 
+	places := make([]int, len(a.leases))
+	for i := range places {
+		places[i] = i
+	}
+
+	r.settle(a, places, got)
+	r.poke()
+
+	if a.link == nil {
+		return
+	}
+
+	a.link.proven = a.link.proven || got.err == nil
+
+	if r.idle == nil && wanted && (got.err == nil && !(got.lacks() && got.ended) || got.unsent || got.divides() && a.link.proven) {
+		r.idle = a.link
+	} else {
+		r.calls = append(r.calls, a.link.Close)
+	}
+}
+
+// told takes the answers about some leases of an attempt that goes on.
+func (r *Renewer) told(a *attempt, places []int, results []store.RenewResult, sent time.Time) {
+	r.mu.Lock()
+	defer r.unlock()
+
+	got := answer{results: make([]store.RenewResult, len(a.leases)), sent: sent}
+	for i, place := range places {
+		got.results[place] = results[i]
+	}
+
+	r.settle(a, places, got)
+	r.poke()
+}
+
+// divides: the server has refused them together.
+func (got answer) divides() bool { return got.err != nil && !got.ended && store.Divides(got.err) }
+
+// lacks: some leases have no answer, and others do.
+func (got answer) lacks() bool {
+	return slices.ContainsFunc(got.results, func(r store.RenewResult) bool { return r.State == store.RenewUnanswered && r.Err == nil })
+}
+
+// settle takes what was answered about the leases of an attempt in these places.
+func (r *Renewer) settle(a *attempt, places []int, got answer) {
 	var (
-		renewed = make([]*Lease, 0, len(a.leases))
-		notices = make([]notice, 0, len(a.leases))
+		divides = got.divides()
+		renewed = make([]*Lease, 0, len(places))
+		notices = make([]notice, 0, len(places))
 		refused []*Lease
 		now     = time.Now()
 	)
 
-	for i, l := range a.leases {
+	for _, i := range places {
+		l := a.leases[i]
+		if l == nil {
+			continue
+		}
+
+		a.leases[i] = nil
 		l.underWay--
 
 		if !l.held {
 			continue
 		}
+
+		var result store.RenewResult // of an error: none
+		if got.err == nil {
+			result = got.results[i]
+		}
+
+		err := got.err
+		if result.State == store.RenewUnanswered {
+			err = result.Err
+		}
+
+		silent := got.err != nil && got.ended || result.State == store.RenewUnanswered && err == nil
 
 		current := l.attempt == a
 		if current {
@@ -50,13 +114,13 @@ func (r *Renewer) finish(a *attempt, got answer) {
 		}
 
 		// The silence goes on until an attempt brings an answer.
-		if !a.gaveUp && l.asked != nil && (l.asked == a || l.asked.gaveUp) {
+		if !silent && l.asked != nil && (l.asked == a || l.asked.gaveUp) {
 			l.asked = nil
 		}
 
-		if got.err == nil && got.results[i].State == store.Renewed && current && got.sent.After(l.term.Sent) {
+		if got.err == nil && result.State == store.Renewed && current && got.sent.After(l.term.Sent) {
 			renewed = append(renewed, l)
-			notices = append(notices, r.extend(l, got.results[i], got.sent, now))
+			notices = append(notices, r.extend(l, result, got.sent, now))
 
 			continue
 		}
@@ -64,8 +128,12 @@ func (r *Renewer) finish(a *attempt, got answer) {
 		r.part(l)
 
 		switch {
-		case got.err != nil:
-			r.failed(l, a, got.err, now)
+		case got.err != nil || result.State == store.RenewUnanswered:
+			if silent {
+				err = nil
+			}
+
+			r.failed(l, a, err, now)
 
 			switch {
 			case current && divides:
@@ -73,9 +141,9 @@ func (r *Renewer) finish(a *attempt, got answer) {
 			case current:
 				r.wait(l, now.Add(l.retryDelay()))
 			}
-		case got.results[i].State == store.Renewed:
-			r.renewed(l, got.results[i], got.sent, now)
-		case got.results[i].State == store.RenewBusy:
+		case result.State == store.Renewed:
+			r.renewed(l, result, got.sent, now)
+		case result.State == store.RenewBusy:
 			r.busy(l, current, now)
 		default:
 			r.lose(l, true, now)
@@ -86,22 +154,9 @@ func (r *Renewer) finish(a *attempt, got answer) {
 	r.notify(notices)
 	r.divide(refused, now)
 	r.report(now)
-	r.poke()
-
-	if a.link == nil {
-		return
-	}
-
-	a.link.proven = a.link.proven || got.err == nil
-
-	if r.idle == nil && wanted && (got.err == nil || got.unsent || divides && a.link.proven) {
-		r.idle = a.link
-	} else {
-		r.calls = append(r.calls, a.link.Close)
-	}
 }
 
-// failed notes an attempt without an answer, or with an error for one.
+// failed notes an attempt without an answer, which has no error, or with an error for one.
 func (r *Renewer) failed(l *Lease, a *attempt, err error, now time.Time) {
 	if l.term.Sent.After(a.began) {
 		return // an attempt beside this one has renewed it since
@@ -109,7 +164,7 @@ func (r *Renewer) failed(l *Lease, a *attempt, err error, now time.Time) {
 
 	l.failures++
 
-	if !a.gaveUp {
+	if err != nil {
 		l.lastErr, l.locked = err, false
 	}
 

@@ -15,7 +15,8 @@ import (
 //  1. When the patience with the attempt ends, endPatience doubles it: its leases are due again.
 //     A more urgent lease that is due meanwhile cuts the patience short: hurry.
 //  2. start begins the next attempt, over a connection of its own. The doubled one goes on, and
-//     its answer counts whenever it comes: finish.
+//     its answer counts whenever it comes: finish. Leases of which it has told before, since they are on another server
+//     that has answered, aren't due again: told.
 //  3. If there are attemptLimit attempts, mayStart cancels the oldest for the next.
 //  4. send cancels a request when the terms of all its leases are over, but not within
 //     AttemptMin. It opens a connection to the end, for later attempts.
@@ -42,8 +43,9 @@ var ErrPanic = errors.New("pglocker: panic in a renewal")
 type Session interface {
 	// Connect opens the connection. It is called once, before anything else.
 	Connect(ctx context.Context) error
-	// Renew answers every renewal, in order. sent is the moment before the statement went out.
-	Renew(ctx context.Context, renewals []store.Renewal) (results []store.RenewResult, sent time.Time, err error)
+	// Renew answers every renewal, in order. sent is the moment before the statement went out. tell may be called with
+	// some of the answers before.
+	Renew(ctx context.Context, renewals []store.Renewal, tell store.RenewedFunc) (results []store.RenewResult, sent time.Time, err error)
 	Close()
 }
 
@@ -54,7 +56,7 @@ type link struct {
 
 // attempt is one statement on its way.
 type attempt struct {
-	leases []*Lease
+	leases []*Lease // nil for one whose answer is there
 	began  time.Time
 	cancel context.CancelFunc
 	link   *link // for the attempt's goroutine alone; nil until there is a session
@@ -125,8 +127,8 @@ func (r *Renewer) endPatience(now time.Time) time.Duration {
 	r.current = nil
 
 	for _, l := range a.leases {
-		if l.attempt != a {
-			continue // it was removed
+		if l == nil || l.attempt != a {
+			continue // it was answered, or removed
 		}
 
 		r.part(l)
@@ -159,7 +161,7 @@ func (r *Renewer) start(ctx context.Context, now time.Time) (patience time.Durat
 	for i, l := range leases {
 		left = max(left, l.term.Left(now))
 		patience = min(patience, l.term.patience(now))
-		renewals[i] = store.Renewal{LockID: l.LockID, Generation: l.Generation, TTL: l.term.TTL}
+		renewals[i] = store.Renewal{LockID: l.LockID, Generation: l.Generation, TTL: l.term.TTL, Left: l.term.Left(now)}
 
 		l.attempt, l.alone = a, l.underWay == 0 && l.asked == nil
 		l.underWay++
@@ -210,7 +212,8 @@ func (r *Renewer) send(ctx context.Context, a *attempt, renewals []store.Renewal
 	ctx, done := context.WithTimeout(ctx, max(left, AttemptMin))
 	defer done()
 
-	results, sent, err := a.link.Renew(ctx, renewals)
+	tell := func(places []int, results []store.RenewResult, sent time.Time) { r.told(a, places, results, sent) }
+	results, sent, err := a.link.Renew(ctx, renewals, tell)
 
 	return answer{results: results, sent: sent, err: err, ended: ctx.Err() != nil}
 }

@@ -335,7 +335,7 @@ func TestPanic(t *testing.T) {
 
 type panics struct{ Session }
 
-func (panics) Renew(context.Context, []store.Renewal) ([]store.RenewResult, time.Time, error) {
+func (panics) Renew(context.Context, []store.Renewal, store.RenewedFunc) ([]store.RenewResult, time.Time, error) {
 	panic("the driver's")
 }
 

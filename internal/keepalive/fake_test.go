@@ -28,6 +28,8 @@ type server struct {
 	// answer gets the number of the statement, from 0. It may block. nil: every
 	// lease is renewed.
 	answer func(ctx context.Context, n int, renewals []store.Renewal) ([]store.RenewResult, error)
+	// parts is answer for a server that tells of some leases before.
+	parts func(ctx context.Context, renewals []store.Renewal, tell store.RenewedFunc) []store.RenewResult
 	// connect is how long it takes to open a connection.
 	connect time.Duration
 	// begins, if not nil, is called when the opening of a connection begins. mu is held.
@@ -102,7 +104,7 @@ func (s *session) Connect(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.RenewResult, time.Time, error) {
+func (s *session) Renew(ctx context.Context, renewals []store.Renewal, tell store.RenewedFunc) ([]store.RenewResult, time.Time, error) {
 	srv := s.server
 
 	srv.mu.Lock()
@@ -118,11 +120,15 @@ func (s *session) Renew(ctx context.Context, renewals []store.Renewal) ([]store.
 	sent := time.Now()
 	n := len(srv.statements)
 	srv.statements = append(srv.statements, statement{sent.Sub(srv.start), s.number, renewals})
-	answer := srv.answer
+	answer, parts := srv.answer, srv.parts
 	srv.mu.Unlock()
 
 	results, err := renewedAll(renewals), error(nil)
-	if answer != nil {
+
+	switch {
+	case parts != nil:
+		results = parts(ctx, renewals, tell)
+	case answer != nil:
 		results, err = answer(ctx, n, renewals)
 	}
 

@@ -34,7 +34,7 @@ func TestRenewsAtTheInterval(t *testing.T) {
 			t.Errorf("%d statements, %d renewals, %d sessions", len(s.sent()), h.renewals(), s.opened)
 		}
 
-		if got := s.sent()[0].renewals; len(got) != 1 || got[0] != (store.Renewal{LockID: "a", Generation: 7, TTL: 30 * time.Second}) {
+		if got := s.sent()[0].renewals; len(got) != 1 || got[0] != (store.Renewal{LockID: "a", Generation: 7, TTL: 30 * time.Second, Left: got[0].Left}) {
 			t.Errorf("sent %+v", got)
 		}
 

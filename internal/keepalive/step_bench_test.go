@@ -34,7 +34,7 @@ type idle struct{}
 
 func (idle) Connect(context.Context) error { return nil }
 
-func (idle) Renew(context.Context, []store.Renewal) ([]store.RenewResult, time.Time, error) {
+func (idle) Renew(context.Context, []store.Renewal, store.RenewedFunc) ([]store.RenewResult, time.Time, error) {
 	return nil, time.Time{}, nil
 }
 

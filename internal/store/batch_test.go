@@ -174,7 +174,7 @@ func TestTogether(t *testing.T) {
 			renewals = append(renewals, store.Renewal{LockID: a.ID, Generation: a.Generation + 1, TTL: time.Hour})
 		}
 
-		renewed, _, err := s.Renew(ctx, renewals)
+		renewed, _, err := s.Renew(ctx, renewals, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func lives(t *testing.T, s *store.Store) {
 
 	due = append(due, store.Renewal{LockID: "a", Generation: 1 << 60, TTL: ttl})
 
-	results, _, err := s.Renew(ctx, due)
+	results, _, err := s.Renew(ctx, due, nil)
 	must(t, err)
 
 	for i, r := range results {
@@ -203,7 +203,7 @@ func TestDialectWithoutPrivilege(t *testing.T) {
 		must(t, err)
 
 		// Several in a statement need SELECT on the whole table.
-		_, _, err = s.Renew(t.Context(), []store.Renewal{{LockID: "a", Generation: 2, TTL: ttl}})
+		_, _, err = s.Renew(t.Context(), []store.Renewal{{LockID: "a", Generation: 2, TTL: ttl}}, nil)
 		if !errors.Is(err, store.ErrPermissionDenied) {
 			t.Errorf("Renew: %v, want ErrPermissionDenied", err)
 		}

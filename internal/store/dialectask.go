@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -46,126 +45,6 @@ func (g *grant) createAllPlainly(ctx context.Context, ids []string) error {
 	}
 
 	return nil
-}
-
-// renewPlainly renews the leases of each shard in one statement. If the shards aren't known it renews all in one where
-// the server takes that, else each in one of its own. A statement for several that was refused is divided. A lease whose
-// statement failed has no row: the leases that were renewed count, unless all statements failed.
-func (s *Store) renewPlainly(ctx context.Context, sh *shape, reqs []request) (all answer[renewed]) {
-	var some bool
-
-	groups := s.renewedTogether(sh, reqs)
-
-	for len(groups) > 0 {
-		var again [][]int
-
-		for i, a := range s.renewGroups(ctx, sh, reqs, groups) {
-			group := groups[i]
-
-			switch {
-			case a.outcome == refused && len(group) > 1 && notTogether(a.err):
-				// The statements for one tell whether it is for their number.
-				again = slices.AppendSeq(again, slices.Chunk(group, 1))
-
-				if s.shape.apart(sh, a.err); len(sh.shards) == 0 {
-					s.shape.singly.Store(true)
-				}
-			case a.outcome == refused && len(group) > 1 && Divides(a.err):
-				again = append(again, group[:len(group)/2], group[len(group)/2:])
-			case a.err != nil:
-				all.err, all.outcome = a.err, a.outcome
-			default:
-				some = true
-
-				if all.sent.IsZero() || a.sent.Before(all.sent) {
-					all.sent = a.sent
-				}
-
-				for _, row := range a.rows {
-					for k, place := range row.places {
-						row.places[k] = group[place]
-					}
-
-					all.rows = append(all.rows, row)
-				}
-			}
-		}
-
-		groups = again
-	}
-
-	if some {
-		all.err = nil
-	}
-
-	return all
-}
-
-// renewedTogether are the numbers of the requests of each statement.
-func (s *Store) renewedTogether(sh *shape, reqs []request) (groups [][]int) {
-	places := make(map[int]int)
-
-	for i := range reqs {
-		key := i
-
-		switch {
-		case sh.waits || len(sh.shards) == 0 && s.shape.singly.Load():
-		case len(sh.shards) == 0:
-			key = 0
-		default:
-			key = sh.shards.of(reqs[i].id)
-		}
-
-		place, found := places[key]
-		if !found {
-			place = len(groups)
-			places[key], groups = place, append(groups, nil)
-		}
-
-		groups[place] = append(groups[place], i)
-	}
-
-	return groups
-}
-
-// renewGroups sends a statement for each group.
-func (s *Store) renewGroups(ctx context.Context, sh *shape, reqs []request, groups [][]int) []answer[renewed] {
-	t := sh.statements.of(&renew)
-	answers := make([]answer[renewed], len(groups))
-
-	sideBySide(len(groups), func(i int) {
-		text, args := t.one, sh.arguments(&renew, &reqs[groups[i][0]])
-
-		if len(groups[i]) > 1 {
-			group := valuesOf(groups[i], func(n *int) request { return reqs[*n] })
-			text, args = t.together, plainVerbs[&renew].given.ofMany(group, sh.full)
-		}
-
-		answers[i] = s.sendRenewal(ctx, text, args, scanRenewedOne(len(groups[i])))
-	})
-
-	return answers
-}
-
-// notTogether reports whether a server may have refused a statement because it is about several locks.
-func notTogether(err error) bool { return hasState(err, "0A", "42") }
-
-// stillHeldPlainly is stillHeld.
-func (s *Store) stillHeldPlainly(ctx context.Context, sh *shape, reqs []request) (still []int) {
-	running := make([]bool, len(reqs))
-
-	sideBySide(len(reqs), func(i int) {
-		rows, err := read(ctx, s, sh.statements.of(&held).one, sh.arguments(&held, &reqs[i]), scanOne[int64])
-		running[i] = err != nil || len(rows) > 0
-	})
-
-	for i := range reqs {
-		if running[i] {
-			still = append(still, i)
-		}
-	}
-
-	return still
 }
 
 // guardEach guards several locks, in the order of their ids, which may be on several nodes.

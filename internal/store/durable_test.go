@@ -62,7 +62,7 @@ func TestCommitFails(t *testing.T) {
 				return err
 			},
 			"Renew": func() error {
-				_, _, err := s.Renew(ctx, []store.Renewal{{LockID: "held", Generation: held.Row.Generation, TTL: ttl}})
+				_, _, err := s.Renew(ctx, []store.Renewal{{LockID: "held", Generation: held.Row.Generation, TTL: ttl}}, nil)
 
 				return err
 			},
@@ -188,7 +188,7 @@ func grantInEveryWay(t *testing.T, s *store.Store, db *sql.DB) {
 		t.Fatal(err)
 	}
 
-	renewed, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: res.Row.Generation, TTL: ttl}})
+	renewed, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: res.Row.Generation, TTL: ttl}}, nil)
 	if err != nil || renewed[0].State != store.Renewed {
 		t.Fatal(renewed, err)
 	}
@@ -360,7 +360,7 @@ func TestFailureWritesNothing(t *testing.T) {
 				t.Errorf("Release: %+v, %v", res, err)
 			}
 
-			if res, _, err := s.Renew(ctx, []store.Renewal{{LockID: driver, Generation: old, TTL: ttl}}); err != nil || res[0].State != store.RenewGone {
+			if res, _, err := s.Renew(ctx, []store.Renewal{{LockID: driver, Generation: old, TTL: ttl}}, nil); err != nil || res[0].State != store.RenewGone {
 				t.Errorf("Renew: %+v, %v", res, err)
 			}
 

@@ -56,7 +56,7 @@ func TestForeignKey(t *testing.T) {
 			}
 		}
 
-		results, _, err := s.Renew(ctx, []store.Renewal{{LockID: "renew", Generation: all[3].Generation, TTL: time.Hour}})
+		results, _, err := s.Renew(ctx, []store.Renewal{{LockID: "renew", Generation: all[3].Generation, TTL: time.Hour}}, nil)
 		if err != nil || results[0].State != store.Renewed {
 			t.Errorf("Renew: %+v, %v, want it renewed", results, err)
 		}
@@ -109,7 +109,7 @@ func TestForeignKeyToTheGeneration(t *testing.T) {
 			t.Errorf("released together: %+v and %+v, want the second alone", asked[0], asked[1])
 		}
 
-		results, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: a.Row.Generation, TTL: 2 * time.Hour}})
+		results, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: a.Row.Generation, TTL: 2 * time.Hour}}, nil)
 		if err != nil || results[0].State != store.Renewed {
 			t.Errorf("Renew: %+v, %v, want it renewed", results, err)
 		}

@@ -96,7 +96,7 @@ func TestHistoryCallsNothingForRenewals(t *testing.T) {
 		contract.Exec(t, db, `CREATE OR REPLACE FUNCTION pglocker.lock_history() RETURNS trigger LANGUAGE plpgsql AS
 			$$ BEGIN RAISE 'called'; END $$`)
 
-		results, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: granted.Row.Generation, TTL: time.Hour}})
+		results, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: granted.Row.Generation, TTL: time.Hour}}, nil)
 		if err != nil || results[0].State != store.Renewed {
 			t.Errorf("Renew: %+v, %v", results, err)
 		}

@@ -97,7 +97,7 @@ func testInfinity(t *testing.T, driver, url string, full bool) {
 
 	isHeld("together", together.Row)
 
-	renewed, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: held.Row.Generation, TTL: ttl}})
+	renewed, _, err := s.Renew(ctx, []store.Renewal{{LockID: "a", Generation: held.Row.Generation, TTL: ttl}}, nil)
 	if err != nil || renewed[0].State != store.Renewed || renewed[0].ExpiresAt.Year() != 9999 {
 		t.Errorf("Renew of what is held for ever: %+v, %v", renewed, err)
 	}

@@ -82,7 +82,7 @@ func TestLease(t *testing.T) {
 					t.Errorf("%s: the row shows a lease of %s, want %s", id, lease, want)
 				}
 
-				renewed, _, err := s.Renew(ctx, []store.Renewal{{LockID: id, Generation: got.Row.Generation, TTL: ttl}})
+				renewed, _, err := s.Renew(ctx, []store.Renewal{{LockID: id, Generation: got.Row.Generation, TTL: ttl}}, nil)
 				if err != nil || renewed[0].State != store.Renewed || renewed[0].Lease < want || renewed[0].Lease > want+10*time.Second {
 					t.Errorf("%s: renewed %+v, %v, want %s", id, renewed, err, want)
 				}

@@ -202,7 +202,7 @@ func usePlans(t *testing.T, s *store.Store, locks int, id func(i int) string) {
 		renewals = append(renewals, store.Renewal{LockID: a.ID, Generation: a.Generation, TTL: time.Minute})
 	}
 
-	_, _, err := s.Renew(ctx, renewals)
+	_, _, err := s.Renew(ctx, renewals, nil)
 	must(t, err)
 	must(t, store.AskTogether(ctx, s, "release", all))
 

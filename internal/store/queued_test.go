@@ -134,7 +134,7 @@ func TestRenewNeverShortens(t *testing.T) {
 			{renewal(time.Second), renewal(time.Hour)},
 			{renewal(time.Minute)},
 		} {
-			results, _, err := s.Renew(ctx, renewals)
+			results, _, err := s.Renew(ctx, renewals, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -169,7 +169,7 @@ func TestReadsFromALaggingStandby(t *testing.T) {
 				results, _, err := s.Renew(ctx, []store.Renewal{
 					{LockID: "renewed", Generation: renewed.Row.Generation, TTL: time.Hour},
 					{LockID: "renewed", Generation: other, TTL: time.Hour},
-				})
+				}, nil)
 				if err != nil || results[0].State != store.RenewBusy || results[1].State != store.RenewGone {
 					t.Errorf("%s, %s columns: Renew: %+v, %v, want busy and gone", what, columns, results, err)
 				}

@@ -222,7 +222,7 @@ func TestAlteredTable(t *testing.T) {
 				return fmt.Errorf("refresh: %w", err)
 			}
 
-			if _, _, err := s.Renew(ctx, []store.Renewal{{LockID: id, Generation: res.Row.Generation, TTL: ttl}}); err != nil {
+			if _, _, err := s.Renew(ctx, []store.Renewal{{LockID: id, Generation: res.Row.Generation, TTL: ttl}}, nil); err != nil {
 				return fmt.Errorf("renew: %w", err)
 			}
 

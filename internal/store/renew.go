@@ -54,6 +54,8 @@ type Renewal struct {
 	LockID     string
 	Generation int64
 	TTL        time.Duration
+	// Left is for how long its holder believes, if there is no answer.
+	Left time.Duration
 }
 
 // RenewState is what became of one renewal.
@@ -66,6 +68,8 @@ const (
 	RenewBusy
 	// Renewed: the lease runs until ExpiresAt, and that is durable.
 	Renewed
+	// RenewUnanswered: nothing is known, and the renewal can be repeated, though others have an answer.
+	RenewUnanswered
 )
 
 // RenewResult is the answer to one [Renewal].
@@ -74,15 +78,21 @@ type RenewResult struct {
 	ExpiresAt time.Time
 	// Lease is how long the row shows the lease, counted from after the statement was sent.
 	Lease time.Duration
+	// Err is why there is no answer. It is nil if the server of the row has just not answered.
+	Err error
 }
+
+// RenewedFunc is told of some of the renewals, by their places.
+type RenewedFunc func(places []int, results []RenewResult, sent time.Time)
 
 // Renew renews leases in one statement. The results are in the order of the renewals, which is best that of the
 // ids. A lease that is asked for twice gets the longer TTL. After an error nothing is known, and the renewal can be
-// repeated: see [Divides].
-func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
+// repeated: see [Divides]. Where it takes several statements, tell is called after each, unless it is nil: the next may
+// have no answer for long.
+func (s *Store) Renew(ctx context.Context, renewals []Renewal, tell RenewedFunc) (results []RenewResult, sent time.Time, err error) {
 	ascends := func(a, b Renewal) int { return cmp.Or(strings.Compare(a.LockID, b.LockID), -1) }
 	if slices.IsSortedFunc(renewals, ascends) {
-		return s.renew(ctx, renewals)
+		return s.renew(ctx, renewals, tell)
 	}
 
 	type lease struct {
@@ -108,7 +118,7 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		places[i] = place
 	}
 
-	results, sent, err = s.renew(ctx, once)
+	results, sent, err = s.renew(ctx, once, nil)
 	if err != nil {
 		return nil, sent, err
 	}
@@ -117,17 +127,17 @@ func (s *Store) Renew(ctx context.Context, renewals []Renewal) (results []RenewR
 }
 
 // renew is Renew for different leases.
-func (s *Store) renew(ctx context.Context, renewals []Renewal) (results []RenewResult, sent time.Time, err error) {
+func (s *Store) renew(ctx context.Context, renewals []Renewal, tell RenewedFunc) (results []RenewResult, sent time.Time, err error) {
 	sh, err := s.shapeOf(ctx)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 
-	a := s.askRenewal(ctx, sh, renewals)
+	a := s.askRenewal(ctx, sh, renewals, tell)
 	if a.outcome == refused && outdated(a.err) {
 		if found, ok := s.changed(ctx, sh); ok {
 			sh = found
-			a = s.askRenewal(ctx, sh, renewals)
+			a = s.askRenewal(ctx, sh, renewals, tell)
 		}
 	}
 
@@ -135,41 +145,17 @@ func (s *Store) renew(ctx context.Context, renewals []Renewal) (results []RenewR
 		return nil, time.Time{}, a.err
 	}
 
-	results = make([]RenewResult, len(renewals))
-
-	for _, r := range a.rows {
-		result := RenewResult{State: Renewed, ExpiresAt: r.expiresAt.UTC(), Lease: leaseOf(r.expiresAt, r.began)}
-		for _, place := range r.places {
-			results[place] = result
-		}
-	}
-
-	// Busy or gone? It asks about those that were passed over.
-	var (
-		missing []Renewal
-		places  []int
-	)
-
-	for i, r := range results {
-		if r.State != Renewed {
-			missing = append(missing, renewals[i])
-			places = append(places, i)
-		}
-	}
-
-	if len(missing) > 0 {
-		for _, held := range s.stillHeld(ctx, sh, missing) {
-			results[places[held]].State = RenewBusy
-		}
-	}
-
-	return results, a.sent, nil
+	return a.rows, a.sent, nil
 }
 
 // renewed is an expiry and the places of the renewals that got it.
 type renewed struct {
 	expiresAt, began time.Time
 	places           []int
+}
+
+func (r *renewed) result() RenewResult {
+	return RenewResult{State: Renewed, ExpiresAt: r.expiresAt.UTC(), Lease: leaseOf(r.expiresAt, r.began)}
 }
 
 // scanRenewed reads a row of sqlRenewed, the answer to so many renewals.
@@ -211,10 +197,10 @@ func scanRenewedOne(asked int) scanFunc[renewed] {
 	}
 }
 
-// askRenewal sends renewals in the dialect of the shape.
-func (s *Store) askRenewal(ctx context.Context, sh *shape, renewals []Renewal) answer[renewed] {
+// askRenewal sends renewals in the dialect of the shape. Without an error the answer has a row for each.
+func (s *Store) askRenewal(ctx context.Context, sh *shape, renewals []Renewal, tell RenewedFunc) answer[RenewResult] {
 	if sh.plain {
-		return s.renewPlainly(ctx, sh, requests(renewals))
+		return s.renewPlainly(ctx, sh, renewals, tell)
 	}
 
 	args := []any{ // renew.given
@@ -223,7 +209,39 @@ func (s *Store) askRenewal(ctx context.Context, sh *shape, renewals []Renewal) a
 		valuesOf(renewals, func(r *Renewal) int64 { return Microseconds(r.TTL) }),
 	}
 
-	return s.sendRenewal(ctx, sh.statements.of(&renew).many, args, scanRenewed(len(renewals)))
+	a := s.sendRenewal(ctx, sh.statements.of(&renew).many, args, scanRenewed(len(renewals)))
+	if a.err != nil {
+		return answer[RenewResult]{outcome: a.outcome, err: a.err}
+	}
+
+	results := make([]RenewResult, len(renewals))
+
+	for _, r := range a.rows {
+		for _, place := range r.places {
+			results[place] = r.result()
+		}
+	}
+
+	// Busy or gone? It asks about those that were passed over.
+	var (
+		missing []Renewal
+		places  []int
+	)
+
+	for i, r := range results {
+		if r.State != Renewed {
+			missing = append(missing, renewals[i])
+			places = append(places, i)
+		}
+	}
+
+	if len(missing) > 0 {
+		for _, held := range s.stillHeld(ctx, sh, missing) {
+			results[places[held]].State = RenewBusy
+		}
+	}
+
+	return answer[RenewResult]{rows: results, sent: a.sent}
 }
 
 // sendRenewal sends the statement a few times at most: with fewer leases it may succeed.
@@ -255,10 +273,6 @@ func Divides(err error) bool {
 // are asked for again, as if busy.
 func (s *Store) stillHeld(ctx context.Context, sh *shape, renewals []Renewal) (places []int) {
 	reqs := requests(renewals)
-
-	if sh.plain {
-		return s.stillHeldPlainly(ctx, sh, reqs)
-	}
 
 	numbers, err := read(ctx, s, sh.statements.of(&held).many, held.given.ofMany(reqs, sh.full), scanOne[int64])
 	if err != nil {

@@ -370,7 +370,7 @@ func TestForeignOperator(t *testing.T) {
 
 		check("Acquire", granted.Row.ExpiresAt)
 
-		results, _, err := s.Renew(t.Context(), []store.Renewal{{LockID: "a", Generation: granted.Row.Generation, TTL: 2 * hour}})
+		results, _, err := s.Renew(t.Context(), []store.Renewal{{LockID: "a", Generation: granted.Row.Generation, TTL: 2 * hour}}, nil)
 		if err != nil || results[0].State != store.Renewed {
 			t.Fatalf("Renew: %+v, %v", results, err)
 		}

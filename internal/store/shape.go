@@ -32,6 +32,8 @@ type shapeCache struct {
 	probed atomic.Bool
 	// singly: the plain dialect renews one lock in a statement.
 	singly atomic.Bool
+	// asking are the renewals under way, of the plain dialect.
+	asking asking
 	// misled is the last shape of whose shards a statement for several locks was refused.
 	misled atomic.Pointer[shape]
 	// looking is full while enough requests look it up: the connection of the first may be dead.

@@ -1,20 +1,24 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"math/bits"
 	"slices"
 )
 
-// shards are the least hashes of the shards of a table that Citus has distributed by lock_id, in order. Citus sends a
+// shards are those of a table that Citus has distributed by lock_id, in the order of their hashes. Citus sends a
 // statement to one server if all its ids are of one shard. It refuses one that locks rows of several. So if the shards
 // are others by now, that costs time and nothing else.
-type shards []int32
+type shards []shard
+
+// shard is where the locks are that hash to least, or to more if that is less than the next shard's.
+type shard struct{ least, node int32 }
 
 // of is the shard of a lock.
 func (s shards) of(id string) int {
-	i, found := slices.BinarySearch(s, hashOf(id))
+	i, found := slices.BinarySearchFunc(s, hashOf(id), func(sh shard, hash int32) int { return cmp.Compare(sh.least, hash) })
 	if !found {
 		i--
 	}
@@ -24,13 +28,15 @@ func (s shards) of(id string) int {
 
 // sqlShards are the shards of the table $2 of the schema $1.
 var sqlShards = qualified(`
-SELECT s.shardminvalue::pg_catalog.int4
+SELECT s.shardminvalue::pg_catalog.int4, pg_catalog.min(p.groupid)
   FROM pg_catalog.pg_dist_shard AS s
+  JOIN pg_catalog.pg_dist_placement AS p ON p.shardid {=} s.shardid
   JOIN pg_catalog.pg_class AS c ON c.oid {=} s.logicalrelid
   JOIN pg_catalog.pg_namespace AS n ON n.oid {=} c.relnamespace
  WHERE n.nspname {=} ($1::{text})::pg_catalog.name
    AND c.relname {=} ($2::{text})::pg_catalog.name
-   AND s.shardminvalue IS NOT NULL`)
+   AND s.shardminvalue IS NOT NULL
+ GROUP BY s.shardminvalue`)
 
 // findShards asks for the shards. There are none on another engine, nor if a batch by the same was refused: Citus
 // hashes ids of some collations and encodings otherwise.
@@ -40,18 +46,29 @@ func (s *Store) findShards(ctx context.Context) (shards, error) {
 		return nil, unlessForGood(err)
 	}
 
-	found, err := read(ctx, s, onPrimary(sqlShards), []any{s.table.Schema, s.table.Name}, scanOne[int32])
+	found, err := s.readShards(ctx)
 	if err != nil {
 		return nil, unlessForGood(err)
 	}
-
-	slices.Sort(found)
 
 	if misled := s.shape.misled.Load(); misled != nil && slices.Equal(misled.shards, found) {
 		return nil, nil
 	}
 
 	return found, nil
+}
+
+func (s *Store) readShards(ctx context.Context) (shards, error) {
+	scan := func(from scanner) (sh shard, err error) {
+		err = from.Scan(&sh.least, &sh.node)
+
+		return sh, err
+	}
+
+	found, err := read(ctx, s, onPrimary(sqlShards), []any{s.table.Schema, s.table.Name}, scan)
+	slices.SortFunc(found, func(a, b shard) int { return cmp.Compare(a.least, b.least) })
+
+	return found, err
 }
 
 func unlessForGood(err error) error {

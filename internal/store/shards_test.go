@@ -106,7 +106,7 @@ func TestShardTogether(t *testing.T) {
 
 		renewals = append(renewals, store.Renewal{LockID: "none of them", Generation: 1, TTL: time.Hour})
 		stranger = lockRow(t, db, busy)
-		renewed, _, err := s.Renew(ctx, renewals)
+		renewed, _, err := s.Renew(ctx, renewals, nil)
 		must(t, err)
 		must(t, stranger.Rollback())
 
@@ -186,7 +186,7 @@ func TestShardOfRefusedRow(t *testing.T) {
 			renewals = append(renewals, store.Renewal{LockID: fmt.Sprintf("%03d", i), Generation: state.Generation, TTL: ttl})
 		}
 
-		renewed, _, err := s.Renew(t.Context(), renewals)
+		renewed, _, err := s.Renew(t.Context(), renewals, nil)
 		must(t, err)
 
 		for i, r := range renewed {
@@ -249,7 +249,7 @@ func TestShardsMislead(t *testing.T) {
 
 	must(t, store.SpreadOver(t.Context(), s, 2))
 
-	renewed, _, err := s.Renew(t.Context(), renewals)
+	renewed, _, err := s.Renew(t.Context(), renewals, nil)
 	must(t, err)
 
 	for i, r := range renewed {

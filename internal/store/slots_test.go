@@ -419,7 +419,7 @@ func TestNeverMoreSlots(t *testing.T) {
 							// Renewed as late as can be, or not at all.
 							time.Sleep(time.Duration(random.Int64N(int64(short / 2))))
 
-							if _, _, err := s.Renew(ctx, []store.Renewal{{LockID: g.LockID, Generation: g.Row.Generation, TTL: short}}); err != nil {
+							if _, _, err := s.Renew(ctx, []store.Renewal{{LockID: g.LockID, Generation: g.Row.Generation, TTL: short}}, nil); err != nil {
 								t.Error(err)
 							}
 						} else if _, err := s.Release(ctx, g.LockID, store.State{Generation: g.Row.Generation}, 0); err != nil {

@@ -162,7 +162,7 @@ func TestRenewPassesOver(t *testing.T) {
 		stranger := lockRow(t, db, "busy")
 		before := contract.Now(t, db)
 
-		results, sent, err := s.Renew(ctx, renewals)
+		results, sent, err := s.Renew(ctx, renewals, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestRenewPassesOver(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if results, _, err = s.Renew(ctx, renewals); err != nil || results[1].State != store.Renewed {
+		if results, _, err = s.Renew(ctx, renewals, nil); err != nil || results[1].State != store.Renewed {
 			t.Errorf("the row that was busy: %+v, %v", results, err)
 		}
 

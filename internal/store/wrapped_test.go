@@ -57,7 +57,7 @@ func TestWrapped(t *testing.T) {
 
 		renewed, _, err := s.On(own).Renew(ctx, []store.Renewal{
 			{LockID: "a", Generation: held.Row.Generation, TTL: 2 * ttl}, {LockID: `"{,}`, Generation: 1, TTL: ttl},
-		})
+		}, nil)
 		if err != nil || renewed[0].State != store.Renewed || renewed[1].State != store.RenewGone {
 			t.Errorf("Renew: %+v, %v", renewed, err)
 		}
