@@ -36,7 +36,8 @@ func (b *Bare) CPU() (time.Duration, bool) { return b.Server.CPU() }
 func (b *Bare) Open(ctx context.Context, o Options) (Client, error) {
 	c := new(bareClient)
 
-	texts := []string{`
+	texts := []string{
+		`
 		UPDATE public.%s
 		   SET generation = generation + 1, owner = 'bare', acquired_at = clock_timestamp(),
 		       expires_at = clock_timestamp() + interval '30 s'
