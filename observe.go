@@ -158,11 +158,12 @@ type BatchSent struct {
 type ListenerState string
 
 const (
-	// ListenerResting: no call waits for a lock.
+	// ListenerResting: no call waits for a lock, or has waited lately: the connection that hears is kept for as long as it
+	// has heard, from 0.25 to 5 s.
 	ListenerResting ListenerState = "resting"
-	// ListenerPolling: calls wait, and ask again and again.
+	// ListenerPolling: calls that wait ask again and again.
 	ListenerPolling ListenerState = "polling"
-	// ListenerHearing: calls wait, and are notified.
+	// ListenerHearing: calls that wait are notified.
 	ListenerHearing ListenerState = "hearing"
 )
 

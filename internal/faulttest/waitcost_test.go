@@ -21,7 +21,8 @@ import (
 func TestOneStatementPerWaitingProcess(t *testing.T) {
 	const (
 		processes = 50
-		// rounds are so few that no process has seen more than five others have the lock.
+		// rounds are so few that no process has seen more than five others have the lock: the first holder, and one more
+		// at each release.
 		rounds = 5
 	)
 
@@ -85,7 +86,7 @@ func TestOneStatementPerWaitingProcess(t *testing.T) {
 		return !slices.Contains(slices.Collect(maps.Values(listens)), false)
 	})
 
-	var asked, releases int64
+	var asked, releases, most int64
 
 	for range rounds {
 		before := make(map[int]int64)
@@ -113,15 +114,14 @@ func TestOneStatementPerWaitingProcess(t *testing.T) {
 		})
 
 		for i, c := range waiting {
-			asked += c.Statements.Load() - before[i]
+			sent := c.Statements.Load() - before[i]
+			asked, most = asked+sent, max(most, sent)
 			releases++
 		}
 	}
 
-	t.Logf("%d statements for %d releases that were heard", asked, releases)
-
-	if asked > releases*5/4 {
-		t.Errorf("%d statements for %d releases that were heard, want one for most", asked, releases)
+	if asked > releases*5/4 || most > 3 {
+		t.Errorf("%d statements for %d releases that were heard, want one for most; %d by one process for one", asked, releases, most)
 	}
 
 	cancel()

@@ -1,5 +1,5 @@
-// Package listen receives the notifications of released locks. Its connection exists only
-// while a waiter of the Locker waits.
+// Package listen receives the notifications of released locks. Its connection exists while a waiter of the Locker
+// waits, and for up to five seconds after the last.
 //
 // A connection that listens may still hear nothing: behind a pooler in transaction mode LISTEN
 // succeeds, and the notifications go to the client that has that server connection by then. So
@@ -63,8 +63,8 @@ const (
 )
 
 const (
-	// The connection outlives the last waiter by as long as it was of use, from lingerMin to lingerMax: a process
-	// that has waited for long may soon wait again.
+	// The connection outlives the last waiter by as long as it has heard, from lingerMin to lingerMax: a process that
+	// has waited for long may soon wait again.
 	lingerMin, lingerMax = 250 * time.Millisecond, 5 * time.Second
 	// The pause between connections doubles from reconnectMin to reconnectMax.
 	reconnectMin, reconnectMax = 20 * time.Millisecond, 5 * time.Second
@@ -89,10 +89,11 @@ type Listener struct {
 	mu      sync.Mutex
 	waiters int
 	state   State
-	// stop ends the goroutine, nil if there is none. idle does so after the linger. began is since when it runs.
-	stop  context.CancelFunc
-	idle  *time.Timer
-	began time.Time
+	// stop ends the goroutine, nil if there is none. idle does so after the linger.
+	stop context.CancelFunc
+	idle *time.Timer
+	// hears is since when the connection hears, zero if it doesn't.
+	hears time.Time
 	never bool // the driver can't listen
 	// refused is for how long a server that refuses LISTEN is not asked again.
 	refused      time.Duration
@@ -131,7 +132,7 @@ func (l *Listener) Use() {
 	}
 
 	ctx, stop := context.WithCancel(context.Background())
-	l.stop, l.began = stop, time.Now()
+	l.stop = stop
 
 	l.goroutines.Go(func() { l.run(ctx) })
 }
@@ -145,8 +146,10 @@ func (l *Listener) Done() {
 
 	switch {
 	case l.waiters > 0:
+	case l.stop != nil && l.hears.IsZero():
+		l.idle.Reset(lingerMin)
 	case l.stop != nil:
-		l.idle.Reset(min(max(time.Since(l.began), lingerMin), lingerMax))
+		l.idle.Reset(min(max(time.Since(l.hears), lingerMin), lingerMax))
 	default:
 		l.move(Resting)
 	}
@@ -172,6 +175,7 @@ func (l *Listener) end() {
 	l.idle.Stop()
 	l.stop()
 	l.stop = nil
+	l.hears = time.Time{}
 	l.proven.Store(false)
 
 	if l.waiters > 0 { // the driver can't listen
@@ -214,7 +218,20 @@ func (l *Listener) run(ctx context.Context) {
 		}
 
 		l.proven.Store(false)
-		l.change(ctx, func() { l.move(Polling) })
+		l.change(ctx, func() {
+			l.hears = time.Time{}
+
+			if l.waiters == 0 { // it only lingered
+				l.end()
+			} else {
+				l.move(Polling)
+			}
+		})
+
+		if ctx.Err() != nil {
+			return
+		}
+
 		l.cfg.WakeAll() // the waiters relied on notifications
 
 		switch {
@@ -299,6 +316,7 @@ func (l *Listener) listen(ctx context.Context) (cause string, err error) {
 
 			if !l.Proven() {
 				l.change(ctx, func() {
+					l.hears = time.Now()
 					l.proven.Store(true)
 					l.move(Hearing)
 				})

@@ -240,8 +240,8 @@ func TestFallsSilentAfterSpareProbe(t *testing.T) {
 	}
 }
 
-// TestLinger: the connection outlives the last who waits by as long as it was of use, from a quarter of a second to
-// five seconds, unless somebody comes meanwhile.
+// TestLinger: the connection outlives the last who waits by as long as it has heard, from a quarter of a second to
+// five seconds, unless somebody comes meanwhile. One that is lost meanwhile isn't opened again.
 func TestLinger(t *testing.T) {
 	t.Parallel()
 
@@ -275,21 +275,28 @@ func TestLinger(t *testing.T) {
 
 				l.Use()
 				time.Sleep(used)
-				s.expect(t, "used once more", l, true, 1, 2)
+				s.expect(t, "with a second connection", l, true, 1, 2)
 
 				l.Done()
 				time.Sleep(linger)
-				s.expect(t, "after the linger of another connection", l, false, 0, 2)
+				s.expect(t, "after its linger", l, false, 0, 2)
 
 				l.Use()
-				s.expect(t, "used a third time", l, true, 1, 3)
+				s.expect(t, "with a third connection", l, true, 1, 3)
+				l.Done()
+				s.breakConn()
+				time.Sleep(time.Hour)
+				s.expect(t, "when it was lost within the linger", l, false, 0, 3)
+
+				l.Use()
+				s.expect(t, "with a fourth connection", l, true, 1, 4)
 
 				l.Done()
 
 				began := time.Now()
 
 				l.Wait()
-				s.expect(t, "after Wait", l, false, 0, 3)
+				s.expect(t, "after Wait", l, false, 0, 4)
 
 				if took := time.Since(began); took != 0 {
 					t.Errorf("Wait took %s, want it to cut the linger short", took)

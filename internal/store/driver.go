@@ -178,12 +178,7 @@ func (s *Store) recognize(driverConn any) (pgxConn, bool) {
 	own, native := s.pgxConnOf(driverConn)
 	if native != s.native.Load() {
 		if native {
-			switch own.Config().DefaultQueryExecMode {
-			case pgx.QueryExecModeDescribeExec: // it parses in one message and runs in another, under no name: see [way]
-				s.unnamed.Store(true)
-			case pgx.QueryExecModeSimpleProtocol:
-				s.sent.simply.Store(true)
-			}
+			s.heed(own.Config())
 		}
 
 		s.native.Store(native)

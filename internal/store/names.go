@@ -26,14 +26,26 @@ func withoutName(args []any) []any { return append([]any{pgx.QueryExecModeExec},
 type sentOnce struct {
 	mu    sync.RWMutex
 	texts map[string]bool
-	// simply: the user has told the driver to use the simple protocol, which knows no names.
-	simply atomic.Bool
+	// atOnce: the user has told the driver to send each statement at once, without a name.
+	atOnce atomic.Bool
+}
+
+// heed does what the user has told pgx about names.
+func (s *Store) heed(cfg *pgx.ConnConfig) {
+	switch mode := cfg.DefaultQueryExecMode; {
+	case mode == pgx.QueryExecModeDescribeExec, // it parses in one message and runs in another, under no name: see [way]
+		mode == pgx.QueryExecModeCacheStatement && cfg.StatementCacheCapacity <= 0,
+		mode == pgx.QueryExecModeCacheDescribe && cfg.DescriptionCacheCapacity <= 0:
+		s.unnamed.Store(true)
+	case mode == pgx.QueryExecModeExec, mode == pgx.QueryExecModeSimpleProtocol:
+		s.sent.atOnce.Store(true)
+	}
 }
 
 // byName reports whether a statement goes behind sqlByIndex, under a name. It does from its second use on: to prepare it
 // takes a round trip, which a process that takes a lock and ends would not make up for. See docs/adr/0007.
 func (s *Store) byName(text string) bool {
-	return !s.nameless() && (s.sent.simply.Load() || s.sent.before(text))
+	return !s.nameless() && (s.sent.atOnce.Load() || s.sent.before(text))
 }
 
 // before reports whether a text was sent before.

@@ -51,7 +51,7 @@ type form struct {
 	// parts: it is partitioned, and a version is one of its part alone.
 	parts bool
 	// datesOdd: drivers can't read the role's DateStyle. pgx takes times as text when statements
-	// have no names, as behind a pooler.
+	// have no names, as at their first use and behind a pooler.
 	datesOdd bool
 	// plain: see [DialectPlain]. There, waits: the server can't pass over locked rows. weak: it can't make a
 	// commit more durable.

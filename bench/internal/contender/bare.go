@@ -17,7 +17,8 @@ import (
 // Bare shows what can hardly be surpassed by anything that keeps each lock in a row. One UPDATE takes all locks that
 // were asked for while the one before was under way, another releases them, and nothing else is done. Grants are
 // flushed, releases aren't. It promises nothing: a row that another transaction has locked holds up all, two clients
-// may deadlock, a grant whose reply is lost stays, and whoever knows a lock's id may release it.
+// may deadlock, a grant whose reply is lost stays, whoever knows a lock's id may release it, and goroutines of one client
+// that ask for one lock at once are all told that they have it.
 type Bare struct {
 	Server *server.Postgres
 	Table  Table
