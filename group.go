@@ -141,12 +141,13 @@ func (g *group) lose(lk *Lock, loss keepalive.Loss, err error, tell func(func())
 	g.cancel(err)
 	g.mu.Unlock()
 
+	l, now := g.locker, time.Now()
+
 	tell(func() {
 		g.endHold(err)
-		lk.tellLoss(loss, err)
+		lk.tellLoss(loss, err, now.Sub(lk.granted))
 	})
 
-	l, now := g.locker, time.Now()
 	l.desk.WakeAt(lk.line(), now.Add(l.cfg.margin(lk.ttl)))
 
 	for _, other := range locks {
@@ -278,7 +279,7 @@ func (g *group) unlock(ctx context.Context) error {
 	case isGone(err):
 		err = tidy(fmt.Errorf("%w: found on release: %w", ErrLockLost, err))
 		loss.Gone = true
-		worst.tellLoss(loss, err)
+		worst.tellLoss(loss, err, time.Since(worst.granted))
 	case err != nil:
 		err = tidy(fmt.Errorf("%w: %w", ErrNotReleased, err))
 	}

@@ -69,9 +69,8 @@ func (e notOurs) Is(target error) bool {
 
 func (e notOurs) As(target any) bool { return errors.As(e.err, target) }
 
-func (lk *Lock) tellLoss(loss keepalive.Loss, err error) {
+func (lk *Lock) tellLoss(loss keepalive.Loss, err error, heldFor time.Duration) {
 	l := lk.group.locker
-	heldFor := time.Since(lk.granted)
 
 	l.watch.lost(lk, loss, heldFor, err)
 	l.desk.Aside(func() {

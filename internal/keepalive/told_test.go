@@ -198,3 +198,43 @@ func TestToldTwice(t *testing.T) {
 		wantAtRest(t, r, s)
 	})
 }
+
+// TestToldWhileUnderWay: an answer counts when it is told, though the attempt goes on.
+func TestToldWhileUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+
+		s.parts = func(ctx context.Context, renewals []store.Renewal, tell store.RenewedFunc) []store.RenewResult {
+			results := all(renewals, store.RenewUnanswered)
+
+			for i, renewal := range renewals {
+				if renewal.LockID == "a" {
+					results[i] = renewedAll(renewals)[i]
+					tell([]int{i}, results[i:i+1], time.Now())
+				}
+			}
+
+			<-ctx.Done()
+
+			return results
+		}
+
+		r := New(s.open, func(Trouble) {})
+		a, b := newHolder("a", 20*time.Second), newHolder("b", 20*time.Second)
+
+		for _, h := range []*holder{a, b} {
+			r.Add(&h.Lease, termOf(time.Minute))
+		}
+
+		time.Sleep(30 * time.Second)
+
+		if a.renewals() != 1 || b.renewals() != 0 {
+			t.Errorf("renewed %d and %d times, want the first alone", a.renewals(), b.renewals())
+		}
+
+		r.Remove(&a.Lease)
+		r.Remove(&b.Lease)
+		wantAtRest(t, r, s)
+	})
+}

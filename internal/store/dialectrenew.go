@@ -45,7 +45,12 @@ func (s *Store) renewPlainly(ctx context.Context, sh *shape, renewals []Renewal,
 		}
 
 		if ended, ok := s.shape.asking.begin(w); ok {
-			ended(r.ask(ctx, w.groups))
+			func() {
+				silent := true // if it panics
+				defer func() { ended(silent) }()
+
+				silent = r.ask(ctx, w.groups)
+			}()
 		}
 	}
 
