@@ -37,6 +37,19 @@ func TestEveryGenerationHasTheFloor(t *testing.T) {
 				t.Errorf("%s writes a generation without the floor:\n%s", name, text)
 			}
 
+			for rest := text; ; {
+				_, next, found := strings.Cut(rest, "greatest(l.generation")
+				if !found {
+					break
+				}
+
+				if of := inside(next); !strings.Contains(of, "floor") && !strings.Contains(of, "pg_walfile_name") {
+					t.Errorf("%s raises a generation to no floor: %s", name, of)
+				}
+
+				rest = next
+			}
+
 			if i := strings.Index(text, "{"); i >= 0 {
 				t.Errorf("%s is not complete: %s", name, text[i:])
 			}
@@ -46,4 +59,24 @@ func TestEveryGenerationHasTheFloor(t *testing.T) {
 			t.Errorf("%d statements write a generation, want more", writes)
 		}
 	}
+}
+
+// inside is what stands before the parenthesis that closes.
+func inside(text string) string {
+	open := 1
+
+	for i, c := range text {
+		switch c {
+		case '(':
+			open++
+		case ')':
+			open--
+		}
+
+		if open == 0 {
+			return text[:i]
+		}
+	}
+
+	return text
 }
